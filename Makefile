@@ -1,0 +1,69 @@
+# The everyday commands; `make help` lists them. Only make and a Python of 3.11 or newer must be there.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+GROUND := pyproject.toml constraints.txt bridge/__init__.py
+
+# The first of these that is new enough; PYTHON=/path/to/python overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint format bench lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(VENV)/installed ## Everything in one process, ready to try (ctrl-C ends it)
+	@$(BIN)/bridge up $(ARGS)
+
+test: $(VENV)/installed-dev ## All tests; ARGS="-k name" for some
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev ## The benchmarks, with their tables
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Writes constraints.txt anew, from an install of the newest of everything
+	@$(call need_python)
+	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip --disable-pip-version-check --quiet install --upgrade -e '.[dev]'
+	@{ echo '# Made by `make lock`: what is installed and tested together.'; \
+		$(VENV)-lock/bin/python -m pip freeze --exclude cvm-bridge; } > constraints.txt
+	@rm -rf $(VENV)-lock
+
+clean: ## Removes what the other commands made here
+	@rm -rf $(VENV) $(VENV)-lock dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find bridge tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps make a second run instant; each is touched last, so that a half-done install is done again.
+
+$(VENV)/installed: $(GROUND) $(VENV)/bin/python
+	@echo 'Installing into $(VENV) …'
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-sdk.txt
+	@echo 'Installing the tools for tests …'
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --no-deps -r requirements-sdk.txt
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(call need_python)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo 'The venv module of $(PYTHON) is missing (Debian: apt install python3-venv).' >&2; exit 1; }
+
+define need_python
+test -n '$(PYTHON)' && '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo 'bridge needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python' >&2; exit 1; }
+endef

@@ -1,0 +1,43 @@
+"""Time as a parameter: the wall clock, the monotonic clock and sleep, so that tests never really sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the bridge asks of time. All values are seconds."""
+
+    def time(self) -> float:
+        """Seconds since the Unix epoch; may jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow; meaningful as differences within one process."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after `seconds`."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def rfc3339(seconds: float) -> str:
+    """A Unix time as the product writes it everywhere: UTC, milliseconds, `Z`."""
+    moment = datetime.fromtimestamp(round(seconds * 1000) / 1000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

@@ -1,0 +1,268 @@
+"""Every setting of the bridge (contract section 4), read once at start and never changed afterwards.
+
+A variable that is set to the empty string counts as unset. The texts that a variable may hold are taken
+apart in `bridge.values`; here stand the names, the defaults and the bounds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bridge import values
+from bridge.values import Allowlist, Token
+
+__all__ = ["Allowlist", "Settings", "SettingsError", "Token", "load_settings"]
+
+#: The upper bound of every duration without a bound of its own: a year keeps milliseconds far inside 53 bits.
+YEAR = 365 * 86_400.0
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the text has one line per variable and never a secret."""
+
+
+def _setting(name: str, default: object, allowed: str, *, secret: bool = False, **bounds: Any) -> Any:
+    """A field read from the variable `name`; `allowed` completes the sentence "<name> must be …"."""
+    return Field(default, validation_alias=name, description=allowed, repr=not secret, **bounds)
+
+
+def _whole(name: str, default: int | None, low: int, high: int, note: str = "") -> Any:
+    return _setting(name, default, f"a whole number from {low} to {high}{note}", ge=low, le=high)
+
+
+def _seconds(name: str, default: float, low: float, high: float, note: str = "") -> Any:
+    return _setting(
+        name,
+        default,
+        f"a number of seconds from {low:g} to {high:.0f}{note}",
+        ge=low,
+        le=high,
+        allow_inf_nan=False,
+    )
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+_KEYS = "Fernet keys as `bridge keygen` prints them, comma separated"
+
+
+class Settings(BaseModel):
+    """What is in force. Immutable; `model_copy(update=…)` makes a changed one.
+
+    Made by field name it reads neither the environment nor a file: `Settings(namespace="x")`. List-like
+    fields take their text form as well as their typed one. Durations are seconds, sizes are bytes.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        populate_by_name=True,
+        extra="forbid",
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+    )
+
+    api_key: Annotated[SecretStr | None, BeforeValidator(values.header_safe)] = _setting(
+        "PHALA_CLOUD_API_KEY", None, "printable ASCII without spaces", secret=True
+    )
+    api_prefix: Annotated[str, BeforeValidator(values.api_prefix)] = _setting(
+        "PHALA_CLOUD_API_PREFIX",
+        "https://cloud-api.phala.com/api/v1",
+        "an http:// or https:// URL without user name, query or fragment",
+    )
+    webhook_secret: Annotated[SecretStr | None, BeforeValidator(values.header_safe)] = _setting(
+        "PHALA_WEBHOOK_SECRET", None, "printable ASCII without spaces", secret=True
+    )
+    redis_url: Annotated[str | None, BeforeValidator(values.redis_url)] = _setting(
+        "REDIS_URL",
+        None,
+        "redis://host:port/db, rediss://host:port/db, unix:///path, "
+        "redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port",
+        secret=True,
+    )
+    host: str | None = _setting("HOST", None, "an address or host name", pattern=r"^[A-Za-z0-9._:%-]+$")
+    port: int = _whole("PORT", 8000, 0, 65535, " (0: any free port)")
+    namespace: str = _setting(
+        "BRIDGE_NAMESPACE",
+        "bridge",
+        "1 to 64 letters, digits, dots, dashes or underscores",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+    )
+    cvms: Annotated[tuple[str, ...], BeforeValidator(values.references)] = _setting(
+        "BRIDGE_CVMS", (), "CVM references (ids or names), comma separated, or * for every CVM"
+    )
+    max_streams: int = _whole("BRIDGE_MAX_STREAMS", 5, 0, 5)
+    stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", 5, 5, 30, " (seconds)")
+    stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, 10, 600, " (seconds)")
+    poll_interval: float = _seconds("BRIDGE_POLL_INTERVAL", 10.0, 0.1, 86_400)
+    lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
+    watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(values.tokens)] = _setting(
+        "BRIDGE_TOKENS",
+        (),
+        "name:secret:scope[:cvm,cvm…], separated by spaces; scope: read or admin",
+        secret=True,
+    )
+    auth: bool = _setting("BRIDGE_AUTH", True, "on or off")
+    heartbeat: float = _seconds("BRIDGE_HEARTBEAT", 15.0, 0.1, 3_600)
+    max_subscribers: int = _whole("BRIDGE_MAX_SUBSCRIBERS", 50_000, 1, 10_000_000)
+    subscriber_buffer: int = _whole("BRIDGE_SUBSCRIBER_BUFFER", 262_144, 1_024, 2**30, " (bytes)")
+    subscriber_max_age: float = _seconds("BRIDGE_SUBSCRIBER_MAX_AGE", 0.0, 0, YEAR, " (0: never)")
+    drain_seconds: float = _seconds("BRIDGE_DRAIN_SECONDS", 5.0, 0, 3_600)
+    log_length: int = _whole("BRIDGE_LOG_LENGTH", 100_000, 1, 1_000_000_000, " (events)")
+    webhook_timeout: float = _seconds("BRIDGE_WEBHOOK_TIMEOUT", 15.0, 0.1, 3_600)
+    webhook_retry: Annotated[tuple[float, ...], BeforeValidator(values.waits)] = _setting(
+        "BRIDGE_WEBHOOK_RETRY",
+        (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
+        "1 to 100 waits in seconds, from 0 to 2592000 each, comma separated",
+    )
+    webhook_allow: Annotated[Allowlist, BeforeValidator(values.allowlist)] = _setting(
+        "BRIDGE_WEBHOOK_ALLOW",
+        Allowlist(),
+        "networks (10.1.0.0/16, fd00::/8), addresses or host names, comma separated",
+    )
+    secret_key: Annotated[tuple[SecretStr, ...], BeforeValidator(values.fernet_keys)] = _setting(
+        "BRIDGE_SECRET_KEY", (), _KEYS, secret=True
+    )
+    probe_port: int | None = _whole("BRIDGE_PROBE_PORT", None, 0, 65535, " (0: any free port)")
+    passthrough: bool = _setting("BRIDGE_PASSTHROUGH", False, "on or off")
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(values.origins)] = _setting(
+        "BRIDGE_CORS_ORIGINS", (), "origins such as https://app.example.com, comma separated, or *"
+    )
+    log_format: Annotated[Literal["console", "json"] | None, BeforeValidator(_lower)] = _setting(
+        "BRIDGE_LOG_FORMAT", None, "console or json"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
+        "BRIDGE_LOG_LEVEL", "info", "debug, info, warning or error"
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line per `BRIDGE_*` name that means nothing, for the caller to log once logging is set up."""
+        return self._warnings
+
+    def in_force(self) -> list[tuple[str, str, str]]:
+        """Each variable in the contract's order as (name, value, origin), secrets masked, unset as an empty
+        text.
+
+        The origin is `environment`, the name of the file, `given` (by the program) or `default`.
+        """
+        return [
+            (name, values.shown(getattr(self, field)), self._origin(field, name))
+            for field, name in variables().items()
+        ]
+
+    def _origin(self, field: str, name: str) -> str:
+        return self._origins.get(name) or ("given" if field in self.model_fields_set else "default")
+
+
+class _Environment(BaseSettings, Settings):
+    """The same fields, read by pydantic-settings, by variable only: `port` is not `PORT`."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=True,
+        enable_decoding=False,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=False,
+    )
+
+
+def variables() -> dict[str, str]:
+    """Field name → variable, in the contract's order."""
+    return {field: str(info.validation_alias) for field, info in Settings.model_fields.items()}
+
+
+def load_settings(env_file: str | None = ".env", **given: object) -> Settings:
+    """Reads the environment, then `env_file` where it exists; `given` (by field name, None: not given)
+    outranks both.
+
+    Raises SettingsError with one line per wrong variable.
+    """
+    names = variables()
+    filed = _read_file(env_file)
+    overrides = {names[field]: value for field, value in given.items() if value is not None}
+    build: Any = _Environment  # its arguments are variables here, which no type checker can know
+    try:
+        settings: Settings = build(_env_file=env_file, **overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_complaints(error.errors(include_url=False)))) from None
+    origins = {name: str(env_file) for name in filed} | {
+        name: "environment" for name, text in os.environ.items() if text
+    }
+    settings._origins = {name: origin for name, origin in origins.items() if name not in overrides}
+    settings._warnings = tuple(unknown_names({**filed, **os.environ}))
+    return settings
+
+
+def _read_file(env_file: str | None) -> dict[str, str]:
+    """What the file sets to something; raises SettingsError where it cannot be read."""
+    try:
+        found = dotenv_values(env_file) if env_file and os.path.exists(env_file) else {}
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{env_file}: cannot be read ({type(error).__name__})") from None
+    return {name: text for name, text in found.items() if text}
+
+
+def _complaints(errors: Iterable[ErrorDetails]) -> list[str]:
+    """One line per variable, whatever the number of its faults; `None` reasons are the plain "must be …"."""
+    fields = {name: Settings.model_fields[field] for field, name in variables().items()}
+    lines: dict[str, str] = {}
+    for error in errors:
+        name = str(error["loc"][0]) if error["loc"] else "settings"
+        info = fields.get(name)
+        if info is None:
+            lines.setdefault(name, f"{name}: {error['msg']}")
+            continue
+        lines.setdefault(name, f"{name} must be {info.description}{_fault(error, secret=not info.repr)}")
+    return list(lines.values())
+
+
+def _fault(error: ErrorDetails, *, secret: bool) -> str:
+    """What was wrong: a parser's own words (which quote no secret), else the value where it is none."""
+    if error["type"] == "value_error":
+        return f"; {error['ctx']['error']}"
+    return "" if secret else f"; it is {values.quoted(error['input'])}"
+
+
+#: What Kubernetes sets in every pod beside a Service whose name begins with "bridge".
+_SERVICE_LINK = re.compile(
+    r"BRIDGE_PORT|BRIDGE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """A warning per `BRIDGE_*` name that is no setting and no Kubernetes service link."""
+    known = list(variables().values())
+    strangers = [name for name in sorted(environ) if name.startswith("BRIDGE_") and name not in known]
+    return [
+        f"{name} is not a setting{_nearest(name, known)}"
+        for name in strangers
+        if not _is_link(name, environ[name])
+    ]
+
+
+def _is_link(name: str, value: str) -> bool:
+    if _SERVICE_LINK.fullmatch(name):
+        return True
+    return name.endswith("_PORT") and re.match(r"(tcp|udp|sctp)://", value) is not None
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """By what follows the prefix, which all have in common."""
+    stems = {each.removeprefix("BRIDGE_"): each for each in known}
+    near = difflib.get_close_matches(name.removeprefix("BRIDGE_"), stems, n=1, cutoff=0.6)
+    return f"; did you mean {stems[near[0]]}?" if near else ""

@@ -1,0 +1,195 @@
+"""The event: one CloudEvents envelope everywhere, and the state it carries (contract section 2).
+
+A state is relayed as upstream wrote it. It is therefore kept as text beside its parsed form: re-encoding would turn
+`1.10` into `1.1` and lose what a consumer may compare byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+TRANSITION = "cvm.transition"
+STATE = "cvm.state"
+STALE = "watch.stale"
+FRESH = "watch.fresh"
+DROPPED = "watch.dropped"
+SNAPSHOT = "cvm.snapshot"
+RESET = "log.reset"
+
+LOG_TYPES = (TRANSITION, STATE, STALE, FRESH, DROPPED)
+"""The types that are written to the log; `cvm.snapshot` and `log.reset` exist on SSE streams only."""
+
+DELETED = "deleted"
+RUNNING = "running"
+
+VOLATILE = frozenset({"uptime"})
+"""Fields that change without meaning anything; a change in these alone is no event."""
+
+MAX_STATE_BYTES = 1 << 20
+"""A real state is under 2 kB; one megabyte leaves room for `events` lists and keeps a log entry sane."""
+
+MAX_ID_LENGTH = 256
+"""Canonical ids are uuids (36 characters); they become Redis keys and channels, so a novel is refused."""
+
+ObservedBy = Literal["stream", "poll"]
+
+
+class UnparsableStateError(ValueError):
+    """upstream sent something that cannot be a state"""
+
+
+def dumps(value: object) -> str:
+    """Compact ASCII JSON: no raw line ends, U+2028 or lone surrogates can leave through it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise UnparsableStateError(f"{name} is no JSON")
+
+
+def _integer(digits: str) -> int | str:
+    # int() of more than 4300 digits raises; such a number is legal JSON and only compared here.
+    return int(digits) if len(digits) < 1000 else digits
+
+
+# Raw line ends are only white space in valid JSON (inside strings they are escaped), and the three separators that
+# `str.splitlines` also breaks at (published SSE clients use it) are the same characters when escaped.
+_ONE_LINE = str.maketrans({"\r": " ", "\n": " ", "\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state of a CVM as upstream said it: `raw` is its JSON on one line, `fields` the same parsed."""
+
+    raw: str
+    fields: Mapping[str, Any]
+
+    @property
+    def status(self) -> str:
+        return str(self.fields["status"])
+
+    @property
+    def name(self) -> str | None:
+        name = self.fields.get("name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def cvm_id(self) -> str | None:
+        """The canonical id, when the state carries a usable one."""
+        return usable_id(self.fields.get("id"))
+
+    def same_as(self, other: State) -> bool:
+        """Whether nothing but volatile fields differs."""
+        return _meaning(self.fields) == _meaning(other.fields)
+
+
+def _meaning(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in VOLATILE}
+
+
+def usable_id(value: object) -> str | None:
+    """`value` when it can name a CVM in keys, channels and URLs: printable, not empty, of bounded length."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable():
+        return value
+    return None
+
+
+def parse_state(text: str) -> State:
+    """Reads one state. Raises UnparsableStateError with a short reason that quotes nothing of the data."""
+    if len(text) > MAX_STATE_BYTES:
+        raise UnparsableStateError(f"a state of {len(text)} characters (at most {MAX_STATE_BYTES})")
+    text = text.removeprefix("\ufeff").strip(" \t\r\n")
+    try:
+        fields = json.loads(text, parse_constant=_no_constant, parse_int=_integer)
+    except UnparsableStateError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UnparsableStateError("not JSON") from error
+    if not isinstance(fields, dict):
+        raise UnparsableStateError("not a JSON object")
+    if not isinstance(fields.get("status"), str):
+        raise UnparsableStateError("no string status")
+    return State(text.translate(_ONE_LINE), fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that is decided but not yet numbered; `data` is the JSON of the envelope's `data`."""
+
+    type: str
+    cvm_id: str
+    time: str
+    data: str
+
+    def envelope(self, source: str, sequence: int) -> str:
+        """The envelope's JSON without `id`, which the log assigns."""
+        return (
+            f'{{"specversion":"1.0","source":{dumps(source)},"type":"{self.type}","subject":{dumps(self.cvm_id)},'
+            f'"time":"{self.time}","datacontenttype":"application/json","sequence":"{sequence}","data":{self.data}}}'
+        )
+
+
+def cvm_data(
+    cvm_id: str,
+    name: str | None,
+    change: tuple[str | None, str | None],
+    observed_by: ObservedBy,
+    raw_state: str | None,
+) -> str:
+    """The `data` of a `cvm.*` event; `change` is (from, to)."""
+    head = dumps(
+        {"cvm_id": cvm_id, "name": name, "from": change[0], "to": change[1], "observed_by": observed_by}
+    )
+    return f'{head[:-1]},"state":{raw_state or "null"}}}'
+
+
+def watch_data(cvm_id: str, name: str | None, reason: str | None = None) -> str:
+    """The `data` of a `watch.*` event; `reason` only where the contract names one."""
+    data: dict[str, str | None] = {"cvm_id": cvm_id, "name": name}
+    if reason is not None:
+        data["reason"] = reason
+    return dumps(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of the log: `json` is the whole envelope, `id` included."""
+
+    id: str
+    sequence: int
+    type: str
+    cvm_id: str
+    json: str
+
+    @classmethod
+    def from_log(cls, entry_id: str, text: str) -> Event:
+        """From a log entry's id and its `event` field. Raises ValueError where somebody else wrote the entry."""
+        return cls.from_json(f'{{"id":"{entry_id}",{text[1:]}')
+
+    @classmethod
+    def from_json(cls, text: str) -> Event:
+        """From the envelope's JSON as it is published. Raises ValueError where it is no envelope of ours."""
+        try:
+            envelope = json.loads(text, parse_int=_integer)
+            return cls(
+                str(envelope["id"]),
+                int(envelope["sequence"]),
+                str(envelope["type"]),
+                str(envelope["subject"]),
+                text,
+            )
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError("not an event of this log") from error
+
+
+def entry_key(entry_id: str) -> tuple[int, int]:
+    """A log id (`milliseconds-counter`) as something that compares. Raises ValueError when it is none."""
+    milliseconds, dash, counter = entry_id.partition("-")
+    if not (milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) <= 16):
+        raise ValueError("not a log id")
+    if dash and not (counter.isascii() and counter.isdigit() and len(counter) <= 20):
+        raise ValueError("not a log id")
+    return int(milliseconds), int(counter) if dash else 0

@@ -1,0 +1,320 @@
+"""The tests' hand: `/control`, without a key, so for loopback only. Bodies are checked; wrong ones are 422.
+
+It calls what the objects behind it offer to an in-process test as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bridge.simulator.faults import Fault
+from bridge.simulator.hooks import Hook, Hooks, posting
+from bridge.simulator.ledger import Cut, Tally
+from bridge.simulator.simulator import Settings, Simulator
+from bridge.simulator.validation import located
+from bridge.simulator.world import Change, Cvm, dumps
+
+#: Bytes of a control body: a raw state or a piece of stream may be a monster, and a slip of the pen may not
+#: be more.
+MAX_BODY = 64 << 20
+
+M = TypeVar("M", bound=BaseModel)
+Answer = tuple[int, Any]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Identity(_Body):
+    name: str | None = None
+    app_id: str | None = None
+    instance_id: str | None = None
+    owner: str | None = None
+
+
+class _New(_Identity):
+    vm_uuid: str | None = None
+    status: str = "running"
+    set: dict[str, Any] = {}
+
+
+class _Patch(_Identity):
+    status: str | None = None
+    set: dict[str, Any] = {}
+    unset: list[str] = []
+    push: bool = False
+
+
+class _CutBody(_Body):
+    cvm: str | None = None
+    how: Cut = "reset"
+
+
+class _Silence(_Body):
+    cvm: str | None = None
+    silent: bool = True
+
+
+class _User(_Body):
+    occupied: int = Field(ge=0)
+
+
+class _Send(_Body):
+    url: str
+    secret: str
+    event: str
+    cvm: str
+    id: str | None = None
+    error: str | None = None
+    timestamp: str | None = None
+    signature: str | None = None
+
+
+def control_routes(simulator: Simulator, hooks: Hooks) -> list[Route]:
+    """The routes, relative to their mount."""
+    control = _Control(simulator, hooks)
+    table: list[tuple[str, str, Callable[[Request], Awaitable[Answer]]]] = [
+        ("GET", "/settings", control.settings),
+        ("PATCH", "/settings", control.change_settings),
+        ("GET", "/cvms", control.cvms),
+        ("POST", "/cvms", control.create),
+        ("GET", "/cvms/{ref}", control.cvm),
+        ("PATCH", "/cvms/{ref}", control.change),
+        ("DELETE", "/cvms/{ref}", control.delete),
+        ("POST", "/cvms/{ref}/restore", control.restore),
+        ("PUT", "/cvms/{ref}/raw", control.raw),
+        ("DELETE", "/cvms/{ref}/raw", control.raw),
+        ("GET", "/streams", control.streams),
+        ("POST", "/streams/cut", control.cut),
+        ("POST", "/streams/silence", control.silence),
+        ("POST", "/streams/send", control.send),
+        ("PUT", "/users/{user}", control.user),
+        ("GET", "/counters", control.counters),
+        ("DELETE", "/counters", control.reset_counters),
+        ("GET", "/faults", control.faults),
+        ("POST", "/faults", control.add_fault),
+        ("DELETE", "/faults", control.remove_fault),
+        ("DELETE", "/faults/{id:int}", control.remove_fault),
+        ("POST", "/webhooks/send", control.send_webhook),
+        ("PUT", "/webhooks", control.webhooks),
+        ("DELETE", "/webhooks", control.webhooks),
+    ]
+    return [Route(path, _endpoint(handler), methods=[method]) for method, path, handler in table]
+
+
+def _endpoint(handler: Callable[[Request], Awaitable[Answer]]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            status, body = await handler(request)
+        except ValidationError as error:
+            status, body = 422, {"detail": located(error, ())}
+        return Response(dumps(_plain(body)), status, media_type="application/json")
+
+    return endpoint
+
+
+def _plain(value: Any) -> Any:
+    """Pydantic's error contexts hold exceptions."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+async def _bytes(request: Request) -> bytes:
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_BODY:
+            raise HTTPException(413, f"at most {MAX_BODY} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _read(request: Request, model: type[M]) -> M:
+    return model.model_validate_json(await _bytes(request) or b"{}")
+
+
+def _identity(body: _Identity) -> dict[str, Any]:
+    """What is given of it; only `owner` can be taken away (null)."""
+    given = body.model_dump(include={"name", "app_id", "instance_id", "owner", "vm_uuid"}, exclude_unset=True)
+    return {name: value for name, value in given.items() if value is not None or name == "owner"}
+
+
+class _Control:
+    """The handlers; each gives a status and what becomes JSON."""
+
+    def __init__(self, simulator: Simulator, hooks: Hooks) -> None:
+        self._simulator = simulator
+        self._world = simulator.world
+        self._ledger = simulator.ledger
+        self._hooks = hooks
+
+    def _cvm(self, ref: str) -> Cvm:
+        """The CVM, deleted or not: one that exists before one that does not. 404 and 409 are
+        HTTPExceptions.
+        """
+        found = self._world.find(ref) or self._world.find_any(ref)
+        if len(found) != 1:
+            raise HTTPException(409 if found else 404, f"{len(found)} CVMs match {ref!r}")
+        return found[0]
+
+    def _uuid(self, ref: str | None) -> str | None:
+        return None if ref is None else self._cvm(ref).vm_uuid
+
+    def _view(self, cvm: Cvm) -> dict[str, Any]:
+        ids = {
+            name: getattr(cvm, name)
+            for name in ("vm_uuid", "cvm_id", "app_id", "instance_id", "name", "owner")
+        }
+        tally = self._ledger.cvms.get(cvm.vm_uuid, Tally())
+        state = {"status": cvm.status, "deleted": cvm.deleted, "state": cvm.state(self._simulator.now())}
+        requests = self._simulator.counters.cvms[cvm.vm_uuid]
+        return ids | state | {"streams": _cvm_tally(tally), "requests": requests}
+
+    def _changed(self, request: Request, change: Change, *, push: bool = False) -> Answer:
+        push = push or request.query_params.get("push", "0") not in ("0", "false", "")
+        self._simulator.announce([change], push=push)
+        return 200, self._view(change.cvm)
+
+    async def settings(self, _: Request) -> Answer:
+        return 200, self._simulator.settings.model_dump()
+
+    async def change_settings(self, request: Request) -> Answer:
+        changes = await _read(request, Settings)
+        current = self._simulator.settings.model_dump()
+        settings = Settings.model_validate(current | changes.model_dump(exclude_unset=True))
+        self._simulator.advance()
+        self._simulator.apply(settings)
+        return 200, settings.model_dump()
+
+    async def cvms(self, _: Request) -> Answer:
+        self._simulator.advance()
+        return 200, {"items": [self._view(cvm) for cvm in self._world.everyone]}
+
+    async def cvm(self, request: Request) -> Answer:
+        self._simulator.advance()
+        return 200, self._view(self._cvm(request.path_params["ref"]))
+
+    async def create(self, request: Request) -> Answer:
+        body = await _read(request, _New)
+        self._simulator.advance()
+        cvm = self._world.create(status=body.status, **_identity(body))
+        change = self._world.update(cvm, body.set)
+        self._simulator.announce([Change(cvm, None, change.after, ran=False)])
+        return 201, self._view(cvm)
+
+    async def change(self, request: Request) -> Answer:
+        body = await _read(request, _Patch)
+        cvm = self._cvm(request.path_params["ref"])
+        self._simulator.advance()
+        if identity := _identity(body):
+            self._world.identify(cvm, **identity)
+        status = {} if body.status is None else {"status": body.status}
+        change = self._world.update(cvm, status | body.set, body.unset)
+        return self._changed(request, change, push=body.push)
+
+    async def delete(self, request: Request) -> Answer:
+        self._simulator.advance()
+        return self._changed(request, self._world.delete(self._cvm(request.path_params["ref"])))
+
+    async def restore(self, request: Request) -> Answer:
+        self._simulator.advance()
+        return self._changed(request, self._world.restore(self._cvm(request.path_params["ref"])))
+
+    async def raw(self, request: Request) -> Answer:
+        cvm = self._cvm(request.path_params["ref"])
+        cvm.raw = await _bytes(request) if request.method == "PUT" else None
+        return self._changed(request, Change(cvm, cvm.status, cvm.status, cvm.ran))
+
+    async def streams(self, _: Request) -> Answer:
+        items = [
+            {name: getattr(stream, name) for name in _STREAM_FIELDS} for stream in self._ledger.streams()
+        ]
+        users = {
+            user: asdict(self._ledger.users.get(user, Tally())) | {"occupied": self._ledger.occupied[user]}
+            for user in {*self._ledger.users, *self._ledger.occupied}
+        }
+        cvms = {cvm: _cvm_tally(tally) for cvm, tally in self._ledger.cvms.items()}
+        total = sum(tally.open for tally in self._ledger.users.values())
+        return 200, {"open": total, "items": items, "users": users, "cvms": cvms}
+
+    async def cut(self, request: Request) -> Answer:
+        body = await _read(request, _CutBody)
+        streams = self._ledger.streams(self._uuid(body.cvm))
+        for stream in streams:
+            stream.cut = body.how
+            stream.poke()
+        return 200, {"cut": len(streams)}
+
+    async def silence(self, request: Request) -> Answer:
+        body = await _read(request, _Silence)
+        streams = self._ledger.streams(self._uuid(body.cvm))
+        for stream in streams:
+            stream.silent = body.silent
+            stream.poke()
+        return 200, {"streams": len(streams)}
+
+    async def send(self, request: Request) -> Answer:
+        piece = await _bytes(request)
+        streams = self._ledger.streams(self._uuid(request.query_params.get("cvm")))
+        for stream in streams:
+            stream.pieces.append(piece)
+            stream.poke()
+        return 200, {"sent": len(streams)}
+
+    async def user(self, request: Request) -> Answer:
+        body = await _read(request, _User)
+        self._ledger.occupied[request.path_params["user"]] = body.occupied
+        return 200, {"occupied": body.occupied}
+
+    async def counters(self, _: Request) -> Answer:
+        return 200, self._simulator.counters.as_json()
+
+    async def reset_counters(self, _: Request) -> Answer:
+        self._simulator.reset_counters()
+        return 200, {}
+
+    async def faults(self, _: Request) -> Answer:
+        return 200, {"items": [fault.model_dump() for fault in self._simulator.faults.all()]}
+
+    async def add_fault(self, request: Request) -> Answer:
+        fault = await _read(request, Fault)
+        fault.cvm = self._uuid(fault.cvm)
+        return 201, self._simulator.faults.add(fault).model_dump()
+
+    async def remove_fault(self, request: Request) -> Answer:
+        if not self._simulator.faults.remove(request.path_params.get("id")):
+            raise HTTPException(404, "no such fault")
+        return 200, {}
+
+    async def send_webhook(self, request: Request) -> Answer:
+        body = await _read(request, _Send)
+        hook_id = body.id or self._hooks.new_id()
+        what = posting(self._cvm(body.cvm), body.event, hook_id, self._simulator.now(), body.error)
+        fields = self._hooks.headers(what, body.secret, body.timestamp)
+        if body.signature is not None:
+            fields["X-Webhook-Signature"] = body.signature
+        return 200, await self._hooks.post(body.url, what, fields)
+
+    async def webhooks(self, request: Request) -> Answer:
+        self._hooks.hook = await _read(request, Hook) if request.method == "PUT" else None
+        return 200, {}
+
+
+_STREAM_FIELDS = ("id", "cvm", "user", "target", "interval", "timeout", "counted", "silent")
+
+
+def _cvm_tally(tally: Tally) -> dict[str, int]:
+    """A CVM has no limit that could refuse."""
+    return {"open": tally.open, "max": tally.max, "opened": tally.opened}

@@ -1,0 +1,130 @@
+"""Who holds which SSE stream, and the limit per user. Synchronous: a check and its count cannot be
+interleaved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: Upstream's limit of concurrent SSE connections per user.
+LIMIT = 5
+
+#: How the connection of a stream ends: with a reset, a plain close in the middle of the body, or a proper
+#: end.
+Cut = Literal["reset", "close", "end"]
+
+#: More verbatim pieces than this wait on no stream: one that is not read would otherwise hold them for ever.
+MAX_PIECES = 1000
+
+
+@dataclass(eq=False)
+class OpenStream:
+    """One SSE connection. Whoever changes a field calls `poke`; only its own task clears `awake`. One that
+    is not `counted` has lapsed: upstream has let it go, its client has not heard of it.
+    """
+
+    id: int
+    cvm: str
+    user: str
+    target: str
+    interval: int
+    timeout: int
+    counted: bool = True
+    silent: bool = False
+    gone: bool = False
+    push: bool = False
+    cut: Cut | None = None
+    pieces: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_PIECES), repr=False)
+    awake: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    def poke(self) -> None:
+        """Lets its task look at it."""
+        self.awake.set()
+
+
+@dataclass
+class Tally:
+    """Streams of one user or one CVM: now, at most at one moment, ever opened, refused by the limit."""
+
+    open: int = 0
+    max: int = 0
+    opened: int = 0
+    refused: int = 0
+
+    def enter(self) -> None:
+        self.open += 1
+        self.opened += 1
+        self.max = max(self.max, self.open)
+
+
+class Ledger:
+    """All open streams. `late_notice` (real seconds): so long does the place of a client that went away still
+    count, as a proxy in front of upstream may notice late.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.limit = LIMIT
+        self.late_notice = 0.0
+        self.occupied: Counter[str] = Counter()
+        self.users: dict[str, Tally] = {}
+        self.cvms: dict[str, Tally] = {}
+        self._monotonic = monotonic
+        self._open: dict[int, OpenStream] = {}
+        self._late: list[tuple[float, str]] = []
+        self._ids = itertools.count(1)
+
+    def open(self, cvm: str, user: str, target: str, interval: int, timeout: int) -> OpenStream | None:
+        """Takes a place and gives the stream, or None where the user has none left."""
+        tally = self.users.setdefault(user, Tally())
+        if self.held(user) >= self.limit:
+            tally.refused += 1
+            return None
+        stream = OpenStream(next(self._ids), cvm, user, target, interval, timeout)
+        self._open[stream.id] = stream
+        tally.enter()
+        self.cvms.setdefault(cvm, Tally()).enter()
+        return stream
+
+    def held(self, user: str) -> int:
+        """Places that count against the user's limit now."""
+        now = self._monotonic()
+        self._late = [(until, who) for until, who in self._late if until > now]
+        late = sum(who == user for _, who in self._late)
+        return self.users.get(user, Tally()).open + self.occupied[user] + late
+
+    def release(self, stream: OpenStream) -> None:
+        """Its connection is over; idempotent. One whose client went away is noticed after `late_notice`."""
+        self.lapse(stream)
+        self._open.pop(stream.id, None)
+
+    def lapse(self, stream: OpenStream) -> None:
+        """Gives its place back; idempotent."""
+        if not stream.counted:
+            return
+        stream.counted = False
+        self.users[stream.user].open -= 1
+        self.cvms[stream.cvm].open -= 1
+        if stream.gone and self.late_notice:
+            self._late.append((self._monotonic() + self.late_notice, stream.user))
+
+    def streams(self, cvm: str | None = None) -> list[OpenStream]:
+        """The connected ones, oldest first; of one CVM where `cvm` (a vm uuid) is given."""
+        return [stream for stream in self._open.values() if cvm in (None, stream.cvm)]
+
+    def push(self, cvms: Iterable[str]) -> None:
+        """Has the streams of these CVMs send the state now."""
+        wanted = set(cvms)
+        for stream in self._open.values():
+            if stream.cvm in wanted:
+                stream.push = True
+                stream.poke()
+
+    def reset_counts(self) -> None:
+        """Forgets what was; what is open stays counted as open."""
+        for tally in (*self.users.values(), *self.cvms.values()):
+            tally.max, tally.opened, tally.refused = tally.open, 0, 0

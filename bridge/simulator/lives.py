@@ -1,0 +1,148 @@
+"""What CVMs do by themselves: scenes of timed steps, chosen at random.
+
+A step outlasts upstream's shortest interval (5 s) more often than not, so that a stream sees most of them;
+a quiet spell lies between two scenes. Twelve CVMs together change about every second or two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+Scene = tuple["Step", ...]
+
+#: Fields that belong to one phase only: entering another status clears them.
+PHASE_FIELDS = ("boot_progress", "boot_error", "shutdown_progress", "exited_at")
+
+BOOT_PROGRESS = (
+    "initializing",
+    "setting up filesystem",
+    "requesting app keys",
+    "pulling images",
+    "starting containers",
+)
+
+BOOT_ERRORS = (
+    "failed to pull image: manifest unknown",
+    "docker compose up failed: port 8080 is already allocated",
+    "kms: app not allowed: compose hash is not whitelisted",
+    "not enough space left on /dev/vda",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """After `delay` seconds: a status (None: the same), the fields that go with it, or the CVM's end."""
+
+    delay: float
+    status: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    end: bool = False
+    exits: bool = False
+
+
+SceneName = Literal["boot", "restart", "crash", "stop", "delete", "fail"]
+
+#: Which scenes may follow a status, with their weights. A status that is not here has none: it rests.
+CHOICES: dict[str, dict[SceneName, int]] = {
+    "provisioning": {"boot": 5, "fail": 1},
+    "running": {"restart": 5, "crash": 3, "stop": 3, "delete": 1},
+    "stopped": {"boot": 6, "delete": 1},
+    "exited": {"boot": 6, "delete": 1},
+    "error": {"boot": 5, "delete": 2},
+}
+
+
+def next_scene(status: str, random: Random) -> Scene:
+    """The steps that follow `status`, the first after a quiet spell; empty where the status is none of
+    ours.
+    """
+    choices = CHOICES.get(status)
+    if not choices:
+        return ()
+    (name,) = random.choices(list(choices), weights=list(choices.values()))
+    return _SCENES[name](random, _quiet(status, random))
+
+
+def _quiet(status: str, random: Random) -> float:
+    """A CVM that is wanted up does not stay down for long."""
+    return random.uniform(15, 75) if status == "running" else random.uniform(4, 20)
+
+
+def _pause(random: Random) -> float:
+    return random.uniform(3, 9)
+
+
+def _boot(random: Random, quiet: float) -> Scene:
+    return (*_starting(random, quiet, len(BOOT_PROGRESS)), Step(_pause(random), "running"))
+
+
+def _starting(random: Random, quiet: float, steps: int) -> Scene:
+    first = Step(quiet, "starting", {"boot_progress": BOOT_PROGRESS[0]})
+    rest = (Step(_pause(random), None, {"boot_progress": text}) for text in BOOT_PROGRESS[1:steps])
+    return (first, *rest)
+
+
+def _fail(random: Random, quiet: float) -> Scene:
+    steps = random.randint(1, len(BOOT_PROGRESS))
+    error = Step(_pause(random), "error", {"boot_error": random.choice(BOOT_ERRORS)}, exits=True)
+    return (*_starting(random, quiet, steps), error)
+
+
+def _restart(random: Random, quiet: float) -> Scene:
+    going = Step(quiet, "restarting", {"shutdown_progress": "stopping containers"})
+    return (going, *_boot(random, _pause(random)))
+
+
+def _crash(random: Random, quiet: float) -> Scene:
+    if random.random() < 0.5:
+        return (Step(quiet, "exited", exits=True),)
+    return (Step(quiet, "error", {"boot_error": "container exited with code 137"}, exits=True),)
+
+
+def _stop(random: Random, quiet: float) -> Scene:
+    return (
+        Step(quiet, "stopping", {"shutdown_progress": "stopping containers"}),
+        Step(_pause(random), None, {"shutdown_progress": "powering off"}),
+        Step(_pause(random), "stopped", exits=True),
+    )
+
+
+def _delete(random: Random, quiet: float) -> Scene:
+    """Half of them show `deleted` for a while, the others are just gone: both are possible upstream."""
+    stopping = Step(quiet, "stopping", {"shutdown_progress": "deleting"})
+    if random.random() < 0.5:
+        return (stopping, Step(_pause(random), end=True))
+    return (stopping, Step(_pause(random), "deleted"), Step(random.uniform(10, 20), end=True))
+
+
+_SCENES = {
+    "boot": _boot,
+    "restart": _restart,
+    "crash": _crash,
+    "stop": _stop,
+    "delete": _delete,
+    "fail": _fail,
+}
+
+_WORDS = (
+    "web",
+    "api",
+    "oracle",
+    "agent",
+    "vault",
+    "relay",
+    "signer",
+    "worker",
+    "bot",
+    "proxy",
+    "index",
+    "cache",
+)
+
+
+def name_for(number: int, random: Random) -> str:
+    """`web-1`, `api-2`, …: unique in one world as the number is."""
+    return f"{_WORDS[number % len(_WORDS)] if number < len(_WORDS) else random.choice(_WORDS)}-{number + 1}"

@@ -1,0 +1,175 @@
+"""The simulator on a socket: in process for `bridge up` and tests, or as the body of `bridge simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bridge.clock import Clock, SystemClock
+from bridge.simulator.app import create_app
+from bridge.simulator.simulator import Simulator
+from bridge.simulator.streams import EXTENSION
+from bridge.simulator.world import World
+
+#: Seconds after which connections that still have something to write are dropped at the end: their clients
+#: do not read.
+LAST_WORDS = 0.3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A simulator that listens."""
+
+    simulator: Simulator
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def api_prefix(self) -> str:
+        """What `PHALA_CLOUD_API_PREFIX` is to be."""
+        return f"{self.url}/api/v1"
+
+    @property
+    def control(self) -> str:
+        return f"{self.url}/control"
+
+
+class Connection:
+    """What an answer may do to the connection that it goes out on."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def cut(self, how: Literal["reset", "close"]) -> None:
+        """`reset`: the client gets a TCP reset; `close`: what is written, then the end, in the middle of
+        the body.
+        """
+        if how == "close":
+            self._transport.close()
+            return
+        plug = self._transport.get_extra_info("socket")
+        if plug is not None:
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, which also offers the connection to the app."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        scope: Any = self.scope
+        scope["extensions"] = {EXTENSION: Connection(self.transport)}
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, without its signal handlers (they are the caller's), and with an end that no client can
+    delay.
+    """
+
+    def __init__(self, config: uvicorn.Config, simulator: Simulator) -> None:
+        super().__init__(config)
+        self._simulator = simulator
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._simulator.close()
+        drop = asyncio.get_running_loop().call_later(LAST_WORDS, self._drop)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            drop.cancel()
+
+    def _drop(self) -> None:
+        for connection in list(self.server_state.connections):
+            transport: Any = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    world: World | None = None,
+    seed: int = 0,
+    keys: Mapping[str, str] | None = None,
+    time_scale: float = 1.0,
+    instant: bool = False,
+    clock: Clock | None = None,
+) -> AsyncIterator[Running]:
+    """Serves while the context is open; port 0 takes a free one. Without `world`, twelve CVMs of `seed`
+    live. Raises OSError where the address cannot be had. At the end open streams end, within half a second.
+    """
+    clock = clock or SystemClock()
+    app = create_app(
+        world or World(seed, now=clock.time()), keys=keys, time_scale=time_scale, instant=instant, clock=clock
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    running = Running(app.state.simulator, host, listener.getsockname()[1])
+    async with _serving(app, listener):
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(app, http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
+    server = _Server(config, app.state.simulator)
+    task = asyncio.create_task(server.serve([listener]), name="simulator-server")
+    up = asyncio.create_task(server.up.wait(), name="simulator-start")
+    try:
+        await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
+        if up.done():
+            yield
+    finally:
+        up.cancel()
+        server.should_exit = True
+        await task
+
+
+async def run_simulator(
+    host: str = "127.0.0.1",
+    port: int = 8088,
+    seed: int = 0,
+    *,
+    cvms: int = 12,
+    frozen: bool = False,
+    time_scale: float = 1.0,
+    instant: bool = False,
+    keys: Mapping[str, str] | None = None,
+    announce: Callable[[Running], None] = lambda _: None,
+) -> None:
+    """The body of `bridge simulate`: serves until it is cancelled, then ends cleanly. `announce` is called
+    once it listens. Signals are the caller's business. Raises OSError where the address cannot be had.
+    """
+    clock = SystemClock()
+    world = World(seed, cvms, frozen=frozen, now=clock.time())
+    async with serve(
+        host, port, world=world, keys=keys, time_scale=time_scale, instant=instant, clock=clock
+    ) as running:
+        announce(running)
+        await asyncio.Event().wait()

@@ -1,0 +1,165 @@
+"""The bodies that upstream answers with: errors, list, details, batch, SSE data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.simulator.world import Cvm, timestamp
+
+#: From this version on, lists and details have the newer shape; without a version they have the older one.
+NEWER_SINCE = "2026-01-21"
+
+IN_MOTION = frozenset({"provisioning", "starting", "stopping", "restarting"})
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def is_newer(version: str | None) -> bool:
+    """Whether an `X-Phala-Version` asks for the newer shapes; dates compare as text."""
+    return version is not None and version >= NEWER_SINCE
+
+
+class UpstreamError(Exception):
+    """upstream refuses the request"""
+
+    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
+        super().__init__(f"{status}")
+        self.status = status
+        self.body = body
+
+
+def unauthorized(key: str | None) -> UpstreamError:
+    return UpstreamError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
+
+
+def not_found(ref: str) -> UpstreamError:
+    return _coded(
+        404, "ERR-03-001", "CVM not found", ref, "Check the identifier, and that it is in this workspace"
+    )
+
+
+def ambiguous(ref: str, cvms: list[Cvm]) -> UpstreamError:
+    """Several share the name, or an app has several instances."""
+    by_name = any(cvm.name == ref for cvm in cvms)
+    code = "ERR-03-002" if by_name else "ERR-03-010"
+    message = f"{len(cvms)} CVMs match the {'name' if by_name else 'identifier'}"
+    return _coded(409, code, message, ref, "Use the vm_uuid or the cvm_id of one of them")
+
+
+def _coded(status: int, code: str, message: str, ref: str, suggestion: str) -> UpstreamError:
+    details = [{"field": "cvm_id", "value": ref, "message": message}]
+    body = {"error_code": code, "message": message, "details": details}
+    return UpstreamError(status, body | {"suggestions": [suggestion], "links": []})
+
+
+TOO_MANY = {"detail": "Too many concurrent SSE connections: at most 5 per user"}
+
+#: What a fault answers when it gives no body.
+DEFAULT_BODIES: dict[int, dict[str, Any]] = {
+    401: {"detail": "Invalid API key"},
+    403: {"detail": "Forbidden"},
+    404: {"detail": "Not Found"},
+    409: {"detail": "Another operation is in progress"},
+    422: {"detail": [{"type": "value_error", "loc": ["query"], "msg": "Value error", "input": None}]},
+    429: {"detail": "Too Many Requests"},
+    500: {"detail": "Internal Server Error"},
+    502: {"detail": "Bad Gateway"},
+    503: {"detail": "Service Unavailable"},
+}
+
+
+def refused_target(target: str | None) -> dict[str, Any]:
+    """What an upstream that knows its targets would say of another one."""
+    fault = {
+        "type": "enum",
+        "loc": ["query", "target"],
+        "msg": "Input is no status to wait for",
+        "input": target,
+    }
+    return {"detail": [fault]}
+
+
+def frame(event: str, data: bytes, line_end: bytes) -> bytes:
+    """One SSE event. Data with line ends in it (a test's raw state) becomes several `data` lines."""
+    lines = [b"event: " + event.encode(), *(b"data: " + line for line in _LINE_END.split(data))]
+    return b"".join(line + line_end for line in [*lines, b""])
+
+
+def complete(status: str, elapsed: float) -> dict[str, Any]:
+    return {"status": status, "elapsed": round(elapsed, 1), "target": status}
+
+
+def timed_out(target: str, elapsed: float) -> dict[str, Any]:
+    return {"error": f"Timeout waiting for status '{target}'", "elapsed": round(elapsed, 1), "target": target}
+
+
+def gone(elapsed: float) -> dict[str, Any]:
+    return {"error": "CVM not found", "elapsed": round(elapsed, 1), "message": "The CVM has been deleted"}
+
+
+def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, Any]:
+    """`CvmStatus`; `words` replaces statuses, as whether both routes use the same ones is not known."""
+    state = cvm.state(now)
+    moving = cvm.status in IN_MOTION
+    progress = {key: state.get(key) for key in ("boot_progress", "boot_error", "shutdown_progress")}
+    head = {"vm_uuid": cvm.vm_uuid, "status": words.get(cvm.status, cvm.status)}
+    operation = {
+        "operation_type": cvm.status if moving else None,
+        "operation_started_at": None,
+        "correlation_id": None,
+    }
+    return (
+        head | {"uptime": state.get("uptime"), "in_progress": moving} | progress | {"events": []} | operation
+    )
+
+
+def listed_uuid(cvm: Cvm) -> str | None:
+    """Lists have no vm uuid while a CVM is being provisioned."""
+    return None if cvm.status == "provisioning" else cvm.vm_uuid
+
+
+def older_item(cvm: Cvm, now: float) -> dict[str, Any]:
+    """`HostedCvm`."""
+    state = cvm.state(now)
+    hosted: dict[str, Any] = {"id": cvm.vm_uuid, "name": cvm.name, "status": cvm.status}
+    hosted |= {"uptime": state.get("uptime", ""), "app_url": None, "app_id": cvm.app_id}
+    hosted |= {"instance_id": cvm.instance_id, "configuration": None, "image_version": None, "events": []}
+    hosted |= {
+        key: state.get(key) for key in ("exited_at", "boot_progress", "boot_error", "shutdown_progress")
+    }
+    item = {"hosted": hosted, "name": cvm.name, "managed_user": None, "node": None, "listed": False}
+    item |= {"status": cvm.status, "in_progress": cvm.status in IN_MOTION, "kms_info": None}
+    return item | {"vcpu": 1, "memory": 2048, "disk_size": 20, "public_urls": []}
+
+
+def newer_item(cvm: Cvm) -> dict[str, Any]:
+    """`CVMInfo`."""
+    ids = {"id": cvm.cvm_id, "name": cvm.name, "app_id": cvm.app_id, "vm_uuid": listed_uuid(cvm)}
+    resource = {"instance_type": "tdx.small", "vcpu": 1, "memory_in_gb": 2.0, "disk_in_gb": 20, "gpus": 0}
+    moving = cvm.status in IN_MOTION
+    progress = {"target": None, "started_at": None, "correlation_id": None} if moving else None
+    status = {"status": cvm.status, "in_progress": moving, "progress": progress}
+    gateway = {"base_domain": None, "cname": None}
+    times = {"created_at": timestamp(cvm.created_at), "deleted_at": None}
+    rest: dict[str, Any] = {"resource": resource, "node_info": None, "os": None, "gateway": gateway}
+    lists: dict[str, Any] = {"services": [], "endpoints": None, "listed": False}
+    return ids | {"instance_id": cvm.instance_id} | status | rest | times | lists
+
+
+def older_details(cvm: Cvm) -> dict[str, Any]:
+    """`CvmBasicInfo`."""
+    ids = {"id": cvm.number + 1, "name": cvm.name, "app_id": cvm.app_id, "vm_uuid": listed_uuid(cvm)}
+    status = {"instance_id": cvm.instance_id, "status": cvm.status, "in_progress": cvm.status in IN_MOTION}
+    return ids | status | {"vcpu": 1, "memory": 2048, "disk_size": 20, "listed": False}
+
+
+def newer_details(cvm: Cvm) -> dict[str, Any]:
+    """`CVMInfoDetail`."""
+    return newer_item(cvm) | {"compose_file": None}
+
+
+def page_of(items: list[dict[str, Any]], total: int, page: int, page_size: int) -> dict[str, Any]:
+    pages = -(-total // page_size)
+    return {"items": items, "total": total, "page": page, "page_size": page_size, "pages": pages}

@@ -1,0 +1,135 @@
+"""One simulated Phala Cloud: the world, who is connected, what is set to go wrong, and its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.clock import Clock
+from bridge.simulator.faults import Faults, RouteName
+from bridge.simulator.ledger import LIMIT, Ledger
+from bridge.simulator.world import Change, World
+
+#: Requests that are remembered with their details: a test of a minute makes fewer.
+RECENT = 5000
+
+#: The user that every key belongs to where no keys are given.
+DEMO_USER = "demo"
+
+
+class Settings(BaseModel):
+    """What a test may turn, see `control`. `time_scale`: real seconds that one simulated second takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    frozen: bool = False
+    instant: bool = False
+    time_scale: float = Field(default=1.0, gt=0, le=1000)
+    limit: int = Field(default=LIMIT, ge=0)
+    late_notice: float = Field(default=0.0, ge=0)
+    refuse_targets: list[str] = []
+    line_end: Literal["LF", "CRLF", "CR"] = "LF"
+    one_byte: bool = False
+    batch_missing: list[str] = []
+    batch_words: dict[str, str] = {}
+    keys: dict[str, str] | None = None
+
+
+@dataclass
+class Visit:
+    """One request on `/api/v1`: when (simulated), what for, by whom, and what it got (None: not yet)."""
+
+    at: float
+    route: RouteName
+    ref: str | None
+    cvm: str | None
+    user: str | None
+    query: str
+    status: int | None = None
+
+
+class Counters:
+    """Requests and answers per route; the last of them in detail."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.responses: dict[str, Counter[int]] = {}
+        self.cvms: Counter[str] = Counter()
+        self.recent: deque[Visit] = deque(maxlen=RECENT)
+
+    def came(self, visit: Visit) -> None:
+        self.requests[visit.route] += 1
+        if visit.cvm is not None:
+            self.cvms[visit.cvm] += 1
+        self.recent.append(visit)
+
+    def answered(self, visit: Visit, status: int) -> None:
+        visit.status = status
+        self.responses.setdefault(visit.route, Counter())[status] += 1
+
+    def as_json(self) -> dict[str, Any]:
+        recent = [asdict(visit) for visit in self.recent]
+        return {"requests": self.requests, "responses": self.responses, "recent": recent}
+
+
+class Simulator:
+    """All of it. One event loop owns it; nothing here waits."""
+
+    def __init__(self, world: World, settings: Settings, clock: Clock) -> None:
+        self.world = world
+        self.clock = clock
+        self.ledger = Ledger(clock.monotonic)
+        self.faults = Faults()
+        self.counters = Counters()
+        self.closing = asyncio.Event()
+        self.listeners: list[Callable[[Change], None]] = []
+        self._base = (clock.monotonic(), world.now)
+        self.settings = settings
+        self.apply(settings)
+
+    def now(self) -> float:
+        """Simulated Unix seconds."""
+        real, simulated = self._base
+        return simulated + (self.clock.monotonic() - real) / self.settings.time_scale
+
+    def apply(self, settings: Settings) -> None:
+        """Puts them in force from now on."""
+        self._base = (self.clock.monotonic(), self.now())
+        self.settings = settings
+        self.world.frozen = settings.frozen
+        self.ledger.limit = settings.limit
+        self.ledger.late_notice = settings.late_notice
+
+    def user(self, key: str | None) -> str | None:
+        """Whose key it is, None where it is none."""
+        if self.settings.keys is None:
+            return DEMO_USER if key else None
+        return self.settings.keys.get(key or "")
+
+    def advance(self) -> None:
+        """Lets happen in the world what is due."""
+        self.announce(self.world.advance(self.now()))
+
+    def announce(self, changes: Iterable[Change], *, push: bool = False) -> None:
+        """Tells listeners, and the streams where changes are pushed."""
+        changes = list(changes)
+        for change in changes:
+            for listener in self.listeners:
+                listener(change)
+        if changes and (push or self.settings.instant):
+            self.ledger.push(change.cvm.vm_uuid for change in changes)
+
+    def close(self) -> None:
+        """Ends open streams and stalled answers; idempotent."""
+        self.closing.set()
+        for stream in self.ledger.streams():
+            stream.poke()
+
+    def reset_counters(self) -> None:
+        self.counters = Counters()
+        self.ledger.reset_counts()

@@ -1,0 +1,210 @@
+"""The state route's SSE answer: what to send when, the connection's faults, and the place that it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from bridge.simulator import shapes
+from bridge.simulator.faults import Fault
+from bridge.simulator.ledger import OpenStream
+from bridge.simulator.simulator import Simulator
+from bridge.simulator.world import Cvm, dumps
+
+#: Where the server offers the connection itself, for cuts; see `server.Connection`.
+EXTENSION = "bridge.simulator.connection"
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+LINE_ENDS = {"LF": b"\n", "CRLF": b"\r\n", "CR": b"\r"}
+
+Frame = tuple[str, bytes]
+
+
+@dataclass
+class Pace:
+    """When a stream looks at its CVM: now, then every `interval`, until `timeout`. Simulated seconds."""
+
+    started: float
+    interval: float
+    timeout: float
+    due: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.due = self.started
+
+    @property
+    def deadline(self) -> float:
+        return self.started + self.timeout
+
+    def is_due(self, now: float) -> bool:
+        """Whether a look is due; the next one is then an interval later, and missed ones are left out."""
+        if now < self.due:
+            return False
+        self.due += self.interval * ((now - self.due) // self.interval + 1)
+        return True
+
+    @property
+    def next(self) -> float:
+        return min(self.due, self.deadline)
+
+
+def frames(cvm: Cvm, target: str, pace: Pace, now: float, *, push: bool) -> tuple[list[Frame], bool]:
+    """What the stream says now, and whether it ends with it."""
+    elapsed = now - pace.started
+    if now >= pace.deadline:
+        return [("timeout", dumps(shapes.timed_out(target, elapsed)))], True
+    if not (pace.is_due(now) or push):
+        return [], False
+    if cvm.deleted:
+        return [("error", dumps(shapes.gone(elapsed)))], True
+    state = ("state", cvm.body(now))
+    if cvm.status == target:
+        return [state, ("complete", dumps(shapes.complete(target, elapsed)))], True
+    return [state], False
+
+
+class StreamAnswer:
+    """An ASGI answer. The place is taken in the same step in which it is checked, and given back when the
+    client goes away, when the stream ends, and at its timeout.
+    """
+
+    def __init__(self, simulator: Simulator, cvm: Cvm, user: str, target: str, pace: tuple[int, int]) -> None:
+        self._simulator = simulator
+        self._cvm = cvm
+        self._user = user
+        self._target = target
+        self._interval, self._timeout = pace
+        self.fault: Fault | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ledger = self._simulator.ledger
+        opened = ledger.open(self._cvm.vm_uuid, self._user, self._target, self._interval, self._timeout)
+        if opened is None:
+            await JSONResponse(shapes.TOO_MANY, 429)(scope, receive, send)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                listener = group.create_task(
+                    self._listen(opened, receive), name=f"simulator-listener-{opened.id}"
+                )
+                await self._run(opened, scope, send)
+                listener.cancel()
+        finally:
+            ledger.release(opened)
+
+    async def _listen(self, stream: OpenStream, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if stream in self._simulator.ledger.streams():
+            stream.gone = True
+            self._simulator.ledger.release(stream)
+            stream.poke()
+
+    async def _run(self, stream: OpenStream, scope: Scope, send: Send) -> None:
+        if self.fault is not None and not await self._obstructed(stream, self.fault, scope):
+            self._simulator.ledger.release(stream)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        action = self.fault.action if self.fault else None
+        if action != "end":
+            stream.silent = action == "silent"
+            end = await self._talk(stream, _Writer(self._simulator, send), mute=action == "mute")
+            if end != "end":
+                await self._break(stream, end, scope)
+                return
+        # Released first: a client that has the end of the body may open the next stream at once.
+        self._simulator.ledger.release(stream)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _obstructed(self, stream: OpenStream, fault: Fault, scope: Scope) -> bool:
+        """Waits as the fault wants; False where no answer is to follow."""
+        await self._pause(stream, None if fault.action == "hang" else fault.delay)
+        if fault.action == "reset" or stream.cut:
+            await self._break(stream, "reset", scope)
+            return False
+        return not stream.gone
+
+    async def _pause(self, stream: OpenStream, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not (stream.gone or stream.cut or self._simulator.closing.is_set()):
+                    await stream.awake.wait()
+                    stream.awake.clear()
+
+    async def _talk(
+        self, stream: OpenStream, writer: _Writer, *, mute: bool
+    ) -> Literal["end", "reset", "close"]:
+        """Until the stream's end; says how the connection is to end."""
+        pace = Pace(self._simulator.now(), self._interval, self._timeout)
+        while not (stream.gone or self._simulator.closing.is_set()):
+            if stream.cut:
+                return stream.cut
+            if await self._turn(stream, pace, writer):
+                return "end"
+            stream.silent = stream.silent or mute
+            mute = False
+            await self._rest(stream, pace)
+        return "close" if stream.gone else "end"
+
+    async def _turn(self, stream: OpenStream, pace: Pace, writer: _Writer) -> bool:
+        while stream.pieces:
+            await writer.verbatim(stream.pieces.popleft())
+        self._simulator.advance()
+        now, push = self._simulator.now(), stream.push
+        stream.push = False
+        if stream.silent:
+            if now >= pace.deadline:
+                self._simulator.ledger.lapse(stream)
+            return False
+        said, ended = frames(self._cvm, self._target, pace, now, push=push)
+        await writer.frames(said)
+        return ended
+
+    async def _rest(self, stream: OpenStream, pace: Pace) -> None:
+        """Until the next look, or something to do; a silent stream looks only at its end."""
+        until = pace.next if not stream.silent else pace.deadline
+        seconds = (until - self._simulator.now()) * self._simulator.settings.time_scale
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0) if stream.counted else None):
+                await stream.awake.wait()
+        stream.awake.clear()
+
+    async def _break(self, stream: OpenStream, how: Literal["reset", "close"], scope: Scope) -> None:
+        """Cuts the connection and waits until that is done."""
+        connection: Any = scope.get("extensions", {}).get(EXTENSION)
+        if connection is not None and not stream.gone:
+            connection.cut(how)
+            stream.cut = None
+            await self._pause(stream, None)
+
+
+class _Writer:
+    """Writes SSE in the settings' line ends and sizes."""
+
+    def __init__(self, simulator: Simulator, send: Send) -> None:
+        self._simulator = simulator
+        self._send = send
+
+    async def frames(self, said: list[Frame]) -> None:
+        """All in one write: a client then has `complete` with the last `state`."""
+        line_end = LINE_ENDS[self._simulator.settings.line_end]
+        await self.verbatim(b"".join(shapes.frame(event, data, line_end) for event, data in said))
+
+    async def verbatim(self, data: bytes) -> None:
+        size = 1 if self._simulator.settings.one_byte else max(len(data), 1)
+        for start in range(0, len(data), size):
+            await self._send(
+                {"type": "http.response.body", "body": data[start : start + size], "more_body": True}
+            )
+            if size == 1:
+                await asyncio.sleep(0)

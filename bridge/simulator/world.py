@@ -1,0 +1,330 @@
+"""The simulated CVMs: who they are, their state now, and how references find them. No I/O, no clock of its
+own.
+
+All times are simulated Unix seconds, passed in. What changed is returned as `Change`s; telling anybody is
+the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from bridge.simulator.lives import PHASE_FIELDS, Step, name_for, next_scene
+
+#: A deleted CVM is replaced after about this many seconds, so that the demo's population stays.
+REPLACED_AFTER = (10.0, 30.0)
+
+#: How many deleted CVMs are remembered (for `restore` and the counters): a demo runs for weeks.
+MAX_DELETED = 1000
+
+ABSENT: Any = object()
+
+#: A kind of reference and its normal form.
+Form = tuple[str, str]
+
+
+def dumps(value: object) -> bytes:
+    """JSON as FastAPI writes it: compact, UTF-8, and escaped where UTF-8 cannot hold it (lone surrogates)."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One CVM's step from one status to another (the same where only fields changed); `after` None: it is
+    gone.
+    """
+
+    cvm: Cvm
+    before: str | None
+    after: str | None
+    #: Whether it had ever been running before, and whether it was being restarted: Phala Cloud's webhooks
+    #: tell.
+    ran: bool
+    restarting: bool = False
+
+
+@dataclass(eq=False)
+class Cvm:
+    """One CVM. `fields` is what its state says besides identity and uptime, verbatim; `raw` replaces all of
+    it.
+    """
+
+    number: int
+    random: Random = field(repr=False)
+    vm_uuid: str
+    cvm_id: str
+    app_id: str
+    instance_id: str
+    name: str
+    owner: str | None = None
+    fields: dict[str, Any] = field(default_factory=lambda: {"status": "provisioning"})
+    raw: bytes | None = field(default=None, repr=False)
+    created_at: float = 0.0
+    up_since: float = 0.0
+    deleted: bool = False
+    ran: bool = False
+    restarting: bool = False
+    steps: deque[Step] = field(default_factory=deque, repr=False)
+    due: float = 0.0
+
+    @property
+    def status(self) -> str:
+        """The status as far as it is one: a test may have set anything, and then it is the empty string."""
+        status = self.fields.get("status")
+        return status if isinstance(status, str) else ""
+
+    def state(self, now: float) -> dict[str, Any]:
+        """The state route's object: absent fields are left out, as the JavaScript SDK rejects null."""
+        state: dict[str, Any] = {"id": self.vm_uuid, "instance_id": self.instance_id, "name": self.name}
+        state |= {"status": self.fields.get("status", ABSENT)}
+        if self.status == "running":
+            state["uptime"] = uptime(now - self.up_since)
+        state |= self.fields
+        return {key: value for key, value in state.items() if value is not ABSENT}
+
+    def body(self, now: float) -> bytes:
+        """The state as bytes: `raw` where a test has put it, else JSON."""
+        return dumps(self.state(now)) if self.raw is None else self.raw
+
+    def forms(self) -> set[Form]:
+        """What `find` may meet it under; see `forms_of`."""
+        return {
+            ("name", self.name),
+            ("hashed", self.cvm_id),
+            ("uuid", self.vm_uuid.replace("-", "").lower()),
+            ("app", self.app_id.lower()),
+            ("instance", self.instance_id.lower()),
+        }
+
+
+def forms_of(ref: str) -> set[Form]:
+    """What a reference may mean: a uuid with or without dashes, `app_<hex>` or bare, an instance id,
+    `cvm_…`, a name.
+    """
+    folded = ref.lower()
+    return {
+        ("name", ref),
+        ("hashed", ref),
+        ("uuid", folded.replace("-", "")),
+        ("app", folded.removeprefix("app_")),
+        ("instance", folded.removeprefix("instance_")),
+    }
+
+
+def uptime(seconds: float) -> str:
+    """`1d 2h 3m 4s`, without the leading parts that are zero."""
+    left, text = max(int(seconds), 0), ""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if text or left >= size:
+            text += f"{left // size}{unit} "
+            left %= size
+    return f"{text}{left}s"
+
+
+def timestamp(now: float) -> str:
+    """RFC 3339 with microseconds, as upstream's `exited_at` and `created_at`."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class World:
+    """The CVMs, in the order of their making. The same seed and times give the same lives, however often
+    `advance` is called between. `frozen`: nothing happens by itself.
+    """
+
+    def __init__(
+        self, seed: int = 0, cvms: int = 12, *, frozen: bool = False, now: float = 1_795_536_000.0
+    ) -> None:
+        self.seed = seed
+        self.start = self.now = now
+        self._frozen = frozen
+        self._random = Random(f"{seed}/world")
+        self.hook_ids = Random(f"{seed}/hooks")
+        self._made = 0
+        self._births: list[float] = []
+        self._cvms: list[Cvm] = []
+        self._index: dict[Form, list[Cvm]] = {}
+        for _ in range(cvms):
+            self._settle(self.create(status="running"))
+
+    def __repr__(self) -> str:
+        return f"<World seed={self.seed} cvms={len(self.cvms)} frozen={self.frozen}>"
+
+    @property
+    def cvms(self) -> list[Cvm]:
+        """Those that exist."""
+        return [cvm for cvm in self._cvms if not cvm.deleted]
+
+    def seen_by(self, user: str) -> list[Cvm]:
+        """Those that exist and are the user's or everybody's."""
+        return [cvm for cvm in self._cvms if not cvm.deleted and visible(cvm, user)]
+
+    @property
+    def everyone(self) -> list[Cvm]:
+        """Also the deleted ones."""
+        return list(self._cvms)
+
+    def find(self, ref: str, user: str | None = None) -> list[Cvm]:
+        """The CVMs that `ref` names and `user` may see (None: whoever)."""
+        return [cvm for cvm in self.find_any(ref) if not cvm.deleted and visible(cvm, user)]
+
+    def find_any(self, ref: str) -> list[Cvm]:
+        """As `find`, also the deleted ones and anybody's."""
+        found = {id(cvm): cvm for form in forms_of(ref) for cvm in self._index.get(form, ())}
+        return sorted(found.values(), key=lambda cvm: cvm.number)
+
+    def by_uuid(self, vm_uuid: str, user: str | None = None) -> Cvm | None:
+        """The CVM with this vm uuid, with or without dashes."""
+        found = self._index.get(("uuid", vm_uuid.replace("-", "").lower()), ())
+        return next((cvm for cvm in found if not cvm.deleted and visible(cvm, user)), None)
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        """Lives that were frozen start anew from where they stand; nothing is caught up."""
+        if self._frozen and not frozen:
+            self._births.clear()
+            for cvm in self.cvms:
+                self._plan(cvm)
+        self._frozen = frozen
+
+    def create(self, *, status: str = "running", **identity: Any) -> Cvm:
+        """A new CVM; what is not given (`name`, `vm_uuid`, `app_id`, `instance_id`, `owner`) is made up."""
+        number = self._made
+        self._made += 1
+        random = Random(f"{self.seed}/{number}")
+        made_up = {
+            "vm_uuid": str(uuid.UUID(int=random.getrandbits(128), version=4)),
+            "cvm_id": f"cvm_{random.getrandbits(40):010x}",
+            "app_id": f"{random.getrandbits(160):040x}",
+            "instance_id": f"{random.getrandbits(160):040x}",
+            "name": name_for(number, random),
+        }
+        cvm = Cvm(number, random, **(made_up | identity), fields={"status": status}, ran=status == "running")
+        cvm.created_at = cvm.up_since = self.now
+        self._cvms.append(cvm)
+        self._enter(cvm)
+        self._plan(cvm)
+        return cvm
+
+    def _enter(self, cvm: Cvm) -> None:
+        for form in cvm.forms():
+            self._index.setdefault(form, []).append(cvm)
+
+    def _leave(self, cvm: Cvm) -> None:
+        for form in cvm.forms():
+            self._index[form].remove(cvm)
+            if not self._index[form]:
+                del self._index[form]
+
+    def identify(self, cvm: Cvm, **identity: Any) -> None:
+        """Gives it another name, app id, instance id or owner: names move between CVMs."""
+        self._leave(cvm)
+        for field_name, value in identity.items():
+            setattr(cvm, field_name, value)
+        self._enter(cvm)
+
+    def _settle(self, cvm: Cvm) -> None:
+        """A CVM of the first hour: up for a while already, and its first scene is near, so that a demo
+        moves soon.
+        """
+        cvm.up_since -= cvm.random.uniform(60, 300_000)
+        cvm.created_at = cvm.up_since - cvm.random.uniform(60, 3_000_000)
+        cvm.due = self.now + cvm.random.uniform(1, 40)
+
+    def update(self, cvm: Cvm, values: Mapping[str, Any], unset: Iterable[str] = ()) -> Change:
+        """Sets state fields verbatim. A new status also clears the phase fields of the old one, and the
+        CVM's own life goes on from it.
+        """
+        change = self._set(cvm, {**values, **dict.fromkeys(unset, ABSENT)})
+        self._plan(cvm)
+        return change
+
+    def _set(self, cvm: Cvm, values: Mapping[str, Any]) -> Change:
+        before, ran, restarting = cvm.status, cvm.ran, cvm.restarting
+        if values.get("status", before) != before:
+            for name in PHASE_FIELDS:
+                cvm.fields.pop(name, None)
+            cvm.up_since = self.now
+        cvm.fields.update(values)
+        cvm.ran = ran or cvm.status == "running"
+        cvm.restarting = cvm.status == "restarting" or (restarting and cvm.status == "starting")
+        return Change(cvm, before, cvm.status, ran, restarting)
+
+    def delete(self, cvm: Cvm) -> Change:
+        """It is not found any more. Deleting twice is no change."""
+        before = None if cvm.deleted else cvm.status
+        cvm.deleted = True
+        cvm.steps.clear()
+        self._forget_old()
+        return Change(cvm, before, None, cvm.ran)
+
+    def restore(self, cvm: Cvm) -> Change:
+        """It is there again, as it was."""
+        cvm.deleted = False
+        self._plan(cvm)
+        return Change(cvm, None, cvm.status, cvm.ran)
+
+    def advance(self, now: float) -> list[Change]:
+        """Lets everything happen that is due by `now`, in the order of its times; `now` never goes back."""
+        changes: list[Change] = []
+        while not self.frozen and (due := self._next_due()) <= now:
+            self.now = max(self.now, due)
+            changes += self._happen(due)
+        self.now = max(self.now, now)
+        return changes
+
+    def _next_due(self) -> float:
+        dues = [cvm.due for cvm in self._cvms if cvm.steps]
+        return min(dues + self._births, default=float("inf"))
+
+    def _happen(self, due: float) -> list[Change]:
+        if due in self._births:
+            self._births.remove(due)
+            cvm = self.create(status="provisioning")
+            return [Change(cvm, None, cvm.status, False)]
+        cvm = next(cvm for cvm in self._cvms if cvm.steps and cvm.due == due)
+        return [self._take(cvm, cvm.steps.popleft())]
+
+    def _take(self, cvm: Cvm, step: Step) -> Change:
+        if step.end:
+            self._births.append(self.now + self._random.uniform(*REPLACED_AFTER))
+            return self.delete(cvm)
+        values: dict[str, Any] = dict(step.fields)
+        if step.status is not None:
+            values["status"] = step.status
+        if step.exits:
+            values["exited_at"] = timestamp(self.now)
+        change = self._set(cvm, values)
+        if cvm.steps:
+            cvm.due = self.now + cvm.steps[0].delay
+        else:
+            self._plan(cvm)
+        return change
+
+    def _plan(self, cvm: Cvm) -> None:
+        cvm.steps = deque(() if cvm.deleted else next_scene(cvm.status, cvm.random))
+        cvm.due = self.now + cvm.steps[0].delay if cvm.steps else 0.0
+
+    def _forget_old(self) -> None:
+        gone = [cvm for cvm in self._cvms if cvm.deleted]
+        for cvm in gone[: max(len(gone) - MAX_DELETED, 0)]:
+            self._cvms.remove(cvm)
+            self._leave(cvm)
+
+
+def visible(cvm: Cvm, user: str | None) -> bool:
+    """Whether `user` may see it; a CVM without an owner is everybody's."""
+    return user is None or cvm.owner in (None, user)

@@ -1,0 +1,1 @@
+"""Redis: the log, the snapshots, watches, leases and slots. Nothing outside this package speaks Redis."""

