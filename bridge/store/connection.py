@@ -1,0 +1,149 @@
+"""One process's way to Redis: every URL form, scripts that survive a restart, and errors translated in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis.asyncio as redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from bridge.store.errors import StoreError, StoreUnavailableError
+from bridge.store.keys import Keys
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 5.0
+"""Seconds one command may take. redis-py's own socket_timeout goes through asyncio.wait_for, which on CPython 3.11
+can swallow a cancellation; this one cannot."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script and its SHA-1, under which the server knows it."""
+
+    text: str
+    sha: str
+
+
+def load_script(name: str) -> Script:
+    text = resources.files("bridge.store").joinpath("scripts", f"{name}.lua").read_text(encoding="utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Backend:
+    """A client, the namespace's keys, and calls whose failures are StoreErrors."""
+
+    def __init__(self, client: Any, namespace: str, *, call_timeout: float = CALL_TIMEOUT) -> None:
+        self.client = client
+        self.keys = Keys(namespace)
+        self._timeout = call_timeout
+
+    async def call(self, command: Awaitable[T]) -> T:
+        """Awaits one command. Raises StoreUnavailableError when the server is out of reach or too slow."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await command
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"Redis did not answer within {self._timeout:g} s") from error
+        except (RedisConnectionError, OSError) as error:
+            raise StoreUnavailableError(f"Redis is out of reach ({type(error).__name__})") from error
+        except RedisError as error:
+            raise _translated(error) from error
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
+        """Runs a script atomically; loads it again where the server has forgotten it."""
+        return await self.call(self._evaluate(script, keys, args))
+
+    async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
+        try:
+            return await self.client.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.client.eval(script.text, len(keys), *keys, *args)
+
+    async def ping(self) -> None:
+        """Returns when the server answers. Raises StoreUnavailableError."""
+        await self.call(self.client.ping())
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+
+# What a server says while it starts, fails over or lacks a master: it passes, so the caller waits and tries again.
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "UNBLOCKED")
+
+
+def _translated(error: RedisError) -> StoreError:
+    text = str(error)
+    if text.startswith(_PASSING) or type(error).__name__ in {
+        "BusyLoadingError",
+        "ReadOnlyError",
+        "ClusterDownError",
+    }:
+        return StoreUnavailableError(f"Redis is not ready ({type(error).__name__})")
+    return StoreError(f"Redis refused: {text[:200]}")
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "encoding_errors": "replace",
+        "socket_timeout": None,
+        "socket_connect_timeout": CALL_TIMEOUT,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+    }
+
+
+def connect(url: str, namespace: str) -> Backend:
+    """A backend for any of the contract's URL forms. Connects at first use. Raises ValueError on a malformed URL."""
+    scheme = urlsplit(url).scheme
+    if scheme == "redis+sentinel":
+        return Backend(_sentinel(url), namespace)
+    if scheme == "redis+cluster":
+        return Backend(_cluster(url), namespace)
+    return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **_options()), namespace)
+
+
+def _hosts(netloc: str) -> list[tuple[str, int]]:
+    hosts = []
+    for part in netloc.rpartition("@")[2].split(","):
+        host, _, port = part.rpartition(":") if not part.endswith("]") and ":" in part else (part, "", "")
+        hosts.append((host.strip("[]"), int(port) if port else 6379))
+    return hosts
+
+
+def _credentials(netloc: str) -> dict[str, str]:
+    user, _, password = netloc.rpartition("@")[0].partition(":")
+    named = {"username": unquote(user), "password": unquote(password)}
+    return {key: value for key, value in named.items() if value}
+
+
+def _sentinel(url: str) -> Any:
+    parts = urlsplit(url)
+    path = parts.path.strip("/").split("/")
+    if not path[0]:
+        raise ValueError("redis+sentinel:// needs the master's name as its path")
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    guards = {"password": query["sentinel_password"]} if "sentinel_password" in query else {}
+    sentinel = cast(Any, Sentinel)(_hosts(parts.netloc), sentinel_kwargs={**_options(), **guards})
+    database = int(path[1]) if len(path) > 1 else 0
+    retry = Retry(NoBackoff(), 1)
+    return sentinel.master_for(path[0], db=database, retry=retry, **_credentials(parts.netloc), **_options())
+
+
+def _cluster(url: str) -> Any:
+    parts = urlsplit(url)
+    nodes = [ClusterNode(host, port) for host, port in _hosts(parts.netloc)]
+    options = _options()
+    return cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(parts.netloc), **options)

@@ -1,0 +1,106 @@
+"""The live side of the log: one subscription per process. A hint that something is new; the log is the truth."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from bridge.events import Event
+from bridge.store.connection import Backend
+from bridge.store.errors import StoreUnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """A subscription stands; what was published before it is to be read from the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The leader renewed its lease; it does so every `period` seconds."""
+
+    birth: str
+    sequence: int
+    id: str
+    period: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The leader answered about a reference."""
+
+    reference: str
+
+
+Message = Subscribed | Published | Tick | Answered
+
+
+class Feed:
+    """Events, ticks and answers as they are published."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Subscribes on a fresh connection and yields until it breaks: StoreUnavailableError."""
+        keys = self._backend.keys
+        async for channel, text in subscription(
+            self._backend, keys.events, keys.tick_channel, keys.answer_channel
+        ):
+            message = self._read(channel, text)
+            if message is not None:
+                yield message
+
+    def _read(self, channel: str, text: str) -> Message | None:
+        keys = self._backend.keys
+        if not channel:
+            return Subscribed()
+        try:
+            if channel == keys.events:
+                return Published(Event.from_json(text))
+            if channel == keys.answer_channel:
+                return Answered(text)
+            fields = json.loads(text)
+            return Tick(
+                str(fields["birth"]), int(fields["sequence"]), str(fields["id"]), float(fields["period"])
+            )
+        except (ValueError, KeyError, TypeError):
+            logger.warning("a message that is none of ours was published", extra={"channel": channel})
+            return None
+
+
+async def subscription(backend: Backend, *channels: str) -> AsyncIterator[tuple[str, str]]:
+    """(channel, text) of each message; ("", "") once all channels are subscribed, and after each silent reconnect.
+
+    Raises StoreUnavailableError when the connection breaks.
+    """
+    pubsub = backend.client.pubsub()
+    try:
+        await backend.call(pubsub.subscribe(*channels))
+        acknowledged = 0
+        while True:
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+            if message is None:
+                continue
+            if message["type"] == "subscribe":
+                acknowledged += 1
+                if acknowledged % len(channels) == 0:
+                    yield "", ""
+            elif message["type"] == "message":
+                yield str(message["channel"]), str(message["data"])
+    except (RedisError, OSError) as error:
+        raise StoreUnavailableError("the subscription broke") from error
+    finally:
+        await pubsub.aclose()

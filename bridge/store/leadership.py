@@ -1,0 +1,57 @@
+"""The lead: a lease with an epoch that fences every write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.store.connection import Backend, load_script
+from bridge.store.errors import FencedError
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One time of leading. `born` says that this term found no log and made one; `sequence`/`last_id`: where it starts."""
+
+    holder: str
+    epoch: int
+    birth: str
+    sequence: int
+    last_id: str
+    born: bool
+
+
+class Leadership:
+    """Acquire, renew, resign. The Redis server's clock is the only one that counts."""
+
+    _acquire = load_script("acquire")
+    _renew = load_script("renew")
+    _resign = load_script("resign")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def acquire(self, holder: str, lease: float, birth: str, last_id: str = "0-0") -> Term | float:
+        """A term, or the seconds until the present leader's lease ends.
+
+        `birth` names the log should one have to be made, `last_id` is the highest id this process ever wrote: a new
+        log starts above it.
+        """
+        keys = self._backend.keys
+        arguments = [holder, int(lease * 1000), birth, last_id]
+        epoch, wait, found, sequence, last, born = await self._backend.run(
+            self._acquire, [keys.leader, keys.meta, keys.log], arguments
+        )
+        if int(epoch) == 0:
+            return int(wait) / 1000
+        return Term(holder, int(epoch), str(found), int(sequence), str(last), bool(born))
+
+    async def renew(self, term: Term, lease: float, period: float) -> None:
+        """Extends the lease by `lease` seconds from now and publishes a tick. Raises FencedError."""
+        keys = self._backend.keys
+        arguments = [term.holder, term.epoch, int(lease * 1000), keys.tick_channel, period]
+        if not await self._backend.run(self._renew, [keys.leader, keys.meta], arguments):
+            raise FencedError
+
+    async def resign(self, term: Term) -> None:
+        """A standby may take over at once."""
+        await self._backend.run(self._resign, [self._backend.keys.leader], [term.holder, term.epoch])

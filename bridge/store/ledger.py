@@ -1,0 +1,81 @@
+"""Writing the log: the leader's side, each event exactly once, fenced and numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bridge.events import Draft
+from bridge.store.connection import Backend, load_script
+from bridge.store.errors import FencedError, StillWantedError
+from bridge.store.leadership import Term
+from bridge.store.snapshots import Snapshot
+
+CONFIRM_AT_ONCE = 200
+"""Snapshots per confirm script: well under Lua's argument limit, and short enough not to hold the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the writer stands: what it wrote last."""
+
+    sequence: int
+    last_id: str
+
+
+class Ledger:
+    """Appends events of one term. Repeating an append whose reply was lost is safe: it finds itself done."""
+
+    _append = load_script("append")
+    _confirm = load_script("confirm")
+
+    def __init__(self, backend: Backend, log_length: int) -> None:
+        self._backend = backend
+        self._log_length = log_length
+
+    async def append(self, term: Term, place: Place, draft: Draft, snapshot: Snapshot, *, ran: bool) -> Place:
+        """Event and snapshot in one step. Raises FencedError, StoreUnavailableError (then call again as it was)."""
+        return await self._write(term, place, draft, snapshot.head(), ran, 0)
+
+    async def drop(self, term: Term, place: Place, draft: Draft, wanted_before_ms: int) -> Place:
+        """The event, and the end of watch and snapshot, unless it was wanted later: StillWantedError."""
+        return await self._write(term, place, draft, "", False, wanted_before_ms)
+
+    async def _write(
+        self, term: Term, place: Place, draft: Draft, head: str, ran: bool, cutoff: int
+    ) -> Place:
+        keys = self._backend.keys
+        sequence = place.sequence + 1
+        answer = await self._backend.run(
+            self._append,
+            [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins],
+            [
+                term.holder,
+                term.epoch,
+                term.birth,
+                sequence,
+                place.last_id,
+                draft.envelope(keys.source, sequence),
+                draft.cvm_id,
+                head,
+                self._log_length,
+                keys.events,
+                keys.events_of(draft.cvm_id),
+                int(ran),
+                cutoff,
+            ],
+        )
+        if answer[0]:
+            return Place(sequence, str(answer[0]))
+        raise StillWantedError if answer[1] == "wanted" else FencedError
+
+    async def confirm(self, term: Term, snapshots: Iterable[Snapshot]) -> None:
+        """Writes snapshots whose `observed_at` moved without an event. Raises FencedError."""
+        keys = self._backend.keys
+        waiting = list(snapshots)
+        for start in range(0, len(waiting), CONFIRM_AT_ONCE):
+            arguments: list[object] = [term.holder, term.epoch]
+            for snapshot in waiting[start : start + CONFIRM_AT_ONCE]:
+                arguments += [snapshot.cvm_id, snapshot.to_json()]
+            if not await self._backend.run(self._confirm, [keys.leader, keys.state, keys.watches], arguments):
+                raise FencedError

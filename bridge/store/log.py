@@ -1,0 +1,83 @@
+"""Reading the log: positions, pages and the snapshot that belongs to a position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.events import Event
+from bridge.store.connection import Backend
+from bridge.store.snapshots import Snapshot, parse_all
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a log stands.
+
+    `id` is its last entry's id, or the moment of its birth while it is empty. `floor` is the newest entry that is gone
+    (or the birth): a cursor below it has lost events. `birth` names the log; another birth is another log.
+    """
+
+    birth: str
+    sequence: int
+    id: str
+    floor: str
+    floor_sequence: int
+    trimmed: bool
+
+
+_META = ("birth", "sequence", "last_id", "floor", "floor_sequence", "trimmed")
+
+
+def _position(values: list[str | None]) -> Position | None:
+    birth, sequence, last_id, floor, floor_sequence, trimmed = values
+    if birth is None or last_id is None or floor is None:
+        return None
+    return Position(birth, int(sequence or 0), last_id, floor, int(floor_sequence or 0), trimmed == "1")
+
+
+class Log:
+    """The log's readers' side; any process may use it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def position(self) -> Position | None:
+        """None where no leader has made a log yet."""
+        return _position(
+            await self._backend.call(self._backend.client.hmget(self._backend.keys.meta, list(_META)))
+        )
+
+    async def read(self, after: str, count: int) -> list[Event]:
+        """At most `count` events with ids above `after`, oldest first."""
+        client, key = self._backend.client, self._backend.keys.log
+        return _events(await self._backend.call(client.xrange(key, f"({after}", "+", count)))
+
+    async def latest(self, count: int) -> list[Event]:
+        """The newest `count` events, oldest first."""
+        client, key = self._backend.client, self._backend.keys.log
+        return _events(await self._backend.call(client.xrevrange(key, "+", "-", count)))[::-1]
+
+    async def find(self, entry_id: str) -> Event | None:
+        """The event with exactly this id, if the log still has it."""
+        client, key = self._backend.client, self._backend.keys.log
+        found = _events(await self._backend.call(client.xrange(key, entry_id, entry_id, 1)))
+        return found[0] if found else None
+
+    async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
+        """Position and state hash as of one moment."""
+        async with self._backend.client.pipeline(transaction=True) as pipe:
+            pipe.hmget(self._backend.keys.meta, list(_META))
+            pipe.hgetall(self._backend.keys.state)
+            meta, states = await self._backend.call(pipe.execute())
+        return _position(meta), parse_all(states)
+
+
+def _events(entries: list[Any]) -> list[Event]:
+    events = []
+    for entry_id, fields in entries:
+        try:
+            events.append(Event.from_log(entry_id, fields["event"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # somebody else's entry
+    return events

@@ -1,0 +1,60 @@
+-- Write one event: fence, number, log, floor, snapshot and publication in one step.
+-- KEYS: leader, meta, log, state, watches, pins.
+-- ARGV: 1 holder, 2 epoch, 3 birth, 4 sequence, 5 lowest id (the leader's last), 6 event JSON without id, 7 cvm id,
+--   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
+--   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: wanted since this score (ms) keeps it.
+-- Returns {id}, or {'', why}.
+local leader = redis.call('HMGET', KEYS[1], 'holder', 'epoch')
+if leader[1] ~= ARGV[1] or leader[2] ~= ARGV[2] then return {'', 'fenced'} end
+local meta = redis.call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
+if meta[1] ~= ARGV[3] then return {'', 'fenced'} end
+local sequence = tonumber(ARGV[4])
+local writer = ARGV[1] .. ':' .. ARGV[2]
+if tonumber(meta[2]) >= sequence then
+  -- The same command again after a lost reply: it is done already.
+  if tonumber(meta[2]) == sequence and meta[4] == writer then return {meta[3]} end
+  return {'', 'fenced'}
+end
+if ARGV[8] == '' then
+  local wanted = tonumber(redis.call('ZSCORE', KEYS[5], ARGV[7]) or '0')
+  if wanted > tonumber(ARGV[13]) or redis.call('SISMEMBER', KEYS[6], ARGV[7]) == 1 then return {'', 'wanted'} end
+end
+
+-- Ids grow even when a clock stepped back or a replica without the last writes was promoted.
+local function parts(id)
+  local ms, counter = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms or '0'), tonumber(counter or '0')
+end
+local ms, counter = parts(meta[3])
+local other_ms, other_counter = parts(ARGV[5])
+if other_ms > ms or (other_ms == ms and other_counter > counter) then ms, counter = other_ms, other_counter end
+local time = redis.call('TIME')
+local id = '*'
+if time[1] * 1000 + math.floor(time[2] / 1000) <= ms then id = string.format('%.0f-%.0f', ms, counter + 1) end
+id = redis.call('XADD', KEYS[3], id, 'event', ARGV[6], 'ran', ARGV[12])
+redis.call('HSET', KEYS[2], 'sequence', ARGV[4], 'last_id', id, 'writer', writer)
+
+-- The floor is the newest entry that is gone: a cursor below it has lost events.
+local excess = redis.call('XLEN', KEYS[3]) - tonumber(ARGV[9])
+if excess > 0 then
+  if excess > 1000 then excess = 1000 end
+  local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', excess)
+  local last = oldest[#oldest]
+  redis.call('XTRIM', KEYS[3], 'MAXLEN', '=', redis.call('XLEN', KEYS[3]) - #oldest)
+  local number = '0'
+  for i = 1, #last[2], 2 do
+    if last[2][i] == 'event' then number = string.match(last[2][i + 1], '"sequence":"(%d+)"') or '0' end
+  end
+  redis.call('HSET', KEYS[2], 'floor', last[1], 'floor_sequence', number, 'trimmed', 1)
+end
+
+if ARGV[8] == '' then
+  redis.call('HDEL', KEYS[4], ARGV[7])
+  redis.call('ZREM', KEYS[5], ARGV[7])
+else
+  redis.call('HSET', KEYS[4], ARGV[7], ARGV[8] .. ',"event_id":"' .. id .. '"}')
+end
+local message = '{"id":"' .. id .. '",' .. string.sub(ARGV[6], 2)
+redis.call('PUBLISH', ARGV[10], message)
+redis.call('PUBLISH', ARGV[11], message)
+return {id}

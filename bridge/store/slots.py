@@ -1,0 +1,100 @@
+"""Slots in Redis: at most `BRIDGE_MAX_STREAMS` records, each with a deadline after which upstream has surely hung up.
+
+A slot is free exactly when its deadline has passed. That one rule covers the clean release (the deadline becomes the
+end of the settling time), the quarantine of a holder that vanished (nothing to do) and the crash of everybody.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge.clock import rfc3339
+from bridge.store.connection import Backend, load_script
+from bridge.store.errors import FencedError
+from bridge.store.leadership import Term
+
+MOST_SLOTS = 5
+
+SlotState = Literal["free", "held", "settling", "quarantined"]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRecord:
+    """One slot as Redis tells it; times RFC 3339, `remaining` seconds until the deadline (0: free)."""
+
+    index: int
+    state: SlotState
+    cvm_id: str | None = None
+    holder: str | None = None
+    epoch: int = 0
+    since: str | None = None
+    until: str | None = None
+    remaining: float = 0.0
+
+
+class Slots:
+    """Taken and freed by script; times are the Redis server's, so that no two clocks have to agree."""
+
+    _take = load_script("take_slot")
+    _free = load_script("free_slot")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def take(self, term: Term, index: int, cvm_id: str, lifetime: float) -> float:
+        """Takes slot `index` for `lifetime` seconds. Returns 0, or the seconds after which to try again.
+
+        Raises FencedError.
+        """
+        keys = self._backend.keys
+        arguments = [term.holder, term.epoch, index, cvm_id, int(lifetime * 1000)]
+        done, wait = await self._backend.run(self._take, [keys.leader, keys.slots], arguments)
+        if int(done) < 0:
+            raise FencedError
+        return 0.0 if int(done) == 1 else max(int(wait) / 1000, 0.001)
+
+    async def free(self, term: Term, index: int, settling: float) -> bool:
+        """The stream in it is closed: free after `settling` seconds. A fenced holder may still do this."""
+        arguments = [term.holder, term.epoch, index, int(settling * 1000)]
+        return bool(await self._backend.run(self._free, [self._backend.keys.slots], arguments))
+
+    async def list(self, size: int = MOST_SLOTS) -> list[SlotRecord]:
+        """All slots by index; who holds them and until when."""
+        keys = self._backend.keys
+        async with self._backend.client.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.hgetall(keys.slots)
+            pipe.hmget(keys.leader, ["holder", "epoch"])
+            (seconds, micros), raw, (holder, epoch) = await self._backend.call(pipe.execute())
+        now = int(seconds) * 1000 + int(micros) // 1000
+        records = {int(index): json.loads(text) for index, text in raw.items()}
+        leader = (holder, int(epoch or 0))
+        return [
+            _record(index, records.get(index), now, leader)
+            for index in range(max(size, *records, -1, 0) if records else size)
+        ]
+
+
+def _record(
+    index: int, fields: dict[str, object] | None, now: int, leader: tuple[str | None, int]
+) -> SlotRecord:
+    if fields is None or int(str(fields["deadline"]).partition(".")[0]) <= now:
+        return SlotRecord(index, "free")
+    deadline, since = float(str(fields["deadline"])), float(str(fields["since"]))
+    owner, epoch = str(fields["holder"]), int(float(str(fields["epoch"])))
+    state: SlotState = "held" if (owner, epoch) == leader else "quarantined"
+    if fields.get("closing"):
+        state = "settling"
+    remaining = (deadline - now) / 1000
+    return SlotRecord(
+        index,
+        state,
+        str(fields["cvm"]),
+        owner,
+        epoch,
+        rfc3339(since / 1000),
+        rfc3339(deadline / 1000),
+        remaining,
+    )

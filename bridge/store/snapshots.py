@@ -1,0 +1,97 @@
+"""The last known state of each watched CVM, in the hash that Redis consumers read (contract section 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bridge.events import dumps
+from bridge.store.connection import Backend
+
+_STATE_HEAD = '{"state":'
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known of one CVM. Times are RFC 3339, None before the first sight. `raw_state` is upstream's JSON, None once deleted.
+
+    `stale_reason` and `ever_ran` go beyond the contract's fields: why `fresh` is false, and whether the CVM was ever
+    seen running (the `phala` webhook format tells a first start from later ones by it).
+    """
+
+    cvm_id: str
+    raw_state: str | None
+    status: str | None
+    name: str | None
+    since: str | None
+    observed_at: str | None
+    event_id: str = ""
+    fresh: bool = True
+    stale_reason: str | None = None
+    ever_ran: bool = False
+
+    def head(self) -> str:
+        """The JSON without `event_id` and closing brace: the append script adds both with the id it assigned."""
+        rest = {
+            "status": self.status,
+            "name": self.name,
+            "since": self.since,
+            "observed_at": self.observed_at,
+            "fresh": self.fresh,
+            "stale_reason": self.stale_reason,
+            "ever_ran": self.ever_ran,
+        }
+        return f"{_STATE_HEAD}{self.raw_state or 'null'},{dumps(rest)[1:-1]}"
+
+    def to_json(self) -> str:
+        return f'{self.head()},"event_id":"{self.event_id}"}}'
+
+    @classmethod
+    def from_json(cls, cvm_id: str, text: str) -> Snapshot:
+        """Raises ValueError where somebody else wrote the field."""
+        try:
+            state, end = json.JSONDecoder(parse_int=str).raw_decode(text, len(_STATE_HEAD))
+            fields = json.loads(f"{{{text[end + 1 :]}")
+            return cls(
+                cvm_id,
+                None if state is None else text[len(_STATE_HEAD) : end],
+                fields["status"],
+                fields.get("name"),
+                fields["since"],
+                fields["observed_at"],
+                str(fields["event_id"]),
+                bool(fields["fresh"]),
+                fields.get("stale_reason"),
+                bool(fields.get("ever_ran")),
+            )
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError("not a snapshot of ours") from error
+
+
+def parse_all(fields: dict[str, str]) -> dict[str, Snapshot]:
+    """The state hash as snapshots; a field that is none of ours is left out rather than stopping everything."""
+    found = {}
+    for cvm_id, text in fields.items():
+        try:
+            found[cvm_id] = Snapshot.from_json(cvm_id, text)
+        except ValueError:
+            continue
+    return found
+
+
+class Snapshots:
+    """Reads the state hash; only the leader's append and confirm write it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def get(self, cvm_ids: Sequence[str]) -> dict[str, Snapshot]:
+        """The snapshots of those of `cvm_ids` that have one."""
+        if not cvm_ids:
+            return {}
+        texts = await self._backend.call(self._backend.client.hmget(self._backend.keys.state, list(cvm_ids)))
+        return parse_all({cvm_id: text for cvm_id, text in zip(cvm_ids, texts, strict=True) if text})
+
+    async def all(self) -> dict[str, Snapshot]:
+        return parse_all(await self._backend.call(self._backend.client.hgetall(self._backend.keys.state)))

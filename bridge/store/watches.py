@@ -1,0 +1,165 @@
+"""Watches: which CVMs are to be followed, because they are pinned or because somebody subscribes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from bridge.events import dumps
+from bridge.store.connection import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One watched CVM; `subscribers` over all front ends."""
+
+    cvm_id: str
+    pinned: bool
+    pinned_by_config: bool
+    subscribers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything the leader must know of the front ends' wishes, read at once. `watches` maps to last wanted, ms."""
+
+    now_ms: int
+    watches: dict[str, int] = field(default_factory=dict)
+    pins: frozenset[str] = frozenset()
+    config_pins: frozenset[str] = frozenset()
+    demand: dict[str, int] = field(default_factory=dict)
+    wishes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+class Watches:
+    """The watch list. A watch is wanted by a pin, by demand, or until its linger time after the last of these."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self._backend.call(self._backend.client.time())
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def survey(self) -> Survey:
+        """The leader's view; expired announcements of front ends are left out."""
+        keys = self._backend.keys
+        now = await self._now_ms()
+        async with self._backend.client.pipeline(transaction=True) as pipe:
+            pipe.zrange(keys.watches, 0, -1, withscores=True)
+            pipe.smembers(keys.pins)
+            pipe.smembers(keys.config_pins)
+            pipe.hgetall(keys.demand)
+            pipe.zrange(keys.wishes, 0, 99)
+            pipe.smembers(keys.hints)
+            watches, pins, config_pins, demand, wishes, hints = await self._backend.call(pipe.execute())
+        return Survey(
+            now,
+            {cvm_id: int(score) for cvm_id, score in watches},
+            frozenset(pins),
+            frozenset(config_pins),
+            _summed(demand, now),
+            tuple(wishes),
+            tuple(hints),
+        )
+
+    async def list(self, after: str = "", limit: int = 100) -> list[Watch]:
+        """Watches by ascending canonical id, those above `after`."""
+        survey = await self.survey()
+        ids = sorted(cvm_id for cvm_id in survey.watches if cvm_id > after)[:limit]
+        return [_watch(survey, cvm_id) for cvm_id in ids]
+
+    async def get(self, cvm_id: str) -> Watch | None:
+        survey = await self.survey()
+        return _watch(survey, cvm_id) if cvm_id in survey.watches else None
+
+    async def want(self, cvm_id: str) -> bool:
+        """Makes the watch or renews it. True when it is new."""
+        return await self.renew([cvm_id]) > 0
+
+    async def renew(self, cvm_ids: Iterable[str]) -> int:
+        """Marks the watches as wanted now, making those that are missing. Returns how many are new."""
+        now = await self._now_ms()
+        scores = {cvm_id: now for cvm_id in cvm_ids}
+        if not scores:
+            return 0
+        added = int(await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, scores)))
+        if added:
+            await self.wake("watch")
+        return added
+
+    async def pin(self, cvm_id: str) -> bool:
+        """Pins by the API; True when it was not pinned so before."""
+        added = await self._backend.call(self._backend.client.sadd(self._backend.keys.pins, cvm_id))
+        await self.want(cvm_id)
+        return bool(added)
+
+    async def unpin(self, cvm_id: str) -> bool:
+        """Drops the API's pin and the linger time with it; True when there was a pin or a watch."""
+        removed = await self._backend.call(self._backend.client.srem(self._backend.keys.pins, cvm_id))
+        known = await self._backend.call(self._backend.client.zscore(self._backend.keys.watches, cvm_id))
+        if known is not None:
+            await self._backend.call(
+                self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True)
+            )
+            await self.wake("watch")
+        return bool(removed) or known is not None
+
+    async def set_config_pins(self, cvm_ids: Iterable[str]) -> None:
+        """The leader's own pins (`BRIDGE_CVMS`), as a whole."""
+        keys = self._backend.keys
+        ids = list(cvm_ids)
+        async with self._backend.client.pipeline(transaction=True) as pipe:
+            pipe.delete(keys.config_pins)
+            if ids:
+                pipe.sadd(keys.config_pins, *ids)
+            await self._backend.call(pipe.execute())
+        await self.renew(ids)
+
+    async def announce(self, front: str, demand: Mapping[str, int], ttl: float) -> None:
+        """A front end's subscribers per CVM; forgotten after `ttl` seconds unless announced again."""
+        now = await self._now_ms()
+        text = dumps({"until": now + int(ttl * 1000), "cvms": dict(demand)})
+        await self._backend.call(self._backend.client.hset(self._backend.keys.demand, front, text))
+
+    async def retire(self, front: str) -> None:
+        """The front end is gone: its demand ends now."""
+        await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, front))
+
+    async def sweep(self) -> None:
+        """Removes announcements of front ends that vanished without a word."""
+        now = await self._now_ms()
+        raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.demand))
+        gone = [
+            front for front, text in raw.items() if not _summed({front: text}, now) and _expired(text, now)
+        ]
+        if gone:
+            await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, *gone))
+
+    async def wake(self, why: str) -> None:
+        """Tells the leader that something is to be read; only a hint, the leader looks each second anyway."""
+        await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, why))
+
+
+def _watch(survey: Survey, cvm_id: str) -> Watch:
+    by_config = cvm_id in survey.config_pins
+    return Watch(cvm_id, by_config or cvm_id in survey.pins, by_config, survey.demand.get(cvm_id, 0))
+
+
+def _expired(text: str, now: int) -> bool:
+    try:
+        return int(json.loads(text)["until"]) <= now
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
+def _summed(raw: Mapping[str, str], now: int) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for text in raw.values():
+        if _expired(text, now):
+            continue
+        for cvm_id, count in json.loads(text).get("cvms", {}).items():
+            total[cvm_id] = total.get(cvm_id, 0) + int(count)
+    return total

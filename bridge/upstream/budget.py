@@ -1,0 +1,80 @@
+"""What the account allows now: how many streams, how many requests, or nothing at all. Pure; times are monotonic."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from bridge.upstream.backoff import Backoff
+
+REQUESTS_PER_SECOND = 20.0
+SHRUNK_FOR = 60.0
+"""Seconds until one more stream is tried after upstream said that the account has enough."""
+
+FEWEST_REQUESTS = 0.5
+
+
+@dataclass(slots=True)
+class Budget:
+    """Shrinks on 429, is tried again later; blocked on 401 until a probe succeeds."""
+
+    most_streams: int
+    streams: int = -1
+    streams_reason: str | None = None
+    grow_at: float = float("inf")
+    rate: float = REQUESTS_PER_SECOND
+    tokens: float = REQUESTS_PER_SECOND
+    refilled_at: float = 0.0
+    paused_until: float = float("-inf")
+    restore_at: float = float("inf")
+    blocked: Backoff = field(default_factory=Backoff)
+    forbidden: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.streams < 0:
+            self.streams = self.most_streams
+
+    def refill(self, now: float) -> int:
+        """Whole requests that may be sent now."""
+        if now >= self.restore_at:
+            self.rate, self.restore_at = REQUESTS_PER_SECOND, float("inf")
+        if now >= self.grow_at:
+            self._grow(now)
+        self.tokens = min(self.rate, self.tokens + (now - self.refilled_at) * self.rate)
+        self.refilled_at = now
+        return int(self.tokens) if now >= self.paused_until else 0
+
+    def spend(self, count: int) -> None:
+        self.tokens -= count
+
+    def too_many_streams(self, now: float, open_now: int, retry_after: float | None) -> None:
+        """429 on opening: somebody else uses the account too, `open_now` streams of ours are what it allows."""
+        self.streams = min(self.streams, max(0, open_now))
+        self.streams_reason = "rate_limited"
+        self.grow_at = now + max(SHRUNK_FOR, retry_after or 0.0)
+
+    def _grow(self, now: float) -> None:
+        self.streams = min(self.streams + 1, self.most_streams)
+        full = self.streams == self.most_streams
+        self.grow_at = float("inf") if full else now + SHRUNK_FOR
+        self.streams_reason = None if full else self.streams_reason
+
+    def too_many_requests(self, now: float, retry_after: float | None) -> None:
+        """429 on a plain request: pause, then go on at half the pace for a while."""
+        self.paused_until = max(self.paused_until, now + (retry_after if retry_after is not None else 2.0))
+        self.rate = max(self.rate / 2, FEWEST_REQUESTS)
+        self.restore_at = max(now, self.paused_until) + SHRUNK_FOR
+
+    def unauthorized(self, now: float, chance: random.Random, cvm_id: str, status: int | None) -> None:
+        """401 blocks the account; 403 does once three CVMs in a row were forbidden."""
+        self.forbidden.add(cvm_id)
+        if status == 401 or len(self.forbidden) >= 3:
+            self.blocked.fail(now, chance, at_least=5.0)
+
+    def authorized(self) -> None:
+        self.forbidden.clear()
+        self.blocked.heal()
+
+    @property
+    def is_blocked(self) -> bool:
+        return self.blocked.failures > 0

@@ -1,0 +1,172 @@
+"""What to do next: a synchronous function from all that is known to the actions of one tick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bridge.upstream.slots import Life, Slot
+from bridge.upstream.tracked import Tracked
+
+HOLD_AT_LEAST = 30.0
+"""Seconds a stream is left alone before a more urgent CVM may have its slot: streams must not flap."""
+
+MOTION_AT_MOST = 900.0
+"""Seconds after which a status that should pass no longer counts as in motion: a hung `starting` must not hold a
+slot for ever."""
+
+BATCH_SIZE = 100
+SWEEP_EVERY = 30.0
+SWEEPS_PER_SECOND = 2.0
+GONE_EVERY = 60.0
+"""Seconds between reads of a deleted CVM: it may come back, but nobody waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open a stream of `cvm_id` in slot `index`."""
+
+    index: int
+    cvm_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the stream in slot `index`: somebody needs it more, or nobody watches its CVM."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read the state route now."""
+
+    cvm_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Ask the batch route for hints on all of these at once."""
+
+    cvm_ids: tuple[str, ...]
+
+
+Action = Open | Close | Read | Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the plan must keep to; seconds and counts."""
+
+    streams: int
+    poll_interval: float
+    requests: int
+    """Plain requests that may be sent in this tick."""
+    batch: bool
+    """Whether upstream has a batch route."""
+
+
+def in_motion(tracked: Tracked, now: float, changed_at: float | None = None) -> bool:
+    """Whether the status is one that passes soon."""
+    status = tracked.status or ""
+    passing = status.endswith("ing") and status != "running"
+    if tracked.state is not None and tracked.state.fields.get("in_progress") is True and not tracked.gone:
+        passing = True
+    return passing and (changed_at is None or now - changed_at < MOTION_AT_MOST)
+
+
+def urgency(tracked: Tracked, now: float) -> int:
+    """3 in motion, 2 pinned, 1 subscribed to, 0 none of these."""
+    if in_motion(tracked, now):
+        return 3
+    return 2 if tracked.pinned else int(tracked.subscribers > 0)
+
+
+def poll_interval(count: int, limits: Limits) -> float:
+    """Seconds between two reads of one polled CVM: longer where the state route alone must serve very many."""
+    return limits.poll_interval if limits.batch else max(limits.poll_interval, count / 10)
+
+
+def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
+    """Streams first, then urgent reads, then the round of polls, within the budget of requests."""
+    for slot in slots:
+        slot.ripen(now)
+    actions: list[Action] = _streams(now, watches, slots, limits)
+    held = {slot.cvm_id for slot in slots if slot.life is Life.OPEN}
+    polled = [tracked for tracked in watches.values() if tracked.cvm_id not in held]
+    reads = _reads(now, polled, limits)
+    actions += reads
+    left = limits.requests - len(reads)
+    if limits.batch and left > 0:
+        actions += _batches(now, polled, limits, left)
+    return actions
+
+
+def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
+    usable = slots[: limits.streams] if limits.streams < len(slots) else slots
+    actions: list[Action] = [Close(slot.index) for slot in slots if _unwanted(slot, watches)]
+    occupied = {slot.cvm_id for slot in slots if slot.streams}
+    counted = sum(slot.streams for slot in slots)
+    free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
+    candidates = [tracked for tracked in watches.values() if _may_stream(tracked, now, occupied)]
+    candidates.sort(key=lambda tracked: (-urgency(tracked, now), tracked.confirmed_at, tracked.cvm_id))
+    for slot, tracked in zip(free, candidates, strict=False):
+        actions.append(Open(slot.index, tracked.cvm_id))
+    rest = candidates[len(free) :]
+    settling = any(slot.life is Life.CLOSING for slot in slots)
+    if rest and len(usable) and not free and not settling:
+        actions += _preempt(now, watches, slots, rest[0])
+    return actions
+
+
+def _unwanted(slot: Slot, watches: Mapping[str, Tracked]) -> bool:
+    if slot.life not in (Life.OPENING, Life.OPEN):
+        return False
+    tracked = watches.get(slot.cvm_id or "")
+    return tracked is None or tracked.gone
+
+
+def _may_stream(tracked: Tracked, now: float, occupied: set[str | None]) -> bool:
+    return tracked.cvm_id not in occupied and not tracked.gone and tracked.stream_backoff.until <= now
+
+
+def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
+    held = [slot for slot in slots if slot.life is Life.OPEN and now - slot.opened_at >= HOLD_AT_LEAST]
+    weighed = [(urgency(watches[slot.cvm_id], now), slot.index) for slot in held if slot.cvm_id in watches]
+    if not weighed:
+        return []
+    least, index = min(weighed)
+    return [Close(index)] if urgency(candidate, now) > least else []
+
+
+def _reads(now: float, polled: Iterable[Tracked], limits: Limits) -> list[Action]:
+    ready = [tracked for tracked in polled if not tracked.reading and tracked.read_backoff.until <= now]
+    due = [tracked for tracked in ready if tracked.read_due <= now]
+    due.sort(key=lambda tracked: (tracked.read_due, tracked.cvm_id))
+    return [Read(tracked.cvm_id) for tracked in due[: limits.requests]]
+
+
+def next_read(tracked: Tracked, now: float, count: int, limits: Limits) -> float:
+    """When a CVM that was just read is to be read again: the sweep where batches give hints, else the poll."""
+    if tracked.gone:
+        return now + GONE_EVERY
+    if not limits.batch:
+        return now + poll_interval(count, limits)
+    return now + max(SWEEP_EVERY, count / SWEEPS_PER_SECOND, limits.poll_interval)
+
+
+def _batches(now: float, polled: Iterable[Tracked], limits: Limits, left: int) -> list[Action]:
+    """A round is cut into equal batches that follow each other evenly over the poll interval."""
+    known = [tracked for tracked in polled if tracked.snapshot is not None and not tracked.gone]
+    if not known:
+        return []
+    rounds = math.ceil(len(known) / BATCH_SIZE)
+    gap = limits.poll_interval / rounds
+    newest = max(tracked.batched_at for tracked in known)
+    oldest = min(tracked.batched_at for tracked in known)
+    if newest + gap > now and oldest + limits.poll_interval > now:
+        return []
+    known.sort(key=lambda tracked: (tracked.batched_at, tracked.cvm_id))
+    size = math.ceil(len(known) / rounds)
+    return [Batch(tuple(tracked.cvm_id for tracked in known[:size]))][:left]

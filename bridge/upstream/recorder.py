@@ -1,0 +1,106 @@
+"""From observations to the log: one at a time, in order, and done only when Redis has confirmed it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from bridge.clock import Clock, rfc3339
+from bridge.events import DROPPED, Draft, watch_data
+from bridge.store.errors import StillWantedError, StoreUnavailableError
+from bridge.store.leadership import Term
+from bridge.store.ledger import Ledger, Place
+from bridge.store.snapshots import Snapshot
+from bridge.upstream import metrics
+from bridge.upstream.tracked import Observation, Step, Tracked, grow_stale, is_late, observe
+
+logger = logging.getLogger(__name__)
+
+RETRY_EVERY = 0.2
+"""Seconds between tries of a write while Redis is away; the lease ends the term if it stays away."""
+
+
+class Recorder:
+    """Writes one term's events. Every method returns when Redis has it, and raises FencedError when the term is over.
+
+    The lock is what makes the order of decisions the order of the log.
+    """
+
+    def __init__(self, ledger: Ledger, term: Term, clock: Clock, place: Place) -> None:
+        self._ledger = ledger
+        self._term = term
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._unconfirmed: dict[str, Snapshot] = {}
+        self.place = place
+
+    async def record(self, tracked: Tracked, observation: Observation) -> bool:
+        """Applies an observation. False: it was late and changed nothing."""
+        async with self._lock:
+            if is_late(tracked, observation):
+                return False
+            steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
+            for step in steps:
+                await self._append(tracked, step)
+            event_id = tracked.snapshot.event_id if tracked.snapshot else ""
+            tracked.snapshot = replace(after, event_id=event_id)
+            if observation.state is not None:
+                tracked.state = observation.state
+            tracked.made_at = tracked.confirmed_at = observation.made_at
+            tracked.trouble = None
+            if not steps:
+                self._unconfirmed[tracked.cvm_id] = tracked.snapshot
+            return True
+
+    async def vouch(self, tracked: Tracked, made_at: float) -> None:
+        """Something other than a state (an unchanged batch answer) says that nothing changed."""
+        async with self._lock:
+            if tracked.snapshot is None or not tracked.snapshot.fresh or made_at < tracked.made_at:
+                return
+            tracked.confirmed_at = made_at
+            tracked.snapshot = replace(tracked.snapshot, observed_at=rfc3339(self._clock.time()))
+            self._unconfirmed[tracked.cvm_id] = tracked.snapshot
+
+    async def mark_stale(self, tracked: Tracked, reason: str) -> None:
+        """Says once that the state is no longer vouched for."""
+        async with self._lock:
+            step = grow_stale(tracked, reason, rfc3339(self._clock.time()))
+            if step is not None:
+                await self._append(tracked, step)
+                logger.warning("watch is stale", extra={"cvm_id": tracked.cvm_id, "reason": reason})
+
+    async def drop(self, tracked: Tracked, wanted_before_ms: int) -> bool:
+        """Ends the watch. False: it was wanted again meanwhile."""
+        async with self._lock:
+            name = tracked.snapshot.name if tracked.snapshot else None
+            data = watch_data(tracked.cvm_id, name)
+            draft = Draft(DROPPED, tracked.cvm_id, rfc3339(self._clock.time()), data)
+            while True:
+                try:
+                    self.place = await self._ledger.drop(self._term, self.place, draft, wanted_before_ms)
+                    self._unconfirmed.pop(tracked.cvm_id, None)
+                    return True
+                except StillWantedError:
+                    return False
+                except StoreUnavailableError:
+                    await self._clock.sleep(RETRY_EVERY)
+
+    async def flush(self) -> None:
+        """Writes the `observed_at` that moved since the last flush. Raises StoreUnavailableError."""
+        async with self._lock:
+            waiting, self._unconfirmed = self._unconfirmed, {}
+            if waiting:
+                await self._ledger.confirm(self._term, waiting.values())
+
+    async def _append(self, tracked: Tracked, step: Step) -> None:
+        while True:
+            try:
+                place = await self._ledger.append(self._term, self.place, step.draft, step.snapshot, ran=step.ran)
+                break
+            except StoreUnavailableError:
+                await self._clock.sleep(RETRY_EVERY)
+        self.place = place
+        self._unconfirmed.pop(tracked.cvm_id, None)
+        tracked.snapshot = replace(step.snapshot, event_id=place.last_id)
+        metrics.EVENTS.labels(step.draft.type).inc()

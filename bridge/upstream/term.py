@@ -1,0 +1,49 @@
+"""What the tasks of one term share: the watch list, the slots, the budget and the way to the log."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from bridge.clock import Clock
+from bridge.config import Settings
+from bridge.store.leadership import Term
+from bridge.store.slots import Slots
+from bridge.upstream.budget import Budget
+from bridge.upstream.client import PhalaClient
+from bridge.upstream.planner import Limits
+from bridge.upstream.recorder import Recorder
+from bridge.upstream.slots import Slot
+from bridge.upstream.tracked import Tracked
+
+
+@dataclass(slots=True)
+class Reign:
+    """One term's state, owned by the leader's tasks on one event loop; nothing of it outlives the term."""
+
+    settings: Settings
+    clock: Clock
+    chance: random.Random
+    client: PhalaClient
+    term: Term
+    recorder: Recorder
+    redis_slots: Slots
+    budget: Budget
+    slots: list[Slot]
+    streams_from: float
+    """Monotonic: no stream is opened before (a new log forgot who held the slots)."""
+    watches: dict[str, Tracked] = field(default_factory=dict)
+    batch_route: bool = True
+    batch_again_at: float = 0.0
+
+    def limits(self, now: float) -> Limits:
+        """What the next plan must keep to."""
+        streams = 0 if now < self.streams_from or self.budget.is_blocked else self.budget.streams
+        requests = self.budget.refill(now)
+        if self.budget.is_blocked:
+            requests = min(requests, 1) if now >= self.budget.blocked.until else 0
+        return Limits(streams, self.settings.poll_interval, requests, self.batch_route)
+
+    def limits_of_route(self) -> Limits:
+        """The limits as far as they say how often a CVM is read."""
+        return Limits(self.budget.streams, self.settings.poll_interval, 0, self.batch_route)

@@ -1,0 +1,229 @@
+"""One stream of one CVM in one slot, from the taking of the slot to its release."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from enum import Enum
+
+from bridge.store.errors import StoreError
+from bridge.upstream import metrics
+from bridge.upstream.backoff import HEALTHY_AFTER
+from bridge.upstream.client import Ended, Garbled, StateSeen, StreamEvent
+from bridge.upstream.errors import (
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    UnauthorizedError,
+    UnparsableError,
+    UpstreamError,
+)
+from bridge.upstream.reader import read
+from bridge.upstream.slots import Life, Slot
+from bridge.upstream.term import Reign
+from bridge.upstream.tracked import Observation, Tracked
+
+logger = logging.getLogger(__name__)
+
+OPEN_GRACE = 15.0
+"""Seconds from the taking of a slot to the response's headers. A process that was frozen in between gives up."""
+
+END_GRACE = 10.0
+"""Seconds that upstream may be late in ending a stream at its timeout."""
+
+SETTLING = 0.5
+"""Seconds between closing a stream and using its slot again: upstream may notice late."""
+
+EARLY = 1.0
+"""A stream that ends sooner did not work, whatever it said: an endless loop of them must not happen."""
+
+SILENT_INTERVALS = 2.0
+
+
+class End(Enum):
+    """How a stream ended."""
+
+    ORDINARY = "ordinary"
+    HALF_OPEN = "half_open"
+    EARLY = "early"
+    CUT = "cut"
+    REFUSED = "refused"
+    LATE_OPEN = "late_open"
+
+
+def lifetime(reign: Reign) -> float:
+    """Seconds from the taking of a slot until upstream has surely ended the stream in it."""
+    return OPEN_GRACE + reign.settings.stream_timeout + END_GRACE
+
+
+def target_for(tracked: Tracked) -> str:
+    """`deleted` ends a stream only when nothing more can come. Where upstream refuses it, any other status that is
+    not the present one serves: its coming is itself news."""
+    if not tracked.refuses_deleted:
+        return "deleted"
+    return "stopped" if tracked.status == "running" else "running"
+
+
+async def watch(reign: Reign, tracked: Tracked, slot: Slot) -> None:
+    """Takes the slot (marked as opening by the planner's tick), follows the stream, frees the slot.
+
+    Trouble ends in backoff, never in an exception.
+
+    Raises FencedError when the term is over. On cancellation the stream is closed and the slot freed before it passes.
+    """
+    asked_at = reign.clock.monotonic()
+    try:
+        wait = await reign.redis_slots.take(reign.term, slot.index, tracked.cvm_id, lifetime(reign))
+    except BaseException:
+        # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
+        _quarantine(slot, asked_at + lifetime(reign))
+        raise
+    if wait > 0:
+        _quarantine(slot, asked_at + wait)
+        return
+    try:
+        await _follow(reign, tracked, slot, asked_at)
+    finally:
+        tracked.streaming = False
+        tracked.batch_answer = tracked.batch_pending = None
+        tracked.read_due = min(tracked.read_due, reign.clock.monotonic() + reign.settings.poll_interval)
+        await _release(reign, slot, asked_at)
+
+
+def _quarantine(slot: Slot, until: float) -> None:
+    slot.step(Life.QUARANTINED)
+    slot.until = until
+
+
+async def _release(reign: Reign, slot: Slot, asked_at: float) -> None:
+    """The one durable write that a cancellation must not take away; Redis away: the deadline does it."""
+    slot.step(Life.CLOSING)
+    slot.until = reign.clock.monotonic() + SETTLING
+    release = asyncio.ensure_future(reign.redis_slots.free(reign.term, slot.index, SETTLING))
+    try:
+        await asyncio.shield(release)
+    except StoreError:
+        _quarantine(slot, asked_at + lifetime(reign))
+    except asyncio.CancelledError:
+        await asyncio.wait([release])
+        release.exception() if not release.cancelled() else None
+        raise
+
+
+async def _follow(reign: Reign, tracked: Tracked, slot: Slot, asked_at: float) -> None:
+    now = reign.clock.monotonic
+    opened_at = now()
+    end = End.CUT
+    try:
+        settings = reign.settings
+        target = target_for(tracked)
+        async with reign.client.stream(
+            tracked.cvm_id, target=target, interval=settings.stream_interval, timeout=settings.stream_timeout
+        ) as events:
+            opened_at = now()
+            if opened_at - asked_at > OPEN_GRACE:
+                end = End.LATE_OPEN
+                return
+            slot.step(Life.OPEN)
+            slot.opened_at = opened_at
+            tracked.streaming = True
+            reign.budget.authorized()
+            metrics.STREAMS.inc()
+            try:
+                end = await _listen(reign, tracked, events, opened_at)
+            finally:
+                metrics.STREAMS.dec()
+    except UpstreamError as error:
+        end = End.CUT if tracked.streaming else End.REFUSED
+        await _refused(reign, tracked, slot, error)
+    finally:
+        _weigh(reign, tracked, end, now() - opened_at)
+
+
+async def _listen(reign: Reign, tracked: Tracked, events: AsyncIterator[StreamEvent], opened_at: float) -> End:
+    silence = SILENT_INTERVALS * reign.settings.stream_interval
+    hard_end = opened_at + reign.settings.stream_timeout + END_GRACE
+    pending: asyncio.Task[StreamEvent | None] | None = None
+    try:
+        while True:
+            if pending is None:
+                pending = asyncio.create_task(_next(events), name=f"stream {tracked.cvm_id}")
+            left = hard_end - reign.clock.monotonic()
+            done, _ = await asyncio.wait({pending}, timeout=max(0.0, min(silence, left)))
+            if not done:
+                if reign.clock.monotonic() >= hard_end:
+                    return End.ORDINARY
+                if await _shows_more(reign, tracked):
+                    return End.HALF_OPEN
+                continue
+            finished, pending = pending, None
+            event = finished.result()
+            if event is None:
+                lived = reign.clock.monotonic() - opened_at
+                return End.ORDINARY if lived >= HEALTHY_AFTER else End.EARLY
+            end = await _take(reign, tracked, event, opened_at)
+            if end is not None:
+                return end
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.wait([pending])
+
+
+async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
+    return await anext(events, None)
+
+
+async def _take(reign: Reign, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
+    now = reign.clock.monotonic()
+    if isinstance(event, StateSeen):
+        await reign.recorder.record(tracked, Observation(tracked.cvm_id, event.state, "stream", now, now))
+        return None
+    if isinstance(event, Garbled):
+        if tracked.trouble != UnparsableError.reason:
+            extra = {"cvm_id": tracked.cvm_id, "reason": event.reason}
+            logger.warning("a stream said something that cannot be a state", extra=extra)
+        tracked.trouble = UnparsableError.reason
+        return None
+    if event.kind == "error":
+        # It may say that the CVM is gone, or nothing of importance: the state route knows.
+        await read(reign, tracked)
+        return None
+    return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
+
+
+async def _shows_more(reign: Reign, tracked: Tracked) -> bool:
+    """Reads the state beside a silent stream. True when it shows what the stream did not: the stream is half-open."""
+    before = tracked.snapshot.event_id if tracked.snapshot else ""
+    await read(reign, tracked)
+    return (tracked.snapshot.event_id if tracked.snapshot else "") != before
+
+
+async def _refused(reign: Reign, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
+    """One action for each class of trouble that a stream can meet."""
+    now = reign.clock.monotonic()
+    if tracked.trouble != error.reason:
+        fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
+        logger.warning("a stream ended badly", extra=fields)
+    if isinstance(error, NotFoundError):
+        await reign.recorder.record(tracked, Observation(tracked.cvm_id, None, "stream", now, now))
+        return
+    tracked.trouble = error.reason
+    if isinstance(error, RateLimitedError):
+        others = sum(other.life is Life.OPEN for other in reign.slots if other is not slot)
+        reign.budget.too_many_streams(now, others, error.retry_after)
+        fields = {"budget": reign.budget.streams}
+        logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=fields)
+    elif isinstance(error, UnauthorizedError):
+        reign.budget.unauthorized(now, reign.chance, tracked.cvm_id, error.status)
+    elif isinstance(error, RefusedError) and error.status == 422:
+        tracked.refuses_deleted = True
+
+
+def _weigh(reign: Reign, tracked: Tracked, end: End, lived: float) -> None:
+    metrics.STREAM_ENDS.labels(end.value).inc()
+    if end in (End.ORDINARY, End.HALF_OPEN) or lived >= HEALTHY_AFTER:
+        tracked.stream_backoff.heal()
+    else:
+        tracked.stream_backoff.fail(reign.clock.monotonic(), reign.chance)
