@@ -161,8 +161,7 @@ class Settings(BaseModel):
         The origin is `environment`, the name of the file, `given` (by the program) or `default`.
         """
         return [
-            (name, values.shown(getattr(self, field)), self._origin(field, name))
-            for field, name in variables().items()
+            (name, values.shown(getattr(self, field)), self._origin(field, name)) for field, name in variables().items()
         ]
 
     def _origin(self, field: str, name: str) -> str:
@@ -249,9 +248,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
     known = list(variables().values())
     strangers = [name for name in sorted(environ) if name.startswith("BRIDGE_") and name not in known]
     return [
-        f"{name} is not a setting{_nearest(name, known)}"
-        for name in strangers
-        if not _is_link(name, environ[name])
+        f"{name} is not a setting{_nearest(name, known)}" for name in strangers if not _is_link(name, environ[name])
     ]
 
 

@@ -67,9 +67,7 @@ class DirectoryHeldError(EmbeddedError):
 
     def __init__(self, directory: Path, pid: int) -> None:
         holder = f"process {pid}" if pid else "another process"
-        super().__init__(
-            f"{directory} is in use by {holder}: stop it, or set XDG_STATE_HOME to another directory"
-        )
+        super().__init__(f"{directory} is in use by {holder}: stop it, or set XDG_STATE_HOME to another directory")
         self.pid = pid
 
 
@@ -104,9 +102,7 @@ def wheel_server() -> Path | None:
 def _version(binary: str) -> tuple[int, int]:
     """(0, 0) where it cannot be told."""
     try:
-        text = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, timeout=10, check=False
-        ).stdout
+        text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
     match = re.search(r"\bv=(\d+)\.(\d+)", text)
@@ -164,9 +160,7 @@ class EmbeddedServer:
         status = await self._process.wait()
         self._end_watch()
         if not self._stopping:
-            raise EmbeddedError(
-                f"the embedded Redis server ended unexpectedly ({_ending(status)}){self._last_words()}"
-            )
+            raise EmbeddedError(f"the embedded Redis server ended unexpectedly ({_ending(status)}){self._last_words()}")
 
     async def stop(self) -> None:
         """Idempotent; also ends a server that is still starting."""
@@ -201,11 +195,7 @@ class EmbeddedServer:
         home = self.directory / "redis"
         home.chmod(0o700)
         if len(os.fsencode(home / "s.sock")) > SOCKET_PATH_LIMIT:
-            home = Path(
-                self._resources.enter_context(
-                    tempfile.TemporaryDirectory(prefix="bridge-", dir=_short_temp())
-                )
-            )
+            home = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="bridge-", dir=_short_temp())))
         return home / "s.sock"
 
     def _remembered_port(self) -> int:
@@ -258,9 +248,7 @@ class EmbeddedServer:
                         raise EmbeddedError(f"the embedded Redis server did not start{self._last_words()}")
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise EmbeddedError(
-                f"the embedded Redis server did not answer in time{self._last_words()}"
-            ) from None
+            raise EmbeddedError(f"the embedded Redis server did not answer in time{self._last_words()}") from None
 
     def _last_words(self) -> str:
         """The last line of the server's log that is no standing advice about the machine."""

@@ -140,9 +140,7 @@ def cvm_data(
     raw_state: str | None,
 ) -> str:
     """The `data` of a `cvm.*` event; `change` is (from, to)."""
-    head = dumps(
-        {"cvm_id": cvm_id, "name": name, "from": change[0], "to": change[1], "observed_by": observed_by}
-    )
+    head = dumps({"cvm_id": cvm_id, "name": name, "from": change[0], "to": change[1], "observed_by": observed_by})
     return f'{head[:-1]},"state":{raw_state or "null"}}}'
 
 

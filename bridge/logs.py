@@ -21,9 +21,7 @@ Format = Literal["console", "json"]
 _SECRETS = (
     (re.compile(r"\b(access_token=)[^&\s\"'#]+", re.IGNORECASE), r"\1***"),
     (
-        re.compile(
-            r"(authorization[\"']?\s*[:=,]\s*b?[\"']?)(?:(bearer|basic)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE
-        ),
+        re.compile(r"(authorization[\"']?\s*[:=,]\s*b?[\"']?)(?:(bearer|basic)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE),
         r"\1***",
     ),
     (re.compile(r"(x-api-key[\"']?\s*[:=,]\s*b?[\"']?)[^\s\"',;)}\]]+", re.IGNORECASE), r"\1***"),
@@ -110,9 +108,7 @@ class Console(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = "".join(
-            f"  {name}={_printable(redacted(str(value)))}" for name, value in fields(record).items()
-        )
+        extra = "".join(f"  {name}={_printable(redacted(str(value)))}" for name, value in fields(record).items())
         message = _printable(redacted(record.getMessage()))
         head = f"{self.formatTime(record, self.datefmt)} {record.levelname.lower():<7}"
         line = f"{self._coloured(head, record.levelname)} {record.name}: {message}{extra}"

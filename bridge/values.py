@@ -107,9 +107,7 @@ def _check_hosts(hosts: list[str], *, many: bool) -> None:
     for host in hosts:
         match = _HOST_PORT.fullmatch(host)
         if match is None or int(match[1] or 1) not in range(1, 65536):
-            raise ValueError(
-                "a host or a port in it is malformed (special characters in a password: %-encode them)"
-            )
+            raise ValueError("a host or a port in it is malformed (special characters in a password: %-encode them)")
 
 
 def _check_path(scheme: str, path: str) -> None:
@@ -149,11 +147,7 @@ def tokens(value: object) -> object:
 
 def _token(number: int, text: str) -> Token:
     parts = text.split(":", 3)
-    if (
-        len(parts) < 3
-        or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", parts[0])
-        or not re.fullmatch(r"[!-~]+", parts[1])
-    ):
+    if len(parts) < 3 or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", parts[0]) or not re.fullmatch(r"[!-~]+", parts[1]):
         raise ValueError(f"entry {number} is not name:secret:scope")
     cvms = _token_cvms(number, parts[3]) if len(parts) == 4 else frozenset()
     return Token(parts[0], SecretStr(parts[1]), _scope(number, parts[2]), cvms)
@@ -170,9 +164,7 @@ def _token_cvms(number: int, text: str) -> frozenset[str]:
     """An empty list would mean every CVM: whoever wrote a colon meant fewer."""
     cvms = text.split(",")
     if not all(cvms) or "*" in cvms:
-        raise ValueError(
-            f"the CVMs of entry {number} are malformed (for every CVM leave them and their colon out)"
-        )
+        raise ValueError(f"the CVMs of entry {number} are malformed (for every CVM leave them and their colon out)")
     return frozenset(cvms)
 
 
@@ -184,9 +176,7 @@ def waits(value: object) -> object:
         found = tuple(float(part) for part in value.split(","))
     except ValueError:
         raise ValueError("not all of it are numbers") from None
-    if len(found) > MAX_WAITS or not all(
-        math.isfinite(wait) and 0 <= wait <= MAX_WAIT_SECONDS for wait in found
-    ):
+    if len(found) > MAX_WAITS or not all(math.isfinite(wait) and 0 <= wait <= MAX_WAIT_SECONDS for wait in found):
         raise ValueError("a wait is out of bounds" if len(found) <= MAX_WAITS else "it has too many")
     return found
 
@@ -239,9 +229,7 @@ def origins(value: object) -> object:
     found = [part.lower().removesuffix("/") for part in _items(value)]
     for origin in found:
         parts = _split(origin)
-        if origin != "*" and (
-            not parts.scheme or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}"
-        ):
+        if origin != "*" and (not parts.scheme or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}"):
             raise ValueError(f"{quoted(origin)} is no origin")
     return tuple(found)
 
@@ -261,9 +249,7 @@ def shown(value: object) -> str:
         case SecretStr():
             return "***"
         case Token():
-            return ":".join(
-                [value.name, "***", value.scope, *([",".join(sorted(value.cvms))] if value.cvms else [])]
-            )
+            return ":".join([value.name, "***", value.scope, *([",".join(sorted(value.cvms))] if value.cvms else [])])
         case Allowlist():
             return ",".join([*map(str, value.networks), *sorted(value.hosts)])
         case tuple():

@@ -255,9 +255,7 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
 
 async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     wanted = batch_request(await request.body()).vm_uuids
-    missing = {
-        cvm.vm_uuid for ref in simulator.settings.batch_missing for cvm in simulator.world.find_any(ref)
-    }
+    missing = {cvm.vm_uuid for ref in simulator.settings.batch_missing for cvm in simulator.world.find_any(ref)}
     found = {ref: simulator.world.by_uuid(ref, user) for ref in wanted}
     now, words = simulator.now(), simulator.settings.batch_words
     answer = {

@@ -173,10 +173,7 @@ class _Control:
         return None if ref is None else self._cvm(ref).vm_uuid
 
     def _view(self, cvm: Cvm) -> dict[str, Any]:
-        ids = {
-            name: getattr(cvm, name)
-            for name in ("vm_uuid", "cvm_id", "app_id", "instance_id", "name", "owner")
-        }
+        ids = {name: getattr(cvm, name) for name in ("vm_uuid", "cvm_id", "app_id", "instance_id", "name", "owner")}
         tally = self._ledger.cvms.get(cvm.vm_uuid, Tally())
         state = {"status": cvm.status, "deleted": cvm.deleted, "state": cvm.state(self._simulator.now())}
         requests = self._simulator.counters.cvms[cvm.vm_uuid]
@@ -238,9 +235,7 @@ class _Control:
         return self._changed(request, Change(cvm, cvm.status, cvm.status, cvm.ran))
 
     async def streams(self, _: Request) -> Answer:
-        items = [
-            {name: getattr(stream, name) for name in _STREAM_FIELDS} for stream in self._ledger.streams()
-        ]
+        items = [{name: getattr(stream, name) for name in _STREAM_FIELDS} for stream in self._ledger.streams()]
         users = {
             user: asdict(self._ledger.users.get(user, Tally())) | {"occupied": self._ledger.occupied[user]}
             for user in {*self._ledger.users, *self._ledger.occupied}

@@ -104,11 +104,7 @@ class Hooks:
 
     def _note(self, change: Change) -> None:
         event = event_of(change)
-        if (
-            self.hook is None
-            or event is None
-            or (self.hook.events is not None and event not in self.hook.events)
-        ):
+        if self.hook is None or event is None or (self.hook.events is not None and event not in self.hook.events):
             return
         error = change.cvm.fields.get("boot_error") if event == "cvm.create_failed" else None
         what = posting(change.cvm, event, self.new_id(), self._simulator.now(), error)

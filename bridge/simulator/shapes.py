@@ -35,9 +35,7 @@ def unauthorized(key: str | None) -> UpstreamError:
 
 
 def not_found(ref: str) -> UpstreamError:
-    return _coded(
-        404, "ERR-03-001", "CVM not found", ref, "Check the identifier, and that it is in this workspace"
-    )
+    return _coded(404, "ERR-03-001", "CVM not found", ref, "Check the identifier, and that it is in this workspace")
 
 
 def ambiguous(ref: str, cvms: list[Cvm]) -> UpstreamError:
@@ -110,9 +108,7 @@ def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, An
         "operation_started_at": None,
         "correlation_id": None,
     }
-    return (
-        head | {"uptime": state.get("uptime"), "in_progress": moving} | progress | {"events": []} | operation
-    )
+    return head | {"uptime": state.get("uptime"), "in_progress": moving} | progress | {"events": []} | operation
 
 
 def listed_uuid(cvm: Cvm) -> str | None:
@@ -126,9 +122,7 @@ def older_item(cvm: Cvm, now: float) -> dict[str, Any]:
     hosted: dict[str, Any] = {"id": cvm.vm_uuid, "name": cvm.name, "status": cvm.status}
     hosted |= {"uptime": state.get("uptime", ""), "app_url": None, "app_id": cvm.app_id}
     hosted |= {"instance_id": cvm.instance_id, "configuration": None, "image_version": None, "events": []}
-    hosted |= {
-        key: state.get(key) for key in ("exited_at", "boot_progress", "boot_error", "shutdown_progress")
-    }
+    hosted |= {key: state.get(key) for key in ("exited_at", "boot_progress", "boot_error", "shutdown_progress")}
     item = {"hosted": hosted, "name": cvm.name, "managed_user": None, "node": None, "listed": False}
     item |= {"status": cvm.status, "in_progress": cvm.status in IN_MOTION, "kms_info": None}
     return item | {"vcpu": 1, "memory": 2048, "disk_size": 20, "public_urls": []}

@@ -94,9 +94,7 @@ class StreamAnswer:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                listener = group.create_task(
-                    self._listen(opened, receive), name=f"simulator-listener-{opened.id}"
-                )
+                listener = group.create_task(self._listen(opened, receive), name=f"simulator-listener-{opened.id}")
                 await self._run(opened, scope, send)
                 listener.cancel()
         finally:
@@ -141,9 +139,7 @@ class StreamAnswer:
                     await stream.awake.wait()
                     stream.awake.clear()
 
-    async def _talk(
-        self, stream: OpenStream, writer: _Writer, *, mute: bool
-    ) -> Literal["end", "reset", "close"]:
+    async def _talk(self, stream: OpenStream, writer: _Writer, *, mute: bool) -> Literal["end", "reset", "close"]:
         """Until the stream's end; says how the connection is to end."""
         pace = Pace(self._simulator.now(), self._interval, self._timeout)
         while not (stream.gone or self._simulator.closing.is_set()):
@@ -203,8 +199,6 @@ class _Writer:
     async def verbatim(self, data: bytes) -> None:
         size = 1 if self._simulator.settings.one_byte else max(len(data), 1)
         for start in range(0, len(data), size):
-            await self._send(
-                {"type": "http.response.body", "body": data[start : start + size], "more_body": True}
-            )
+            await self._send({"type": "http.response.body", "body": data[start : start + size], "more_body": True})
             if size == 1:
                 await asyncio.sleep(0)

@@ -66,9 +66,7 @@ def located(error: ValidationError, where: Iterable[str]) -> list[dict[str, Any]
 def batch_request(body: bytes) -> BatchRequest:
     """Raises UnprocessableError."""
     if not body:
-        raise UnprocessableError(
-            [{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}]
-        )
+        raise UnprocessableError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
     try:
         return BatchRequest.model_validate(loads(body))
     except JSONDecodeError as error:

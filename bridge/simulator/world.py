@@ -141,9 +141,7 @@ class World:
     `advance` is called between. `frozen`: nothing happens by itself.
     """
 
-    def __init__(
-        self, seed: int = 0, cvms: int = 12, *, frozen: bool = False, now: float = 1_795_536_000.0
-    ) -> None:
+    def __init__(self, seed: int = 0, cvms: int = 12, *, frozen: bool = False, now: float = 1_795_536_000.0) -> None:
         self.seed = seed
         self.start = self.now = now
         self._frozen = frozen

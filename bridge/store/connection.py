@@ -15,8 +15,8 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
 
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.keys import Keys
@@ -100,8 +100,6 @@ def _options() -> dict[str, Any]:
         "encoding_errors": "replace",
         "socket_timeout": None,
         "socket_connect_timeout": CALL_TIMEOUT,
-        "socket_keepalive": True,
-        "health_check_interval": 0,
     }
 
 
@@ -112,7 +110,8 @@ def connect(url: str, namespace: str) -> Backend:
         return Backend(_sentinel(url), namespace)
     if scheme == "redis+cluster":
         return Backend(_cluster(url), namespace)
-    return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **_options()), namespace)
+    keepalive = {} if scheme == "unix" else {"socket_keepalive": True}
+    return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **keepalive, **_options()), namespace)
 
 
 def _hosts(netloc: str) -> list[tuple[str, int]]:

@@ -56,9 +56,7 @@ class Feed:
     async def messages(self) -> AsyncIterator[Message]:
         """Subscribes on a fresh connection and yields until it breaks: StoreUnavailableError."""
         keys = self._backend.keys
-        async for channel, text in subscription(
-            self._backend, keys.events, keys.tick_channel, keys.answer_channel
-        ):
+        async for channel, text in subscription(self._backend, keys.events, keys.tick_channel, keys.answer_channel):
             message = self._read(channel, text)
             if message is not None:
                 yield message
@@ -73,9 +71,7 @@ class Feed:
             if channel == keys.answer_channel:
                 return Answered(text)
             fields = json.loads(text)
-            return Tick(
-                str(fields["birth"]), int(fields["sequence"]), str(fields["id"]), float(fields["period"])
-            )
+            return Tick(str(fields["birth"]), int(fields["sequence"]), str(fields["id"]), float(fields["period"]))
         except (ValueError, KeyError, TypeError):
             logger.warning("a message that is none of ours was published", extra={"channel": channel})
             return None

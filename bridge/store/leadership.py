@@ -10,7 +10,7 @@ from bridge.store.errors import FencedError
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One time of leading. `born` says that this term found no log and made one; `sequence`/`last_id`: where it starts."""
+    """One time of leading, from `sequence` and `last_id` on. `born`: there was no log, and this term made one."""
 
     holder: str
     epoch: int

@@ -41,9 +41,7 @@ class Ledger:
         """The event, and the end of watch and snapshot, unless it was wanted later: StillWantedError."""
         return await self._write(term, place, draft, "", False, wanted_before_ms)
 
-    async def _write(
-        self, term: Term, place: Place, draft: Draft, head: str, ran: bool, cutoff: int
-    ) -> Place:
+    async def _write(self, term: Term, place: Place, draft: Draft, head: str, ran: bool, cutoff: int) -> Place:
         keys = self._backend.keys
         sequence = place.sequence + 1
         answer = await self._backend.run(

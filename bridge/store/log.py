@@ -44,9 +44,7 @@ class Log:
 
     async def position(self) -> Position | None:
         """None where no leader has made a log yet."""
-        return _position(
-            await self._backend.call(self._backend.client.hmget(self._backend.keys.meta, list(_META)))
-        )
+        return _position(await self._backend.call(self._backend.client.hmget(self._backend.keys.meta, list(_META))))
 
     async def read(self, after: str, count: int) -> list[Event]:
         """At most `count` events with ids above `after`, oldest first."""

@@ -77,9 +77,7 @@ class Slots:
         ]
 
 
-def _record(
-    index: int, fields: dict[str, object] | None, now: int, leader: tuple[str | None, int]
-) -> SlotRecord:
+def _record(index: int, fields: dict[str, object] | None, now: int, leader: tuple[str | None, int]) -> SlotRecord:
     if fields is None or int(str(fields["deadline"]).partition(".")[0]) <= now:
         return SlotRecord(index, "free")
     deadline, since = float(str(fields["deadline"])), float(str(fields["since"]))

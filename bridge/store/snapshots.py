@@ -14,7 +14,9 @@ _STATE_HEAD = '{"state":'
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known of one CVM. Times are RFC 3339, None before the first sight. `raw_state` is upstream's JSON, None once deleted.
+    """What is known of one CVM; times are RFC 3339, None before the first sight.
+
+    `raw_state` is upstream's JSON, None once deleted.
 
     `stale_reason` and `ever_ran` go beyond the contract's fields: why `fresh` is false, and whether the CVM was ever
     seen running (the `phala` webhook format tells a first start from later ones by it).

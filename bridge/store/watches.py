@@ -82,7 +82,7 @@ class Watches:
     async def renew(self, cvm_ids: Iterable[str]) -> int:
         """Marks the watches as wanted now, making those that are missing. Returns how many are new."""
         now = await self._now_ms()
-        scores = {cvm_id: now for cvm_id in cvm_ids}
+        scores = dict.fromkeys(cvm_ids, now)
         if not scores:
             return 0
         added = int(await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, scores)))
@@ -101,9 +101,7 @@ class Watches:
         removed = await self._backend.call(self._backend.client.srem(self._backend.keys.pins, cvm_id))
         known = await self._backend.call(self._backend.client.zscore(self._backend.keys.watches, cvm_id))
         if known is not None:
-            await self._backend.call(
-                self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True)
-            )
+            await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True))
             await self.wake("watch")
         return bool(removed) or known is not None
 
@@ -132,9 +130,7 @@ class Watches:
         """Removes announcements of front ends that vanished without a word."""
         now = await self._now_ms()
         raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.demand))
-        gone = [
-            front for front, text in raw.items() if not _summed({front: text}, now) and _expired(text, now)
-        ]
+        gone = [front for front, text in raw.items() if not _summed({front: text}, now) and _expired(text, now)]
         if gone:
             await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, *gone))
 

@@ -31,7 +31,7 @@ CAMPAIGN_AT_MOST = 1.0
 """Seconds between tries of a standby, at the most: a lease that was resigned is taken within this."""
 
 
-class _TermOver(Exception):
+class TermOverError(Exception):
     """the term ends: planned stop, or the lease could not be renewed in time"""
 
 
@@ -88,9 +88,7 @@ class Upstream:
 
     async def _campaign(self) -> Term | float:
         holder = self._make_id()
-        return await self._leadership.acquire(
-            holder, self._settings.lease_seconds, self._make_id(), self._last.last_id
-        )
+        return await self._leadership.acquire(holder, self._settings.lease_seconds, self._make_id(), self._last.last_id)
 
     async def _lead(self, term: Term, stop: asyncio.Event) -> None:
         reign = await self._begin(term)
@@ -102,7 +100,7 @@ class Upstream:
                 group.create_task(self._renew(reign), name="lease")
                 group.create_task(_until(stop), name="stop")
                 Rounds(reign, self._backend, group).start()
-        except* (FencedError, _TermOver) as ended:
+        except* (FencedError, TermOverError) as ended:
             reason = next(str(error) or str(error.__doc__) for error in _leaves(ended))
             logger.info("no longer leading", extra={"epoch": term.epoch, "reason": reason})
         finally:
@@ -159,7 +157,7 @@ class Upstream:
                 await self._clock.sleep(period)
             except StoreUnavailableError as error:
                 if self._clock.monotonic() - renewed_at > lease:
-                    raise _TermOver("Redis was away for longer than the lease") from error
+                    raise TermOverError("Redis was away for longer than the lease") from error
                 await self._clock.sleep(min(0.2, period))
 
     async def _resign(self, term: Term) -> None:
@@ -171,7 +169,7 @@ class Upstream:
 
 async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
-    raise _TermOver("planned stop")
+    raise TermOverError("planned stop")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

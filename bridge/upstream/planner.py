@@ -133,7 +133,9 @@ def _may_stream(tracked: Tracked, now: float, occupied: set[str | None]) -> bool
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
     held = [slot for slot in slots if slot.life is Life.OPEN and now - slot.opened_at >= HOLD_AT_LEAST]
-    weighed = [(urgency(watches[slot.cvm_id], now), slot.index) for slot in held if slot.cvm_id in watches]
+    weighed = [
+        (urgency(watches[slot.cvm_id], now), slot.index) for slot in held if slot.cvm_id and slot.cvm_id in watches
+    ]
     if not weighed:
         return []
     least, index = min(weighed)
@@ -156,7 +158,7 @@ def next_read(tracked: Tracked, now: float, count: int, limits: Limits) -> float
     return now + max(SWEEP_EVERY, count / SWEEPS_PER_SECOND, limits.poll_interval)
 
 
-def _batches(now: float, polled: Iterable[Tracked], limits: Limits, left: int) -> list[Action]:
+def _batches(now: float, polled: Iterable[Tracked], limits: Limits, left: int) -> list[Batch]:
     """A round is cut into equal batches that follow each other evenly over the poll interval."""
     known = [tracked for tracked in polled if tracked.snapshot is not None and not tracked.gone]
     if not known:

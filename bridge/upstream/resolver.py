@@ -17,7 +17,7 @@ LISTED_FOR = 60.0
 
 
 class Resolver:
-    """Asks upstream what a reference means. The answers' minute of life is Redis's; nothing is kept here but the list."""
+    """Asks upstream what a reference means. The answers' minute of life is Redis's; only the list is kept here."""
 
     def __init__(self, client: PhalaClient, clock: Clock) -> None:
         self._client = client

@@ -10,7 +10,7 @@ from enum import Enum
 from bridge.store.errors import StoreError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
-from bridge.upstream.client import Ended, Garbled, StateSeen, StreamEvent
+from bridge.upstream.client import Garbled, StateSeen, StreamEvent
 from bridge.upstream.errors import (
     NotFoundError,
     RateLimitedError,
@@ -213,8 +213,8 @@ async def _refused(reign: Reign, tracked: Tracked, slot: Slot, error: UpstreamEr
     if isinstance(error, RateLimitedError):
         others = sum(other.life is Life.OPEN for other in reign.slots if other is not slot)
         reign.budget.too_many_streams(now, others, error.retry_after)
-        fields = {"budget": reign.budget.streams}
-        logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=fields)
+        allowed = {"budget": reign.budget.streams}
+        logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=allowed)
     elif isinstance(error, UnauthorizedError):
         reign.budget.unauthorized(now, reign.chance, tracked.cvm_id, error.status)
     elif isinstance(error, RefusedError) and error.status == 422:

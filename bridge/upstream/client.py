@@ -1,0 +1,272 @@
+"""Phala Cloud over HTTP. The only place that holds the API key and the only one that knows httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
+
+from bridge import __version__
+from bridge.clock import Clock
+from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
+from bridge.upstream.errors import (
+    BatchAbsentError,
+    NotFoundError,
+    RefusedError,
+    UnauthorizedError,
+    UnparsableError,
+    UnreachableError,
+    UpstreamError,
+    error_for,
+    parse_retry_after,
+)
+from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
+
+API_VERSION = "2025-10-28"
+"""The date that picks the shape of upstream's answers; both shapes are understood."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds a plain answer may take in all; a stream's headers likewise."""
+
+MAX_ERROR_BODY = 64 * 1024
+MAX_LIST_BODY = 16 * MAX_STATE_BYTES
+"""A page of 100 CVMs with all their details, or a batch answer with its `events` lists."""
+
+MOST_PAGES = 100
+PAGE_SIZE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A state and when it was asked for and answered, monotonic seconds."""
+
+    state: State
+    sent_at: float
+    made_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateSeen:
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """The stream said something that cannot be a state; it goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """`complete` and `timeout` end a stream; after `error` it may go on."""
+
+    kind: Literal["complete", "timeout", "error"]
+    message: str = ""
+
+
+StreamEvent = StateSeen | Garbled | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One CVM of the list; any of these may be missing."""
+
+    vm_uuid: str | None
+    hashed_id: str | None
+    name: str | None
+
+
+class PhalaClient:
+    """All methods raise UpstreamError's subclasses and nothing else."""
+
+    def __init__(
+        self, prefix: str, api_key: str, *, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._prefix = prefix.rstrip("/")
+        self._clock = clock
+        self._http = httpx.AsyncClient(
+            headers={
+                "X-API-Key": api_key,
+                "X-Phala-Version": API_VERSION,
+                "User-Agent": f"cvm-bridge/{__version__}",
+            },
+            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0),
+            # Streams are ours to count; a pool that makes them wait for a connection would hide a slot that is held.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            follow_redirects=False,
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def read_state(self, ref: str) -> Reading:
+        """The state now (immediate mode)."""
+        sent_at = self._clock.monotonic()
+        body = await self._plain("GET", _state_path(ref), MAX_STATE_BYTES)
+        try:
+            state = parse_state(body.decode("utf-8", "replace"))
+        except UnparsableStateError as error:
+            raise UnparsableError(str(error)) from error
+        return Reading(state, sent_at, self._clock.monotonic())
+
+    async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The batch route's word on each CVM that it knows. Raises BatchAbsentError where there is no such route."""
+        try:
+            body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
+        except (NotFoundError, UnauthorizedError, RefusedError) as error:
+            if error.status in (403, 404, 405):
+                raise BatchAbsentError(status=error.status) from error
+            raise
+        answers = _json(body)
+        if not isinstance(answers, dict):
+            raise UnparsableError("the batch answer is no object")
+        return {cvm_id: answer for cvm_id, answer in answers.items() if isinstance(answer, dict)}
+
+    async def list_cvms(self) -> list[Listed]:
+        """All CVMs of the workspace, page by page."""
+        listed: list[Listed] = []
+        for page in range(1, MOST_PAGES + 1):
+            path = f"/cvms/paginated?page={page}&page_size={PAGE_SIZE}"
+            answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
+            items = answer.get("items") if isinstance(answer, dict) else None
+            if not isinstance(items, list):
+                raise UnparsableError("the list of CVMs has no items")
+            listed += [_listed(item) for item in items if isinstance(item, dict)]
+            pages = answer.get("pages")
+            if not items or not isinstance(pages, int) or page >= pages:
+                break
+        return listed
+
+    @asynccontextmanager
+    async def stream(
+        self, ref: str, *, target: str, interval: int, timeout: int
+    ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
+        """Entered: upstream has answered 200 with an event stream. Left: the connection is closed.
+
+        Iteration ends where upstream ends the body; a connection that is cut raises UnreachableError.
+        """
+        request = self._http.build_request(
+            "GET",
+            self._prefix + _state_path(ref),
+            params={"target": target, "interval": interval, "timeout": timeout},
+            headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", "Connection": "close"},
+            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0, read=None),
+        )
+        response = await self._send(request)
+        try:
+            if response.status_code != 200:
+                raise await self._error(response)
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise UnparsableError("upstream answered a stream with something else", status=200)
+            yield _events(response)
+        finally:
+            await response.aclose()
+
+    async def _plain(self, method: str, path: str, most: int, body: object = None) -> bytes:
+        request = self._http.build_request(method, self._prefix + path, json=body)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                response = await self._send(request)
+                try:
+                    if response.status_code != 200:
+                        raise await self._error(response)
+                    return await _read(response, most)
+                finally:
+                    await response.aclose()
+        except TimeoutError as error:
+            raise UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await self._http.send(request, stream=True)
+        except TimeoutError as error:
+            raise UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UnreachableError(f"upstream cannot be reached ({type(error).__name__})") from error
+
+    async def _error(self, response: httpx.Response) -> UpstreamError:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                body = await _read(response, MAX_ERROR_BODY)
+        except (UpstreamError, TimeoutError):
+            body = b""
+        wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time())
+        return error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
+
+
+def _state_path(ref: str) -> str:
+    # httpx normalises dot segments away, which would ask another route.
+    if ref in ("", ".", ".."):
+        raise RefusedError("such a reference names nothing", status=422)
+    return f"/cvms/{quote(ref, safe='')}/state"
+
+
+async def _read(response: httpx.Response, most: int) -> bytes:
+    """The body, decompressed. Raises UnparsableError past `most` bytes, UnreachableError where it breaks off."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > most:
+                raise UnparsableError(f"an answer of more than {most} bytes")
+    except httpx.DecodingError as error:
+        raise UnparsableError("the answer's compression is broken") from error
+    except httpx.HTTPError as error:
+        raise UnreachableError(f"upstream broke off ({type(error).__name__})") from error
+    return bytes(body)
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[StreamEvent]:
+    decoder = Decoder()
+    try:
+        async for chunk in response.aiter_bytes():
+            for event in decoder.feed(chunk):
+                if (seen := _stream_event(event)) is not None:
+                    yield seen
+    except OverflowingError as error:
+        yield Garbled(str(error))
+    except httpx.DecodingError as error:
+        raise UnparsableError("the stream's compression is broken") from error
+    except httpx.HTTPError as error:
+        raise UnreachableError(f"upstream cut the stream ({type(error).__name__})") from error
+
+
+def _stream_event(event: ServerSentEvent) -> StreamEvent | None:
+    if event.event == "state":
+        try:
+            return StateSeen(parse_state(event.data))
+        except UnparsableStateError as error:
+            return Garbled(str(error))
+    if event.event == "complete":
+        return Ended("complete")
+    if event.event == "timeout":
+        return Ended("timeout")
+    return Ended("error", event.data[:200]) if event.event == "error" else None
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise UnparsableError("not JSON") from error
+
+
+def _listed(item: dict[str, Any]) -> Listed:
+    """Either shape of a list entry: the older keeps ids under `hosted`."""
+    hosted = item.get("hosted") if isinstance(item.get("hosted"), dict) else {}
+    assert isinstance(hosted, dict)
+    hashed = item.get("id")
+    return Listed(_text(item.get("vm_uuid") or hosted.get("id")), _text(hashed), _text(item.get("name")))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
