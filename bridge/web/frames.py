@@ -1,0 +1,107 @@
+"""Events as SSE blocks, encoded once for everybody (contract section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bridge.events import (
+    DROPPED,
+    FRESH,
+    RESET,
+    SNAPSHOT,
+    STALE,
+    STATE,
+    TRANSITION,
+    Event,
+    dumps,
+)
+from bridge.store.snapshots import Snapshot
+
+NAMES = {
+    TRANSITION: "transition",
+    STATE: "state",
+    STALE: "stale",
+    FRESH: "fresh",
+    DROPPED: "dropped",
+}
+
+RETRY_MS = 3000
+OPENING = f"retry: {RETRY_MS}\n".encode()
+"""A bare line: it takes effect at once and makes no event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event of the log, ready to be written."""
+
+    sequence: int
+    id: str
+    type: str
+    cvm_id: str
+    data: bytes
+
+
+def block(event: str, data: str, entry_id: str | None = None) -> bytes:
+    """One SSE block; `data` is JSON without line ends."""
+    head = f"id: {entry_id}\n" if entry_id else ""
+    return f"{head}event: {event}\ndata: {data}\n\n".encode()
+
+
+def frame(event: Event) -> Frame:
+    name = NAMES.get(event.type, event.type.rpartition(".")[2])
+    return Frame(event.sequence, event.id, event.type, event.cvm_id, block(name, event.json, event.id))
+
+
+def position_block(sequence: int, entry_id: str) -> bytes:
+    """No news, only a cursor."""
+    return block("position", dumps({"sequence": str(sequence)}), entry_id)
+
+
+def reset_block(reason: str, source: str, now: str, entry_id: str) -> bytes:
+    """What came before is no longer to be relied on; snapshots (or a position) follow."""
+    envelope = {
+        "specversion": "1.0",
+        "id": f"{entry_id}/reset",
+        "source": source,
+        "type": RESET,
+        "time": now,
+        "datacontenttype": "application/json",
+        "data": {"reason": reason},
+    }
+    return block("reset", dumps(envelope))
+
+
+def snapshot_json(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: bool) -> str:
+    """The envelope of one CVM's last state as of `at` (sequence, id). Without a leader nobody vouches for it."""
+    sequence, position = at
+    head = {
+        "id": f"{position}/{snapshot.cvm_id}",
+        "specversion": "1.0",
+        "source": source,
+        "type": SNAPSHOT,
+        "subject": snapshot.cvm_id,
+        "time": snapshot.observed_at or snapshot.since,
+        "datacontenttype": "application/json",
+        "sequence": str(sequence),
+    }
+    if head["time"] is None:
+        del head["time"]
+    data = {
+        "cvm_id": snapshot.cvm_id,
+        "name": snapshot.name,
+        "from": None,
+        "to": snapshot.status,
+        **freshness(snapshot, led=led),
+        "since": snapshot.since,
+        "observed_at": snapshot.observed_at,
+    }
+    state = snapshot.raw_state or "null"
+    return f'{dumps(head)[:-1]},"data":{dumps(data)[:-1]},"state":{state}}}}}'
+
+
+def freshness(snapshot: Snapshot, *, led: bool) -> Mapping[str, object]:
+    """`fresh` and `stale_reason` as of now: a state that nobody follows is stale whatever Redis says."""
+    if not led and snapshot.fresh:
+        return {"fresh": False, "stale_reason": "no_leader"}
+    return {"fresh": snapshot.fresh, "stale_reason": snapshot.stale_reason}

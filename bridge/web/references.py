@@ -1,0 +1,81 @@
+"""References to canonical ids, by the leader's answers: many who wait for one reference cost one request."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import Response
+
+from bridge.clock import Clock
+from bridge.events import usable_id
+from bridge.store.errors import TooManyWishesError
+from bridge.store.watches import Watches
+from bridge.store.wishes import Answer, Wishes
+from bridge.web.problems import ProblemError, invalid, unavailable
+
+PATIENCE = 10.0
+ASK_AGAIN_EVERY = 1.0
+"""The answer's message is a hint; the answer itself is looked for this often."""
+
+
+class UpstreamRefusalError(Exception):
+    """Upstream's own error about a reference, to be passed on as it came."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("upstream refused the reference")
+        self.answer = answer
+
+
+class References:
+    def __init__(self, wishes: Wishes, watches: Watches, clock: Clock) -> None:
+        self._wishes = wishes
+        self._watches = watches
+        self._clock = clock
+        self._waiting: dict[str, asyncio.Event] = {}
+
+    def answered(self, reference: str) -> None:
+        """The leader answered; the answer itself is read from Redis."""
+        if (event := self._waiting.get(reference)) is not None:
+            event.set()
+
+    async def resolve(self, reference: str) -> str:
+        """The canonical id. Raises ProblemError (422, 503) or UpstreamRefusalError."""
+        if usable_id(reference) is None:
+            raise invalid("cvm", "a reference has 1 to 256 printable characters")
+        if await self._watches.get(reference) is not None:
+            return reference
+        answer = await self._answer(reference)
+        if answer.cvm_id is None:
+            raise UpstreamRefusalError(answer)
+        return answer.cvm_id
+
+    async def _answer(self, reference: str) -> Answer:
+        deadline = self._clock.monotonic() + PATIENCE
+        while self._clock.monotonic() < deadline:
+            event = self._waiting.setdefault(reference, asyncio.Event())
+            try:
+                answer = await self._wishes.ask(reference)
+                if answer is not None:
+                    return answer
+                async with asyncio.timeout(ASK_AGAIN_EVERY):
+                    await event.wait()
+            except TimeoutError:
+                continue
+            except TooManyWishesError as error:
+                raise unavailable("too many unknown references are being looked up") from error
+            finally:
+                if self._waiting.get(reference) is event and event.is_set():
+                    del self._waiting[reference]
+        self._waiting.pop(reference, None)
+        raise unavailable("no leader has answered about this reference; is `bridge upstream` running?", 5)
+
+
+def refusal_response(error: UpstreamRefusalError) -> Response:
+    """Upstream's status and body. Without a body of its own: a problem."""
+    answer = error.answer
+    if not answer.body:
+        raise ProblemError(
+            answer.status, "upstream", "Upstream could not be asked about this CVM", headers={"Retry-After": "5"}
+        )
+    headers = {"Cache-Control": "no-store"}
+    return Response(answer.body, answer.status, headers, media_type=answer.content_type)
