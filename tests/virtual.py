@@ -36,9 +36,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def idle(self, timeout: float | None) -> None:
         """Nothing can run for `timeout` (None: ever); raises VirtualTimeError where that is the end."""
         if timeout is None:
-            raise VirtualTimeError(
-                f"deadlock: nothing is scheduled, and these tasks wait:\n{self._waiting()}"
-            )
+            raise VirtualTimeError(f"deadlock: nothing is scheduled, and these tasks wait:\n{self._waiting()}")
         self._now += max(timeout, 0.0)
         if self._now > self._limit:
             raise VirtualTimeError(

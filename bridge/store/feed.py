@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class Feed:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message, None]:
         """Subscribes on a fresh connection and yields until it breaks: StoreUnavailableError."""
         keys = self._backend.keys
         async for channel, text in subscription(self._backend, keys.events, keys.tick_channel, keys.answer_channel):
@@ -77,7 +77,7 @@ class Feed:
             return None
 
 
-async def subscription(backend: Backend, *channels: str) -> AsyncIterator[tuple[str, str]]:
+async def subscription(backend: Backend, *channels: str) -> AsyncGenerator[tuple[str, str], None]:
     """(channel, text) of each message; ("", "") once all channels are subscribed, and after each silent reconnect.
 
     Raises StoreUnavailableError when the connection breaks.

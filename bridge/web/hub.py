@@ -292,7 +292,7 @@ class Hub:
     async def _replay(self, subscriber: Subscriber, start: Start) -> None:
         """From `start` to the end of the ring, paced, and live at exactly the next sequence."""
         sequence, entry_id = start.sequence, start.id
-        while not subscriber.lost:
+        while subscriber.lost is None:
             if sequence >= self.sequence:
                 # No await between this comparison and going live.
                 self._go_live(subscriber)
@@ -301,7 +301,7 @@ class Hub:
             if frames is None:
                 async with self._reading:
                     frames = [frame(event) for event in await self._log.read(entry_id, PAGE)]
-            if subscriber.lost:
+            if subscriber.attention.is_set():
                 return
             if not frames or frames[0].sequence != sequence + 1:
                 subscriber.lost = HISTORY_LOST
@@ -347,9 +347,7 @@ class Hub:
             return Start(0, "0-0")
         before = f"{max(milliseconds - 1, 0)}-{2**64 - 1}"
         if entry_key(before) < entry_key(position.floor):
-            return (
-                Start(reset=HISTORY_LOST) if position.trimmed else Start(position.floor_sequence, position.floor)
-            )
+            return Start(reset=HISTORY_LOST) if position.trimmed else Start(position.floor_sequence, position.floor)
         events = await self._log.read(before, 1)
         if not events:
             return Start(position.sequence, position.id)

@@ -11,7 +11,7 @@ from bridge.events import usable_id
 from bridge.store.errors import TooManyWishesError
 from bridge.store.watches import Watches
 from bridge.store.wishes import Answer, Wishes
-from bridge.web.problems import ProblemError, invalid, unavailable
+from bridge.web.problems import ProblemError, invalid, problem_response, unavailable
 
 PATIENCE = 10.0
 ASK_AGAIN_EVERY = 1.0
@@ -74,8 +74,7 @@ def refusal_response(error: UpstreamRefusalError) -> Response:
     """Upstream's status and body. Without a body of its own: a problem."""
     answer = error.answer
     if not answer.body:
-        raise ProblemError(
-            answer.status, "upstream", "Upstream could not be asked about this CVM", headers={"Retry-After": "5"}
-        )
+        title = "Upstream could not be asked about this CVM"
+        return problem_response(ProblemError(answer.status, "upstream", title, headers={"Retry-After": "5"}))
     headers = {"Cache-Control": "no-store"}
     return Response(answer.body, answer.status, headers, media_type=answer.content_type)

@@ -107,9 +107,7 @@ async def test_a_second_start_on_the_directory_is_refused_with_the_holders_numbe
 
 
 async def test_two_starts_at_one_moment_give_one_server(state: Path) -> None:
-    results = await asyncio.gather(
-        *(EmbeddedServer(state).__aenter__() for _ in range(4)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(EmbeddedServer(state).__aenter__() for _ in range(4)), return_exceptions=True)
     running = [result for result in results if isinstance(result, EmbeddedServer)]
     for server in running:
         await server.stop()
@@ -220,9 +218,7 @@ def test_no_server_anywhere_is_one_line_that_says_what_helps(monkeypatch: pytest
         find_server()
 
 
-@pytest.mark.parametrize(
-    ("version", "taken"), [("6.0.16", False), ("6.2.0", True), ("10.1.0", True), ("?", False)]
-)
+@pytest.mark.parametrize(("version", "taken"), [("6.0.16", False), ("6.2.0", True), ("10.1.0", True), ("?", False)])
 def test_a_server_on_the_path_is_taken_where_it_is_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, taken: bool
 ) -> None:

@@ -44,9 +44,7 @@ def test_the_sentinel_fails_over_when_the_primary_is_killed(redis_guarded: Guard
     assert redis_guarded.sentinel.primary_port() == redis_guarded.primary.port
     redis_guarded.primary.kill()
     eventually(lambda: redis_guarded.sentinel.primary_port() == redis_guarded.replica.port, "the failover")
-    eventually(
-        lambda: redis_guarded.replica.call("SET", "key", "1") is True, "writing to the promoted replica"
-    )
+    eventually(lambda: redis_guarded.replica.call("SET", "key", "1") is True, "writing to the promoted replica")
 
 
 def test_each_test_gets_the_shared_server_empty(redis_url: str) -> None:

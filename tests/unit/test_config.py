@@ -99,9 +99,7 @@ def test_an_empty_variable_is_an_unset_one(env: pytest.MonkeyPatch, name: str) -
         ("HOST", ["127.0.0.1", "::1", "localhost"], ["two words", "http://x"]),
     ],
 )
-def test_the_bounds_of_a_variable(
-    env: pytest.MonkeyPatch, name: str, good: list[str], bad: list[str]
-) -> None:
+def test_the_bounds_of_a_variable(env: pytest.MonkeyPatch, name: str, good: list[str], bad: list[str]) -> None:
     for value in bad:
         assert repr(value)[:50] in complaint(env, name, value)
     for value in good:
@@ -291,9 +289,7 @@ def test_names_in_lower_case_are_not_read(env: pytest.MonkeyPatch) -> None:
     assert (settings.port, settings.namespace) == (8000, "bridge")
 
 
-def test_an_unknown_name_is_warned_of_once_with_the_nearest_known_one(
-    env: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unknown_name_is_warned_of_once_with_the_nearest_known_one(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BRIDGE_HARTBEAT=3\n")
     env.setenv("BRIDGE_MAX_STREAM", "3")
     env.setenv("BRIDGE_QUUX", "3")

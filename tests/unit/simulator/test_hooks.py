@@ -36,9 +36,7 @@ def story(*statuses: str) -> list[str | None]:
         (("running", "deleted"), ["cvm.deleted"]),
     ],
 )
-def test_a_change_is_the_event_that_upstream_would_send(
-    statuses: tuple[str, ...], events: list[str | None]
-) -> None:
+def test_a_change_is_the_event_that_upstream_would_send(statuses: tuple[str, ...], events: list[str | None]) -> None:
     assert story(*statuses) == events
 
 

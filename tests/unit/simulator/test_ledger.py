@@ -90,7 +90,5 @@ def test_the_tallies_are_what_a_list_of_open_streams_would_say(steps: list[tuple
         most[user] = max(most[user], len(mine[user]))
         assert ledger.held(user) == len(mine[user]) <= 5
 
-    assert {user: tally.max for user, tally in ledger.users.items()} == {
-        user: most[user] for user in ledger.users
-    }
+    assert {user: tally.max for user, tally in ledger.users.items()} == {user: most[user] for user in ledger.users}
     assert len(ledger.streams("a")) == len(mine["a"])

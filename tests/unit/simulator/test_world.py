@@ -36,9 +36,7 @@ def lived(world: World, seconds: float, times: Sequence[float] = ()) -> list[tup
 
 
 @given(st.integers(0, 2**32), st.lists(st.floats(0, HOUR), max_size=50))
-def test_the_same_seed_lives_the_same_lives_however_often_it_is_looked_at(
-    seed: int, times: list[float]
-) -> None:
+def test_the_same_seed_lives_the_same_lives_however_often_it_is_looked_at(seed: int, times: list[float]) -> None:
     one, other = World(seed, 5), World(seed, 5)
 
     assert lived(one, HOUR) == lived(other, HOUR, times)
@@ -95,9 +93,7 @@ def test_a_boot_tells_its_progress_and_a_crash_its_time() -> None:
     world = World(seed=5, cvms=3)
     states = _states(world, 400)
 
-    assert {state.get("boot_progress") for state in states if state["status"] == "starting"} == {
-        *BOOT_PROGRESS
-    }
+    assert {state.get("boot_progress") for state in states if state["status"] == "starting"} == {*BOOT_PROGRESS}
     assert all("boot_progress" not in state for state in states if state["status"] == "running")
     assert all("exited_at" in state for state in states if state["status"] in ("exited", "stopped", "error"))
     assert all("boot_error" in state for state in states if state["status"] == "error")
@@ -215,9 +211,7 @@ def test_a_new_status_clears_what_belonged_to_the_old_one() -> None:
 def test_odd_fields_are_shown_as_they_were_set() -> None:
     world = World(cvms=1, frozen=True)
     cvm = world.cvms[0]
-    world.update(
-        cvm, {"boot_error": None, "name": 7, "events": [1.5, {"a": None}]}, unset=["instance_id", "uptime"]
-    )
+    world.update(cvm, {"boot_error": None, "name": 7, "events": [1.5, {"a": None}]}, unset=["instance_id", "uptime"])
     state = cvm.state(world.now)
 
     assert (state["boot_error"], state["name"], state["events"]) == (None, 7, [1.5, {"a": None}])

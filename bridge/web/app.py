@@ -1,0 +1,114 @@
+"""The front end's parts, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from bridge.clock import Clock
+from bridge.config import Settings
+from bridge.events import dumps
+from bridge.store.connection import Backend
+from bridge.store.feed import Feed
+from bridge.store.log import Log
+from bridge.store.notes import Notes
+from bridge.store.slots import Slots
+from bridge.store.snapshots import Snapshots
+from bridge.store.watches import Watches
+from bridge.store.wishes import Wishes
+from bridge.web.access import Access
+from bridge.web.cvms import Cvms
+from bridge.web.follower import Follower
+from bridge.web.hub import Hub
+from bridge.web.problems import HANDLERS
+from bridge.web.references import References, UpstreamRefusalError
+from bridge.web.routes import Api, json_response, on_refusal
+
+_PAGE = """<!doctype html><meta charset="utf-8"><title>bridge</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24}
+pre{background:#f3f4f6;padding:1rem;border-radius:6px;overflow:auto}</style>
+<h1>bridge</h1><p>CVM transitions of Phala Cloud, once each, numbered, for any number of subscribers.</p>
+<pre>curl -N %s/v1/events</pre>
+<ul><li><a href="/v1/cvms">/v1/cvms</a>: watched CVMs<li><a href="/v1/slots">/v1/slots</a>: the upstream streams
+<li><a href="/readyz">/readyz</a>: readiness<li><a href="/metrics">/metrics</a>: Prometheus</ul>
+"""
+
+
+class Front:
+    """One front end: its ASGI `app`, and `run`, the tasks that keep it at the end of the log."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        clock: Clock,
+        *,
+        open_access: bool = False,
+        chance: random.Random | None = None,
+        make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._chance = chance or random.Random()
+        self._id = make_id()
+        self._watches = Watches(backend)
+        log = Log(backend)
+        self.hub = Hub(
+            log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
+        )
+        references = References(Wishes(backend), self._watches, clock)
+        self.follower = Follower(self.hub, Feed(backend), references, clock, period=settings.lease_seconds / 3)
+        access = Access(settings.tokens, open_access=open_access, clock=clock)
+        cvms = Cvms(self._watches, Snapshots(backend), Slots(backend), Notes(backend))
+        api = Api(settings, access, self.hub, log, self._watches, cvms, references, self._chance)
+        self.draining = False
+        self.app = self._build(api)
+
+    def _build(self, api: Api) -> Starlette:
+        own = [
+            Route("/", self._index, methods=["GET"]),
+            Route("/healthz", self._healthz, methods=["GET"]),
+            Route("/readyz", self._readyz, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+        return Starlette(
+            routes=[*own, *api.routes()], exception_handlers={**HANDLERS, UpstreamRefusalError: on_refusal}
+        )
+
+    async def run(self) -> None:
+        """Never returns; ends by cancellation."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.follower.follow(), name="feed")
+            group.create_task(self.follower.beat(self._settings.heartbeat), name="heartbeat")
+            group.create_task(self.follower.announce(self._watches, self._id), name="demand")
+
+    async def drain(self) -> None:
+        """Readiness turns false and every subscriber is let go within BRIDGE_DRAIN_SECONDS."""
+        self.draining = True
+        waits = iter(lambda: self._chance.randint(500, 5000), None)
+        await self.hub.let_go(self._settings.drain_seconds, waits)
+
+    async def _index(self, request: Request) -> Response:
+        return HTMLResponse(_PAGE % str(request.base_url).rstrip("/").replace("<", "").replace('"', ""))
+
+    async def _healthz(self, request: Request) -> Response:
+        return json_response('{"status":"ok"}')
+
+    async def _readyz(self, request: Request) -> Response:
+        """Ready when Redis answers and the subscription lives; without a leader `degraded`."""
+        if self.draining or not self.follower.ready:
+            why = "draining" if self.draining else "no subscription to Redis"
+            return json_response(dumps({"status": "unready", "reason": why}), 503)
+        status = {"status": "ready"} if self.hub.led else {"status": "degraded", "reason": "no leader"}
+        return json_response(dumps({**status, "sequence": str(self.hub.sequence)}))
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(generate_latest(), 200, {"Cache-Control": "no-store"}, CONTENT_TYPE_LATEST)

@@ -1,0 +1,235 @@
+"""The routes of `/v1` (contract section 6)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from bridge.config import Settings
+from bridge.events import Event, dumps, entry_key
+from bridge.store.log import Log
+from bridge.store.watches import Watches
+from bridge.web import queries
+from bridge.web.access import Access, Principal
+from bridge.web.cvms import Cvms
+from bridge.web.hub import Hub, Start
+from bridge.web.problems import ProblemError, check_query, invalid, problem_response
+from bridge.web.references import References, UpstreamRefusalError, refusal_response
+from bridge.web.stream import EventStream, Subscription
+
+EVENT_QUERY = ("cvm", "type", "last_event_id", "since", "snapshot", "limit", "after")
+
+SCAN_PAGES = 20
+"""Pages of the log read for one filtered JSON page; the client goes on from `next`."""
+
+
+def json_response(text: str, status: int = 200) -> Response:
+    return Response(text, status, {"Cache-Control": "no-store"}, "application/json")
+
+
+def not_watched(reference: str) -> ProblemError:
+    return ProblemError(404, "not-watched", "This CVM is not watched", detail=f"PUT /v1/cvms/{reference} watches it")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The `/v1` routes over what the store and the hub know."""
+
+    settings: Settings
+    access: Access
+    hub: Hub
+    log: Log
+    watches: Watches
+    cvms: Cvms
+    references: References
+    chance: random.Random
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/events", EventsEndpoint(self), methods=["GET"]),
+            Route("/v1/cvms/{ref}/events", EventsEndpoint(self), methods=["GET"]),
+            Route("/v1/cvms", self.list_cvms, methods=["GET"]),
+            Route("/v1/cvms/{ref}", self.get_cvm, methods=["GET"]),
+            Route("/v1/cvms/{ref}", self.pin, methods=["PUT"]),
+            Route("/v1/cvms/{ref}", self.unpin, methods=["DELETE"]),
+            Route("/v1/slots", self.slots, methods=["GET"]),
+            Route("/v1/stream-tokens", self.stream_token, methods=["POST"]),
+        ]
+
+    # Watches
+
+    async def list_cvms(self, request: Request) -> Response:
+        principal = self.access.reader(request)
+        check_query(request, ("limit", "after"))
+        after, size = request.query_params.get("after", ""), queries.limit(request)
+        if principal.cvms is None:
+            items, following = await self.cvms.page(after, size, led=self.hub.led)
+        else:
+            ids = sorted(cvm_id for cvm_id in principal.cvms if cvm_id > after)
+            found = [await self.cvms.get(cvm_id, led=self.hub.led) for cvm_id in ids[:size]]
+            items = [item for item in found if item is not None]
+            following = ids[size - 1] if len(ids) > size else None
+        return json_response(f'{{"items":[{",".join(items)}],"next":{dumps(following)}}}')
+
+    async def get_cvm(self, request: Request) -> Response:
+        principal = self.access.reader(request)
+        check_query(request, ())
+        cvm_id = await self._resolve(request.path_params["ref"], principal)
+        found = await self.cvms.get(cvm_id, led=self.hub.led)
+        if found is None:
+            raise not_watched(request.path_params["ref"])
+        return json_response(found)
+
+    async def pin(self, request: Request) -> Response:
+        principal = self.access.admin(request)
+        check_query(request, ())
+        cvm_id = await self._resolve(request.path_params["ref"], principal)
+        added = await self.watches.pin(cvm_id)
+        return json_response(await self.cvms.get(cvm_id, led=self.hub.led) or "{}", 201 if added else 200)
+
+    async def unpin(self, request: Request) -> Response:
+        principal = self.access.admin(request)
+        check_query(request, ())
+        reference = request.path_params["ref"]
+        cvm_id = await self._resolve(reference, principal)
+        watch = await self.watches.get(cvm_id)
+        if watch is None:
+            raise not_watched(reference)
+        if watch.pinned_by_config:
+            raise ProblemError(409, "pinned-by-config", "BRIDGE_CVMS pins this CVM", detail="take it out there")
+        await self.watches.unpin(cvm_id)
+        return Response(None, 204, {"Cache-Control": "no-store"})
+
+    async def _resolve(self, reference: str, principal: Principal) -> str:
+        cvm_id = await self.references.resolve(reference)
+        if not principal.may_see(cvm_id):
+            raise ProblemError(403, "forbidden", "This token may not see this CVM")
+        return cvm_id
+
+    async def slots(self, request: Request) -> Response:
+        principal = self.access.reader(request)
+        check_query(request, ())
+        if principal.cvms is not None:
+            raise ProblemError(403, "forbidden", "This token sees some CVMs only, the slots tell of all")
+        return json_response(dumps(await self.cvms.slots(led=self.hub.led)))
+
+    async def stream_token(self, request: Request) -> Response:
+        principal = self.access.reader(request)
+        check_query(request, ())
+        token, seconds = self.access.stream_token(principal)
+        return json_response(dumps({"access_token": token, "expires_in": seconds}), 201)
+
+    # Events
+
+    async def scope_of(self, request: Request, principal: Principal) -> frozenset[str] | None:
+        """Canonical ids that the request asks for and the token allows; None: all."""
+        wanted = queries.references(request)
+        if "ref" in request.path_params:
+            if wanted:
+                raise invalid("cvm", "the path names the CVM already")
+            wanted = [request.path_params["ref"]]
+        if not wanted:
+            return principal.cvms
+        return frozenset([await self._resolve(reference, principal) for reference in wanted])
+
+    async def subscription(self, request: Request, scope: frozenset[str] | None) -> Subscription:
+        return Subscription(scope, queries.types(request), queries.snapshots(request), await self._start(request))
+
+    async def _start(self, request: Request) -> Start | None:
+        since = queries.since(request)
+        cursor = queries.cursor(request)
+        if cursor is not None:
+            return await self.hub.locate(cursor)
+        return None if since is None else await self.hub.locate_time(since)
+
+    async def page(self, request: Request, scope: frozenset[str] | None) -> Response:
+        """One page of the log as JSON, oldest first; `next` continues it."""
+        size, kinds = queries.limit(request), queries.types(request)
+        after = await self._page_start(request)
+        items: list[Event] = []
+        more = True
+        for _ in range(SCAN_PAGES):
+            events = await self.log.read(after, queries.MOST_LIMIT)
+            more = len(events) == queries.MOST_LIMIT
+            for event in events:
+                after = event.id
+                if (scope is None or event.cvm_id in scope) and (kinds is None or event.type in kinds):
+                    items.append(event)
+                if len(items) == size:
+                    more = more or event is not events[-1]
+                    break
+            if len(items) == size or not more:
+                break
+        bodies = ",".join(event.json for event in items)
+        return json_response(f'{{"items":[{bodies}],"next":{dumps(after if more else None)}}}')
+
+    async def _page_start(self, request: Request) -> str:
+        after = request.query_params.get("after") or queries.cursor(request)
+        position = await self.log.position()
+        floor = position.floor if position else "0-0"
+        if after is None:
+            since = queries.since(request)
+            return floor if since is None else f"{max(since - 1, 0)}-{2**64 - 1}"
+        try:
+            lost = entry_key(after) < entry_key(floor)
+        except ValueError as error:
+            raise invalid("after", "an event's id") from error
+        if lost:
+            raise ProblemError(410, "history-lost", "The log no longer has what follows this cursor", field="after")
+        return after
+
+
+class EventsEndpoint:
+    """SSE, or one page of JSON, by `Accept`. A plain ASGI callable: the stream needs the connection itself."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = await self._respond(request)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response | EventStream:
+        api = self._api
+        principal = api.access.reader(request)
+        check_query(request, EVENT_QUERY)
+        try:
+            wanted = await api.scope_of(request, principal)
+        except UpstreamRefusalError as error:
+            return refusal_response(error)
+        if _prefers_json(request):
+            return await api.page(request, wanted)
+        named = wanted is not None and wanted is not principal.cvms
+        subscription = await api.subscription(request, wanted)
+        if api.hub.present >= api.settings.max_subscribers:
+            return _overloaded(request)
+        if named and request.method == "GET":
+            for cvm_id in wanted or ():
+                await api.watches.want(cvm_id)
+        return EventStream(api.hub, subscription, max_age=api.settings.subscriber_max_age, chance=api.chance)
+
+
+def _prefers_json(request: Request) -> bool:
+    accept = request.headers.get("accept", "")
+    return "application/json" in accept and "text/event-stream" not in accept
+
+
+def _overloaded(request: Request) -> Response:
+    """503; but a browser's EventSource gives up for good at any status but 200."""
+    if "sec-fetch-mode" in request.headers or "origin" in request.headers:
+        body = 'retry: 10000\nevent: overloaded\ndata: {"detail":"too many subscribers"}\n\n'
+        return Response(body, 200, {"Cache-Control": "no-store"}, "text/event-stream")
+    return problem_response(
+        ProblemError(503, "overloaded", "Too many subscribers on this front end", headers={"Retry-After": "10"})
+    )
+
+
+async def on_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UpstreamRefusalError)
+    return refusal_response(error)

@@ -1,0 +1,86 @@
+"""The front end on a socket: uvicorn inside our own loop, signals and drain in our own hands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from bridge.clock import Clock
+from bridge.config import Settings
+from bridge.store.connection import Backend
+from bridge.web.app import Front
+
+CLOSE_SECONDS = 2
+"""Seconds that plain requests get to finish after the subscribers are gone."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises a caught signal again after its shutdown; here signals are the command's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError where the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(4096)
+        bound.setblocking(False)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+async def serve_web(
+    settings: Settings,
+    backend: Backend,
+    clock: Clock,
+    stop: asyncio.Event,
+    *,
+    host: str,
+    port: int,
+    open_access: bool,
+    on_listening: Callable[[int], None],
+) -> None:
+    """Serves until `stop`, lets the subscribers go, returns. Raises OSError where the address is taken."""
+    bound = listen(host, port)
+    front = Front(settings, backend, clock, open_access=open_access)
+    config = uvicorn.Config(
+        front.app,
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_keep_alive=75,
+    )
+    server = _Server(config)
+    try:
+        on_listening(bound.getsockname()[1])
+        await _serve(front, server, bound, stop)
+    finally:
+        bound.close()
+
+
+async def _serve(front: Front, server: _Server, bound: socket.socket, stop: asyncio.Event) -> None:
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(front.run(), name="front")
+        serving = group.create_task(server.serve(sockets=[bound]), name="http")
+        stopping = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        await front.drain()
+        server.should_exit = True
+        await asyncio.wait({serving})
+        running.cancel()
+        stopping.cancel()
