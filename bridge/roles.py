@@ -165,7 +165,7 @@ async def run_up(settings: Settings, announce: Callable[[Standing], None], stop:
             announce(Standing(_url(host, port), shown, settings, simulated, embedded, opened))
 
         web = _serve_web(settings, backend, clock, stop, host=host, opened=opened, say=say)
-        async with _guarded(embedded), asyncio.TaskGroup() as group:
+        async with _guarded(embedded, stop), asyncio.TaskGroup() as group:
             _report_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
             group.create_task(_role("web", web, stop), name="web")
             group.create_task(_role("upstream", upstream.run(stop), stop), name="upstream")
@@ -247,17 +247,25 @@ async def _simulated(settings: Settings) -> AsyncIterator[Settings]:
 
 
 @contextlib.asynccontextmanager
-async def _guarded(embedded: EmbeddedServer | None) -> AsyncIterator[None]:
-    """The inside is cancelled, with the EmbeddedError raised, once the embedded server ends before it."""
+async def _guarded(embedded: EmbeddedServer | None, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Sets `stop` once the embedded server ends before the inside, and raises its EmbeddedError after that."""
     async with asyncio.TaskGroup() as group:
-        watching = [group.create_task(embedded.wait(), name="embedded-redis")] if embedded else []
+        watching = group.create_task(_stop_with(embedded, stop), name="embedded-redis") if embedded else None
         try:
             yield
         except* StoreError:
             if embedded is None or not await _has_ended(embedded):
                 raise
-        for task in watching:
-            task.cancel()
+        if watching is not None and not watching.done():
+            watching.cancel()
+    if embedded is not None and watching is not None and not watching.cancelled():
+        await embedded.wait()
+
+
+async def _stop_with(embedded: EmbeddedServer, stop: asyncio.Event) -> None:
+    with contextlib.suppress(EmbeddedError):
+        await embedded.wait()
+    stop.set()
 
 
 async def _has_ended(embedded: EmbeddedServer) -> bool:

@@ -166,8 +166,7 @@ def _batches(now: float, polled: Iterable[Tracked], limits: Limits, left: int) -
     rounds = math.ceil(len(known) / BATCH_SIZE)
     gap = limits.poll_interval / rounds
     newest = max(tracked.batched_at for tracked in known)
-    oldest = min(tracked.batched_at for tracked in known)
-    if newest + gap > now and oldest + limits.poll_interval > now:
+    if newest + gap > now:
         return []
     known.sort(key=lambda tracked: (tracked.batched_at, tracked.cvm_id))
     size = math.ceil(len(known) / rounds)

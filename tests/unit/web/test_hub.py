@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.events import Draft, Event
+from bridge.store.log import Log, Position
+from bridge.store.snapshots import Snapshot
+from bridge.web.hub import Hub, Start, Subscriber
+from bridge.web.ring import Ring
+from tests.virtual import VirtualClock, run_virtual
+
+
+class FakeLog(Log):
+    """A log in a list; what is appended may or may not be published."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.birth = "b"
+        self.floor, self.floor_sequence = "1000-0", 0
+
+    def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
+        sequence = self.events[-1].sequence + 1 if self.events else 1
+        text = Draft(kind, cvm_id, "t", "{}").envelope("/bridge/x", sequence)
+        event = Event.from_log(f"{1000 + sequence}-0", text)
+        self.events.append(event)
+        return event
+
+    async def position(self) -> Position | None:
+        last = self.events[-1] if self.events else None
+        at = (last.sequence, last.id) if last else (self.floor_sequence, self.floor)
+        return Position(self.birth, *at, self.floor, self.floor_sequence, False)
+
+    async def read(self, after: str, count: int) -> list[Event]:
+        await asyncio.sleep(0)
+        return [event for event in self.events if int(event.id[:-2]) > int(after.partition("-")[0])][:count]
+
+    async def latest(self, count: int) -> list[Event]:
+        return self.events[-count:]
+
+    async def find(self, entry_id: str) -> Event | None:
+        return next((event for event in self.events if event.id == entry_id), None)
+
+    async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
+        return await self.position(), {}
+
+
+class ListSink:
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.closed = False
+        self.stuck = 0
+
+    def write(self, data: bytes) -> None:
+        self.blocks.append(data)
+
+    def backlog(self) -> int:
+        return self.stuck
+
+    async def drained(self) -> None:
+        await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def ids(self) -> list[str]:
+        return [
+            line[4:].decode()
+            for data in self.blocks
+            if b"event: state" in data
+            for line in data.split(b"\n")
+            if line.startswith(b"id: ")
+        ]
+
+
+def hub_on(log: FakeLog, *, ring: int = 1000, log_length: int = 1000) -> Hub:
+    return Hub(log, "/bridge/x", VirtualClock(), buffer=1000, log_length=log_length, ring=Ring(ring))
+
+
+async def settle() -> None:
+    for _ in range(60):
+        await asyncio.sleep(0)
+
+
+@given(
+    actions=st.lists(st.sampled_from(["publish", "miss", "reconnect"]), min_size=1, max_size=40),
+    ring=st.integers(1, 5),
+)
+def test_whoever_reconnects_at_any_boundary_sees_each_event_once(actions: list[str], ring: int) -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log, ring=ring)
+        await hub.catch_up()
+        cursor, seen = log.floor, list[str]()
+        sink = ListSink()
+        task = await connect(hub, sink, cursor)
+        for action in actions:
+            if action == "publish":
+                await hub.receive(log.append())
+            elif action == "miss":
+                log.append()
+            else:
+                task.cancel()
+                await asyncio.wait([task])
+                seen += sink.ids
+                cursor = seen[-1] if seen else cursor
+                sink = ListSink()
+                task = await connect(hub, sink, cursor)
+        await hub.heard(log.birth, len(log.events))
+        await settle()
+        task.cancel()
+        await asyncio.wait([task])
+        assert seen + sink.ids == [event.id for event in log.events]
+
+    run_virtual(scenario())
+
+
+async def connect(hub: Hub, sink: ListSink, cursor: str | None) -> asyncio.Task[None]:
+    subscriber = Subscriber(sink, snapshots=False)
+    hub.enter(subscriber)
+    start = await hub.locate(cursor) if cursor else None
+
+    async def serve() -> None:
+        try:
+            await hub.serve(subscriber, start)
+        finally:
+            hub.leave(subscriber)
+
+    return asyncio.create_task(serve())
+
+
+def test_another_birth_resets_everybody() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.receive(log.append())
+        sink = ListSink()
+        task = await connect(hub, sink, None)
+        await settle()
+        log.birth, log.events = "another", []
+        await hub.heard("another", 0)
+        await settle()
+        task.cancel()
+        await asyncio.wait([task])
+        assert [b"event: reset" in data for data in sink.blocks] == [False, True, False]
+        assert b"history_lost" in sink.blocks[1]
+
+    run_virtual(scenario())
+
+
+def test_a_slow_subscriber_is_cut_and_the_others_are_served() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        slow, quick = ListSink(), ListSink()
+        tasks = [await connect(hub, slow, None), await connect(hub, quick, None)]
+        await settle()
+        slow.stuck = 5000
+        await hub.receive(log.append())
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert (slow.closed, slow.ids, quick.ids) == (True, [], ["1001-0"])
+
+    run_virtual(scenario())
+
+
+def test_a_filter_that_skips_much_gets_a_position() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log, log_length=100)
+        await hub.catch_up()
+        sink = ListSink()
+        subscriber = Subscriber(sink, cvms=frozenset({"b"}))
+        hub.enter(subscriber)
+        task = asyncio.create_task(hub.serve(subscriber, Start(0, log.floor)))
+        await settle()
+        for _ in range(11):
+            await hub.receive(log.append("a"))
+        hub.beat()
+        task.cancel()
+        await asyncio.wait([task])
+        assert sink.blocks == [b'id: 1011-0\nevent: position\ndata: {"sequence":"11"}\n\n']
+
+    run_virtual(scenario())
+
+
+def test_cursors_are_honoured_or_refused() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        for _ in range(5):
+            log.append()
+        log.floor, log.floor_sequence, log.events = "1002-0", 2, log.events[2:]
+        hub = hub_on(log)
+        await hub.catch_up()
+        assert await hub.locate("1002-0") == Start(2, "1002-0")
+        assert await hub.locate("1004-0") == Start(4, "1004-0")
+        assert (await hub.locate("1001-0")).reset == "history_lost"
+        for bad in ("9999-0", "1003-7", "x", "1004", "", "-"):
+            assert (await hub.locate(bad)).reset == "unknown_cursor"
+
+    run_virtual(scenario())
