@@ -112,7 +112,7 @@ async def sse(
 ) -> list[tuple[str, str, dict[str, Any]]]:
     """The first `count` events as (event, id, data), by the published httpx-sse."""
     found: list[tuple[str, str, dict[str, Any]]] = []
-    async with asyncio.timeout(PATIENCE), aconnect_sse(http, "GET", url, headers=headers) as source:
+    async with asyncio.timeout(PATIENCE), aconnect_sse(http, "GET", url, headers=headers or {}) as source:
         source.response.raise_for_status()
         if count == 0:
             return found

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from enum import Enum
 
-from bridge.store.errors import StoreError
+from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StateSeen, StreamEvent
@@ -75,9 +75,11 @@ async def watch(reign: Reign, tracked: Tracked, slot: Slot) -> None:
     asked_at = reign.clock.monotonic()
     try:
         wait = await reign.redis_slots.take(reign.term, slot.index, tracked.cvm_id, lifetime(reign))
-    except BaseException:
+    except BaseException as error:
         # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
         _quarantine(slot, asked_at + lifetime(reign))
+        if isinstance(error, StoreUnavailableError):
+            return
         raise
     if wait > 0:
         _quarantine(slot, asked_at + wait)

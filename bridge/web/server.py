@@ -74,6 +74,15 @@ async def serve_web(
 
 
 async def _serve(front: Front, server: _Server, bound: socket.socket, stop: asyncio.Event) -> None:
+    try:
+        await _serve_until(front, server, bound, stop)
+    finally:
+        # Cancelled in the middle: uvicorn leaves what it listens on open.
+        for listener in getattr(server, "servers", ()):
+            listener.close()
+
+
+async def _serve_until(front: Front, server: _Server, bound: socket.socket, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(front.run(), name="front")
         serving = group.create_task(server.serve(sockets=[bound]), name="http")

@@ -97,13 +97,13 @@ async def test_one_byte_per_read_with_any_line_end_gives_the_same_events(redis_u
     async with whole(redis_url, cvms=1, settings={"poll_interval": 60.0}) as bridge:
         await bridge.control("PATCH", "/settings", json={"line_end": line_end, "one_byte": True})
         await bridge.until_seen(1)
-        await bridge.patch(bridge.ids[0], status="stopping")
-        await bridge.patch(bridge.ids[0], status="stopped")
+        for status in ("stopping", "stopped"):
+            await bridge.patch(bridge.ids[0], status=status)
 
-        async def told() -> bool:
-            return (await _events(bridge, bridge.ids[0]))[-1] == ("cvm.transition", "stopped")
+            async def told(status: str = status) -> bool:
+                return (await _events(bridge, bridge.ids[0]))[-1] == ("cvm.transition", status)
 
-        await bridge.until(told, "both")
+            await bridge.until(told, status)
         kinds = [kind for kind, _ in await _events(bridge, bridge.ids[0])]
         assert kinds == ["cvm.state", "cvm.transition", "cvm.transition"]
 
