@@ -243,9 +243,13 @@ _SERVICE_LINK = re.compile(
 )
 
 
+#: What `bridge tail` reads: where a bridge is and the token for it; no setting of a bridge itself.
+_CLIENT_NAMES = ("BRIDGE_URL", "BRIDGE_TOKEN")
+
+
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
     """A warning per `BRIDGE_*` name that is no setting and no Kubernetes service link."""
-    known = list(variables().values())
+    known = [*variables().values(), *_CLIENT_NAMES]
     strangers = [name for name in sorted(environ) if name.startswith("BRIDGE_") and name not in known]
     return [
         f"{name} is not a setting{_nearest(name, known)}" for name in strangers if not _is_link(name, environ[name])
