@@ -77,6 +77,10 @@ class Backend:
 
     async def close(self) -> None:
         await self.client.aclose()
+        # A client made by a Sentinel does not close the connections to the sentinels themselves.
+        manager = getattr(getattr(self.client, "connection_pool", None), "sentinel_manager", None)
+        for guard in manager.sentinels if manager is not None else ():
+            await guard.aclose()
 
 
 # What a server says while it starts, fails over or lacks a master: it passes, so the caller waits and tries again.

@@ -28,7 +28,7 @@ from bridge.upstream.errors import (
 )
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
-API_VERSION = "2025-10-28"
+API_VERSION = "2026-06-23"
 """The date that picks the shape of upstream's answers; both shapes are understood."""
 
 ANSWER_TIMEOUT = 10.0
