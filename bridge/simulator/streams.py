@@ -51,6 +51,8 @@ class Pace:
         if now < self.due:
             return False
         self.due += self.interval * ((now - self.due) // self.interval + 1)
+        if self.due <= now:
+            self.due += self.interval  # the quotient was rounded down at an exact multiple
         return True
 
     @property
