@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import fakeredis
 import fakeredis.commands_mixins.server_mixin as fake_server
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.config import Settings
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, Script
 from bridge.store.log import Log
 from bridge.upstream.errors import ServerError
 from bridge.upstream.leader import Upstream
@@ -88,7 +90,7 @@ class FrozenBackend(Backend):
         super().__init__(client, "bridge")
         self._thawed = thawed
 
-    async def run(self, script: object, keys: object, args: object) -> object:  # type: ignore[override]
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
         await self._thawed.wait()
         return await super().run(script, keys, args)
 
