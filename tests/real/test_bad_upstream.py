@@ -116,3 +116,34 @@ async def test_an_upstream_that_closes_at_once_gets_few_connections(redis_url: s
         opened = (await bridge.control("GET", "/streams"))["cvms"][bridge.ids[0]]["opened"]
         counted = (await bridge.control("GET", "/counters"))["requests"].get("stream", 0)
         assert max(opened, counted) <= 6
+
+
+async def test_a_silent_stream_stays_while_nothing_changed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.upstream.watcher.SILENT_INTERVALS", 0.04)
+    async with whole(redis_url, cvms=1, settings={"poll_interval": 60.0}, time_scale=1.0) as bridge:
+        await bridge.control("POST", "/faults", json={"route": "stream", "action": "mute", "times": None})
+        await bridge.until_seen(1)
+
+        async def read_beside() -> bool:
+            return bool((await bridge.control("GET", "/counters"))["requests"].get("state", 0) >= 5)
+
+        await bridge.until(read_beside, "the state route is read beside the silent stream")
+        streams = (await bridge.control("GET", "/streams"))["cvms"][bridge.ids[0]]
+        assert (streams["open"], streams["opened"]) == (1, 1)
+
+
+async def test_a_half_open_stream_is_replaced_once_the_state_route_shows_more(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.upstream.watcher.SILENT_INTERVALS", 0.04)
+    async with whole(redis_url, cvms=1, settings={"poll_interval": 60.0}, time_scale=1.0) as bridge:
+        await bridge.control("POST", "/faults", json={"route": "stream", "action": "mute", "times": 1})
+        await bridge.until_seen(1)
+        await bridge.patch(bridge.ids[0], status="stopped")
+
+        async def replaced() -> bool:
+            streams = (await bridge.control("GET", "/streams"))["cvms"][bridge.ids[0]]
+            return bool(streams["opened"] == 2 and streams["open"] == 1)
+
+        await bridge.until(replaced, "a second stream")
+        assert await _events(bridge, bridge.ids[0]) == [("cvm.state", "running"), ("cvm.transition", "stopped")]

@@ -1,0 +1,40 @@
+"""Milliseconds for one tick of the planner, by the number of watched CVMs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from bridge.events import parse_state
+from bridge.store.snapshots import Snapshot
+from bridge.upstream.planner import Limits, plan
+from bridge.upstream.slots import Life, Slot
+from bridge.upstream.tracked import Tracked
+
+SIZES = (100, 1_000, 10_000)
+TICKS = 50
+
+
+def watches(count: int) -> dict[str, Tracked]:
+    state = parse_state('{"status":"running"}')
+    snapshot = Snapshot("", state.raw, "running", None, None, None)
+    return {f"{i:05}": Tracked(f"{i:05}", snapshot, state, read_due=1e9) for i in range(count)}
+
+
+def median_ms(count: int) -> float:
+    """Five streams are held; the rest is polled by batches."""
+    followed = watches(count)
+    slots = [Slot(i, Life.OPEN, f"{i:05}") for i in range(5)]
+    limits = Limits(5, 10.0, 20, True)
+    times = []
+    for tick in range(TICKS):
+        began = time.perf_counter()
+        plan(1000 + tick / 10, followed, slots, limits)
+        times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)
+
+
+def run() -> None:
+    print("planner: CVMs watched -> milliseconds a tick (median)")
+    for count in SIZES:
+        print(f"  {count:>6}  {median_ms(count):8.2f}")
