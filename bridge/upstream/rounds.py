@@ -127,7 +127,15 @@ class Rounds:
         for reference in survey.hints:
             if tracked := self._reign.watches.get(reference):
                 tracked.read_due = now
+            else:
+                self._spawn(self._follow_hint(reference), f"hint {reference}")
         await self._wishes.forget_hints(survey.hints)
+
+    async def _follow_hint(self, reference: str) -> None:
+        """A hint may name the CVM in another form; one that nobody watches is no news."""
+        answer = await self._resolver.resolve(reference)
+        if tracked := self._reign.watches.get(answer.cvm_id or ""):
+            tracked.read_due = self._reign.clock.monotonic()
 
     async def _keep_wanted(self, survey: Survey) -> None:
         """Demand renews a watch well before its linger time could end; pins need none, but outlive their pin."""

@@ -27,6 +27,7 @@ from bridge.store.wishes import Wishes
 from bridge.web.access import Access
 from bridge.web.cvms import Cvms
 from bridge.web.follower import Follower
+from bridge.web.hints import Hints
 from bridge.web.hub import Hub
 from bridge.web.problems import HANDLERS
 from bridge.web.references import References, UpstreamRefusalError
@@ -64,7 +65,9 @@ class Front:
         self.hub = Hub(
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
-        references = References(Wishes(backend), self._watches, clock)
+        wishes = Wishes(backend)
+        references = References(wishes, self._watches, clock)
+        self._hints = Hints(settings, wishes, clock)
         self.follower = Follower(self.hub, Feed(backend), references, clock, period=settings.lease_seconds / 3)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
         cvms = Cvms(self._watches, Snapshots(backend), Slots(backend), Notes(backend))
@@ -78,6 +81,7 @@ class Front:
             Route("/healthz", self._healthz, methods=["GET"]),
             Route("/readyz", self._readyz, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/v1/upstream/webhooks", self._hints.receive, methods=["POST"]),
         ]
         return Starlette(
             routes=[*own, *api.routes()], exception_handlers={**HANDLERS, UpstreamRefusalError: on_refusal}
