@@ -237,7 +237,7 @@ async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
 
 async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     cvm = _found(simulator, request.path_params["ref"], user)
-    newer = shapes.is_newer(request.headers.get("x-phala-version"))
+    newer = shapes.is_newer(request.headers.get("x-phala-version"), shapes.NEWER_DETAILS)
     body = shapes.newer_details(cvm) if newer else shapes.older_details(cvm)
     return Response(dumps(body), media_type="application/json")
 
@@ -248,13 +248,17 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     query.check()
     mine = simulator.world.seen_by(user)
     shown = mine[(page - 1) * size : page * size]
-    newer, now = shapes.is_newer(request.headers.get("x-phala-version")), simulator.now()
+    newer = shapes.is_newer(request.headers.get("x-phala-version"), shapes.NEWER_LISTS)
+    now = simulator.now()
     items = [shapes.newer_item(cvm) if newer else shapes.older_item(cvm, now) for cvm in shown]
     return Response(dumps(shapes.page_of(items, len(mine), page, size)), media_type="application/json")
 
 
 async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:
-    wanted = batch_request(await request.body()).vm_uuids
+    try:
+        wanted = batch_request(await request.body()).vm_uuids
+    except UnicodeDecodeError:
+        raise UpstreamError(400, {"detail": "There was an error parsing the body"}) from None
     missing = {cvm.vm_uuid for ref in simulator.settings.batch_missing for cvm in simulator.world.find_any(ref)}
     found = {ref: simulator.world.by_uuid(ref, user) for ref in wanted}
     now, words = simulator.now(), simulator.settings.batch_words

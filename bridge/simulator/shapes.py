@@ -8,17 +8,18 @@ from typing import Any
 
 from bridge.simulator.world import Cvm, timestamp
 
-#: From this version on, lists and details have the newer shape; without a version they have the older one.
-NEWER_SINCE = "2026-01-21"
+#: From these versions on, lists and details have the newer shape; without a version they have the older one. The
+#: published Python SDK's models say so.
+NEWER_LISTS, NEWER_DETAILS = "2026-01-21", "2026-05-22"
 
 IN_MOTION = frozenset({"provisioning", "starting", "stopping", "restarting"})
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-def is_newer(version: str | None) -> bool:
-    """Whether an `X-Phala-Version` asks for the newer shapes; dates compare as text."""
-    return version is not None and version >= NEWER_SINCE
+def is_newer(version: str | None, since: str) -> bool:
+    """Whether an `X-Phala-Version` asks for the newer shape; dates compare as text."""
+    return version is not None and version >= since
 
 
 class UpstreamError(Exception):

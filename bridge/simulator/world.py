@@ -150,6 +150,7 @@ class World:
         self._made = 0
         self._births: list[float] = []
         self._cvms: list[Cvm] = []
+        self._deleted: list[Cvm] = []
         self._index: dict[Form, list[Cvm]] = {}
         for _ in range(cvms):
             self._settle(self.create(status="running"))
@@ -160,16 +161,16 @@ class World:
     @property
     def cvms(self) -> list[Cvm]:
         """Those that exist."""
-        return [cvm for cvm in self._cvms if not cvm.deleted]
+        return list(self._cvms)
 
     def seen_by(self, user: str) -> list[Cvm]:
         """Those that exist and are the user's or everybody's."""
-        return [cvm for cvm in self._cvms if not cvm.deleted and visible(cvm, user)]
+        return [cvm for cvm in self._cvms if visible(cvm, user)]
 
     @property
     def everyone(self) -> list[Cvm]:
         """Also the deleted ones."""
-        return list(self._cvms)
+        return sorted(self._cvms + self._deleted, key=lambda cvm: cvm.number)
 
     def find(self, ref: str, user: str | None = None) -> list[Cvm]:
         """The CVMs that `ref` names and `user` may see (None: whoever)."""
@@ -263,15 +264,23 @@ class World:
 
     def delete(self, cvm: Cvm) -> Change:
         """It is not found any more. Deleting twice is no change."""
-        before = None if cvm.deleted else cvm.status
+        if cvm.deleted:
+            return Change(cvm, None, None, cvm.ran)
         cvm.deleted = True
         cvm.steps.clear()
-        self._forget_old()
-        return Change(cvm, before, None, cvm.ran)
+        self._cvms.remove(cvm)
+        self._deleted.append(cvm)
+        if len(self._deleted) > MAX_DELETED:
+            self._leave(self._deleted.pop(0))
+        return Change(cvm, cvm.status, None, cvm.ran)
 
     def restore(self, cvm: Cvm) -> Change:
-        """It is there again, as it was."""
+        """It is there again, as it was. Restoring what exists is no change."""
+        if not cvm.deleted:
+            return Change(cvm, cvm.status, cvm.status, cvm.ran)
         cvm.deleted = False
+        self._deleted.remove(cvm)
+        self._cvms = sorted([*self._cvms, cvm], key=lambda cvm: cvm.number)
         self._plan(cvm)
         return Change(cvm, None, cvm.status, cvm.ran)
 
@@ -315,12 +324,6 @@ class World:
     def _plan(self, cvm: Cvm) -> None:
         cvm.steps = deque(() if cvm.deleted else next_scene(cvm.status, cvm.random))
         cvm.due = self.now + cvm.steps[0].delay if cvm.steps else 0.0
-
-    def _forget_old(self) -> None:
-        gone = [cvm for cvm in self._cvms if cvm.deleted]
-        for cvm in gone[: max(len(gone) - MAX_DELETED, 0)]:
-            self._cvms.remove(cvm)
-            self._leave(cvm)
 
 
 def visible(cvm: Cvm, user: str | None) -> bool:
