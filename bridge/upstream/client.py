@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -37,6 +37,9 @@ ANSWER_TIMEOUT = 10.0
 MAX_ERROR_BODY = 64 * 1024
 MAX_LIST_BODY = 16 * MAX_STATE_BYTES
 """A page of 100 CVMs with all their details, or a batch answer with its `events` lists."""
+
+MAX_REFERENCE = 1024
+"""Characters; every form of reference is far shorter, and httpx refuses a URL of 64 kB."""
 
 MOST_PAGES = 100
 PAGE_SIZE = 100
@@ -101,6 +104,7 @@ class PhalaClient:
             # Streams are ours to count; a pool that makes them wait for a connection would hide a slot that is held.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             follow_redirects=False,
+            event_hooks={"response": [_forget_location]},
             transport=transport,
         )
 
@@ -132,18 +136,18 @@ class PhalaClient:
 
     async def list_cvms(self) -> list[Listed]:
         """All CVMs of the workspace, page by page."""
-        listed: list[Listed] = []
+        seen: dict[Listed, None] = {}
         for page in range(1, MOST_PAGES + 1):
             path = f"/cvms/paginated?page={page}&page_size={PAGE_SIZE}"
             answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
             items = answer.get("items") if isinstance(answer, dict) else None
             if not isinstance(items, list):
                 raise UnparsableError("the list of CVMs has no items")
-            listed += [_listed(item) for item in items if isinstance(item, dict)]
-            pages = answer.get("pages")
-            if not items or not isinstance(pages, int) or page >= pages:
+            before = len(seen)
+            seen.update(dict.fromkeys(_listed(item) for item in items if isinstance(item, dict)))
+            if not items or _is_last(answer, page, len(seen), len(seen) - before):
                 break
-        return listed
+        return list(seen)
 
     @asynccontextmanager
     async def stream(
@@ -164,14 +168,16 @@ class PhalaClient:
         try:
             if response.status_code != 200:
                 raise await self._error(response)
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            if _media_type(response) != "text/event-stream":
                 raise UnparsableError("upstream answered a stream with something else", status=200)
-            yield _events(response)
+            async with aclosing(_events(response)) as events:
+                yield events
         finally:
             await response.aclose()
 
     async def _plain(self, method: str, path: str, most: int, body: object = None) -> bytes:
-        request = self._http.build_request(method, self._prefix + path, json=body)
+        headers = {"Accept": "application/json"}
+        request = self._http.build_request(method, self._prefix + path, json=body, headers=headers)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 response = await self._send(request)
@@ -190,7 +196,10 @@ class PhalaClient:
                 return await self._http.send(request, stream=True)
         except TimeoutError as error:
             raise UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.LocalProtocolError:
+            # Its text may quote the header that holds the key.
+            raise UnreachableError("upstream cannot be reached (LocalProtocolError)") from None
+        except httpx.HTTPError as error:
             raise UnreachableError(f"upstream cannot be reached ({type(error).__name__})") from error
 
     async def _error(self, response: httpx.Response) -> UpstreamError:
@@ -205,9 +214,23 @@ class PhalaClient:
 
 def _state_path(ref: str) -> str:
     # httpx normalises dot segments away, which would ask another route.
-    if ref in ("", ".", ".."):
+    if ref in ("", ".", "..") or len(ref) > MAX_REFERENCE:
         raise RefusedError("such a reference names nothing", status=422)
-    return f"/cvms/{quote(ref, safe='')}/state"
+    try:
+        return f"/cvms/{quote(ref, safe='')}/state"
+    except UnicodeEncodeError:
+        # JSON can spell half a surrogate pair; a URL cannot.
+        raise RefusedError("such a reference names nothing", status=422) from None
+
+
+async def _forget_location(response: httpx.Response) -> None:
+    """httpx parses where a redirect leads even if it is not to follow it, and fails at addresses that are none."""
+    response.headers.pop("location", None)
+
+
+def _media_type(response: httpx.Response) -> str:
+    declared: str = response.headers.get("content-type", "")
+    return declared.partition(";")[0].strip().lower()
 
 
 async def _read(response: httpx.Response, most: int) -> bytes:
@@ -225,7 +248,7 @@ async def _read(response: httpx.Response, most: int) -> bytes:
     return bytes(body)
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[StreamEvent]:
+async def _events(response: httpx.Response) -> AsyncGenerator[StreamEvent, None]:
     decoder = Decoder()
     try:
         async for chunk in response.aiter_bytes():
@@ -250,7 +273,17 @@ def _stream_event(event: ServerSentEvent) -> StreamEvent | None:
         return Ended("complete")
     if event.event == "timeout":
         return Ended("timeout")
-    return Ended("error", event.data[:200]) if event.event == "error" else None
+    return Ended("error", _complaint(event.data)) if event.event == "error" else None
+
+
+def _complaint(data: str) -> str:
+    """What an `error` event says, in at most 200 characters; empty where it says nothing readable."""
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    words = [said.get("message"), said.get("error")] if isinstance(said, dict) else []
+    return next((word[:200] for word in words if isinstance(word, str) and word), "")
 
 
 def _json(body: bytes) -> Any:
@@ -260,12 +293,20 @@ def _json(body: bytes) -> Any:
         raise UnparsableError("not JSON") from error
 
 
+def _is_last(answer: dict[str, Any], page: int, seen: int, fresh: int) -> bool:
+    """By `pages`, else by `total`, else by a page with nothing `fresh` on it."""
+    pages, total = answer.get("pages"), answer.get("total")
+    if type(pages) is int:
+        return page >= pages
+    # Nothing fresh: an upstream that does not know `page` answers its first one for ever.
+    return fresh == 0 or (type(total) is int and seen >= total)
+
+
 def _listed(item: dict[str, Any]) -> Listed:
     """Either shape of a list entry: the older keeps ids under `hosted`."""
-    hosted = item.get("hosted") if isinstance(item.get("hosted"), dict) else {}
-    assert isinstance(hosted, dict)
-    hashed = item.get("id")
-    return Listed(_text(item.get("vm_uuid") or hosted.get("id")), _text(hashed), _text(item.get("name")))
+    hosted = item.get("hosted")
+    older = hosted.get("id") if isinstance(hosted, dict) else None
+    return Listed(_text(item.get("vm_uuid")) or _text(older), _text(item.get("id")), _text(item.get("name")))
 
 
 def _text(value: object) -> str | None:

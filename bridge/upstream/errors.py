@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST_RETRY_AFTER = 3600.0
@@ -103,7 +104,13 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     if text is None:
         return None
     try:
-        seconds = float(int(text)) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - now
+        seconds = float(int(text)) if text.strip().isdigit() else _moment(text) - now
     except (ValueError, TypeError, OverflowError):
         return None
     return seconds if 0 <= seconds <= LONGEST_RETRY_AFTER else None
+
+
+def _moment(text: str) -> float:
+    """An HTTP date as Unix time; one without a zone is UTC, not this machine's."""
+    moment = parsedate_to_datetime(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
