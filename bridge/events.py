@@ -34,6 +34,10 @@ MAX_STATE_BYTES = 1 << 20
 MAX_ID_LENGTH = 256
 """Canonical ids are uuids (36 characters); they become Redis keys and channels, so a novel is refused."""
 
+MAX_DEPTH = 64
+"""Levels of nesting; a real state has 3. Consumers' JSON parsers stop somewhere too, and an envelope that its own
+readers cannot parse would be a hole in the log."""
+
 ObservedBy = Literal["stream", "poll"]
 
 
@@ -83,11 +87,12 @@ class State:
 
     def same_as(self, other: State) -> bool:
         """Whether nothing but volatile fields differs."""
-        return _meaning(self.fields) == _meaning(other.fields)
+        return self.raw == other.raw or _meaning(self.fields) == _meaning(other.fields)
 
 
-def _meaning(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key not in VOLATILE}
+def _meaning(fields: Mapping[str, Any]) -> str:
+    # As text, because to Python 0 and false are equal, and 1 and true.
+    return json.dumps({key: value for key, value in fields.items() if key not in VOLATILE}, sort_keys=True)
 
 
 def usable_id(value: object) -> str | None:
@@ -112,7 +117,17 @@ def parse_state(text: str) -> State:
         raise UnparsableStateError("not a JSON object")
     if not isinstance(fields.get("status"), str):
         raise UnparsableStateError("no string status")
+    if _deeper_than(fields, MAX_DEPTH):
+        raise UnparsableStateError(f"nested deeper than {MAX_DEPTH} levels")
     return State(text.translate(_ONE_LINE), fields)
+
+
+def _deeper_than(value: object, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        nested = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +194,7 @@ class Event:
                 str(envelope["subject"]),
                 text,
             )
-        except (KeyError, TypeError, RecursionError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError("not an event of this log") from error
 
 
@@ -190,4 +205,7 @@ def entry_key(entry_id: str) -> tuple[int, int]:
         raise ValueError("not a log id")
     if dash and not (counter.isascii() and counter.isdigit() and len(counter) <= 20):
         raise ValueError("not a log id")
-    return int(milliseconds), int(counter) if dash else 0
+    key = int(milliseconds), int(counter) if dash else 0
+    if key[1] >= 1 << 64:  # Redis would refuse it
+        raise ValueError("not a log id")
+    return key

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar, cast
@@ -15,8 +16,16 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.keys import Keys
@@ -41,6 +50,9 @@ def load_script(name: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+_NOW = load_script("now")
+
+
 class Backend:
     """A client, the namespace's keys, and calls whose failures are StoreErrors."""
 
@@ -56,7 +68,7 @@ class Backend:
                 return await command
         except TimeoutError as error:
             raise StoreUnavailableError(f"Redis did not answer within {self._timeout:g} s") from error
-        except (RedisConnectionError, OSError) as error:
+        except (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as error:
             raise StoreUnavailableError(f"Redis is out of reach ({type(error).__name__})") from error
         except RedisError as error:
             raise _translated(error) from error
@@ -70,6 +82,22 @@ class Backend:
             return await self.client.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await self.client.eval(script.text, len(keys), *keys, *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A pipeline of commands that run as one; pass its `execute()` to `call`.
+
+        In it, `execute_command("SMEMBERS", …)` and "HGETALL" instead of the methods: those pass `keys=`, at which
+        redis-py's cluster pipeline breaks when it converts the answer.
+        """
+        # A cluster's pipeline looks for the nodes on entry; here their being away is translated.
+        await self.call(self.client.initialize())
+        async with self.client.pipeline(transaction=True) as pipe:
+            yield pipe
+
+    async def now_ms(self) -> int:
+        """The server's time, milliseconds since the Unix epoch: the only clock that processes share."""
+        return int(await self.run(_NOW, [self.keys.meta], []))
 
     async def ping(self) -> None:
         """Returns when the server answers. Raises StoreUnavailableError."""
@@ -89,11 +117,9 @@ _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOR
 
 def _translated(error: RedisError) -> StoreError:
     text = str(error)
-    if text.startswith(_PASSING) or type(error).__name__ in {
-        "BusyLoadingError",
-        "ReadOnlyError",
-        "ClusterDownError",
-    }:
+    # Redis 6.2 wraps what a command inside a script said: "Error running script …: -READONLY You can't write …".
+    wrapped = any(f" -{word} " in text for word in _PASSING)
+    if wrapped or text.startswith(_PASSING) or isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError)):
         return StoreUnavailableError(f"Redis is not ready ({type(error).__name__})")
     return StoreError(f"Redis refused: {text[:200]}")
 
@@ -118,11 +144,11 @@ def connect(url: str, namespace: str) -> Backend:
     return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **keepalive, **_options()), namespace)
 
 
-def _hosts(netloc: str) -> list[tuple[str, int]]:
+def _hosts(netloc: str, default_port: int = 6379) -> list[tuple[str, int]]:
     hosts = []
     for part in netloc.rpartition("@")[2].split(","):
         host, _, port = part.rpartition(":") if not part.endswith("]") and ":" in part else (part, "", "")
-        hosts.append((host.strip("[]"), int(port) if port else 6379))
+        hosts.append((host.strip("[]"), int(port) if port else default_port))
     return hosts
 
 
@@ -139,9 +165,10 @@ def _sentinel(url: str) -> Any:
         raise ValueError("redis+sentinel:// needs the master's name as its path")
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     guards = {"password": query["sentinel_password"]} if "sentinel_password" in query else {}
-    sentinel = cast(Any, Sentinel)(_hosts(parts.netloc), sentinel_kwargs={**_options(), **guards})
     database = int(path[1]) if len(path) > 1 else 0
-    retry = Retry(NoBackoff(), 1)
+    retry = Retry(NoBackoff(), 1)  # for the sentinels too: ten tries at a dead one (the default) outlast CALL_TIMEOUT
+    guards_options = {**_options(), **guards, "retry": retry}
+    sentinel = cast(Any, Sentinel)(_hosts(parts.netloc, 26379), sentinel_kwargs=guards_options)
     return sentinel.master_for(path[0], db=database, retry=retry, **_credentials(parts.netloc), **_options())
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from bridge.events import Event
 from bridge.store.connection import Backend
@@ -56,10 +58,12 @@ class Feed:
     async def messages(self) -> AsyncGenerator[Message, None]:
         """Subscribes on a fresh connection and yields until it breaks: StoreUnavailableError."""
         keys = self._backend.keys
-        async for channel, text in subscription(self._backend, keys.events, keys.tick_channel, keys.answer_channel):
-            message = self._read(channel, text)
-            if message is not None:
-                yield message
+        channels = (keys.events, keys.tick_channel, keys.answer_channel)
+        async with aclosing(subscription(self._backend, *channels)) as source:
+            async for channel, text in source:
+                message = self._read(channel, text)
+                if message is not None:
+                    yield message
 
     def _read(self, channel: str, text: str) -> Message | None:
         keys = self._backend.keys
@@ -70,11 +74,17 @@ class Feed:
                 return Published(Event.from_json(text))
             if channel == keys.answer_channel:
                 return Answered(text)
-            fields = json.loads(text)
-            return Tick(str(fields["birth"]), int(fields["sequence"]), str(fields["id"]), float(fields["period"]))
-        except (ValueError, KeyError, TypeError):
+            return _tick(json.loads(text))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             logger.warning("a message that is none of ours was published", extra={"channel": channel})
             return None
+
+
+def _tick(fields: dict[str, Any]) -> Tick:
+    tick = Tick(str(fields["birth"]), int(fields["sequence"]), str(fields["id"]), float(fields["period"]))
+    if not (math.isfinite(tick.period) and tick.period > 0):
+        raise ValueError("a period that nobody can wait for")
+    return tick
 
 
 async def subscription(backend: Backend, *channels: str) -> AsyncGenerator[tuple[str, str], None]:
@@ -82,6 +92,8 @@ async def subscription(backend: Backend, *channels: str) -> AsyncGenerator[tuple
 
     Raises StoreUnavailableError when the connection breaks.
     """
+    # A cluster's subscription does not find out the nodes by itself as a command does.
+    await backend.call(backend.client.initialize())
     pubsub = backend.client.pubsub()
     try:
         await backend.call(pubsub.subscribe(*channels))
@@ -96,7 +108,7 @@ async def subscription(backend: Backend, *channels: str) -> AsyncGenerator[tuple
                     yield "", ""
             elif message["type"] == "message":
                 yield str(message["channel"]), str(message["data"])
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise StoreUnavailableError("the subscription broke") from error
     finally:
         await pubsub.aclose()

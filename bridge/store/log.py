@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.events import Event
+from bridge.events import Event, entry_key
 from bridge.store.connection import Backend
 from bridge.store.snapshots import Snapshot, parse_all
 
@@ -57,16 +57,17 @@ class Log:
         return _events(await self._backend.call(client.xrevrange(key, "+", "-", count)))[::-1]
 
     async def find(self, entry_id: str) -> Event | None:
-        """The event with exactly this id, if the log still has it."""
+        """The event with exactly this id, if the log still has it. Raises ValueError where it is no id."""
         client, key = self._backend.client, self._backend.keys.log
-        found = _events(await self._backend.call(client.xrange(key, entry_id, entry_id, 1)))
+        exact = "{}-{}".format(*entry_key(entry_id))  # Redis takes an id without counter as a range
+        found = _events(await self._backend.call(client.xrange(key, exact, exact, 1)))
         return found[0] if found else None
 
     async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
         """Position and state hash as of one moment."""
-        async with self._backend.client.pipeline(transaction=True) as pipe:
+        async with self._backend.transaction() as pipe:
             pipe.hmget(self._backend.keys.meta, list(_META))
-            pipe.hgetall(self._backend.keys.state)
+            pipe.execute_command("HGETALL", self._backend.keys.state)
             meta, states = await self._backend.call(pipe.execute())
         return _position(meta), parse_all(states)
 

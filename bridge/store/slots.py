@@ -63,17 +63,16 @@ class Slots:
     async def list(self, size: int = MOST_SLOTS) -> list[SlotRecord]:
         """All slots by index; who holds them and until when."""
         keys = self._backend.keys
-        async with self._backend.client.pipeline(transaction=True) as pipe:
-            pipe.time()
-            pipe.hgetall(keys.slots)
+        now = await self._backend.now_ms()
+        async with self._backend.transaction() as pipe:
+            pipe.execute_command("HGETALL", keys.slots)
             pipe.hmget(keys.leader, ["holder", "epoch"])
-            (seconds, micros), raw, (holder, epoch) = await self._backend.call(pipe.execute())
-        now = int(seconds) * 1000 + int(micros) // 1000
+            raw, (holder, epoch) = await self._backend.call(pipe.execute())
         records = {int(index): json.loads(text) for index, text in raw.items()}
         leader = (holder, int(epoch or 0))
         return [
             _record(index, records.get(index), now, leader)
-            for index in range(max(size, *records, -1, 0) if records else size)
+            for index in range(max([size, *(index + 1 for index in records)]))
         ]
 
 

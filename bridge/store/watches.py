@@ -39,21 +39,17 @@ class Watches:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._backend.call(self._backend.client.time())
-        return int(seconds) * 1000 + int(micros) // 1000
-
     async def survey(self) -> Survey:
         """The leader's view; expired announcements of front ends are left out."""
         keys = self._backend.keys
-        now = await self._now_ms()
-        async with self._backend.client.pipeline(transaction=True) as pipe:
+        now = await self._backend.now_ms()
+        async with self._backend.transaction() as pipe:
             pipe.zrange(keys.watches, 0, -1, withscores=True)
-            pipe.smembers(keys.pins)
-            pipe.smembers(keys.config_pins)
-            pipe.hgetall(keys.demand)
+            pipe.execute_command("SMEMBERS", keys.pins)
+            pipe.execute_command("SMEMBERS", keys.config_pins)
+            pipe.execute_command("HGETALL", keys.demand)
             pipe.zrange(keys.wishes, 0, 99)
-            pipe.smembers(keys.hints)
+            pipe.execute_command("SMEMBERS", keys.hints)
             watches, pins, config_pins, demand, wishes, hints = await self._backend.call(pipe.execute())
         return Survey(
             now,
@@ -81,7 +77,7 @@ class Watches:
 
     async def renew(self, cvm_ids: Iterable[str]) -> int:
         """Marks the watches as wanted now, making those that are missing. Returns how many are new."""
-        now = await self._now_ms()
+        now = await self._backend.now_ms()
         scores = dict.fromkeys(cvm_ids, now)
         if not scores:
             return 0
@@ -109,7 +105,7 @@ class Watches:
         """The leader's own pins (`BRIDGE_CVMS`), as a whole."""
         keys = self._backend.keys
         ids = list(cvm_ids)
-        async with self._backend.client.pipeline(transaction=True) as pipe:
+        async with self._backend.transaction() as pipe:
             pipe.delete(keys.config_pins)
             if ids:
                 pipe.sadd(keys.config_pins, *ids)
@@ -118,7 +114,7 @@ class Watches:
 
     async def announce(self, front: str, demand: Mapping[str, int], ttl: float) -> None:
         """A front end's subscribers per CVM; forgotten after `ttl` seconds unless announced again."""
-        now = await self._now_ms()
+        now = await self._backend.now_ms()
         text = dumps({"until": now + int(ttl * 1000), "cvms": dict(demand)})
         await self._backend.call(self._backend.client.hset(self._backend.keys.demand, front, text))
 
@@ -128,7 +124,7 @@ class Watches:
 
     async def sweep(self) -> None:
         """Removes announcements of front ends that vanished without a word."""
-        now = await self._now_ms()
+        now = await self._backend.now_ms()
         raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.demand))
         gone = [front for front, text in raw.items() if not _summed({front: text}, now) and _expired(text, now)]
         if gone:

@@ -71,7 +71,7 @@ class Wishes:
             }
         )
         lifetime = FOUND_SECONDS if answer.cvm_id is not None else REFUSED_SECONDS
-        async with self._backend.client.pipeline(transaction=True) as pipe:
+        async with self._backend.transaction() as pipe:
             pipe.set(keys.answer(answer.reference), text, ex=lifetime)
             pipe.zrem(keys.wishes, answer.reference)
             await self._backend.call(pipe.execute())

@@ -15,11 +15,15 @@ if redis.call('HEXISTS', KEYS[2], 'birth') == 0 then
   -- The floor is this moment, and never below what the new leader itself has written before (ids keep growing).
   local floor = string.format('%.0f-0', now)
   local ms = tonumber(string.match(ARGV[4], '^(%d+)-') or '0')
-  if ms >= now then floor = ARGV[4] end
+  if ms >= now then
+    -- Above it, not at it: a cursor at the old log's end is none of the new one's.
+    floor = string.format('%.0f-%.0f', ms, tonumber(string.match(ARGV[4], '%-(%d+)$') or '0') + 1)
+  end
   redis.call('DEL', KEYS[3])
   redis.call('HSET', KEYS[2], 'birth', ARGV[3], 'sequence', 0, 'last_id', floor, 'floor', floor,
     'floor_sequence', 0, 'trimmed', 0)
-  born = 1
 end
 local meta = redis.call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id')
+-- Also when this is the same command again after a lost reply.
+if meta[1] == ARGV[3] then born = 1 end
 return {epoch, 0, meta[1], tonumber(meta[2]), meta[3], born}

@@ -29,9 +29,12 @@ local ms, counter = parts(meta[3])
 local other_ms, other_counter = parts(ARGV[5])
 if other_ms > ms or (other_ms == ms and other_counter > counter) then ms, counter = other_ms, other_counter end
 local time = redis.call('TIME')
-local id = '*'
-if time[1] * 1000 + math.floor(time[2] / 1000) <= ms then id = string.format('%.0f-%.0f', ms, counter + 1) end
-id = redis.call('XADD', KEYS[3], id, 'event', ARGV[6], 'ran', ARGV[12])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Not '*': XADD's idea of now is the script's start, which may lie a millisecond before what TIME says.
+if now > ms then ms, counter = now, -1 end
+local id = redis.pcall('XADD', KEYS[3], string.format('%.0f-%.0f', ms, counter + 1), 'event', ARGV[6], 'ran', ARGV[12])
+-- Somebody else's entry is above it.
+if type(id) == 'table' then id = redis.call('XADD', KEYS[3], '*', 'event', ARGV[6], 'ran', ARGV[12]) end
 redis.call('HSET', KEYS[2], 'sequence', ARGV[4], 'last_id', id, 'writer', writer)
 
 -- The floor is the newest entry that is gone: a cursor below it has lost events.

@@ -1,0 +1,328 @@
+"""The store where time matters: a Redis whose clock stands, runs and steps back as the test says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from bridge.events import Draft, entry_key
+from bridge.store.connection import Backend
+from bridge.store.errors import FencedError, StillWantedError
+from bridge.store.leadership import Leadership, Term
+from bridge.store.ledger import Ledger, Place
+from bridge.store.log import Log
+from bridge.store.slots import Slots
+from bridge.store.snapshots import Snapshot
+from bridge.store.watches import Watches
+from tests.fakes import HandClock, fake_backend, redis_time
+
+DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-1"}')
+SNAPSHOT = Snapshot("cvm-1", '{"status":"running"}', "running", "n", "t", "t")
+
+
+@pytest.fixture
+def clock() -> Iterator[HandClock]:
+    held = HandClock()
+    with redis_time(held):
+        yield held
+
+
+@pytest.fixture
+async def backend(clock: HandClock) -> AsyncIterator[Backend]:
+    made = fake_backend()
+    yield made
+    await made.close()
+
+
+async def lead(backend: Backend, holder: str = "one", last_id: str = "0-0", birth: str = "b") -> Term:
+    term = await Leadership(backend).acquire(holder, 10, birth, last_id)
+    assert isinstance(term, Term)
+    return term
+
+
+def start(term: Term) -> Place:
+    return Place(term.sequence, term.last_id)
+
+
+async def append(backend: Backend, term: Term, place: Place, log_length: int = 100) -> Place:
+    return await Ledger(backend, log_length).append(term, place, DRAFT, SNAPSHOT, ran=False)
+
+
+async def test_ids_grow_while_the_clock_stands_and_when_it_steps_back(backend: Backend, clock: HandClock) -> None:
+    term = await lead(backend)
+    place = start(term)
+    ids = [place.last_id]
+    for step in (0.0, 0.0, 0.001, -3600.0, 0.0, 3600.5):
+        clock.now += step
+        place = await append(backend, term, place)
+        ids.append(place.last_id)
+    assert [entry_key(one) for one in ids] == sorted({entry_key(one) for one in ids})
+    assert ids[-1] == f"{clock.ms}-0"
+    assert [event.sequence for event in await Log(backend).read("0-0", 10)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_ids_stay_above_what_the_leader_wrote_to_a_primary_that_is_gone(
+    backend: Backend, clock: HandClock
+) -> None:
+    term = await lead(backend)
+    lost = Place(7, f"{clock.ms + 60_000}-4")
+    place = await append(backend, term, lost)
+    assert place == Place(8, f"{clock.ms + 60_000}-5")
+
+
+@pytest.mark.parametrize("ahead", [-1, 0, 5000])
+async def test_a_log_born_after_a_flush_honours_no_cursor_of_the_old_one(
+    backend: Backend, clock: HandClock, ahead: int
+) -> None:
+    written = f"{clock.ms + ahead}-3"
+    term = await lead(backend, last_id=written)
+    position = await Log(backend).position()
+    assert position is not None
+    assert (position.id, position.sequence, position.trimmed) == (position.floor, 0, False)
+    assert entry_key(position.floor) > entry_key(written)
+    place = await append(backend, term, start(term))
+    assert place.sequence == 1
+    assert entry_key(place.last_id) > entry_key(position.floor)
+
+
+async def test_a_birth_whose_reply_was_lost_is_told_again(backend: Backend) -> None:
+    first, again = await lead(backend), await lead(backend)
+    assert (first.born, again.born) == (True, True)
+    assert (await lead(backend, birth="later")).born is False
+
+
+async def test_a_lease_ends_at_its_time_and_the_sequence_goes_on(backend: Backend, clock: HandClock) -> None:
+    old = await lead(backend)
+    place = await append(backend, old, start(old))
+    clock.now += 9.9
+    assert await Leadership(backend).acquire("two", 10, "other") == pytest.approx(0.1)
+    await Leadership(backend).renew(old, 10, 3.3)
+    clock.now += 9.9
+    assert isinstance(await Leadership(backend).acquire("two", 10, "other"), float)
+    clock.now += 0.1
+    new = await lead(backend, "two")
+    assert (new.epoch, new.birth, new.sequence, new.last_id) == (old.epoch + 1, "b", 1, place.last_id)
+    assert (await append(backend, new, start(new))).sequence == 2
+
+
+async def test_a_leader_whose_lease_ran_out_goes_on_while_nobody_else_came(backend: Backend, clock: HandClock) -> None:
+    term = await lead(backend)
+    clock.now += 3600
+    await Leadership(backend).renew(term, 10, 3.3)
+    assert isinstance(await Leadership(backend).acquire("two", 10, "other"), float)
+
+
+@pytest.mark.parametrize("way", ["append", "drop", "confirm", "renew", "take"])
+async def test_who_led_before_a_flush_can_do_nothing_although_the_epochs_are_equal(backend: Backend, way: str) -> None:
+    old = await lead(backend)
+    await backend.client.execute_command("FLUSHALL")
+    new = await lead(backend, "two", birth="second")
+    assert new.epoch == old.epoch
+    ledger = Ledger(backend, 100)
+    attempts: dict[str, Callable[[], Awaitable[object]]] = {
+        "append": lambda: ledger.append(old, start(old), DRAFT, SNAPSHOT, ran=False),
+        "drop": lambda: ledger.drop(old, start(old), DRAFT, 2**50),
+        "confirm": lambda: ledger.confirm(old, [SNAPSHOT]),
+        "renew": lambda: Leadership(backend).renew(old, 10, 1),
+        "take": lambda: Slots(backend).take(old, 0, "cvm-1", 60),
+    }
+    with pytest.raises(FencedError):
+        await attempts[way]()
+    await Leadership(backend).resign(old)
+    await Leadership(backend).renew(new, 10, 1)
+    assert await Log(backend).read("0-0", 10) == []
+
+
+async def test_another_leaders_event_with_the_same_number_is_not_taken_for_ones_own(backend: Backend) -> None:
+    old = await lead(backend)
+    new = await lead(backend, "one")
+    await append(backend, new, start(new))
+    with pytest.raises(FencedError):
+        await append(backend, old, start(old))
+    with pytest.raises(FencedError):
+        await append(backend, await lead(backend, "one"), start(new))
+    assert len(await Log(backend).read("0-0", 10)) == 1
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+async def test_every_trim_moves_the_floor_to_the_newest_entry_that_is_gone(backend: Backend, length: int) -> None:
+    term = await lead(backend)
+    place, ids = start(term), [start(term).last_id]
+    for number in range(1, 8):
+        place = await append(backend, term, place, length)
+        ids.append(place.last_id)
+        position = await Log(backend).position()
+        assert position is not None
+        gone = max(0, number - length)
+        assert (position.floor, position.floor_sequence) == (ids[gone], gone)
+        assert position.trimmed is (gone > 0)
+        assert [event.id for event in await Log(backend).read(position.floor, 100)] == ids[gone + 1 :]
+
+
+async def test_a_log_made_much_shorter_is_trimmed_a_thousand_at_once(backend: Backend) -> None:
+    term = await lead(backend)
+    place = start(term)
+    for _ in range(1205):
+        place = await append(backend, term, place, 5000)
+    place = await append(backend, term, place, 10)
+    position = await Log(backend).position()
+    assert position is not None
+    assert position.floor_sequence == 1000
+    await append(backend, term, place, 10)
+    position = await Log(backend).position()
+    assert position is not None
+    assert position.floor_sequence == 1197
+    assert [event.sequence for event in await Log(backend).read("0-0", 100)] == list(range(1198, 1208))
+
+
+async def test_a_strangers_entry_is_passed_over_and_does_not_stop_the_writer(
+    backend: Backend, clock: HandClock
+) -> None:
+    term = await lead(backend)
+    place = await append(backend, term, start(term), 2)
+    await backend.client.xadd("{bridge}:log", {"x": "y"}, id=f"{clock.ms + 9000}-0")
+    place = await append(backend, term, place, 2)
+    assert entry_key(place.last_id) > (clock.ms + 9000, 0)
+    assert [event.sequence for event in await Log(backend).read("0-0", 10)] == [2]
+    assert (await append(backend, term, place, 2)).sequence == 3
+
+
+async def test_only_an_exact_id_finds_an_event(backend: Backend, clock: HandClock) -> None:
+    clock.now += 0.001
+    term = await lead(backend)
+    place = await append(backend, term, start(term))
+    milliseconds, counter = entry_key(place.last_id)
+    log = Log(backend)
+    found = await log.find(place.last_id)
+    assert found is not None
+    assert found.id == place.last_id
+    for near in (f"{milliseconds}", f"{milliseconds}-{counter + 1}", f"{milliseconds}-{2**64 - 1}"):
+        assert await log.find(near) is None
+    for bad in ("", "$", f"{milliseconds}-{2**64}"):
+        with pytest.raises(ValueError, match="not a log id"):
+            await log.find(bad)
+
+
+async def test_a_watch_wanted_since_the_look_or_pinned_is_kept(backend: Backend, clock: HandClock) -> None:
+    term, watches, ledger = await lead(backend), Watches(backend), Ledger(backend, 100)
+    await watches.want("cvm-1")
+    place = await append(backend, term, start(term))
+    with pytest.raises(StillWantedError):
+        await ledger.drop(term, place, DRAFT, clock.ms - 1)
+    await watches.pin("cvm-1")
+    with pytest.raises(StillWantedError):
+        await ledger.drop(term, place, DRAFT, clock.ms)
+    assert (await Log(backend).position()).sequence == 1  # type: ignore[union-attr]
+    await watches.unpin("cvm-1")
+    gone = await ledger.drop(term, place, DRAFT, clock.ms)
+    assert gone.sequence == 2
+    assert await ledger.drop(term, place, DRAFT, clock.ms) == gone
+    await ledger.confirm(term, [SNAPSHOT])
+    assert (await Log(backend).snapshot())[1] == {}
+
+
+async def test_a_slot_is_free_exactly_at_its_deadline(backend: Backend, clock: HandClock) -> None:
+    term, slots = await lead(backend), Slots(backend)
+    assert await slots.take(term, 3, "a", 130) == 0
+    clock.now += 129.999
+    assert await slots.take(term, 3, "b", 130) == pytest.approx(0.001)
+    assert await slots.take(term, 1, "a", 130) == pytest.approx(0.001)
+    clock.now += 0.001
+    assert [record.state for record in await slots.list()] == ["free"] * 5
+    assert await slots.take(term, 3, "b", 130) == 0
+    assert await slots.take(term, 1, "a", 130) == 0
+
+
+async def test_a_slot_told_about_names_holder_and_times(backend: Backend, clock: HandClock) -> None:
+    term, slots = await lead(backend), Slots(backend)
+    await slots.take(term, 0, "a", 130)
+    clock.now += 30
+    held = (await slots.list())[0]
+    assert (held.state, held.cvm_id, held.holder, held.epoch) == ("held", "a", "one", 1)
+    assert (held.since, held.until, held.remaining) == ("2026-11-24T16:00:00.000Z", "2026-11-24T16:02:10.000Z", 100)
+    assert await slots.free(term, 0, 2) is True
+    settling = (await slots.list())[0]
+    assert (settling.state, settling.remaining) == ("settling", 2)
+
+
+async def test_settling_never_lengthens_a_slots_life(backend: Backend, clock: HandClock) -> None:
+    term, slots = await lead(backend), Slots(backend)
+    await slots.take(term, 0, "a", 130)
+    clock.now += 129.5
+    await slots.free(term, 0, 2)
+    assert (await slots.list())[0].remaining == pytest.approx(0.5)
+
+
+async def test_only_who_took_a_slot_frees_it_also_when_fenced(backend: Backend, clock: HandClock) -> None:
+    old, slots = await lead(backend), Slots(backend)
+    await slots.take(old, 0, "a", 130)
+    clock.now += 11
+    new = await lead(backend, "two")
+    again = Term("one", new.epoch, new.birth, 0, "0-0", False)
+    for stranger in (new, again):
+        assert await slots.free(stranger, 0, 0) is False
+    assert (await slots.list())[0].state == "quarantined"
+    assert await slots.free(old, 0, 0) is True
+    assert await slots.take(new, 0, "a", 130) == 0
+    assert await slots.free(old, 0, 0) is False
+    assert (await slots.list())[0].state == "held"
+
+
+async def test_slots_above_a_smaller_limit_are_still_told(backend: Backend) -> None:
+    term, slots = await lead(backend), Slots(backend)
+    await slots.take(term, 4, "a", 130)
+    assert [record.state for record in await slots.list(2)] == ["free"] * 4 + ["held"]
+    assert await slots.take(term, 0, "a", 130) > 0
+
+
+async def test_an_announcement_that_is_not_renewed_ends_and_is_swept(backend: Backend, clock: HandClock) -> None:
+    watches = Watches(backend)
+    await watches.announce("a", {"cvm-1": 2}, 15)
+    clock.now += 10
+    await watches.announce("b", {"cvm-1": 1, "cvm-2": 1}, 15)
+    await watches.announce("idle", {}, 15)
+    clock.now += 5
+    assert (await watches.survey()).demand == {"cvm-1": 1, "cvm-2": 1}
+    await watches.sweep()
+    assert sorted(await backend.client.hkeys("{bridge}:demand")) == ["b", "idle"]
+
+
+async def test_the_watch_list_pages_by_id_and_says_who_pins(backend: Backend) -> None:
+    watches = Watches(backend)
+    await watches.set_config_pins(["c"])
+    assert [await watches.pin("a"), await watches.pin("a"), await watches.want("b"), await watches.want("b")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    await watches.announce("front", {"b": 3}, 15)
+    listed = await watches.list()
+    assert [(w.cvm_id, w.pinned, w.pinned_by_config, w.subscribers) for w in listed] == [
+        ("a", True, False, 0),
+        ("b", False, False, 3),
+        ("c", True, True, 0),
+    ]
+    assert [w.cvm_id for w in await watches.list(after="a", limit=1)] == ["b"]
+    assert [await watches.unpin("a"), await watches.unpin("nobody")] == [True, False]
+    assert (await watches.survey()).watches["a"] == 0
+
+
+@pytest.mark.parametrize("raw", ['{"status":"a","x":1.10,"y":1e5,"z":[{"event_id":"}"}]}', None])
+def test_a_snapshot_keeps_upstreams_text_through_redis(raw: str | None) -> None:
+    snapshot = Snapshot("c", raw, "deleted", 'n"\u2028\ud800', "s", "o", "5-0", False, "unreachable", True)
+    text = snapshot.to_json()
+    assert text.isascii()
+    assert Snapshot.from_json("c", text) == snapshot
+    assert json.loads(text)["state"] == (None if raw is None else json.loads(raw))
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"state":', '{"state":1}', DEEP, '{"state":' + DEEP])
+def test_what_is_no_snapshot_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - json's own words vary
+        Snapshot.from_json("c", text)
