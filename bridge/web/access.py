@@ -8,6 +8,7 @@ import hmac
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from starlette.requests import HTTPConnection
 
@@ -45,20 +46,17 @@ class Access:
 
     def reader(self, connection: HTTPConnection) -> Principal:
         """Raises ProblemError 401."""
+        passed = connection.query_params.get("access_token")
+        if not self._open and passed and _presented(connection) is None:
+            found = self._by_stream_token(passed)
+            return found or _refuse()
+        return self.holder(connection)
+
+    def holder(self, connection: HTTPConnection) -> Principal:
+        """As `reader`, but a stream token is not enough: it must not prolong itself. Raises ProblemError 401."""
         if self._open:
             return EVERYBODY
-        found = self._by_secret(_presented(connection))
-        if found is None and (passed := connection.query_params.get("access_token")):
-            found = self._by_stream_token(passed)
-        if found is None:
-            raise ProblemError(
-                401,
-                "unauthorized",
-                "A valid token is needed",
-                detail="send Authorization: Bearer <token> or X-API-Key: <token>",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return found
+        return self._by_secret(_presented(connection)) or _refuse()
 
     def admin(self, connection: HTTPConnection) -> Principal:
         """Raises ProblemError 401 or 403."""
@@ -93,13 +91,23 @@ class Access:
         try:
             padded = claims + "=" * (-len(claims) % 4)
             name, expires = json.loads(base64.urlsafe_b64decode(padded.encode()))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         token = next((token for token in self._tokens if token.name == name), None)
         genuine = hmac.compare_digest(self._sign(str(name), claims).encode(), signature.encode())
         if token is None or not genuine or not isinstance(expires, int) or expires <= self._clock.time():
             return None
         return Principal(token.name, False, _principal(token).cvms)
+
+
+def _refuse() -> NoReturn:
+    raise ProblemError(
+        401,
+        "unauthorized",
+        "A valid token is needed",
+        detail="send Authorization: Bearer <token> or X-API-Key: <token>",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
 
 
 def _principal(token: Token) -> Principal:

@@ -32,6 +32,7 @@ from bridge.web.hub import Hub
 from bridge.web.problems import HANDLERS
 from bridge.web.references import References, UpstreamRefusalError
 from bridge.web.routes import Api, json_response, on_refusal
+from bridge.web.stream import jittered_retry
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>bridge</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24}
@@ -66,7 +67,7 @@ class Front:
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
         wishes = Wishes(backend)
-        references = References(wishes, self._watches, clock)
+        self._references = references = References(wishes, self._watches, clock)
         self._hints = Hints(settings, wishes, clock)
         self.follower = Follower(self.hub, Feed(backend), references, clock, period=settings.lease_seconds / 3)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
@@ -97,11 +98,16 @@ class Front:
     async def drain(self) -> None:
         """Readiness turns false and every subscriber is let go within BRIDGE_DRAIN_SECONDS."""
         self.draining = True
-        waits = iter(lambda: self._chance.randint(500, 5000), None)
+        self._references.close()
+        waits = iter(lambda: jittered_retry(self._chance), None)
         await self.hub.let_go(self._settings.drain_seconds, waits)
 
     async def _index(self, request: Request) -> Response:
-        return HTMLResponse(_PAGE % str(request.base_url).rstrip("/").replace("<", "").replace('"', ""))
+        return HTMLResponse(
+            _PAGE % str(request.base_url).rstrip("/").replace("<", "").replace('"', ""),
+            200,
+            {"Cache-Control": "no-store"},
+        )
 
     async def _healthz(self, request: Request) -> Response:
         return json_response('{"status":"ok"}')

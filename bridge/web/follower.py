@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from bridge.clock import Clock
 from bridge.store.errors import StoreError, StoreUnavailableError
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 DEAF_AFTER_PERIODS = 3
 RETRY_EVERY = 0.5
 ANNOUNCE_EVERY = 5.0
+GATHER = 0.1
+"""Seconds between two announcements at least: a herd of subscribers is one change."""
 
 
 class Follower:
@@ -31,6 +33,7 @@ class Follower:
         self._clock = clock
         self._period = period
         self._heard_at = float("-inf")
+        self._subscribed_at, self._standing = float("-inf"), False
         self.ready = False
 
     async def follow(self) -> None:
@@ -39,6 +42,7 @@ class Follower:
             try:
                 await self._listen()
                 logger.info("no tick from a leader: subscribing anew")
+                self._heard_at = float("-inf")
             except StoreUnavailableError as error:
                 if self.ready:
                     logger.warning("the subscription to Redis broke", extra={"error": str(error)})
@@ -52,7 +56,7 @@ class Follower:
 
     async def _listen(self) -> None:
         """Returns when no tick came for three periods."""
-        self._subscribed_at = self._clock.monotonic()
+        self._subscribed_at, self._standing = self._clock.monotonic(), False
         async with aclosing(self._feed.messages()) as messages:
             while True:
                 patience = DEAF_AFTER_PERIODS * self._period
@@ -61,6 +65,8 @@ class Follower:
                     async with asyncio.timeout(max(left, 0)):
                         message = await anext(messages)
                 except TimeoutError:
+                    # Without an answer to the subscription it is Redis that is silent, not the leader.
+                    self.ready = self.ready and self._standing
                     return
                 await self._take(message)
 
@@ -70,11 +76,11 @@ class Follower:
         elif isinstance(message, Tick):
             self._heard_at, self._period = self._clock.monotonic(), message.period
             self._hub.led = True
-            await self._hub.heard(message.birth, message.sequence)
+            await self._hub.heard(message.birth, message.sequence, message.id)
         elif isinstance(message, Subscribed):
             metrics.RESUBSCRIBES.inc()
             await self._hub.catch_up()
-            self.ready = True
+            self.ready = self._standing = True
         elif isinstance(message, Answered):
             self._references.answered(message.reference)
 
@@ -89,16 +95,23 @@ class Follower:
             self._hub.beat()
 
     async def announce(self, watches: Watches, front: str) -> None:
-        """Tells the leader every few seconds who subscribes here; for ever, and takes it back at the end."""
+        """Tells the leader who subscribes here, on changes and every few seconds; takes it back at the end."""
         try:
             while True:
+                self._hub.demanded.clear()
                 try:
                     await watches.announce(front, self._hub.demand(), 3 * ANNOUNCE_EVERY)
                 except StoreError:
                     logger.info("the demand waits for Redis")
-                await self._clock.sleep(ANNOUNCE_EVERY)
+                await self._clock.sleep(GATHER)
+                await self._demand_changes()
         finally:
             await _quietly(watches, front)
+
+    async def _demand_changes(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_EVERY):
+                await self._hub.demanded.wait()
 
 
 async def _quietly(watches: Watches, front: str) -> None:

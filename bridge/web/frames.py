@@ -27,8 +27,14 @@ NAMES = {
 }
 
 RETRY_MS = 3000
-OPENING = f"retry: {RETRY_MS}\n".encode()
-"""A bare line: it takes effect at once and makes no event."""
+
+
+def retry_line(milliseconds: int) -> bytes:
+    """A bare line: it takes effect at once and makes no event."""
+    return f"retry: {milliseconds}\n".encode()
+
+
+OPENING = retry_line(RETRY_MS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import Event, entry_key
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
 from bridge.web import metrics
-from bridge.web.frames import Frame, block, frame, position_block, reset_block, snapshot_json
+from bridge.web.frames import Frame, block, frame, position_block, reset_block, retry_line, snapshot_json
 from bridge.web.ring import Ring
+from bridge.web.subscriber import Start, Subscriber
 
 logger = logging.getLogger(__name__)
 
@@ -28,56 +27,15 @@ PAGE = 500
 REPLAYS_AT_ONCE = 8
 """Pages read from Redis at the same time; a herd with old cursors waits its turn."""
 
+STEP = 0.01
+"""Seconds; letting go sleeps no shorter: ten thousand short sleeps would take longer than they say."""
+
 HISTORY_LOST = "history_lost"
 UNKNOWN_CURSOR = "unknown_cursor"
 
 
-class Sink(Protocol):
-    """Where a subscriber's bytes go. Never blocks."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def backlog(self) -> int:
-        """Bytes written and not yet taken by the connection."""
-        ...
-
-    async def drained(self) -> None:
-        """Returns once the backlog is small: how a replay is paced."""
-        ...
-
-    def close(self) -> None:
-        """Ends the connection; more calls do nothing."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class Subscriber:
-    """A filter and a position. None in a filter means all; `sequence`/`sent`: last considered and last id sent."""
-
-    sink: Sink
-    cvms: frozenset[str] | None = None
-    types: frozenset[str] | None = None
-    snapshots: bool = True
-    sequence: int = 0
-    sent: int = 0
-    lost: str | None = None
-    attention: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def wants(self, cvm_id: str, kind: str) -> bool:
-        return (self.cvms is None or cvm_id in self.cvms) and (self.types is None or kind in self.types)
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a subscriber begins: after this event; or, with `reset`, anew and told why."""
-
-    sequence: int = 0
-    id: str = ""
-    reset: str | None = None
-
-
 class Hub:
-    """Owns the subscribers and the ring. `receive`, `catch_up` and `reborn` are the feed's; the rest the endpoints'."""
+    """Owns the subscribers and the ring. `receive`, `heard` and `catch_up` are the feed's; the rest the endpoints'."""
 
     def __init__(
         self, log: Log, source: str, clock: Clock, *, buffer: int, log_length: int, ring: Ring | None = None
@@ -97,47 +55,84 @@ class Hub:
         self._present: set[Subscriber] = set()
         self.birth = ""
         self.sequence = 0
-        self.last_id = ""
+        self.last_id = "0-0"
+        self._unsent = 0
         self.led = False
         """Whether a leader was heard lately; the follower of the feed sets it."""
+        self.closing = False
+        """Whether subscribers are being let go: no new ones then."""
+        self.demanded = asyncio.Event()
+        """Set when `demand` changed; who announces it clears it."""
 
     # The feed's side
 
     async def receive(self, event: Event) -> None:
-        """A published event: the next one goes out, a known one is ignored, a hole is read from the log."""
-        if event.sequence == self.sequence + 1 and self.birth:
-            self._publish(frame(event))
-        elif event.sequence > self.sequence:
+        """A published event: the next one goes out, a known one is ignored, a hole is read from the log.
+
+        A number known already under a later id is no repeat but another history: the log says which.
+        """
+        try:
+            later = entry_key(event.id) > entry_key(self.last_id)
+        except ValueError:
+            return  # published by somebody else
+        if self.birth and later and event.sequence == self.sequence + 1:
+            await self._publish_all([event])
+        elif later or event.sequence > self.sequence:
             metrics.HEALED.inc()
             await self.catch_up()
 
-    async def heard(self, birth: str, sequence: int) -> None:
+    async def heard(self, birth: str, sequence: int, entry_id: str | None = None) -> None:
         """A tick: it tells where the log stands."""
-        if birth != self.birth or sequence != self.sequence:
+        if birth != self.birth or sequence != self.sequence or entry_id not in (None, self.last_id):
             await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Reads the log from the last event on. What is missing in it was lost by Redis: everybody is reset."""
+        """Reads the log from the last event on. What is missing in it was lost by Redis: everybody is reset.
+
+        The feed's follower alone calls it, never at the same moment as `receive`.
+        """
         async with self._catching:
             position = await self._log.position()
             if position is None:
                 return
-            if position.birth != self.birth or position.sequence < self.sequence:
+            if not await self._continues(position):
                 await self._begin(position)
                 return
             while self.sequence < position.sequence:
                 events = await self._log.read(self.last_id, PAGE)
-                if not events or not self._take(events):
+                if not events or not await self._publish_all(events):
                     await self._begin(position)
                     return
 
-    def _take(self, events: Iterable[Event]) -> bool:
+    async def awaken(self) -> None:
+        """Finds the log's end when nobody has yet: a subscriber may be here before the feed is."""
+        async with self._catching:
+            if not self.birth and (position := await self._log.position()) is not None:
+                await self._begin(position)
+
+    async def _continues(self, position: Position) -> bool:
+        """Whether the log still holds what was last published here under the same number.
+
+        A replica promoted without the last writes goes on with other events under their numbers.
+        """
+        if position.birth != self.birth or position.sequence < self.sequence:
+            return False
+        if position.sequence == self.sequence:
+            return position.id == self.last_id
+        if self.last_id == position.floor:
+            return self.sequence == position.floor_sequence
+        last = await self._log.find(self.last_id)
+        return last is not None and last.sequence == self.sequence
+
+    async def _publish_all(self, events: Iterable[Event]) -> bool:
+        """False at a hole. Pauses often enough for connections that take their bytes not to look slow."""
         for event in events:
-            if event.sequence <= self.sequence:
-                continue  # published while the page was read
             if event.sequence != self.sequence + 1:
                 return False
             self._publish(frame(event))
+            if self._unsent > self._buffer // 4:
+                self._unsent = 0
+                await asyncio.sleep(0)
         return True
 
     async def _begin(self, position: Position) -> None:
@@ -153,18 +148,25 @@ class Hub:
         if anew:
             metrics.RESETS.inc()
             logger.warning("history was lost: subscribers are reset", extra={"sequence": self.sequence})
-            self._reset_all()
+            self._start_over(self._present, Start(reset=HISTORY_LOST))
+        else:
+            # They came before there was a log: all of it is news to them.
+            whole = position.floor_sequence == 0
+            self._start_over(self._live(), Start(0, position.floor) if whole else Start(reset=HISTORY_LOST))
 
-    def _reset_all(self) -> None:
-        for subscriber in list(self._present):
+    def _start_over(self, subscribers: Iterable[Subscriber], start: Start) -> None:
+        for subscriber in list(subscribers):
             self._rest(subscriber)
-            subscriber.lost = HISTORY_LOST
-            subscriber.attention.set()
+            subscriber.start_over(start)
+
+    def _live(self) -> set[Subscriber]:
+        return self._everything.union(*self._by_cvm.values())
 
     def _publish(self, new: Frame) -> None:
         self.sequence, self.last_id = new.sequence, new.id
         metrics.POSITION.set(new.sequence)
         self._ring.add(new)
+        self._unsent += len(new.data)
         for subscriber in list(self._everything):
             self._offer(subscriber, new)
         for subscriber in list(self._by_cvm.get(new.cvm_id, ())):
@@ -176,7 +178,7 @@ class Hub:
         if subscriber.sink.backlog() > self._buffer:
             metrics.SLOW.inc()
             self.leave(subscriber)
-            subscriber.sink.close()
+            subscriber.sink.cut()
             return
         self._send(subscriber, new)
 
@@ -188,7 +190,7 @@ class Hub:
     def beat(self) -> None:
         """A comment to every live subscriber, and a position where a filter has let its cursor grow old."""
         comment = f":{self.sequence}\n".encode()
-        for subscriber in [*self._everything, *set().union(*self._by_cvm.values())]:
+        for subscriber in self._live():
             if self.sequence - subscriber.sent >= self._skip_at_most:
                 subscriber.sink.write(position_block(self.sequence, self.last_id))
                 subscriber.sequence = subscriber.sent = self.sequence
@@ -202,19 +204,23 @@ class Hub:
         return len(self._present)
 
     def demand(self) -> dict[str, int]:
-        """Subscribers per CVM that was asked for by name."""
+        """Subscribers per CVM that was asked for by name; a token's limit asks for nothing."""
         counts: dict[str, int] = {}
         for subscriber in self._present:
-            for cvm_id in subscriber.cvms or ():
+            for cvm_id in subscriber.demands:
                 counts[cvm_id] = counts.get(cvm_id, 0) + 1
         return counts
 
     def enter(self, subscriber: Subscriber) -> None:
         """From here on the subscriber counts, and is told when history is lost."""
         self._present.add(subscriber)
+        if subscriber.demands:
+            self.demanded.set()
         metrics.SUBSCRIBERS.set(len(self._present))
 
     def leave(self, subscriber: Subscriber) -> None:
+        if subscriber in self._present and subscriber.demands:
+            self.demanded.set()
         self._present.discard(subscriber)
         self._rest(subscriber)
         metrics.SUBSCRIBERS.set(len(self._present))
@@ -241,18 +247,18 @@ class Hub:
 
         Raises StoreUnavailableError before anything live was promised; the client reconnects.
         """
+        if not self.birth:
+            await self.awaken()
         while True:
             if start is None or start.reset is not None:
                 start = await self._introduce(subscriber, start.reset if start else None)
+                # As replay, a snapshot larger than the buffer is no lag.
+                await subscriber.sink.drained()
             subscriber.sequence = subscriber.sent = start.sequence
             await self._replay(subscriber, start)
             await subscriber.attention.wait()
-            start = self._restart(subscriber)
-
-    def _restart(self, subscriber: Subscriber) -> Start:
-        subscriber.attention.clear()
-        reason, subscriber.lost = subscriber.lost, None
-        return Start(reset=reason or HISTORY_LOST)
+            subscriber.attention.clear()
+            start, subscriber.again = subscriber.again, None
 
     async def _introduce(self, subscriber: Subscriber, reset: str | None) -> Start:
         position, blocks = await self._snapshot()
@@ -272,7 +278,7 @@ class Hub:
         """The encoded snapshots by ascending CVM, made once per position whoever asks."""
         async with self._snapshot_lock:
             if not self.birth:
-                await self.catch_up()
+                await self.awaken()
             key = (self.birth, self.sequence, self.led)
             if self._cached is None or self._cached[0] != key:
                 position, snapshots = await self._log.snapshot()
@@ -292,7 +298,7 @@ class Hub:
     async def _replay(self, subscriber: Subscriber, start: Start) -> None:
         """From `start` to the end of the ring, paced, and live at exactly the next sequence."""
         sequence, entry_id = start.sequence, start.id
-        while subscriber.lost is None:
+        while subscriber.again is None:
             if sequence >= self.sequence:
                 # No await between this comparison and going live.
                 self._go_live(subscriber)
@@ -303,9 +309,8 @@ class Hub:
                     frames = [frame(event) for event in await self._log.read(entry_id, PAGE)]
             if subscriber.attention.is_set():
                 return
-            if not frames or frames[0].sequence != sequence + 1:
-                subscriber.lost = HISTORY_LOST
-                subscriber.attention.set()
+            if not frames or frames[0].sequence != sequence + 1 or frames[-1].sequence != sequence + len(frames):
+                subscriber.start_over(Start(reset=HISTORY_LOST))
                 return
             self._replay_page(subscriber, frames)
             sequence, entry_id = frames[-1].sequence, frames[-1].id
@@ -353,11 +358,19 @@ class Hub:
             return Start(position.sequence, position.id)
         return Start(events[0].sequence - 1, before)
 
-    async def let_go(self, seconds: float, retry_ms: Iterable[int]) -> None:
-        """Ends every subscription, evenly over `seconds`, each told when to come back."""
-        waiting = list(self._present)
-        for subscriber, wait in zip(waiting, retry_ms, strict=False):
-            subscriber.sink.write(f"retry: {wait}\n".encode())
-            self.leave(subscriber)
-            subscriber.sink.close()
-            await self._clock.sleep(seconds / len(waiting))
+    async def let_go(self, seconds: float, retry_ms: Iterator[int]) -> None:
+        """Ends every subscription, evenly over `seconds`, each told when to come back; who still slips in, too."""
+        self.closing = True
+        began, count = self._clock.monotonic(), len(self._present)
+        for number, subscriber in enumerate(list(self._present)):
+            ahead = began + seconds * number / count - self._clock.monotonic()
+            if ahead > STEP:
+                await self._clock.sleep(ahead)
+            self._let_go(subscriber, next(retry_ms))
+        for subscriber in list(self._present):
+            self._let_go(subscriber, next(retry_ms))
+
+    def _let_go(self, subscriber: Subscriber, retry_ms: int) -> None:
+        subscriber.sink.write(retry_line(retry_ms))
+        self.leave(subscriber)
+        subscriber.sink.close()

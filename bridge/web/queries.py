@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
 
 from bridge.events import LOG_TYPES
 from bridge.web.problems import invalid
+
+# Stricter than fromisoformat, which finds a year 1710 in Unix milliseconds. Without a zone: UTC.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[-+ ]\d\d:\d\d)?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MOST_LIMIT = 1000
 MOST_FILTERS = 1000
@@ -48,11 +53,13 @@ def since(request: Request) -> int | None:
     text = request.query_params.get("since")
     if text is None:
         return None
+    # A plus sign in a query that was not escaped arrives as a space.
+    match = _TIME.fullmatch(text)
     try:
-        # A plus sign in a query that was not escaped arrives as a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp() * 1000))
+        if match is None:
+            raise ValueError(text)
+        moment = datetime.fromisoformat(f"{match[1]}T{match[2]}{(match[3] or 'Z').replace(' ', '+')}".upper())
+        return max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
     except (ValueError, OverflowError) as error:
         raise invalid("since", "an RFC 3339 time, such as 2026-11-24T16:00:00Z") from error
 

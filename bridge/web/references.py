@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from weakref import WeakValueDictionary
 
 from starlette.responses import Response
 
@@ -31,12 +32,20 @@ class References:
         self._wishes = wishes
         self._watches = watches
         self._clock = clock
-        self._waiting: dict[str, asyncio.Event] = {}
+        # Held by who waits: the entry goes with the last of them, however it ends.
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._closed = False
 
     def answered(self, reference: str) -> None:
         """The leader answered; the answer itself is read from Redis."""
-        if (event := self._waiting.get(reference)) is not None:
+        if (event := self._waiting.pop(reference, None)) is not None:
             event.set()
+
+    def close(self) -> None:
+        """Nobody waits any longer: the front end ends."""
+        self._closed = True
+        for reference in list(self._waiting):
+            self.answered(reference)
 
     async def resolve(self, reference: str) -> str:
         """The canonical id. Raises ProblemError (422, 503) or UpstreamRefusalError."""
@@ -51,7 +60,8 @@ class References:
 
     async def _answer(self, reference: str) -> Answer:
         deadline = self._clock.monotonic() + PATIENCE
-        while self._clock.monotonic() < deadline:
+        while not self._closed and self._clock.monotonic() < deadline:
+            # Before asking: an answer that comes in between is not missed.
             event = self._waiting.setdefault(reference, asyncio.Event())
             try:
                 answer = await self._wishes.ask(reference)
@@ -63,10 +73,8 @@ class References:
                 continue
             except TooManyWishesError as error:
                 raise unavailable("too many unknown references are being looked up") from error
-            finally:
-                if self._waiting.get(reference) is event and event.is_set():
-                    del self._waiting[reference]
-        self._waiting.pop(reference, None)
+        if self._closed:
+            raise unavailable("this front end is shutting down")
         raise unavailable("no leader has answered about this reference; is `bridge upstream` running?", 5)
 
 

@@ -17,10 +17,11 @@ from bridge.store.watches import Watches
 from bridge.web import queries
 from bridge.web.access import Access, Principal
 from bridge.web.cvms import Cvms
-from bridge.web.hub import Hub, Start
+from bridge.web.hub import Hub
 from bridge.web.problems import ProblemError, check_query, invalid, problem_response
 from bridge.web.references import References, UpstreamRefusalError, refusal_response
 from bridge.web.stream import EventStream, Subscription
+from bridge.web.subscriber import Start
 
 EVENT_QUERY = ("cvm", "type", "last_event_id", "since", "snapshot", "limit", "after")
 
@@ -119,12 +120,16 @@ class Api:
         return json_response(dumps(await self.cvms.slots(led=self.hub.led)))
 
     async def stream_token(self, request: Request) -> Response:
-        principal = self.access.reader(request)
+        principal = self.access.holder(request)
         check_query(request, ())
         token, seconds = self.access.stream_token(principal)
         return json_response(dumps({"access_token": token, "expires_in": seconds}), 201)
 
     # Events
+
+    def full(self) -> bool:
+        """No more subscribers here, or none any more."""
+        return self.hub.closing or self.hub.present >= self.settings.max_subscribers
 
     async def scope_of(self, request: Request, principal: Principal) -> frozenset[str] | None:
         """Canonical ids that the request asks for and the token allows; None: all."""
@@ -135,10 +140,11 @@ class Api:
             wanted = [request.path_params["ref"]]
         if not wanted:
             return principal.cvms
-        return frozenset([await self._resolve(reference, principal) for reference in wanted])
+        return frozenset([await self._resolve(reference, principal) for reference in dict.fromkeys(wanted)])
 
-    async def subscription(self, request: Request, scope: frozenset[str] | None) -> Subscription:
-        return Subscription(scope, queries.types(request), queries.snapshots(request), await self._start(request))
+    async def subscription(self, request: Request, scope: frozenset[str] | None, *, asked: bool) -> Subscription:
+        kinds, snapshots = queries.types(request), queries.snapshots(request)
+        return Subscription(scope, kinds, snapshots, await self._start(request), asked)
 
     async def _start(self, request: Request) -> Start | None:
         since = queries.since(request)
@@ -206,13 +212,13 @@ class EventsEndpoint:
         if _prefers_json(request):
             return await api.page(request, wanted)
         named = wanted is not None and wanted is not principal.cvms
-        subscription = await api.subscription(request, wanted)
-        if api.hub.present >= api.settings.max_subscribers:
+        subscription = await api.subscription(request, wanted, asked=named)
+        if named and request.method == "GET" and not api.full():
+            await api.watches.renew(wanted or ())
+        # Asked last: many may have waited above at the same time.
+        if api.full():
             return _overloaded(request)
-        if named and request.method == "GET":
-            for cvm_id in wanted or ():
-                await api.watches.want(cvm_id)
-        return EventStream(api.hub, subscription, max_age=api.settings.subscriber_max_age, chance=api.chance)
+        return EventStream(api.hub, subscription, settings=api.settings, chance=api.chance)
 
 
 def _prefers_json(request: Request) -> bool:

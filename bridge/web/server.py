@@ -8,11 +8,13 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.web.app import Front
+from bridge.web.stream import ABORT
 
 CLOSE_SECONDS = 2
 """Seconds that plain requests get to finish after the subscribers are gone."""
@@ -24,6 +26,14 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, with the extension by which a client that does not read is cut."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,7 +67,7 @@ async def serve_web(
     front = Front(settings, backend, clock, open_access=open_access)
     config = uvicorn.Config(
         front.app,
-        http="httptools",
+        http=_Protocol,
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from bridge.events import Draft, Event
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.hub import Hub, Start, Subscriber
+from bridge.web.hub import Hub
 from bridge.web.ring import Ring
+from bridge.web.stream import AsgiSink
+from bridge.web.subscriber import Start, Subscriber
 from tests.virtual import VirtualClock, run_virtual
 
 
@@ -63,6 +65,9 @@ class ListSink:
         await asyncio.sleep(0)
 
     def close(self) -> None:
+        self.closed = True
+
+    def cut(self) -> None:
         self.closed = True
 
     @property
@@ -204,3 +209,198 @@ def test_cursors_are_honoured_or_refused() -> None:
             assert (await hub.locate(bad)).reset == "unknown_cursor"
 
     run_virtual(scenario())
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+class UnbornLog(FakeLog):
+    """A log that no leader has made yet."""
+
+    born = False
+
+    async def position(self) -> Position | None:
+        return await super().position() if self.born else None
+
+
+def test_a_subscriber_from_before_the_log_gets_its_first_events() -> None:
+    async def scenario() -> None:
+        log = UnbornLog()
+        hub = hub_on(log)
+        sink = ListSink()
+        task = await connect(hub, sink, None)
+        await settle()
+        log.born = True
+        first, second = log.append(), log.append()
+        await hub.receive(second)
+        await settle()
+        await ended(task)
+        assert sink.ids == [first.id, second.id]
+
+    run_virtual(scenario())
+
+
+def test_a_subscriber_with_a_cursor_that_is_here_before_the_feed_misses_nothing() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        expected = [log.append().id for _ in range(10)]
+        hub = hub_on(log)
+        sink = ListSink()
+        task = await connect(hub, sink, expected[3])
+        await settle()
+        await hub.catch_up()
+        await settle()
+        await ended(task)
+        assert sink.ids == expected[4:]
+
+    run_virtual(scenario())
+
+
+@given(common=st.integers(0, 5), lost=st.integers(1, 5), anew=st.integers(0, 12), published=st.booleans())
+def test_a_log_that_went_on_without_its_last_events_resets_everybody(
+    common: int, lost: int, anew: int, published: bool
+) -> None:
+    """What a replica does that was promoted without the last writes."""
+
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        sink = ListSink()
+        task = await connect(hub, sink, None)
+        await settle()
+        for _ in range(common + lost):
+            await hub.receive(log.append())
+        del log.events[common:]
+        for number in range(anew):
+            text = Draft("cvm.state", "a", "t", "{}").envelope("/bridge/x", common + number + 1)
+            log.events.append(Event.from_log(f"{5000 + number}-0", text))
+            if published:
+                await hub.receive(log.events[-1])
+        position = await log.position()
+        assert position is not None
+        await hub.heard(position.birth, position.sequence, position.id)
+        await settle()
+        await ended(task)
+        told = b"".join(sink.blocks)
+        assert told.count(b"history_lost") == 1
+        assert hub.last_id == position.id
+
+    run_virtual(scenario())
+
+
+def test_an_event_of_another_publisher_is_no_event() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.receive(log.append())
+        text = Draft("cvm.state", "a", "t", "{}").envelope("/bridge/x", 2)
+        await hub.receive(Event.from_log("rubbish", text))
+        assert (hub.sequence, hub.last_id) == (1, "1001-0")
+
+    run_virtual(scenario())
+
+
+def test_a_healed_hole_larger_than_the_buffer_cuts_nobody_who_reads() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        sent: list[bytes] = []
+
+        async def send(message: object) -> None:
+            assert isinstance(message, dict)
+            sent.append(message["body"])
+
+        sink = AsgiSink()
+        pump = asyncio.create_task(sink.pump(send))
+        subscriber = Subscriber(sink)
+        hub.enter(subscriber)
+        serve = asyncio.create_task(hub.serve(subscriber, None))
+        await settle()
+        for _ in range(200):
+            log.append()
+        await hub.heard(log.birth, 200)
+        await settle()
+        await ended(pump, serve)
+        assert b"".join(sent).count(b"event: state") == 200
+
+    run_virtual(scenario())
+
+
+class SnapshotLog(FakeLog):
+    """Forty CVMs, more than a subscriber's buffer holds."""
+
+    async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
+        raw = '{"status":"running"}'
+        states = {
+            f"cvm-{number:02}": Snapshot(f"cvm-{number:02}", raw, "running", None, "t", "t") for number in range(40)
+        }
+        return await self.position(), states
+
+
+def test_a_snapshot_larger_than_the_buffer_is_no_lag() -> None:
+    async def scenario() -> None:
+        log = SnapshotLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        sent: list[bytes] = []
+        reads = asyncio.Event()
+
+        async def send(message: object) -> None:
+            assert isinstance(message, dict)
+            await reads.wait()
+            sent.append(message["body"])
+
+        sink = AsgiSink(500)
+        pump = asyncio.create_task(sink.pump(send))
+        subscriber = Subscriber(sink)
+        hub.enter(subscriber)
+        serve = asyncio.create_task(hub.serve(subscriber, None))
+        await settle()
+        await hub.receive(log.append())
+        reads.set()
+        await settle()
+        await ended(pump, serve)
+        text = b"".join(sent)
+        assert text.count(b"event: snapshot") == 40
+        assert text.count(b"id: ") == 2
+        assert text.count(b"event: state") == 1
+
+    run_virtual(scenario())
+
+
+def test_subscribers_are_let_go_over_the_drain_and_each_is_told_when_to_come_back() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        sinks = [ListSink() for _ in range(100)]
+        tasks = [await connect(hub, sink, None) for sink in sinks]
+        await settle()
+        drain = asyncio.create_task(hub.let_go(5.0, iter(range(1000, 2000))))
+        await asyncio.sleep(2.5)
+        assert 45 <= sum(sink.closed for sink in sinks) <= 55
+        await drain
+        assert VirtualClock().monotonic() <= 5.0
+        assert all(sink.closed and sink.blocks[-1].startswith(b"retry: ") for sink in sinks)
+        assert len({sink.blocks[-1] for sink in sinks}) == 100
+        assert (hub.present, hub.closing) == (0, True)
+        await ended(*tasks)
+
+    run_virtual(scenario())
+
+
+def test_a_tokens_limit_is_no_demand_but_a_named_cvm_is() -> None:
+    hub = hub_on(FakeLog())
+    hub.enter(Subscriber(ListSink(), cvms=frozenset({"a", "b"}), asked=False))
+    hub.enter(Subscriber(ListSink()))
+    assert (hub.demand(), hub.demanded.is_set()) == ({}, False)
+    named = Subscriber(ListSink(), cvms=frozenset({"a"}))
+    hub.enter(named)
+    assert (hub.demand(), hub.demanded.is_set()) == ({"a": 1}, True)
+    hub.leave(named)
+    assert hub.demand() == {}

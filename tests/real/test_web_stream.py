@@ -1,0 +1,379 @@
+"""The front end alone on real sockets and a real Redis; the test is the leader."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from bridge.clock import SystemClock
+from bridge.config import Settings
+from bridge.events import STATE, Draft, cvm_data
+from bridge.store.connection import Backend, connect
+from bridge.store.leadership import Leadership, Term
+from bridge.store.ledger import Ledger, Place
+from bridge.store.snapshots import Snapshot
+from bridge.store.watches import Watches
+from bridge.store.wishes import Answer, Wishes
+from bridge.web.server import serve_web
+from tests.bridges import sse
+from tests.real.waiting import PATIENCE
+from tests.servers import RealServer
+
+NOW = "2026-11-24T16:00:00.000Z"
+TOKENS = "root:rootsecret:admin reader:readsecret:read one:onesecret:read:cvm-1"
+BROWSER = {"Sec-Fetch-Mode": "cors"}
+
+
+@dataclass
+class Front:
+    """A front end, and the lead that the test holds."""
+
+    url: str
+    http: httpx.AsyncClient
+    backend: Backend
+    stop: asyncio.Event
+    serving: asyncio.Task[None]
+    place: Place = field(default_factory=lambda: Place(0, "0-0"))
+    term: Term | None = None
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client that reads no more than the test does; closed with the front end at the latest."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
+        self.writers.append(writer)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return reader, writer
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def lead(self) -> None:
+        term = await Leadership(self.backend).acquire("test", 60.0, "birth")
+        assert isinstance(term, Term)
+        self.term, self.place = term, Place(term.sequence, term.last_id)
+
+    async def append(self, cvm_id: str = "cvm-1", filling: int = 0) -> str:
+        """One event's id; `filling` characters make it large."""
+        assert self.term is not None
+        raw = f'{{"status":"running","filling":"{"x" * filling}"}}'
+        draft = Draft(STATE, cvm_id, NOW, cvm_data(cvm_id, None, (None, "running"), "poll", raw))
+        snapshot = Snapshot(cvm_id, '{"status":"running"}', "running", None, NOW, NOW)
+        self.place = await Ledger(self.backend, 1000).append(self.term, self.place, draft, snapshot, ran=True)
+        return self.place.last_id
+
+    async def metric(self, name: str) -> float:
+        text = (await self.http.get(f"{self.url}/metrics")).text
+        return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+    async def until_present(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await self.metric("bridge_subscribers") != count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def front(redis_url: str, *, open_access: bool = True, **given: Any) -> AsyncIterator[Front]:
+    settings = Settings(**{"lease_seconds": 30.0, "drain_seconds": 0.1, **given})
+    backend, stop = connect(redis_url, settings.namespace), asyncio.Event()
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve_web(
+            settings,
+            backend,
+            SystemClock(),
+            stop,
+            host="127.0.0.1",
+            port=0,
+            open_access=open_access,
+            on_listening=listening.set_result,
+        )
+    )
+    async with httpx.AsyncClient() as http:
+        try:
+            web = Front(f"http://127.0.0.1:{await listening}", http, backend, stop, serving)
+            yield web
+        finally:
+            for writer in web.writers:
+                writer.close()
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await serving
+            await backend.close()
+
+
+async def rest_of(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        return await reader.read(-1)
+
+
+async def test_a_client_that_does_not_read_is_cut_and_the_others_see_everything(redis_url: str) -> None:
+    async with front(redis_url) as web:
+        await web.lead()
+        reader, _ = await web.connect("/v1/events?snapshot=0")
+        await web.until_present(1)
+        slow_before = await web.metric("bridge_slow_subscribers_total")
+        quick = asyncio.create_task(sse(web.http, f"{web.url}/v1/events?snapshot=0", 61))
+        await web.until_present(2)
+        ids = [await web.append(filling=200_000) for _ in range(60)]
+        assert [entry_id for _, entry_id, _ in await quick][1:] == ids
+        await web.until_present(0)
+        assert await web.metric("bridge_slow_subscribers_total") == slow_before + 1
+        assert not (await rest_of(reader)).endswith(b"\r\n0\r\n\r\n")
+
+
+async def test_what_a_cut_client_missed_it_gets_by_its_cursor(redis_url: str) -> None:
+    async with front(redis_url, subscriber_buffer=1024) as web:
+        await web.lead()
+        ids = [await web.append(filling=100_000) for _ in range(40)]
+        replayed = await sse(web.http, f"{web.url}/v1/events", 39, headers={"Last-Event-ID": ids[0]})
+        assert [entry_id for _, entry_id, _ in replayed] == ids[1:]
+
+
+async def test_a_stop_tells_each_subscriber_when_to_come_back_and_ends_cleanly(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with front(redis_url) as web:
+        await web.lead()
+        await web.append()
+        readers = [await web.connect("/v1/events") for _ in range(5)]
+        await web.until_present(5)
+        web.stop.set()
+        bodies = [(await rest_of(reader)).decode() for reader, _ in readers]
+        await web.serving
+        for body in bodies:
+            assert "event: snapshot\n" in body
+            assert body.endswith("\r\n0\r\n\r\n")
+        ends = [body.split("\n\n")[-1] for body in bodies]
+        assert all("retry: " in end and "data:" not in end for end in ends)
+        assert len({end.partition("retry: ")[2].split()[0] for end in ends}) > 1
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_a_stop_waits_for_no_unread_stream_and_no_unanswered_reference(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with front(redis_url, subscriber_buffer=2**30) as web:
+        await web.lead()
+        await web.connect("/v1/events?snapshot=0")
+        await web.until_present(1)
+        for _ in range(60):
+            await web.append(filling=200_000)
+        asked = asyncio.create_task(web.http.get(f"{web.url}/v1/cvms/nobody"))
+        await _until_wished(web.backend)
+        web.stop.set()
+        assert (await asked).status_code == 503
+        async with asyncio.timeout(PATIENCE):
+            await web.serving
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+async def _until_wished(backend: Backend) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await backend.client.zcard(backend.keys.wishes):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_an_old_connection_is_ended_with_a_retry(redis_url: str) -> None:
+    async with front(redis_url, subscriber_max_age=0.3) as web:
+        await web.lead()
+        reader, _ = await web.connect("/v1/events?snapshot=0")
+        body = (await rest_of_response(reader)).decode()
+        assert body.count("retry: ") == 2
+        assert "event: position" in body
+
+
+async def rest_of_response(reader: asyncio.StreamReader) -> bytes:
+    """Up to the last chunk; the connection itself may be kept alive."""
+    async with asyncio.timeout(PATIENCE):
+        return await reader.readuntil(b"\r\n0\r\n\r\n")
+
+
+async def test_one_subscriber_too_many_is_503_and_for_a_browser_an_event(redis_url: str) -> None:
+    async with front(redis_url, max_subscribers=1) as web:
+        await web.lead()
+        _, writer = await web.connect("/v1/events")
+        await web.until_present(1)
+        refused = await web.http.get(f"{web.url}/v1/events")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert refused.headers["content-type"] == "application/problem+json"
+        shown = await web.http.get(f"{web.url}/v1/events", headers=BROWSER)
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert shown.text.startswith("retry: ")
+        assert "event: overloaded\n" in shown.text
+        writer.close()
+        await web.until_present(0)
+
+
+async def test_a_herd_at_the_door_does_not_pass_the_limit(redis_url: str) -> None:
+    async with front(redis_url, max_subscribers=3) as web:
+        await web.lead()
+        await Watches(web.backend).want("cvm-1")
+        clients = [await web.connect("/v1/events?cvm=cvm-1&snapshot=0") for _ in range(20)]
+        async with asyncio.timeout(PATIENCE):
+            heads = [await reader.readline() for reader, _ in clients]
+        assert sorted(head.split()[1] for head in heads) == [b"200"] * 3 + [b"503"] * 17
+
+
+async def test_subscribers_from_before_the_log_get_its_first_event(redis_url: str) -> None:
+    async with front(redis_url) as web:
+        stream = asyncio.create_task(sse(web.http, f"{web.url}/v1/events", 2))
+        await web.until_present(1)
+        await web.lead()
+        first = await web.append()
+        events = await stream
+        assert [(name, entry_id) for name, entry_id, _ in events] == [("position", "0-0"), ("state", first)]
+
+
+async def test_demand_is_announced_when_it_changes(redis_url: str) -> None:
+    async with front(redis_url, watch_linger=0.0) as web:
+        await web.lead()
+        watches = Watches(web.backend)
+        await watches.want("cvm-1")
+        _, writer = await web.connect("/v1/events?cvm=cvm-1")
+        await _until_demanded(watches, {"cvm-1": 1})
+        writer.close()
+        await _until_demanded(watches, {})
+
+
+async def _until_demanded(watches: Watches, demand: dict[str, int]) -> None:
+    # Well under the five seconds of the regular announcement.
+    async with asyncio.timeout(3.0):
+        while (await watches.survey()).demand != demand:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_without_a_leader_the_last_states_are_stale_and_the_front_end_degraded(redis_url: str) -> None:
+    async with front(redis_url) as web:
+        await web.lead()
+        await web.append()
+        await Watches(web.backend).want("cvm-1")
+        (event,) = await sse(web.http, f"{web.url}/v1/events", 1)
+        assert (event[2]["data"]["fresh"], event[2]["data"]["stale_reason"]) == (False, "no_leader")
+        shown = (await web.http.get(f"{web.url}/v1/cvms/cvm-1")).json()
+        assert (shown["fresh"], shown["stale_reason"], shown["followed_by"]) == (False, "no_leader", None)
+        ready = await web.http.get(f"{web.url}/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "secret", "status"),
+    [
+        ("GET", "/v1/cvms", None, 401),
+        ("GET", "/v1/cvms", "wrong", 401),
+        ("GET", "/v1/cvms", "readsecret", 200),
+        ("GET", "/v1/events?limit=1", "onesecret", 200),
+        ("GET", "/v1/cvms/cvm-2", "onesecret", 403),
+        ("GET", "/v1/cvms/cvm-2/events", "onesecret", 403),
+        ("GET", "/v1/events?cvm=cvm-2", "onesecret", 403),
+        ("GET", "/v1/slots", "onesecret", 403),
+        ("PUT", "/v1/cvms/cvm-1", "readsecret", 403),
+        ("DELETE", "/v1/cvms/cvm-1", "readsecret", 403),
+        ("PUT", "/v1/cvms/cvm-1", "rootsecret", 201),
+        ("GET", "/healthz", None, 200),
+        ("GET", "/readyz", None, 200),
+    ],
+)
+async def test_tokens_open_what_their_scope_says(
+    redis_url: str, method: str, path: str, secret: str | None, status: int
+) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS) as web:
+        for cvm_id in ("cvm-1", "cvm-2"):
+            await Watches(web.backend).want(cvm_id)
+        json_page = {"Accept": "application/json"}
+        names = {"Authorization": f"Bearer {secret}"}, {"X-API-Key": str(secret)}
+        await _until_ready(web)
+        for header in names if secret else ({},):
+            answer = await web.http.request(method, f"{web.url}{path}", headers={**json_page, **header})
+            assert answer.status_code in ({201, 200} if status == 201 else {status})
+            assert answer.headers["cache-control"] == "no-store"
+            assert ("www-authenticate" in answer.headers) == (status == 401)
+            assert "secret" not in answer.text
+
+
+async def _until_ready(web: Front) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (await web.http.get(f"{web.url}/readyz")).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_limited_token_sees_its_own_cvms_only(redis_url: str) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS) as web:
+        await web.lead()
+        for cvm_id in ("cvm-1", "cvm-2"):
+            await Watches(web.backend).want(cvm_id)
+        mine = await web.append("cvm-1")
+        await web.append("cvm-2")
+        headers = {"X-API-Key": "onesecret"}
+        listed = (await web.http.get(f"{web.url}/v1/cvms", headers=headers)).json()
+        page = await web.http.get(f"{web.url}/v1/events", headers={**headers, "Accept": "application/json"})
+        assert [item["cvm_id"] for item in listed["items"]] == ["cvm-1"]
+        assert [item["id"] for item in page.json()["items"]] == [mine]
+        stream = asyncio.create_task(sse(web.http, f"{web.url}/v1/events", 2, headers=headers))
+        await web.until_present(1)
+        await web.append("cvm-2")
+        live = await web.append("cvm-1")
+        events = await stream
+        assert [(name, data["subject"]) for name, _, data in events] == [("snapshot", "cvm-1"), ("state", "cvm-1")]
+        assert events[1][1] == live
+
+
+async def test_a_stream_token_opens_streams_of_its_scope_and_does_not_prolong_itself(redis_url: str) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS) as web:
+        await Watches(web.backend).want("cvm-1")
+        made = await web.http.post(f"{web.url}/v1/stream-tokens", headers={"X-API-Key": "rootsecret"})
+        query = {"access_token": made.json()["access_token"]}
+        assert (await web.http.get(f"{web.url}/v1/cvms", params=query)).status_code == 200
+        assert (await web.http.put(f"{web.url}/v1/cvms/cvm-1", params=query)).status_code == 403
+        assert (await web.http.post(f"{web.url}/v1/stream-tokens", params=query)).status_code == 401
+        forged = {"access_token": f"{query['access_token'][:-1]}!"}
+        assert (await web.http.get(f"{web.url}/v1/cvms", params=forged)).status_code == 401
+
+
+async def test_many_who_ask_for_one_reference_get_one_answer(redis_url: str) -> None:
+    async with front(redis_url) as web:
+        asked = [asyncio.create_task(web.http.get(f"{web.url}/v1/cvms/web-1")) for _ in range(10)]
+        await _until_wished(web.backend)
+        assert await web.backend.client.zcard(web.backend.keys.wishes) == 1
+        refusal = Answer("web-1", None, 404, '{"detail":"CVM not found"}', "application/json")
+        await Wishes(web.backend).answer(refusal)
+        for answer in await asyncio.gather(*asked):
+            assert (answer.status_code, answer.text) == (404, refusal.body)
+
+
+async def test_a_redis_that_is_away_is_503_and_unready_and_then_all_is_well(own_server: RealServer) -> None:
+    async with front(own_server.url) as web:
+        await _until_ready(web)
+        own_server.kill()
+        await _until_unready(web)
+        answer = await web.http.get(f"{web.url}/v1/cvms")
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+        assert "retry-after" in answer.headers
+        own_server.start()
+        await _until_ready(web)
+
+
+async def test_a_frozen_redis_is_unready_although_nothing_breaks(own_server: RealServer) -> None:
+    async with front(own_server.url, lease_seconds=0.5) as web:
+        await _until_ready(web)
+        own_server.freeze()
+        try:
+            await _until_unready(web)
+        finally:
+            own_server.thaw()
+        await _until_ready(web)
+
+
+async def _until_unready(web: Front) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (await web.http.get(f"{web.url}/readyz")).status_code != 503:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

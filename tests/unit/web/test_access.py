@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from pydantic import SecretStr
+from starlette.requests import HTTPConnection
+
+from bridge.config import Token
+from bridge.web.access import Access, Principal
+from bridge.web.problems import ProblemError
+from tests.fakes import HandClock
+
+TOKENS = (
+    Token("root", SecretStr("root-secret"), "admin"),
+    Token("one", SecretStr("one-sécret"), "read", frozenset({"cvm-1"})),
+)
+
+
+class Clock(HandClock):
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError
+
+
+def connection(query: str = "", **headers: str) -> HTTPConnection:
+    raw = [(name.replace("_", "-").encode(), value.encode("utf-8")) for name, value in headers.items()]
+    return HTTPConnection({"type": "http", "path": "/", "query_string": query.encode(), "headers": raw})
+
+
+def access(clock: Clock | None = None) -> Access:
+    return Access(TOKENS, open_access=False, clock=clock or Clock())
+
+
+def status(query: str = "", **headers: str) -> int:
+    with pytest.raises(ProblemError) as caught:
+        access().reader(connection(query, **headers))
+    return caught.value.status
+
+
+def test_either_header_is_a_token() -> None:
+    root = Principal("root", True, None)
+    assert access().reader(connection(authorization="Bearer root-secret")) == root
+    assert access().reader(connection(authorization="bearer  root-secret ")) == root
+    assert access().reader(connection(x_api_key="root-secret")) == root
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic root-secret", "root-secret", "Bearer root-secre"])
+def test_what_is_no_token_is_401(value: str) -> None:
+    assert status(authorization=value) == 401
+
+
+def test_the_secret_itself_is_no_query_parameter() -> None:
+    assert status("access_token=root-secret") == 401
+
+
+def test_a_stream_token_reads_what_its_maker_may_and_expires() -> None:
+    clock = Clock()
+    gate = access(clock)
+    token, seconds = gate.stream_token(Principal("one", False, frozenset({"cvm-1"})))
+    query = f"access_token={token}"
+    assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1"}))
+    clock.now += seconds
+    with pytest.raises(ProblemError):
+        gate.reader(connection(query))
+
+
+def test_an_admins_stream_token_only_reads() -> None:
+    gate = access()
+    token, _ = gate.stream_token(Principal("root", True, None))
+    assert not gate.reader(connection(f"access_token={token}")).admin
+    with pytest.raises(ProblemError) as caught:
+        gate.holder(connection(f"access_token={token}"))
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    "claims", [b"", b"null", b"[]", b'["root"]', b'["root",9e999]', b'["nobody",99999999999]', b"[" * 5000, b"\xff"]
+)
+def test_rubbish_for_a_stream_token_is_401(claims: bytes) -> None:
+    token = base64.urlsafe_b64encode(claims).decode().rstrip("=")
+    assert status(f"access_token={token}.00") == 401
+    assert status(f"access_token={token}") == 401

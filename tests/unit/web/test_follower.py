@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from bridge.store.errors import StoreUnavailableError
+from bridge.store.feed import Feed, Message, Published, Subscribed, Tick
+from bridge.web.follower import Follower
+from tests.unit.web.test_hub import FakeLog, ListSink, connect, ended, hub_on, settle
+from tests.virtual import VirtualClock, run_virtual
+
+
+class ScriptedFeed(Feed):
+    """Each subscription yields one script's messages, then is silent; None in a script breaks it."""
+
+    def __init__(self, *scripts: list[Message | float | None]) -> None:
+        self.scripts = list(scripts)
+        self.subscriptions = 0
+
+    async def messages(self) -> AsyncGenerator[Message, None]:
+        self.subscriptions += 1
+        for step in self.scripts.pop(0) if self.scripts else []:
+            if step is None:
+                raise StoreUnavailableError
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            else:
+                yield step
+        await asyncio.Event().wait()
+
+
+def follower_on(log: FakeLog, feed: Feed) -> Follower:
+    return Follower(hub_on(log), feed, None, VirtualClock(), period=2.0)  # type: ignore[arg-type]
+
+
+def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        first = log.append()
+        feed = ScriptedFeed([Subscribed(), Published(first)], [Subscribed()])
+        follower = follower_on(log, feed)
+        following = asyncio.create_task(follower.follow())
+        sink = ListSink()
+        task = await connect(follower._hub, sink, None)
+        await settle()
+        missed = log.append()
+        await asyncio.sleep(5.9)
+        assert (feed.subscriptions, sink.ids) == (1, [])
+        await asyncio.sleep(0.2)
+        await settle()
+        assert (feed.subscriptions, sink.ids) == (2, [missed.id])
+        await ended(task, following)
+
+    run_virtual(scenario())
+
+
+def test_ticks_keep_a_subscription_and_their_end_is_no_leader() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        tick = Tick("b", 0, "1000-0", 2.0)
+        ticks: list[Message | float | None] = [tick, 2.0]
+        feed = ScriptedFeed([Subscribed(), *ticks * 50])
+        follower = follower_on(log, feed)
+        following = asyncio.create_task(follower.follow())
+        await asyncio.sleep(99)
+        assert (feed.subscriptions, follower._hub.led, follower.ready) == (1, True, True)
+        await asyncio.sleep(7)
+        assert (feed.subscriptions, follower._hub.led) == (2, False)
+        await ended(following)
+
+    run_virtual(scenario())
+
+
+def test_a_subscription_that_never_stands_is_not_ready() -> None:
+    async def scenario() -> None:
+        feed = ScriptedFeed([Subscribed()], [], [5.0, Subscribed()])
+        follower = follower_on(FakeLog(), feed)
+        following = asyncio.create_task(follower.follow())
+        seen = []
+        for wait in (6.1, 6.0, 5.0):
+            await asyncio.sleep(wait)
+            seen.append((feed.subscriptions, follower.ready))
+        # The second got no answer in three periods, the third gets one after five seconds.
+        assert seen == [(2, True), (3, False), (3, True)]
+        await ended(following)
+
+    run_virtual(scenario())
+
+
+def test_a_broken_subscription_is_unready_until_the_next_one_stands() -> None:
+    async def scenario() -> None:
+        feed = ScriptedFeed([Subscribed(), 1.0, None], [Subscribed()])
+        follower = follower_on(FakeLog(), feed)
+        following = asyncio.create_task(follower.follow())
+        seen = []
+        for wait in (0.5, 0.7, 0.6):
+            await asyncio.sleep(wait)
+            seen.append(follower.ready)
+        assert seen == [True, False, True]
+        await ended(following)
+
+    run_virtual(scenario())

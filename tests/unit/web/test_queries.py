@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+from starlette.requests import Request
+
+from bridge.web import queries
+from bridge.web.problems import ProblemError, check_query
+
+
+def request(query: str, **headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "GET", "path": "/", "query_string": query.encode(), "headers": raw})
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("2026-11-24T16:01:59.319Z", 1795536119319),
+        ("2026-11-24t16:01:59.319z", 1795536119319),
+        ("2026-11-24T16:01:59.3199999Z", 1795536119319),
+        ("2026-11-24T17:01:59.319%2B01:00", 1795536119319),
+        ("2026-11-24T17:01:59.319+01:00", 1795536119319),
+        ("2026-11-24T15:01:59-01:00", 1795536119000),
+        ("2026-11-24T16:01:59", 1795536119000),
+        ("1969-12-31T23:59:59Z", 0),
+    ],
+)
+def test_since_is_a_time_to_the_millisecond(text: str, milliseconds: int) -> None:
+    assert queries.since(request(f"since={text}")) == milliseconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "1795536119",
+        "1710123112345",  # fromisoformat takes this for a minute of the year 1710
+        "2026-W47-2",
+        "20261124T160159Z",
+        "2026-13-01T00:00:00Z",
+        "2026-11-24T25:00:00Z",
+        "0001-01-01T00:00:00%2B99:99",
+        "2026-11-24T16:01:59Z ",
+        "2026-11-24T16:01:59Z%00",
+        "%D9%A2026-11-24T16:01:59Z",
+    ],
+)
+def test_what_is_no_time_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        queries.since(request(f"since={text}"))
+    assert caught.value.status == 422
+    assert caught.value.body["errors"] == [{"field": "since", "detail": caught.value.body["detail"]}]
+
+
+@pytest.mark.parametrize("text", ["0", "1001", "-1", "1e3", "", "1.0", "%D9%A1", "9" * 5000])
+def test_a_limit_outside_its_bounds_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        queries.limit(request(f"limit={text}"))
+    assert (caught.value.status, caught.value.body["errors"]) == (
+        422,
+        [{"field": "limit", "detail": "a whole number from 1 to 1000"}],
+    )
+
+
+def test_an_unknown_parameter_is_refused_by_name() -> None:
+    with pytest.raises(ProblemError) as caught:
+        check_query(request("limit=1&colour=red"), ("limit",))
+    assert "colour" in str(caught.value.body["errors"])
+
+
+def test_the_header_is_the_cursor_where_there_are_two() -> None:
+    assert queries.cursor(request("last_event_id=1-0", last_event_id="2-0")) == "2-0"
+    assert queries.cursor(request("last_event_id=1-0")) == "1-0"
+    assert queries.cursor(request("")) is None
