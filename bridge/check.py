@@ -58,7 +58,7 @@ async def _check_redis(settings: Settings, say: Say) -> bool:
         return _say_embedded(say)
     try:
         async with _connected(url, settings.namespace) as backend:
-            say(f"  ok       {await _version(backend)} at {masked_url(url)}")
+            say(f"  ok       {await backend.version()} at {masked_url(url)}")
             await _say_bridge(backend, settings, say)
     except (StoreError, ValueError) as error:
         say(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
@@ -90,16 +90,6 @@ async def _connected(url: str, namespace: str) -> AsyncIterator[Backend]:
     finally:
         with contextlib.suppress(StoreError, OSError):
             await backend.close()
-
-
-async def _version(backend: Backend) -> str:
-    """As the server names itself; a cluster answers once per node, of which one speaks for all."""
-    found: dict[str, Any] = await backend.call(backend.client.info("server"))
-    if "redis_version" not in found:
-        found = next((each for each in found.values() if isinstance(each, dict)), {})
-    if "valkey_version" in found:
-        return f"Valkey {found['valkey_version']}"
-    return f"Redis {found.get('redis_version', 'of an unknown version')}"
 
 
 async def _say_bridge(backend: Backend, settings: Settings, say: Say) -> None:

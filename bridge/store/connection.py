@@ -103,6 +103,15 @@ class Backend:
         """Returns when the server answers. Raises StoreUnavailableError."""
         await self.call(self.client.ping())
 
+    async def version(self) -> str:
+        """As the server names itself; a cluster answers once per node, of which one speaks for all."""
+        found: dict[str, Any] = await self.call(self.client.info("server"))
+        if "redis_version" not in found:
+            found = next((each for each in found.values() if isinstance(each, dict)), {})
+        if "valkey_version" in found:
+            return f"Valkey {found['valkey_version']}"
+        return f"Redis {found.get('redis_version', 'of an unknown version')}"
+
     async def close(self) -> None:
         await self.client.aclose()
         # A client made by a Sentinel does not close the connections to the sentinels themselves.

@@ -68,8 +68,21 @@ class Watches:
         return [_watch(survey, cvm_id) for cvm_id in ids]
 
     async def get(self, cvm_id: str) -> Watch | None:
-        survey = await self.survey()
-        return _watch(survey, cvm_id) if cvm_id in survey.watches else None
+        """None where it is not watched. Reads this one's records alone."""
+        keys, now = self._backend.keys, await self._backend.now_ms()
+        async with self._backend.transaction() as pipe:
+            pipe.zscore(keys.watches, cvm_id)
+            pipe.sismember(keys.pins, cvm_id)
+            pipe.sismember(keys.config_pins, cvm_id)
+            pipe.execute_command("HGETALL", keys.demand)
+            wanted, pinned, by_config, demand = await self._backend.call(pipe.execute())
+        if wanted is None:
+            return None
+        return Watch(cvm_id, bool(pinned or by_config), bool(by_config), _summed(demand, now).get(cvm_id, 0))
+
+    async def exists(self, cvm_id: str) -> bool:
+        """Whether this very id is watched."""
+        return await self._backend.call(self._backend.client.zscore(self._backend.keys.watches, cvm_id)) is not None
 
     async def want(self, cvm_id: str) -> bool:
         """Makes the watch or renews it. True when it is new."""
@@ -101,12 +114,13 @@ class Watches:
             await self.wake("watch")
         return bool(removed) or known is not None
 
-    async def set_config_pins(self, cvm_ids: Iterable[str]) -> None:
-        """The leader's own pins (`BRIDGE_CVMS`), as a whole."""
+    async def set_config_pins(self, cvm_ids: Iterable[str], *, whole: bool = True) -> None:
+        """The leader's own pins (`BRIDGE_CVMS`); not `whole`: those of before stay beside them."""
         keys = self._backend.keys
         ids = list(cvm_ids)
         async with self._backend.transaction() as pipe:
-            pipe.delete(keys.config_pins)
+            if whole:
+                pipe.delete(keys.config_pins)
             if ids:
                 pipe.sadd(keys.config_pins, *ids)
             await self._backend.call(pipe.execute())

@@ -6,12 +6,16 @@ import random
 from dataclasses import dataclass, field
 
 from bridge.upstream.backoff import Backoff
+from bridge.upstream.errors import RateLimitedError, UnauthorizedError
 
 REQUESTS_PER_SECOND = 20.0
 SHRUNK_FOR = 60.0
 """Seconds until one more stream is tried after upstream said that the account has enough."""
 
 FEWEST_REQUESTS = 0.5
+
+PROBE_EVERY = 15.0
+"""Seconds between two questions to an account that refuses the key: longer than an answer may take."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class Budget:
     restore_at: float = float("inf")
     blocked: Backoff = field(default_factory=Backoff)
     forbidden: set[str] = field(default_factory=set)
+    probed_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         if self.streams < 0:
@@ -40,7 +45,8 @@ class Budget:
             self.rate, self.restore_at = REQUESTS_PER_SECOND, float("inf")
         if now >= self.grow_at:
             self._grow(now)
-        self.tokens = min(self.rate, self.tokens + (now - self.refilled_at) * self.rate)
+        # At least one whole request must fit, or a slow rate would mean none at all.
+        self.tokens = min(max(self.rate, 1.0), self.tokens + (now - self.refilled_at) * self.rate)
         self.refilled_at = now
         return int(self.tokens) if now >= self.paused_until else 0
 
@@ -66,14 +72,32 @@ class Budget:
         self.restore_at = max(now, self.paused_until) + SHRUNK_FOR
 
     def unauthorized(self, now: float, chance: random.Random, cvm_id: str, status: int | None) -> None:
-        """401 blocks the account; 403 does once three CVMs in a row were forbidden."""
+        """401 blocks the account; 403 does once three CVMs in a row were forbidden.
+
+        Answers that were under way when the block began are the same refusal, not further ones.
+        """
         self.forbidden.add(cvm_id)
+        if now < self.blocked.until:
+            return
         if status == 401 or len(self.forbidden) >= 3:
             self.blocked.fail(now, chance, at_least=5.0)
 
     def authorized(self) -> None:
         self.forbidden.clear()
         self.blocked.heal()
+
+    def probe(self, now: float) -> bool:
+        """Whether a blocked account may be asked one question now; none more until that is answered or given up."""
+        if now < max(self.blocked.until, self.probed_at + PROBE_EVERY):
+            return False
+        self.probed_at = now
+        return True
+
+    def trouble(self, now: float) -> str | None:
+        """Why nobody is asked at all just now, in the words of `watch.stale`."""
+        if self.is_blocked:
+            return UnauthorizedError.reason
+        return RateLimitedError.reason if now < self.paused_until else None
 
     @property
     def is_blocked(self) -> bool:

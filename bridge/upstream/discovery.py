@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from bridge.events import usable_id
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.watches import Watches
+from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import UpstreamError
+from bridge.upstream.reign import Reign
 from bridge.upstream.resolver import Resolver
-from bridge.upstream.term import Reign
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,12 @@ LIST_EVERY = 30.0
 RESOLVE_EVERY = 60.0
 RETRY_EVERY = 5.0
 EVERYTHING = "*"
+
+# Answers that say nothing of the reference: it is asked for again soon. Any other is its answer for this round.
+_PASSING = frozenset({401, 403, 429, 503})
+
+AT_ONCE = 8
+"""References of a listing resolved at the same time: hundreds are known within seconds, upstream is not flooded."""
 
 
 class Discovery:
@@ -33,31 +41,39 @@ class Discovery:
         self._complained: set[str] = set()
 
     async def run(self) -> None:
-        """Never returns; trouble at upstream keeps the pins as they were and is tried again soon."""
+        """Never returns; trouble at upstream takes no pin away and is tried again, ever later."""
+        every = LIST_EVERY if EVERYTHING in self._reign.settings.cvms else RESOLVE_EVERY
+        backoff = Backoff()
         while True:
-            complete = await self._round()
-            every = LIST_EVERY if EVERYTHING in self._reign.settings.cvms else RESOLVE_EVERY
-            await self._reign.clock.sleep(every if complete else RETRY_EVERY)
+            if await self._round():
+                backoff.heal()
+                wait = every
+            else:
+                wait = backoff.fail(self._reign.clock.monotonic(), self._reign.chance, RETRY_EVERY)
+            await self._reign.clock.sleep(wait)
 
     async def _round(self) -> bool:
-        wanted: set[str] = set()
-        complete = True
+        """Asks for each reference. False: some could not be asked for, and what was pinned before stays."""
+        reign, wanted, complete = self._reign, set[str](), True
+        if reign.budget.is_blocked and not reign.budget.probe(reign.clock.monotonic()):
+            return False
+        for reference in reign.settings.cvms:
+            found = await self._everything() if reference == EVERYTHING else await self._one(reference)
+            complete = complete and found is not None
+            wanted |= found or set()
+            if reign.budget.is_blocked:
+                break
         try:
-            for reference in self._reign.settings.cvms:
-                found = await self._everything() if reference == EVERYTHING else await self._one(reference)
-                complete = complete and found is not None
-                wanted |= found or set()
-            if complete or wanted:
-                await self._watches.set_config_pins(wanted if complete else wanted | set(self._canonical.values()))
-            elif not self._reign.settings.cvms:
-                await self._watches.set_config_pins([])
+            await self._watches.set_config_pins(wanted, whole=complete)
         except StoreUnavailableError:
             return False
         return complete
 
     async def _one(self, reference: str) -> set[str] | None:
+        """The CVM it names, or named last: it may have been deleted. None: upstream could not say."""
         answer = await self._resolver.resolve(reference)
         if answer.cvm_id is not None:
+            self._reign.budget.authorized()
             self._canonical[reference] = answer.cvm_id
             self._complained.discard(reference)
             return {answer.cvm_id}
@@ -65,9 +81,15 @@ class Discovery:
             extra = {"reference": reference, "status": answer.status}
             logger.warning("a CVM of BRIDGE_CVMS cannot be found", extra=extra)
         self._complained.add(reference)
-        # It may have been deleted: what it named last is followed on.
+        self._count(reference, answer.status)
+        if answer.status in _PASSING:
+            return None
         known = self._canonical.get(reference)
-        return {known} if known else None
+        return {known} if known else set()
+
+    def _count(self, reference: str, status: int | None) -> None:
+        if status in (401, 403):
+            self._reign.budget.unauthorized(self._reign.clock.monotonic(), self._reign.chance, reference, status)
 
     async def _everything(self) -> set[str] | None:
         try:
@@ -76,9 +98,12 @@ class Discovery:
             if EVERYTHING not in self._complained:
                 logger.warning("the CVMs cannot be listed", extra={"reason": error.reason, "error": str(error)})
             self._complained.add(EVERYTHING)
+            self._count(EVERYTHING, error.status)
             return None
         self._complained.discard(EVERYTHING)
-        found = [await self._canonical_of(entry) for entry in listed]
+        found: set[str | None] = set()
+        for start in range(0, len(listed), AT_ONCE):
+            found.update(await asyncio.gather(*map(self._canonical_of, listed[start : start + AT_ONCE])))
         return {cvm_id for cvm_id in found if cvm_id is not None}
 
     async def _canonical_of(self, entry: Listed) -> str | None:

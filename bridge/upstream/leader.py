@@ -20,9 +20,9 @@ from bridge.upstream import metrics
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.recorder import Recorder
+from bridge.upstream.reign import Reign
 from bridge.upstream.rounds import Rounds
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.term import Reign
 from bridge.upstream.tracked import Tracked
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Upstream:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Campaigns and leads in turns until `stop` is set. Redis being away is waited out."""
-        complained = False
+        complained = True  # the command itself says so at its start
         while not stop.is_set():
             try:
                 term = await self._campaign()

@@ -67,13 +67,13 @@ class Limits:
     """Whether upstream has a batch route."""
 
 
-def in_motion(tracked: Tracked, now: float, changed_at: float | None = None) -> bool:
-    """Whether the status is one that passes soon."""
+def in_motion(tracked: Tracked, now: float) -> bool:
+    """Whether the status is one that passes soon, and has not stood for too long to be believed."""
     status = tracked.status or ""
     passing = status.endswith("ing") and status != "running"
     if tracked.state is not None and tracked.state.fields.get("in_progress") is True and not tracked.gone:
         passing = True
-    return passing and (changed_at is None or now - changed_at < MOTION_AT_MOST)
+    return passing and now - tracked.changed_at < MOTION_AT_MOST
 
 
 def urgency(tracked: Tracked, now: float) -> int:
@@ -104,7 +104,6 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
 
 
 def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
-    usable = slots[: limits.streams] if limits.streams < len(slots) else slots
     actions: list[Action] = [Close(slot.index) for slot in slots if _unwanted(slot, watches)]
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
@@ -115,7 +114,7 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
         actions.append(Open(slot.index, tracked.cvm_id))
     rest = candidates[len(free) :]
     settling = any(slot.life is Life.CLOSING for slot in slots)
-    if rest and len(usable) and not free and not settling:
+    if rest and limits.streams and not free and not settling:
         actions += _preempt(now, watches, slots, rest[0])
     return actions
 

@@ -14,7 +14,7 @@ from bridge.upstream.errors import (
     UpstreamError,
 )
 from bridge.upstream.planner import next_read
-from bridge.upstream.term import Reign
+from bridge.upstream.reign import Reign
 from bridge.upstream.tracked import Observation, Tracked
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ async def read(reign: Reign, tracked: Tracked) -> bool:
 
 async def _read(reign: Reign, tracked: Tracked) -> bool:
     sent_at = reign.clock.monotonic()
-    tracked.swept_at = sent_at
     try:
         reading = await reign.client.read_state(tracked.cvm_id)
         seen = Observation(tracked.cvm_id, reading.state, "poll", reading.sent_at, reading.made_at)

@@ -40,10 +40,13 @@ class Recorder:
         async with self._lock:
             if is_late(tracked, observation):
                 return False
+            since = tracked.snapshot.since if tracked.snapshot else None
             steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
             for step in steps:
                 await self._append(tracked, step)
             event_id = tracked.snapshot.event_id if tracked.snapshot else ""
+            if after.since != since:
+                tracked.changed_at = observation.made_at
             tracked.snapshot = replace(after, event_id=event_id)
             if observation.state is not None:
                 tracked.state = observation.state

@@ -14,14 +14,14 @@ from bridge.store.errors import StoreUnavailableError
 from bridge.store.notes import Notes
 from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
-from bridge.store.wishes import Wishes
+from bridge.store.wishes import Answer, Wishes
 from bridge.upstream import metrics
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.planner import GONE_EVERY, Batch, Close, Open, Read, plan, poll_interval
 from bridge.upstream.reader import ask_batch, read
+from bridge.upstream.reign import Reign
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.term import Reign
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import watch
 
@@ -115,12 +115,18 @@ class Rounds:
 
     async def _answer(self, reference: str) -> None:
         try:
-            await self._wishes.answer(await self._resolver.resolve(reference))
+            await self._wishes.answer(await self._resolved(reference))
         except StoreUnavailableError:
             logger.info("an answer waits for Redis")
         finally:
             self._answering.discard(reference)
             self._woken.set()
+
+    async def _resolved(self, reference: str) -> Answer:
+        """Upstream's answer; an account that refuses the key is not asked on behalf of whoever comes by."""
+        if self._reign.budget.is_blocked:
+            return Answer(reference, None, 503)
+        return await self._resolver.resolve(reference)
 
     async def _take_hints(self, survey: Survey) -> None:
         now = self._reign.clock.monotonic()
@@ -133,7 +139,7 @@ class Rounds:
 
     async def _follow_hint(self, reference: str) -> None:
         """A hint may name the CVM in another form; one that nobody watches is no news."""
-        answer = await self._resolver.resolve(reference)
+        answer = await self._resolved(reference)
         if tracked := self._reign.watches.get(answer.cvm_id or ""):
             tracked.read_due = self._reign.clock.monotonic()
 
@@ -210,7 +216,8 @@ class Rounds:
             now = self._reign.clock.monotonic()
             for tracked in list(self._reign.watches.values()):
                 if now - tracked.confirmed_at > self._patience(tracked):
-                    await self._reign.recorder.mark_stale(tracked, tracked.trouble or "unreachable")
+                    reason = self._reign.budget.trouble(now) or tracked.trouble or "unreachable"
+                    await self._reign.recorder.mark_stale(tracked, reason)
             metrics.STALE.set(sum(not tracked.fresh for tracked in self._reign.watches.values()))
             try:
                 await self._reign.recorder.flush()

@@ -56,11 +56,12 @@ class Tracked:
     state: State | None = None
     made_at: float = NEVER
     confirmed_at: float = 0.0
+    changed_at: float = 0.0
+    """When the status changed, monotonic; a new leader counts from its own start."""
     pinned: bool = False
     subscribers: int = 0
     read_due: float = NEVER
     reading: bool = False
-    swept_at: float = NEVER
     batched_at: float = NEVER
     batch_answer: dict[str, Any] | None = None
     batch_pending: dict[str, Any] | None = None
@@ -73,7 +74,7 @@ class Tracked:
     @classmethod
     def loaded(cls, cvm_id: str, snapshot: Snapshot | None, now: float) -> Tracked:
         """As a new leader finds it."""
-        return cls(cvm_id, snapshot, _stored_state(snapshot), confirmed_at=now)
+        return cls(cvm_id, snapshot, _stored_state(snapshot), confirmed_at=now, changed_at=now)
 
     @property
     def status(self) -> str | None:

@@ -20,8 +20,8 @@ from bridge.upstream.errors import (
     UpstreamError,
 )
 from bridge.upstream.reader import read
+from bridge.upstream.reign import Reign
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.term import Reign
 from bridge.upstream.tracked import Observation, Tracked
 
 logger = logging.getLogger(__name__)
@@ -108,8 +108,7 @@ async def _release(reign: Reign, slot: Slot, asked_at: float) -> None:
     except StoreError:
         _quarantine(slot, asked_at + lifetime(reign))
     except asyncio.CancelledError:
-        await asyncio.wait([release])
-        release.exception() if not release.cancelled() else None
+        await asyncio.gather(release, return_exceptions=True)
         raise
 
 

@@ -51,7 +51,7 @@ class References:
         """The canonical id. Raises ProblemError (422, 503) or UpstreamRefusalError."""
         if usable_id(reference) is None:
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
-        if await self._watches.get(reference) is not None:
+        if await self._watches.exists(reference):
             return reference
         answer = await self._answer(reference)
         if answer.cvm_id is None:

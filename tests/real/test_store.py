@@ -17,7 +17,7 @@ from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
-from bridge.store.watches import Watches
+from bridge.store.watches import Watch, Watches
 from bridge.store.wishes import Answer, Wishes
 from tests.servers import Guarded, RealServer, cluster_url
 
@@ -164,6 +164,24 @@ async def test_a_slot_is_held_until_it_is_freed_and_never_two_for_one_cvm(backen
     assert await slots.free(writer.term, 0, 0) is True
     assert await slots.free(writer.term, 0, 0) is False
     assert await slots.take(writer.term, 1, "a", 60) == 0
+
+
+async def test_a_take_repeated_after_a_lost_reply_has_its_slot(backend: Backend) -> None:
+    writer, slots = await lead(backend), Slots(backend)
+    assert [await slots.take(writer.term, 0, "a", 60) for _ in range(2)] == [0, 0]
+    await slots.free(writer.term, 0, 60)
+    assert await slots.take(writer.term, 0, "a", 60) > 0
+
+
+async def test_a_watch_tells_its_pins_and_subscribers(backend: Backend) -> None:
+    watches = Watches(backend)
+    assert (await watches.exists("c"), await watches.get("c")) == (False, None)
+    await watches.set_config_pins(["c"])
+    await watches.set_config_pins(["d"], whole=False)
+    await watches.announce("front", {"c": 2}, 60)
+    assert await watches.get("c") == Watch("c", pinned=True, pinned_by_config=True, subscribers=2)
+    await watches.set_config_pins(["d"])
+    assert await watches.get("c") == Watch("c", pinned=False, pinned_by_config=False, subscribers=2)
 
 
 async def test_a_vanished_holders_slot_is_quarantined_until_it_frees_it_itself(backend: Backend) -> None:

@@ -1,5 +1,5 @@
 -- A slot is free exactly when its record is missing or its deadline has passed.
--- KEYS: leader, slots. ARGV: holder, epoch, index, cvm id, ms until the hard deadline, now as text.
+-- KEYS: leader, slots. ARGV: holder, epoch, index, cvm id, ms until the hard deadline.
 -- Returns {1, deadline}, {0, ms to wait} or {-1, 0}: fenced. No two slots hold one CVM.
 local leader = redis.call('HMGET', KEYS[1], 'holder', 'epoch')
 if leader[1] ~= ARGV[1] or leader[2] ~= ARGV[2] then return {-1, 0} end
@@ -8,7 +8,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local records = redis.call('HGETALL', KEYS[2])
 for i = 1, #records, 2 do
   local record = cjson.decode(records[i + 1])
-  if record.deadline > now and (records[i] == ARGV[3] or record.cvm == ARGV[4]) then
+  -- The same command again after a lost reply finds its own record.
+  local own = records[i] == ARGV[3] and record.cvm == ARGV[4] and record.holder == ARGV[1]
+    and tostring(record.epoch) == ARGV[2] and not record.closing
+  if not own and record.deadline > now and (records[i] == ARGV[3] or record.cvm == ARGV[4]) then
     return {0, record.deadline - now}
   end
 end

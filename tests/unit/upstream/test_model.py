@@ -6,13 +6,9 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
-import fakeredis.commands_mixins.server_mixin as fake_server
-import fakeredis.model._stream as fake_stream
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +17,7 @@ from bridge.store.connection import Backend, Script
 from bridge.store.log import Log
 from bridge.upstream.errors import ServerError
 from bridge.upstream.leader import Upstream
+from tests.fakes import fake_backend, fake_client, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.virtual import VirtualClock, run_virtual
 
@@ -53,8 +50,7 @@ class Replicas:
         self.backends: list[Backend] = []
 
     def backend(self, thawed: asyncio.Event | None) -> Backend:
-        client = fakeredis.FakeAsyncRedis(server=self.server, decode_responses=True, socket_timeout=None)
-        made = FrozenBackend(client, thawed) if thawed else Backend(client, "bridge")
+        made = FrozenBackend(fake_client(self.server), thawed) if thawed else fake_backend(self.server)
         self.backends.append(made)
         return made
 
@@ -100,14 +96,16 @@ class FrozenBackend(Backend):
 def test_never_a_sixth_stream_nor_two_for_one_cvm_and_every_lasting_change_is_recorded(
     actions: list[tuple[str, str, str]],
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        run_virtual(scenario(actions, patch))
+    run_virtual(scenario(actions))
 
 
-async def scenario(actions: list[tuple[str, str, str]], patch: pytest.MonkeyPatch) -> None:
+async def scenario(actions: list[tuple[str, str, str]]) -> None:
     clock = VirtualClock()
-    patch.setattr(fake_server, "time", SimpleNamespace(time=clock.time))
-    patch.setattr(fake_stream, "time", SimpleNamespace(time=clock.time))
+    with redis_time(clock):
+        await live(actions, clock)
+
+
+async def live(actions: list[tuple[str, str, str]], clock: VirtualClock) -> None:
     cloud = Cloud(NAMES)
     replicas = Replicas(clock, cloud)
     replicas.tasks = [replicas.start(0), replicas.start(1)]

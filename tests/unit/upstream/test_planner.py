@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 
 from bridge.events import parse_state
 from bridge.store.snapshots import Snapshot
-from bridge.upstream.planner import HOLD_AT_LEAST, Batch, Close, Limits, Open, Read, plan
+from bridge.upstream.planner import HOLD_AT_LEAST, MOTION_AT_MOST, Batch, Close, Limits, Open, Read, plan
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Tracked
-
-NO_POLLS = Limits(5, 10.0, 0, True)
 
 
 def cvm(name: str, status: str = "running", *, pinned: bool = False, due: float = 1e9) -> Tracked:
@@ -34,6 +32,13 @@ def test_a_stream_is_left_alone_for_a_while_and_then_gives_way_to_motion() -> No
     watches = {c.cvm_id: c for c in (cvm("a"), cvm("b", "starting"))}
     assert plan(HOLD_AT_LEAST - 1, watches, [held(0, "a")], Limits(1, 10.0, 0, True)) == []
     assert plan(HOLD_AT_LEAST, watches, [held(0, "a")], Limits(1, 10.0, 0, True)) == [Close(0)]
+
+
+def test_a_status_that_should_pass_and_does_not_gives_way_in_the_end() -> None:
+    watches = {c.cvm_id: c for c in (cvm("a", "starting"), cvm("b", pinned=True))}
+    one = Limits(1, 10.0, 0, True)
+    assert plan(MOTION_AT_MOST - 1, watches, [held(0, "a")], one) == []
+    assert plan(MOTION_AT_MOST, watches, [held(0, "a")], one) == [Close(0)]
 
 
 def test_equals_do_not_push_each_other_out() -> None:

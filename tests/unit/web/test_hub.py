@@ -21,6 +21,7 @@ class FakeLog(Log):
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.birth = "b"
+        self.trimmed = False
         self.floor, self.floor_sequence = "1000-0", 0
 
     def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
@@ -33,7 +34,7 @@ class FakeLog(Log):
     async def position(self) -> Position | None:
         last = self.events[-1] if self.events else None
         at = (last.sequence, last.id) if last else (self.floor_sequence, self.floor)
-        return Position(self.birth, *at, self.floor, self.floor_sequence, False)
+        return Position(self.birth, *at, self.floor, self.floor_sequence, self.trimmed)
 
     async def read(self, after: str, count: int) -> list[Event]:
         await asyncio.sleep(0)
@@ -404,3 +405,19 @@ def test_a_tokens_limit_is_no_demand_but_a_named_cvm_is() -> None:
     assert (hub.demand(), hub.demanded.is_set()) == ({"a": 1}, True)
     hub.leave(named)
     assert hub.demand() == {}
+
+
+def test_since_replays_what_came_after_it_and_resets_only_where_something_was_lost() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        for _ in range(5):
+            log.append()
+        hub = hub_on(log)
+        await hub.catch_up()
+        assert await hub.locate_time(0) == Start(0, "1000-0")
+        assert (await hub.locate_time(1003)).sequence == 2
+        assert (await hub.locate_time(5000)).sequence == 5
+        log.trimmed = True
+        assert (await hub.locate_time(0)).reset == "history_lost"
+
+    run_virtual(scenario())

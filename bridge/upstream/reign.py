@@ -40,9 +40,10 @@ class Reign:
         """What the next plan must keep to."""
         streams = 0 if now < self.streams_from or self.budget.is_blocked else self.budget.streams
         requests = self.budget.refill(now)
+        batch = self.batch_route
         if self.budget.is_blocked:
-            requests = min(requests, 1) if now >= self.budget.blocked.until else 0
-        return Limits(streams, self.settings.poll_interval, requests, self.batch_route)
+            requests, batch = int(requests > 0 and self.budget.probe(now)), False
+        return Limits(streams, self.settings.poll_interval, requests, batch)
 
     def limits_of_route(self) -> Limits:
         """The limits as far as they say how often a CVM is read."""
