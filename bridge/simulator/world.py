@@ -236,12 +236,12 @@ class World:
         self._enter(cvm)
 
     def _settle(self, cvm: Cvm) -> None:
-        """A CVM of the first hour: up for a while already, and its first scene is near, so that a demo
-        moves soon.
+        """A CVM of the first hour: up for a while already, and its first scene is near. The first of them moves
+        within two seconds, so that whoever looks at a demo need not wait, the last within forty.
         """
         cvm.up_since -= cvm.random.uniform(60, 300_000)
         cvm.created_at = cvm.up_since - cvm.random.uniform(60, 3_000_000)
-        cvm.due = self.now + cvm.random.uniform(1, 40)
+        cvm.due = self.now + cvm.random.uniform(1, min(2 + 3 * cvm.number, 40))
 
     def update(self, cvm: Cvm, values: Mapping[str, Any], unset: Iterable[str] = ()) -> Change:
         """Sets state fields verbatim. A new status also clears the phase fields of the old one, and the

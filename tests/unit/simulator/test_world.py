@@ -250,3 +250,12 @@ def test_only_so_many_deleted_cvms_are_remembered() -> None:
 
     assert len(world.everyone) == 1000
     assert world.find_any("first") == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_demo_moves_within_seconds_and_all_of_it_within_a_minute(seed: int) -> None:
+    world = World(seed=seed, cvms=12, now=1000.0)
+    first = {change.cvm.vm_uuid for change in world.advance(1003.0)}
+    rest = {change.cvm.vm_uuid for change in world.advance(1060.0)}
+    assert first
+    assert {cvm.vm_uuid for cvm in world.everyone if cvm.number < 12} <= first | rest
