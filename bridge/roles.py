@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import logging
 import os
@@ -296,9 +297,14 @@ async def _serve_web(
     opened: bool,
     say: Callable[[int], None],
 ) -> None:
+    def listening(port: int) -> None:
+        gc.collect()
+        gc.freeze()  # what is here now stays: later collections need not walk through it
+        say(port)
+
     with _address(host, settings.port, "PORT"):
         await serve_web(
-            settings, backend, clock, stop, host=host, port=settings.port, open_access=opened, on_listening=say
+            settings, backend, clock, stop, host=host, port=settings.port, open_access=opened, on_listening=listening
         )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import uuid
 from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -25,6 +28,7 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.store.wishes import Wishes
 from bridge.web.access import Access
+from bridge.web.capacity import Capacity
 from bridge.web.cvms import Cvms
 from bridge.web.follower import Follower
 from bridge.web.hints import Hints
@@ -43,6 +47,25 @@ pre{background:#f3f4f6;padding:1rem;border-radius:6px;overflow:auto}</style>
 <li><a href="/readyz">/readyz</a>: readiness<li><a href="/metrics">/metrics</a>: Prometheus</ul>
 """
 
+RESERVED_FILES = 200
+"""Open files that are not subscribers: the listener, Redis, plain requests, logs."""
+
+
+def cors(origins: tuple[str, ...]) -> list[Middleware]:
+    """Browsers of these origins may read and subscribe, with a cursor and a token. Plain ASGI: it costs no task."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
+            expose_headers=["Retry-After"],
+            max_age=3600,
+        )
+    ]
+
 
 class Front:
     """One front end: its ASGI `app`, and `run`, the tasks that keep it at the end of the log."""
@@ -56,7 +79,9 @@ class Front:
         open_access: bool = False,
         chance: random.Random | None = None,
         make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        open_files: int | None = None,
     ) -> None:
+        """`open_files`: how many the process may have; subscribers beyond that are refused and not left to fail."""
         self._settings = settings
         self._clock = clock
         self._chance = chance or random.Random()
@@ -70,9 +95,11 @@ class Front:
         self._references = references = References(wishes, self._watches, clock)
         self._hints = Hints(settings, wishes, clock)
         self.follower = Follower(self.hub, Feed(backend), references, clock, period=settings.lease_seconds / 3)
+        most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
+        self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
         cvms = Cvms(self._watches, Snapshots(backend), Slots(backend), Notes(backend))
-        api = Api(settings, access, self.hub, log, self._watches, cvms, references, self._chance)
+        api = Api(settings, access, self.hub, self.capacity, log, self._watches, cvms, references, self._chance)
         self.draining = False
         self.app = self._build(api)
 
@@ -85,7 +112,9 @@ class Front:
             Route("/v1/upstream/webhooks", self._hints.receive, methods=["POST"]),
         ]
         return Starlette(
-            routes=[*own, *api.routes()], exception_handlers={**HANDLERS, UpstreamRefusalError: on_refusal}
+            routes=[*own, *api.routes()],
+            exception_handlers={**HANDLERS, UpstreamRefusalError: on_refusal},
+            middleware=cors(self._settings.cors_origins),
         )
 
     async def run(self) -> None:
@@ -97,7 +126,7 @@ class Front:
 
     async def drain(self) -> None:
         """Readiness turns false and every subscriber is let go within BRIDGE_DRAIN_SECONDS."""
-        self.draining = True
+        self.draining = self.capacity.closing = True
         self._references.close()
         waits = iter(lambda: jittered_retry(self._chance), None)
         await self.hub.let_go(self._settings.drain_seconds, waits)

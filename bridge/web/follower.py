@@ -11,7 +11,7 @@ from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
 from bridge.store.watches import Watches
 from bridge.web import metrics
-from bridge.web.hub import Hub
+from bridge.web.hub import SLICES, Hub
 from bridge.web.references import References
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,9 @@ class Follower:
         return self._clock.monotonic() - self._heard_at <= DEAF_AFTER_PERIODS * self._period
 
     async def beat(self, every: float) -> None:
-        """Heartbeats, for ever."""
+        """Heartbeats, for ever: each subscriber has one in `every` seconds."""
         while True:
-            await self._clock.sleep(every)
+            await self._clock.sleep(every / SLICES)
             self._hub.led = self._led()
             self._hub.beat()
 
@@ -98,9 +98,9 @@ class Follower:
         """Tells the leader who subscribes here, on changes and every few seconds; takes it back at the end."""
         try:
             while True:
-                self._hub.demanded.clear()
+                self._hub.demand.changed.clear()
                 try:
-                    await watches.announce(front, self._hub.demand(), 3 * ANNOUNCE_EVERY)
+                    await watches.announce(front, self._hub.demand.counts(), 3 * ANNOUNCE_EVERY)
                 except StoreError:
                     logger.info("the demand waits for Redis")
                 await self._clock.sleep(GATHER)
@@ -111,7 +111,7 @@ class Follower:
     async def _demand_changes(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(ANNOUNCE_EVERY):
-                await self._hub.demanded.wait()
+                await self._hub.demand.changed.wait()
 
 
 async def _quietly(watches: Watches, front: str) -> None:

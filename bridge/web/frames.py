@@ -39,13 +39,23 @@ OPENING = retry_line(RETRY_MS)
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One event of the log, ready to be written."""
+    """One event of the log, ready to be written: `chunk` is its block as one chunk of an HTTP/1.1 body."""
 
     sequence: int
     id: str
     type: str
     cvm_id: str
-    data: bytes
+    chunk: bytes
+
+    @property
+    def data(self) -> bytes:
+        """The block alone, for who frames bodies otherwise."""
+        return self.chunk[self.chunk.index(b"\n") + 1 : -2]
+
+
+def chunk_of(data: bytes) -> bytes:
+    """One chunk of an HTTP/1.1 body. Never of nothing: that would be the last one."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def block(event: str, data: str, entry_id: str | None = None) -> bytes:
@@ -56,7 +66,7 @@ def block(event: str, data: str, entry_id: str | None = None) -> bytes:
 
 def frame(event: Event) -> Frame:
     name = NAMES.get(event.type, event.type.rpartition(".")[2])
-    return Frame(event.sequence, event.id, event.type, event.cvm_id, block(name, event.json, event.id))
+    return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk_of(block(name, event.json, event.id)))
 
 
 def position_block(sequence: int, entry_id: str) -> bytes:

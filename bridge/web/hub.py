@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import Event, entry_key
+from bridge.store.errors import StoreError
 from bridge.store.log import Log, Position
-from bridge.store.snapshots import Snapshot
 from bridge.web import metrics
-from bridge.web.frames import Frame, block, frame, position_block, reset_block, retry_line, snapshot_json
+from bridge.web.audience import Audience, Group
+from bridge.web.cursors import HISTORY_LOST, Cursors
+from bridge.web.demand import Demand
+from bridge.web.frames import Frame, frame, position_block, reset_block, retry_line
+from bridge.web.introduction import Introduction, Introductions
 from bridge.web.ring import Ring
-from bridge.web.subscriber import Start, Subscriber
+from bridge.web.subscriber import Begin, Start, Subscriber
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +31,29 @@ PAGE = 500
 REPLAYS_AT_ONCE = 8
 """Pages read from Redis at the same time; a herd with old cursors waits its turn."""
 
+SLICES = 20
+"""Parts of the subscribers between two heartbeats of one: what is written at once stays short."""
+
+STALLED = 60.0
+"""Seconds without any progress after which a replay gives its subscriber up: alive perhaps, but not reading."""
+
 STEP = 0.01
 """Seconds; letting go sleeps no shorter: ten thousand short sleeps would take longer than they say."""
-
-HISTORY_LOST = "history_lost"
-UNKNOWN_CURSOR = "unknown_cursor"
 
 
 class Hub:
     """Owns the subscribers and the ring. `receive`, `heard` and `catch_up` are the feed's; the rest the endpoints'."""
 
     def __init__(
-        self, log: Log, source: str, clock: Clock, *, buffer: int, log_length: int, ring: Ring | None = None
+        self,
+        log: Log,
+        source: str,
+        clock: Clock,
+        *,
+        buffer: int,
+        log_length: int,
+        ring: Ring | None = None,
+        demand: Demand | None = None,
     ) -> None:
         self._log = log
         self._source = source
@@ -46,23 +61,25 @@ class Hub:
         self._buffer = buffer
         self._skip_at_most = max(1, log_length // 10)
         self._ring = ring or Ring()
+        self.cursors = Cursors(log, self._ring)
+        self.demand = demand or Demand()
+        self._introductions = Introductions(log, source, clock)
         self._catching = asyncio.Lock()
         self._reading = asyncio.Semaphore(REPLAYS_AT_ONCE)
-        self._snapshot_lock = asyncio.Lock()
-        self._cached: tuple[tuple[str, int, bool], Position, dict[str, bytes]] | None = None
-        self._everything: set[Subscriber] = set()
-        self._by_cvm: dict[str, set[Subscriber]] = {}
-        self._present: set[Subscriber] = set()
+        self._present: dict[Subscriber, None] = {}
+        self._audience = Audience()
+        self._beats: list[dict[Subscriber, None]] = [{} for _ in range(SLICES)]
+        self._beat = 0
         self.birth = ""
         self.sequence = 0
         self.last_id = "0-0"
         self._unsent = 0
         self.led = False
         """Whether a leader was heard lately; the follower of the feed sets it."""
-        self.closing = False
-        """Whether subscribers are being let go: no new ones then."""
-        self.demanded = asyncio.Event()
-        """Set when `demand` changed; who announces it clears it."""
+        self.listeners: list[Callable[[Event], None]] = []
+        """Called with each event in order, at the moment it goes to the subscribers."""
+        self.on_reset: list[Callable[[], None]] = []
+        """Called when events may have been missed: what was made of them is to be read anew."""
 
     # The feed's side
 
@@ -130,6 +147,8 @@ class Hub:
             if event.sequence != self.sequence + 1:
                 return False
             self._publish(frame(event))
+            for listener in self.listeners:
+                listener(event)
             if self._unsent > self._buffer // 4:
                 self._unsent = 0
                 await asyncio.sleep(0)
@@ -152,45 +171,54 @@ class Hub:
         else:
             # They came before there was a log: all of it is news to them.
             whole = position.floor_sequence == 0
-            self._start_over(self._live(), Start(0, position.floor) if whole else Start(reset=HISTORY_LOST))
+            live = [subscriber for subscriber in self._present if subscriber.live]
+            self._start_over(live, Start(0, position.floor) if whole else Start(reset=HISTORY_LOST))
+        for told in self.on_reset:
+            told()
 
     def _start_over(self, subscribers: Iterable[Subscriber], start: Start) -> None:
         for subscriber in list(subscribers):
             self._rest(subscriber)
-            subscriber.start_over(start)
-
-    def _live(self) -> set[Subscriber]:
-        return self._everything.union(*self._by_cvm.values())
+            if subscriber.settling is None:
+                self._settle_later(subscriber, start)
+            else:
+                subscriber.again = start
 
     def _publish(self, new: Frame) -> None:
         self.sequence, self.last_id = new.sequence, new.id
         metrics.POSITION.set(new.sequence)
         self._ring.add(new)
-        self._unsent += len(new.data)
-        for subscriber in list(self._everything):
-            self._offer(subscriber, new)
-        for subscriber in list(self._by_cvm.get(new.cvm_id, ())):
-            self._offer(subscriber, new)
+        self._unsent += len(new.chunk)
+        for group in self._audience.of(new.cvm_id, new.type):
+            self._deliver(group, new)
 
-    def _offer(self, subscriber: Subscriber, new: Frame) -> None:
-        if new.sequence <= subscriber.sequence or not subscriber.wants(new.cvm_id, new.type):
-            return
-        if subscriber.sink.backlog() > self._buffer:
+    def _deliver(self, group: Group, new: Frame) -> None:
+        """The hot loop: ten thousand times for one event."""
+        sequence, buffer, sent = new.sequence, self._buffer, 0
+        slow: list[Subscriber] = []
+        for subscriber in group:
+            if subscriber.sequence >= sequence:
+                continue  # its snapshot has it already
+            sink = subscriber.sink
+            if sink.backlog() > buffer:
+                slow.append(subscriber)
+                continue
+            sink.send(new)
+            subscriber.sequence = subscriber.sent = sequence
+            sent += 1
+        metrics.SENT.inc(sent)
+        for subscriber in slow:
             metrics.SLOW.inc()
             self.leave(subscriber)
             subscriber.sink.cut()
-            return
-        self._send(subscriber, new)
-
-    def _send(self, subscriber: Subscriber, new: Frame) -> None:
-        subscriber.sink.write(new.data)
-        subscriber.sequence = subscriber.sent = new.sequence
-        metrics.SENT.inc()
 
     def beat(self) -> None:
-        """A comment to every live subscriber, and a position where a filter has let its cursor grow old."""
+        """A comment to the next slice of the live subscribers, and a position where a filter let a cursor grow old."""
         comment = f":{self.sequence}\n".encode()
-        for subscriber in self._live():
+        self._beat = (self._beat + 1) % SLICES
+        for subscriber in self._beats[self._beat]:
+            if not subscriber.live:
+                continue
             if self.sequence - subscriber.sent >= self._skip_at_most:
                 subscriber.sink.write(position_block(self.sequence, self.last_id))
                 subscriber.sequence = subscriber.sent = self.sequence
@@ -203,174 +231,181 @@ class Hub:
     def present(self) -> int:
         return len(self._present)
 
-    def demand(self) -> dict[str, int]:
-        """Subscribers per CVM that was asked for by name; a token's limit asks for nothing."""
-        counts: dict[str, int] = {}
-        for subscriber in self._present:
-            for cvm_id in subscriber.demands:
-                counts[cvm_id] = counts.get(cvm_id, 0) + 1
-        return counts
+    def enter(self, subscriber: Subscriber, begin: Begin = None) -> None:
+        """Begins with the snapshot or the replay, then live, and over again whenever history is lost.
 
-    def enter(self, subscriber: Subscriber) -> None:
-        """From here on the subscriber counts, and is told when history is lost."""
-        self._present.add(subscriber)
-        if subscriber.demands:
-            self.demanded.set()
-        metrics.SUBSCRIBERS.set(len(self._present))
+        Needs no waiting where the ring and the last introduction hold what it begins with; else a task settles it.
+        """
+        self._present[subscriber] = None
+        subscriber.beat = min(range(SLICES), key=lambda index: len(self._beats[index]))
+        self._beats[subscriber.beat][subscriber] = None
+        self.demand.add(subscriber.demands)
+        if not self._settle_at_once(subscriber, begin):
+            self._settle_later(subscriber, begin)
 
     def leave(self, subscriber: Subscriber) -> None:
-        if subscriber in self._present and subscriber.demands:
-            self.demanded.set()
-        self._present.discard(subscriber)
+        """Its connection is gone, or is to go. More calls do nothing."""
+        if subscriber not in self._present:
+            return
+        del self._present[subscriber]
+        del self._beats[subscriber.beat][subscriber]
+        self.demand.remove(subscriber.demands)
         self._rest(subscriber)
-        metrics.SUBSCRIBERS.set(len(self._present))
+        if subscriber.settling is not None:
+            subscriber.settling.cancel()
 
     def _rest(self, subscriber: Subscriber) -> None:
         """Not live for now: nothing is published to it."""
-        self._everything.discard(subscriber)
-        for cvm_id in subscriber.cvms or ():
-            group = self._by_cvm.get(cvm_id)
-            if group is not None:
-                group.discard(subscriber)
-                if not group:
-                    del self._by_cvm[cvm_id]
+        if subscriber.live:
+            subscriber.live = False
+            self._audience.discard(subscriber)
 
     def _go_live(self, subscriber: Subscriber) -> None:
-        if subscriber.cvms is None:
-            self._everything.add(subscriber)
+        subscriber.live = True
+        self._audience.add(subscriber)
+
+    # From where a subscriber begins to the log's end
+
+    def _settle_at_once(self, subscriber: Subscriber, begin: Begin) -> bool:
+        """Live within this call. False, with nothing written: it takes waiting."""
+        if not self.birth:
+            return False
+        if isinstance(begin, str):
+            start = self.cursors.known(begin)
+            frames = self._ring.after(start.sequence, PAGE) if start else None
+            if start is None or frames is None or not self._is_little(frames, start.sequence):
+                return False
+            self._replay_page(subscriber, frames, start.sequence)
+        elif begin is None:
+            if not self._introduced_at_once(subscriber):
+                return False
         else:
-            for cvm_id in subscriber.cvms:
-                self._by_cvm.setdefault(cvm_id, set()).add(subscriber)
+            return False
+        self._go_live(subscriber)
+        return True
 
-    async def serve(self, subscriber: Subscriber, start: Start | None) -> None:
-        """Snapshot or replay, then live, and over again whenever history is lost. Ends only by cancellation.
+    def _is_little(self, frames: list[Frame], after: int) -> bool:
+        """Whether these reach the end and are no lag by themselves."""
+        whole = after + len(frames) == self.sequence
+        return whole and sum(len(old.chunk) for old in frames) <= self._buffer // 2
 
-        Raises StoreUnavailableError before anything live was promised; the client reconnects.
-        """
+    def _introduced_at_once(self, subscriber: Subscriber) -> bool:
+        at = Start(self.sequence, self.last_id)
+        if subscriber.snapshots:
+            made = self._introductions.current(self.birth, self.sequence, led=self.led)
+            if made is None or len(blocks := made.of(subscriber.cvms)) > self._buffer // 2:
+                return False
+        else:
+            blocks = b""
+        subscriber.sink.write(blocks or position_block(at.sequence, at.id))
+        subscriber.sequence = subscriber.sent = at.sequence
+        return True
+
+    def _settle_later(self, subscriber: Subscriber, begin: Begin) -> None:
+        subscriber.settling = asyncio.create_task(self._settle(subscriber, begin), name="subscriber settling")
+
+    async def _settle(self, subscriber: Subscriber, begin: Begin) -> None:
+        # The status is sent already: whatever happens here, the client comes back and finds out more.
+        try:
+            await self._settle_until_live(subscriber, begin)
+            return
+        except TimeoutError:
+            metrics.SLOW.inc()
+            self.leave(subscriber)
+            subscriber.sink.cut()
+            return
+        except StoreError as error:
+            logger.info("a subscription ends because Redis cannot be used", extra={"error": str(error)})
+        except Exception:
+            logger.exception("a subscription ends by a fault of the bridge")
+        finally:
+            subscriber.settling = None
+        self.leave(subscriber)
+        subscriber.sink.close()
+
+    async def _settle_until_live(self, subscriber: Subscriber, begin: Begin) -> None:
         if not self.birth:
             await self.awaken()
-        while True:
-            if start is None or start.reset is not None:
-                start = await self._introduce(subscriber, start.reset if start else None)
-                # As replay, a snapshot larger than the buffer is no lag.
-                await subscriber.sink.drained()
-            subscriber.sequence = subscriber.sent = start.sequence
-            await self._replay(subscriber, start)
-            await subscriber.attention.wait()
-            subscriber.attention.clear()
+        start = await self.cursors.find(begin)
+        while not await self._advance(subscriber, start):
             start, subscriber.again = subscriber.again, None
 
+    async def _advance(self, subscriber: Subscriber, start: Start | None) -> bool:
+        """True: live. False: it is to start over at `again`."""
+        if start is None or start.reset is not None:
+            start = await self._introduce(subscriber, start.reset if start else None)
+        subscriber.sequence = subscriber.sent = start.sequence
+        # As replay, what was written until now is no lag, however large.
+        await _drained(subscriber)
+        return await self._replay(subscriber, start)
+
     async def _introduce(self, subscriber: Subscriber, reset: str | None) -> Start:
-        position, blocks = await self._snapshot()
-        at = (position.sequence, position.id)
+        made = await self._introduction()
+        at = Start(made.position.sequence, made.position.id)
         if reset is not None:
-            now = rfc3339(self._clock.time())
-            subscriber.sink.write(reset_block(reset, self._source, now, position.id))
-        chosen = [cvm_id for cvm_id in blocks if subscriber.cvms is None or cvm_id in subscriber.cvms]
-        if not subscriber.snapshots or not chosen:
-            subscriber.sink.write(position_block(*at))
-            return Start(*at)
-        subscriber.sink.write(b"".join(blocks[cvm_id] for cvm_id in chosen[:-1]))
-        subscriber.sink.write(f"id: {position.id}\n".encode() + blocks[chosen[-1]])
-        return Start(*at)
+            subscriber.sink.write(reset_block(reset, self._source, rfc3339(self._clock.time()), at.id))
+        blocks = made.of(subscriber.cvms) if subscriber.snapshots else b""
+        subscriber.sink.write(blocks or position_block(at.sequence, at.id))
+        return at
 
-    async def _snapshot(self) -> tuple[Position, dict[str, bytes]]:
-        """The encoded snapshots by ascending CVM, made once per position whoever asks."""
-        async with self._snapshot_lock:
-            if not self.birth:
-                await self.awaken()
-            key = (self.birth, self.sequence, self.led)
-            if self._cached is None or self._cached[0] != key:
-                position, snapshots = await self._log.snapshot()
-                if position is None:
-                    return Position("", 0, "0-0", "0-0", 0, False), {}
-                encoded = self._encode(position, snapshots)
-                self._cached = ((position.birth, position.sequence, self.led), position, encoded)
-            return self._cached[1], self._cached[2]
+    async def _introduction(self) -> Introduction:
+        if not self.birth:
+            await self.awaken()
+        return await self._introductions.get(self.birth, self.sequence, led=self.led)
 
-    def _encode(self, position: Position, snapshots: dict[str, Snapshot]) -> dict[str, bytes]:
-        at = (position.sequence, position.id)
-        return {
-            cvm_id: block("snapshot", snapshot_json(snapshots[cvm_id], self._source, at, led=self.led))
-            for cvm_id in sorted(snapshots)
-        }
-
-    async def _replay(self, subscriber: Subscriber, start: Start) -> None:
+    async def _replay(self, subscriber: Subscriber, start: Start) -> bool:
         """From `start` to the end of the ring, paced, and live at exactly the next sequence."""
         sequence, entry_id = start.sequence, start.id
-        while subscriber.again is None:
+        while not subscriber.disturbed():
             if sequence >= self.sequence:
                 # No await between this comparison and going live.
                 self._go_live(subscriber)
-                return
+                return True
             frames = self._ring.after(sequence, PAGE)
             if frames is None:
                 async with self._reading:
                     frames = [frame(event) for event in await self._log.read(entry_id, PAGE)]
-            if subscriber.attention.is_set():
-                return
+            if subscriber.disturbed():
+                break
             if not frames or frames[0].sequence != sequence + 1 or frames[-1].sequence != sequence + len(frames):
-                subscriber.start_over(Start(reset=HISTORY_LOST))
-                return
-            self._replay_page(subscriber, frames)
+                subscriber.again = Start(reset=HISTORY_LOST)
+                break
+            self._replay_page(subscriber, frames, sequence)
             sequence, entry_id = frames[-1].sequence, frames[-1].id
-            await subscriber.sink.drained()
+            await _drained(subscriber)
+        return False
 
-    def _replay_page(self, subscriber: Subscriber, frames: list[Frame]) -> None:
-        for old in frames:
-            if subscriber.wants(old.cvm_id, old.type):
-                self._send(subscriber, old)
-        last = frames[-1]
-        subscriber.sequence = last.sequence
-        if last.sequence - subscriber.sent >= self._skip_at_most:
-            subscriber.sink.write(position_block(last.sequence, last.id))
-            subscriber.sent = last.sequence
+    def _replay_page(self, subscriber: Subscriber, frames: list[Frame], after: int) -> None:
+        """`frames` follow the event `after`."""
+        wanted = [old for old in frames if subscriber.wants(old.cvm_id, old.type)]
+        subscriber.sink.send_all(wanted)
+        metrics.SENT.inc(len(wanted))
+        subscriber.sent = wanted[-1].sequence if wanted else max(subscriber.sent, after)
+        subscriber.sequence = frames[-1].sequence if frames else after
+        if subscriber.sequence - subscriber.sent >= self._skip_at_most:
+            subscriber.sink.write(position_block(frames[-1].sequence, frames[-1].id))
+            subscriber.sent = subscriber.sequence
 
-    async def locate(self, cursor: str) -> Start:
-        """Where a cursor stands in the log, or the reset that it gets."""
-        sequence = self._ring.sequence_of(cursor)
-        if sequence is not None:
-            return Start(sequence, cursor)
-        try:
-            key = entry_key(cursor)
-        except ValueError:
-            return Start(reset=UNKNOWN_CURSOR)
-        position = await self._log.position()
-        if position is None or "-" not in cursor:
-            return Start(reset=UNKNOWN_CURSOR)
-        if key == entry_key(position.floor):
-            return Start(position.floor_sequence, position.floor)
-        if key < entry_key(position.floor):
-            return Start(reset=HISTORY_LOST)
-        event = await self._log.find(cursor) if key <= entry_key(position.id) else None
-        return Start(event.sequence, event.id) if event else Start(reset=UNKNOWN_CURSOR)
-
-    async def locate_time(self, milliseconds: int) -> Start:
-        """Everything since a Unix time; what the log gave up before that is a reset, what never was is none."""
-        position = await self._log.position()
-        if position is None:
-            return Start(0, "0-0")
-        before = f"{max(milliseconds - 1, 0)}-{2**64 - 1}"
-        if entry_key(before) < entry_key(position.floor):
-            return Start(reset=HISTORY_LOST) if position.trimmed else Start(position.floor_sequence, position.floor)
-        events = await self._log.read(before, 1)
-        if not events:
-            return Start(position.sequence, position.id)
-        return Start(events[0].sequence - 1, before)
+    # The end
 
     async def let_go(self, seconds: float, retry_ms: Iterator[int]) -> None:
         """Ends every subscription, evenly over `seconds`, each told when to come back; who still slips in, too."""
-        self.closing = True
         began, count = self._clock.monotonic(), len(self._present)
         for number, subscriber in enumerate(list(self._present)):
             ahead = began + seconds * number / count - self._clock.monotonic()
             if ahead > STEP:
                 await self._clock.sleep(ahead)
-            self._let_go(subscriber, next(retry_ms))
+            self.let_go_one(subscriber, next(retry_ms))
         for subscriber in list(self._present):
-            self._let_go(subscriber, next(retry_ms))
+            self.let_go_one(subscriber, next(retry_ms))
 
-    def _let_go(self, subscriber: Subscriber, retry_ms: int) -> None:
+    def let_go_one(self, subscriber: Subscriber, retry_ms: int) -> None:
         subscriber.sink.write(retry_line(retry_ms))
         self.leave(subscriber)
         subscriber.sink.close()
+
+
+async def _drained(subscriber: Subscriber) -> None:
+    """Raises TimeoutError where the client takes nothing."""
+    async with asyncio.timeout(STALLED):
+        await subscriber.sink.drained()

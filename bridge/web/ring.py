@@ -30,14 +30,14 @@ class Ring:
         self._order.append(frame.sequence)
         self._frames[frame.sequence] = frame
         self._sequences[frame.id] = frame.sequence
-        self._bytes += len(frame.data)
+        self._bytes += len(frame.chunk)
         while len(self._order) > self._most_frames or (self._bytes > self._most_bytes and len(self._order) > 1):
             self._evict()
 
     def _evict(self) -> None:
         old = self._frames.pop(self._order.popleft())
         del self._sequences[old.id]
-        self._bytes -= len(old.data)
+        self._bytes -= len(old.chunk)
 
     def clear(self) -> None:
         self._order.clear()

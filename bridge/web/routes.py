@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.config import Settings
 from bridge.events import Event, dumps, entry_key
+from bridge.store.errors import StoreError
 from bridge.store.log import Log
 from bridge.store.watches import Watches
 from bridge.web import queries
 from bridge.web.access import Access, Principal
+from bridge.web.capacity import Capacity
 from bridge.web.cvms import Cvms
 from bridge.web.hub import Hub
-from bridge.web.problems import ProblemError, check_query, invalid, problem_response
+from bridge.web.problems import ProblemError, check_query, invalid
 from bridge.web.references import References, UpstreamRefusalError, refusal_response
 from bridge.web.stream import EventStream, Subscription
-from bridge.web.subscriber import Start
+from bridge.web.subscriber import Begin
 
 EVENT_QUERY = ("cvm", "type", "last_event_id", "since", "snapshot", "limit", "after")
 
@@ -44,6 +47,7 @@ class Api:
     settings: Settings
     access: Access
     hub: Hub
+    capacity: Capacity
     log: Log
     watches: Watches
     cvms: Cvms
@@ -127,10 +131,6 @@ class Api:
 
     # Events
 
-    def full(self) -> bool:
-        """No more subscribers here, or none any more."""
-        return self.hub.closing or self.hub.present >= self.settings.max_subscribers
-
     async def scope_of(self, request: Request, principal: Principal) -> frozenset[str] | None:
         """Canonical ids that the request asks for and the token allows; None: all."""
         wanted = queries.references(request)
@@ -140,18 +140,18 @@ class Api:
             wanted = [request.path_params["ref"]]
         if not wanted:
             return principal.cvms
-        return frozenset([await self._resolve(reference, principal) for reference in dict.fromkeys(wanted)])
+        found = [asyncio.ensure_future(self._resolve(reference, principal)) for reference in dict.fromkeys(wanted)]
+        try:
+            return frozenset(await asyncio.gather(*found))
+        finally:
+            for resolving in found:
+                resolving.cancel()
 
-    async def subscription(self, request: Request, scope: frozenset[str] | None, *, asked: bool) -> Subscription:
+    def subscription(self, request: Request, name: str, scope: frozenset[str] | None, *, asked: bool) -> Subscription:
         kinds, snapshots = queries.types(request), queries.snapshots(request)
-        return Subscription(scope, kinds, snapshots, await self._start(request), asked)
-
-    async def _start(self, request: Request) -> Start | None:
         since = queries.since(request)
-        cursor = queries.cursor(request)
-        if cursor is not None:
-            return await self.hub.locate(cursor)
-        return None if since is None else await self.hub.locate_time(since)
+        begin: Begin = queries.cursor(request) or since
+        return Subscription(name, scope, kinds, snapshots, begin, asked)
 
     async def page(self, request: Request, scope: frozenset[str] | None) -> Response:
         """One page of the log as JSON, oldest first; `next` continues it."""
@@ -198,10 +198,15 @@ class EventsEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        response = await self._respond(request)
+        try:
+            response = await self._respond(request)
+        except (ProblemError, StoreError) as error:
+            if not (_is_passing(error) and _is_browser(request)):
+                raise
+            response = _come_back(error)
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response | EventStream:
+    async def _respond(self, request: Request) -> ASGIApp:
         api = self._api
         principal = api.access.reader(request)
         check_query(request, EVENT_QUERY)
@@ -212,13 +217,13 @@ class EventsEndpoint:
         if _prefers_json(request):
             return await api.page(request, wanted)
         named = wanted is not None and wanted is not principal.cvms
-        subscription = await api.subscription(request, wanted, asked=named)
-        if named and request.method == "GET" and not api.full():
+        subscription = api.subscription(request, principal.name, wanted, asked=named)
+        api.capacity.check(principal.name)
+        if named and request.method == "GET":
             await api.watches.renew(wanted or ())
         # Asked last: many may have waited above at the same time.
-        if api.full():
-            return _overloaded(request)
-        return EventStream(api.hub, subscription, settings=api.settings, chance=api.chance)
+        api.capacity.take(principal.name)
+        return EventStream(api.hub, api.capacity, subscription, settings=api.settings, chance=api.chance)
 
 
 def _prefers_json(request: Request) -> bool:
@@ -226,14 +231,21 @@ def _prefers_json(request: Request) -> bool:
     return "application/json" in accept and "text/event-stream" not in accept
 
 
-def _overloaded(request: Request) -> Response:
-    """503; but a browser's EventSource gives up for good at any status but 200."""
-    if "sec-fetch-mode" in request.headers or "origin" in request.headers:
-        body = 'retry: 10000\nevent: overloaded\ndata: {"detail":"too many subscribers"}\n\n'
-        return Response(body, 200, {"Cache-Control": "no-store"}, "text/event-stream")
-    return problem_response(
-        ProblemError(503, "overloaded", "Too many subscribers on this front end", headers={"Retry-After": "10"})
-    )
+def _is_passing(error: ProblemError | StoreError) -> bool:
+    return isinstance(error, StoreError) or error.status in (429, 503)
+
+
+def _is_browser(request: Request) -> bool:
+    return "sec-fetch-mode" in request.headers or "origin" in request.headers
+
+
+def _come_back(error: ProblemError | StoreError) -> Response:
+    """For passing trouble only: a browser's EventSource gives up for good at any status but 200."""
+    name, detail = "unavailable", "Redis cannot be used just now"
+    if isinstance(error, ProblemError):
+        name, detail = str(error.body["type"]).rpartition(":")[2], str(error.body.get("detail", error.body["title"]))
+    body = f"retry: 10000\nevent: {name}\ndata: {dumps({'detail': detail})}\n\n"
+    return Response(body, 200, {"Cache-Control": "no-store"}, "text/event-stream")
 
 
 async def on_refusal(request: Request, error: Exception) -> Response:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.web.app import Front
-from bridge.web.stream import ABORT
+from bridge.web.detach import PROTOCOL
 
 CLOSE_SECONDS = 2
 """Seconds that plain requests get to finish after the subscribers are gone."""
@@ -28,12 +29,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with the extension by which a client that does not read is cut."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
+def raise_open_files() -> int:
+    """Raises the soft limit of open files to the hard one; the limit that holds then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -61,13 +65,14 @@ async def serve_web(
     port: int,
     open_access: bool,
     on_listening: Callable[[int], None],
+    protocol: type[asyncio.Protocol] = PROTOCOL,
 ) -> None:
     """Serves until `stop`, lets the subscribers go, returns. Raises OSError where the address is taken."""
     bound = listen(host, port)
-    front = Front(settings, backend, clock, open_access=open_access)
+    front = Front(settings, backend, clock, open_access=open_access, open_files=raise_open_files())
     config = uvicorn.Config(
         front.app,
-        http=_Protocol,
+        http=protocol,
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -41,7 +41,7 @@ def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
         follower = follower_on(log, feed)
         following = asyncio.create_task(follower.follow())
         sink = ListSink()
-        task = await connect(follower._hub, sink, None)
+        connect(follower._hub, sink, None)
         await settle()
         missed = log.append()
         await asyncio.sleep(5.9)
@@ -49,7 +49,7 @@ def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
         await asyncio.sleep(0.2)
         await settle()
         assert (feed.subscriptions, sink.ids) == (2, [missed.id])
-        await ended(task, following)
+        await ended(following)
 
     run_virtual(scenario())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 from bridge.events import Draft, Event
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.hub import Hub
+from bridge.web.frames import Frame
+from bridge.web.hub import SLICES, Hub
 from bridge.web.ring import Ring
-from bridge.web.stream import AsgiSink
+from bridge.web.sinks import AsgiSink
 from bridge.web.subscriber import Start, Subscriber
 from tests.virtual import VirtualClock, run_virtual
 
@@ -55,6 +57,12 @@ class ListSink:
         self.blocks: list[bytes] = []
         self.closed = False
         self.stuck = 0
+
+    def send(self, frame: Frame) -> None:
+        self.blocks.append(frame.data)
+
+    def send_all(self, frames: Iterable[Frame]) -> None:
+        self.blocks += [frame.data for frame in frames]
 
     def write(self, data: bytes) -> None:
         self.blocks.append(data)
@@ -102,40 +110,30 @@ def test_whoever_reconnects_at_any_boundary_sees_each_event_once(actions: list[s
         await hub.catch_up()
         cursor, seen = log.floor, list[str]()
         sink = ListSink()
-        task = await connect(hub, sink, cursor)
+        subscriber = connect(hub, sink, cursor)
         for action in actions:
             if action == "publish":
                 await hub.receive(log.append())
             elif action == "miss":
                 log.append()
             else:
-                task.cancel()
-                await asyncio.wait([task])
+                hub.leave(subscriber)
+                await asyncio.sleep(0)
                 seen += sink.ids
                 cursor = seen[-1] if seen else cursor
                 sink = ListSink()
-                task = await connect(hub, sink, cursor)
+                subscriber = connect(hub, sink, cursor)
         await hub.heard(log.birth, len(log.events))
         await settle()
-        task.cancel()
-        await asyncio.wait([task])
         assert seen + sink.ids == [event.id for event in log.events]
 
     run_virtual(scenario())
 
 
-async def connect(hub: Hub, sink: ListSink, cursor: str | None) -> asyncio.Task[None]:
+def connect(hub: Hub, sink: ListSink, cursor: str | None) -> Subscriber:
     subscriber = Subscriber(sink, snapshots=False)
-    hub.enter(subscriber)
-    start = await hub.locate(cursor) if cursor else None
-
-    async def serve() -> None:
-        try:
-            await hub.serve(subscriber, start)
-        finally:
-            hub.leave(subscriber)
-
-    return asyncio.create_task(serve())
+    hub.enter(subscriber, cursor)
+    return subscriber
 
 
 def test_another_birth_resets_everybody() -> None:
@@ -144,13 +142,11 @@ def test_another_birth_resets_everybody() -> None:
         hub = hub_on(log)
         await hub.receive(log.append())
         sink = ListSink()
-        task = await connect(hub, sink, None)
+        subscriber = connect(hub, sink, None)
         await settle()
         log.birth, log.events = "another", []
         await hub.heard("another", 0)
         await settle()
-        task.cancel()
-        await asyncio.wait([task])
         assert [b"event: reset" in data for data in sink.blocks] == [False, True, False]
         assert b"history_lost" in sink.blocks[1]
 
@@ -163,13 +159,11 @@ def test_a_slow_subscriber_is_cut_and_the_others_are_served() -> None:
         hub = hub_on(log)
         await hub.catch_up()
         slow, quick = ListSink(), ListSink()
-        tasks = [await connect(hub, slow, None), await connect(hub, quick, None)]
+        connect(hub, slow, None)
+        connect(hub, quick, None)
         await settle()
         slow.stuck = 5000
         await hub.receive(log.append())
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
         assert (slow.closed, slow.ids, quick.ids) == (True, [], ["1001-0"])
 
     run_virtual(scenario())
@@ -182,14 +176,12 @@ def test_a_filter_that_skips_much_gets_a_position() -> None:
         await hub.catch_up()
         sink = ListSink()
         subscriber = Subscriber(sink, cvms=frozenset({"b"}))
-        hub.enter(subscriber)
-        task = asyncio.create_task(hub.serve(subscriber, Start(0, log.floor)))
+        hub.enter(subscriber, Start(0, log.floor))
         await settle()
         for _ in range(11):
             await hub.receive(log.append("a"))
-        hub.beat()
-        task.cancel()
-        await asyncio.wait([task])
+        for _ in range(SLICES):
+            hub.beat()
         assert sink.blocks == [b'id: 1011-0\nevent: position\ndata: {"sequence":"11"}\n\n']
 
     run_virtual(scenario())
@@ -203,11 +195,11 @@ def test_cursors_are_honoured_or_refused() -> None:
         log.floor, log.floor_sequence, log.events = "1002-0", 2, log.events[2:]
         hub = hub_on(log)
         await hub.catch_up()
-        assert await hub.locate("1002-0") == Start(2, "1002-0")
-        assert await hub.locate("1004-0") == Start(4, "1004-0")
-        assert (await hub.locate("1001-0")).reset == "history_lost"
+        assert await hub.cursors.find("1002-0") == Start(2, "1002-0")
+        assert await hub.cursors.find("1004-0") == Start(4, "1004-0")
+        assert (await hub.cursors.locate("1001-0")).reset == "history_lost"
         for bad in ("9999-0", "1003-7", "x", "1004", "", "-"):
-            assert (await hub.locate(bad)).reset == "unknown_cursor"
+            assert (await hub.cursors.locate(bad)).reset == "unknown_cursor"
 
     run_virtual(scenario())
 
@@ -232,13 +224,12 @@ def test_a_subscriber_from_before_the_log_gets_its_first_events() -> None:
         log = UnbornLog()
         hub = hub_on(log)
         sink = ListSink()
-        task = await connect(hub, sink, None)
+        subscriber = connect(hub, sink, None)
         await settle()
         log.born = True
         first, second = log.append(), log.append()
         await hub.receive(second)
         await settle()
-        await ended(task)
         assert sink.ids == [first.id, second.id]
 
     run_virtual(scenario())
@@ -250,11 +241,10 @@ def test_a_subscriber_with_a_cursor_that_is_here_before_the_feed_misses_nothing(
         expected = [log.append().id for _ in range(10)]
         hub = hub_on(log)
         sink = ListSink()
-        task = await connect(hub, sink, expected[3])
+        subscriber = connect(hub, sink, expected[3])
         await settle()
         await hub.catch_up()
         await settle()
-        await ended(task)
         assert sink.ids == expected[4:]
 
     run_virtual(scenario())
@@ -271,7 +261,7 @@ def test_a_log_that_went_on_without_its_last_events_resets_everybody(
         hub = hub_on(log)
         await hub.catch_up()
         sink = ListSink()
-        task = await connect(hub, sink, None)
+        subscriber = connect(hub, sink, None)
         await settle()
         for _ in range(common + lost):
             await hub.receive(log.append())
@@ -285,7 +275,6 @@ def test_a_log_that_went_on_without_its_last_events_resets_everybody(
         assert position is not None
         await hub.heard(position.birth, position.sequence, position.id)
         await settle()
-        await ended(task)
         told = b"".join(sink.blocks)
         assert told.count(b"history_lost") == 1
         assert hub.last_id == position.id
@@ -316,17 +305,16 @@ def test_a_healed_hole_larger_than_the_buffer_cuts_nobody_who_reads() -> None:
             assert isinstance(message, dict)
             sent.append(message["body"])
 
-        sink = AsgiSink()
+        sink = AsgiSink(64 * 1024)
         pump = asyncio.create_task(sink.pump(send))
         subscriber = Subscriber(sink)
         hub.enter(subscriber)
-        serve = asyncio.create_task(hub.serve(subscriber, None))
         await settle()
         for _ in range(200):
             log.append()
         await hub.heard(log.birth, 200)
         await settle()
-        await ended(pump, serve)
+        await ended(pump)
         assert b"".join(sent).count(b"event: state") == 200
 
     run_virtual(scenario())
@@ -360,12 +348,11 @@ def test_a_snapshot_larger_than_the_buffer_is_no_lag() -> None:
         pump = asyncio.create_task(sink.pump(send))
         subscriber = Subscriber(sink)
         hub.enter(subscriber)
-        serve = asyncio.create_task(hub.serve(subscriber, None))
         await settle()
         await hub.receive(log.append())
         reads.set()
         await settle()
-        await ended(pump, serve)
+        await ended(pump)
         text = b"".join(sent)
         assert text.count(b"event: snapshot") == 40
         assert text.count(b"id: ") == 2
@@ -380,7 +367,8 @@ def test_subscribers_are_let_go_over_the_drain_and_each_is_told_when_to_come_bac
         hub = hub_on(log)
         await hub.catch_up()
         sinks = [ListSink() for _ in range(100)]
-        tasks = [await connect(hub, sink, None) for sink in sinks]
+        for sink in sinks:
+            connect(hub, sink, None)
         await settle()
         drain = asyncio.create_task(hub.let_go(5.0, iter(range(1000, 2000))))
         await asyncio.sleep(2.5)
@@ -389,22 +377,26 @@ def test_subscribers_are_let_go_over_the_drain_and_each_is_told_when_to_come_bac
         assert VirtualClock().monotonic() <= 5.0
         assert all(sink.closed and sink.blocks[-1].startswith(b"retry: ") for sink in sinks)
         assert len({sink.blocks[-1] for sink in sinks}) == 100
-        assert (hub.present, hub.closing) == (0, True)
-        await ended(*tasks)
+        assert hub.present == 0
 
     run_virtual(scenario())
 
 
 def test_a_tokens_limit_is_no_demand_but_a_named_cvm_is() -> None:
-    hub = hub_on(FakeLog())
-    hub.enter(Subscriber(ListSink(), cvms=frozenset({"a", "b"}), asked=False))
-    hub.enter(Subscriber(ListSink()))
-    assert (hub.demand(), hub.demanded.is_set()) == ({}, False)
-    named = Subscriber(ListSink(), cvms=frozenset({"a"}))
-    hub.enter(named)
-    assert (hub.demand(), hub.demanded.is_set()) == ({"a": 1}, True)
-    hub.leave(named)
-    assert hub.demand() == {}
+    async def scenario() -> None:
+        hub = hub_on(FakeLog())
+        await hub.catch_up()
+        hub.enter(Subscriber(ListSink(), cvms=frozenset({"a", "b"}), snapshots=False, asked=False))
+        hub.enter(Subscriber(ListSink(), snapshots=False))
+        assert (hub.demand.counts(), hub.demand.changed.is_set()) == ({}, False)
+        named = Subscriber(ListSink(), cvms=frozenset({"a"}), snapshots=False)
+        hub.enter(named)
+        assert (hub.demand.counts(), hub.demand.changed.is_set()) == ({"a": 1}, True)
+        hub.leave(named)
+        hub.leave(named)
+        assert hub.demand.counts() == {}
+
+    run_virtual(scenario())
 
 
 def test_since_replays_what_came_after_it_and_resets_only_where_something_was_lost() -> None:
@@ -414,10 +406,10 @@ def test_since_replays_what_came_after_it_and_resets_only_where_something_was_lo
             log.append()
         hub = hub_on(log)
         await hub.catch_up()
-        assert await hub.locate_time(0) == Start(0, "1000-0")
-        assert (await hub.locate_time(1003)).sequence == 2
-        assert (await hub.locate_time(5000)).sequence == 5
+        assert await hub.cursors.locate_time(0) == Start(0, "1000-0")
+        assert (await hub.cursors.locate_time(1003)).sequence == 2
+        assert (await hub.cursors.locate_time(5000)).sequence == 5
         log.trimmed = True
-        assert (await hub.locate_time(0)).reset == "history_lost"
+        assert (await hub.cursors.locate_time(0)).reset == "history_lost"
 
     run_virtual(scenario())

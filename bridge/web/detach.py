@@ -1,0 +1,179 @@
+"""Connections without a request: what makes ten thousand subscribers cheap.
+
+uvicorn keeps a task, a request cycle, a parser and its headers for every response that has not ended. An SSE response
+ends in days. So the protocol classes here offer an ASGI extension: a callable that takes the connection out of
+uvicorn's hands once the response has begun, and hands back a `Detached`, which is a transport and three numbers. The
+ASGI call may then return. What uvicorn does by itself stays as it is: parsing, headers, every other response.
+
+The extension stands in `scope["extensions"][DETACH]` as `{"call": detach}`; `detach(on_lost, high_water)` may be called
+once, after the response's start and first body bytes were sent. HTTP/1.0, another server or a test client do not
+offer it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bridge.web.frames import Frame, chunk_of
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError:  # pragma: no cover - httptools is a dependency, yet not everywhere built
+    HttpToolsProtocol = None  # type: ignore[misc, assignment]
+
+DETACH = "bridge.detach"
+ABORT = "bridge.abort"
+"""The extension that ends a connection at once, for who cannot detach: `{"call": abort}`."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+LAST_WORDS = 1.0
+"""Seconds in which a client takes its last bytes; one that does not is cut, or it would hold its connection."""
+
+OnLost = Callable[[], None]
+
+
+class Detached(asyncio.Protocol):
+    """A connection in the middle of a chunked response, owned by who detached it: a `subscriber.Sink`.
+
+    `on_lost` is called once, when the connection is gone, whoever ended it. What the client still sends is dropped.
+    """
+
+    __slots__ = ("_closed", "_low", "_on_lost", "_patience", "_transport", "backlog")
+
+    def __init__(self, transport: asyncio.Transport, on_lost: OnLost) -> None:
+        self._transport = transport
+        self._on_lost: OnLost | None = on_lost
+        self._closed = False
+        self._low: asyncio.Event | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self.backlog: Callable[[], int] = transport.get_write_buffer_size
+
+    # The sink
+
+    def send(self, frame: Frame) -> None:
+        if not self._closed:
+            self._transport.write(frame.chunk)
+
+    def send_all(self, frames: Iterable[Frame]) -> None:
+        if not self._closed and (chunks := b"".join([frame.chunk for frame in frames])):
+            self._transport.write(chunks)
+
+    def write(self, data: bytes) -> None:
+        if not self._closed and data:
+            self._transport.write(chunk_of(data))
+
+    async def drained(self) -> None:
+        if self._low is not None:
+            await self._low.wait()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._transport.write(LAST_CHUNK)
+        self._closed = True
+        self._transport.close()
+        if self.backlog():
+            self._patience = asyncio.get_running_loop().call_later(LAST_WORDS, self._transport.abort)
+
+    def cut(self) -> None:
+        self._closed = True
+        self._transport.abort()
+
+    # The transport's side
+
+    def pause_writing(self) -> None:
+        self._low = self._low or asyncio.Event()
+
+    def resume_writing(self) -> None:
+        if self._low is not None:
+            self._low.set()
+            self._low = None
+
+    def data_received(self, data: bytes) -> None:
+        """Dropped: the request is long over."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        if self._patience is not None:
+            self._patience.cancel()
+        self.resume_writing()
+        if self._on_lost is not None:
+            on_lost, self._on_lost = self._on_lost, None
+            on_lost()
+
+
+class _Detaching:
+    """The part that both of uvicorn's protocol classes get. It knows their insides, which the tests watch."""
+
+    scope: Any
+    cycle: Any
+    flow: Any
+    transport: Any
+    connections: Any
+
+    def _offer(self) -> None:
+        extensions = self.scope.setdefault("extensions", {})
+        extensions[ABORT] = {"call": self.transport.abort}
+        if self.scope.get("http_version", "1.1") == "1.1":
+            extensions[DETACH] = {"call": self._detach}
+
+    def _detach(self, on_lost: OnLost, high_water: int) -> Detached | None:
+        """None where the connection is gone already. A replay waits while more than `high_water` bytes wait."""
+        cycle = self.cycle
+        if cycle.disconnected or self.transport.is_closing():
+            return None
+        # uvicorn takes the response for ended, and the connection for none of its own: its shutdown does not wait.
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()  # type: ignore[attr-defined]
+        detached = Detached(self.transport, on_lost)
+        if self.flow.write_paused:
+            detached.pause_writing()
+        self.flow.resume_reading()  # the client's going is noticed by reading only
+        self.transport.set_protocol(detached)
+        self.transport.set_write_buffer_limits(high_water)
+        self._forget()
+        return detached
+
+    def _forget(self) -> None:
+        """Breaks the circles, so that all of this is freed now and not by the collector."""
+        self.scope.pop("extensions", None)
+        self.scope = self.cycle = None
+
+
+class H11Detaching(_Detaching, H11Protocol):
+    def handle_events(self) -> None:
+        super().handle_events()
+        # The request's task was made in there, and has not run yet.
+        if self.scope is not None:
+            self._offer()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.conn = None  # type: ignore[assignment]
+
+
+PROTOCOL: type[asyncio.Protocol] = H11Detaching
+
+if HttpToolsProtocol is not None:
+
+    class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
+        def on_headers_complete(self) -> None:
+            # Here the HTTP version is known, and the request's task is yet to be made.
+            self.scope["http_version"] = self.parser.get_http_version()
+            self._offer()
+            super().on_headers_complete()
+
+        def _forget(self) -> None:
+            super()._forget()
+            self.pipeline.clear()
+            self.headers = []
+            self.parser = None  # type: ignore[assignment]
+
+    PROTOCOL = HttpToolsDetaching
