@@ -1,0 +1,105 @@
+"""A front end alone on real sockets and a real Redis; the test is the leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from bridge.clock import SystemClock
+from bridge.config import Settings
+from bridge.events import STATE, Draft, cvm_data
+from bridge.store.connection import Backend, connect
+from bridge.store.leadership import Leadership, Term
+from bridge.store.ledger import Ledger, Place
+from bridge.store.snapshots import Snapshot
+from bridge.web.detach import PROTOCOL
+from bridge.web.server import serve_web
+from tests.real.waiting import PATIENCE
+
+NOW = "2026-11-24T16:00:00.000Z"
+
+
+@dataclass
+class Front:
+    """A front end, and the lead that the test holds."""
+
+    url: str
+    http: httpx.AsyncClient
+    backend: Backend
+    stop: asyncio.Event
+    serving: asyncio.Task[None]
+    place: Place = field(default_factory=lambda: Place(0, "0-0"))
+    term: Term | None = None
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client that reads no more than the test does; closed with the front end at the latest."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
+        self.writers.append(writer)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return reader, writer
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def lead(self) -> None:
+        term = await Leadership(self.backend).acquire("test", 60.0, "birth")
+        assert isinstance(term, Term)
+        self.term, self.place = term, Place(term.sequence, term.last_id)
+
+    async def append(self, cvm_id: str = "cvm-1", filling: int = 0) -> str:
+        """One event's id; `filling` characters make it large."""
+        assert self.term is not None
+        raw = f'{{"status":"running","filling":"{"x" * filling}"}}'
+        draft = Draft(STATE, cvm_id, NOW, cvm_data(cvm_id, None, (None, "running"), "poll", raw))
+        snapshot = Snapshot(cvm_id, '{"status":"running"}', "running", None, NOW, NOW)
+        self.place = await Ledger(self.backend, 1000).append(self.term, self.place, draft, snapshot, ran=True)
+        return self.place.last_id
+
+    async def metric(self, name: str) -> float:
+        text = (await self.http.get(f"{self.url}/metrics")).text
+        return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+    async def until_present(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await self.metric("bridge_subscribers") != count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def front(
+    redis_url: str, *, open_access: bool = True, protocol: type[asyncio.Protocol] = PROTOCOL, **given: Any
+) -> AsyncIterator[Front]:
+    settings = Settings(**{"lease_seconds": 30.0, "drain_seconds": 0.1, **given})
+    backend, stop = connect(redis_url, settings.namespace), asyncio.Event()
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve_web(
+            settings,
+            backend,
+            SystemClock(),
+            stop,
+            host="127.0.0.1",
+            port=0,
+            open_access=open_access,
+            on_listening=listening.set_result,
+            protocol=protocol,
+        )
+    )
+    async with httpx.AsyncClient() as http:
+        try:
+            web = Front(f"http://127.0.0.1:{await listening}", http, backend, stop, serving)
+            yield web
+        finally:
+            for writer in web.writers:
+                writer.close()
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await serving
+            await backend.close()
