@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bridge.events import (
     DROPPED,
@@ -69,6 +70,7 @@ def frame(event: Event) -> Frame:
     return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk_of(block(name, event.json, event.id)))
 
 
+@lru_cache(maxsize=8)  # a herd asks for the same one
 def position_block(sequence: int, entry_id: str) -> bytes:
     """No news, only a cursor."""
     return block("position", dumps({"sequence": str(sequence)}), entry_id)

@@ -69,7 +69,7 @@ class Hub:
         self._present: dict[Subscriber, None] = {}
         self._audience = Audience()
         self._beats: list[dict[Subscriber, None]] = [{} for _ in range(SLICES)]
-        self._beat = 0
+        self._beat = self._entered = 0
         self.birth = ""
         self.sequence = 0
         self.last_id = "0-0"
@@ -237,7 +237,8 @@ class Hub:
         Needs no waiting where the ring and the last introduction hold what it begins with; else a task settles it.
         """
         self._present[subscriber] = None
-        subscriber.beat = min(range(SLICES), key=lambda index: len(self._beats[index]))
+        self._entered = (self._entered + 1) % SLICES
+        subscriber.beat = self._entered
         self._beats[subscriber.beat][subscriber] = None
         self.demand.add(subscriber.demands)
         if not self._settle_at_once(subscriber, begin):
