@@ -1,4 +1,5 @@
-"""`/healthz`, `/readyz` and `/metrics` of a role that has no front end (`BRIDGE_PROBE_PORT`)."""
+"""`/healthz`, `/readyz` and `/metrics` of a role that has no front end (`BRIDGE_PROBE_PORT`), and how small apps are
+served."""
 
 from __future__ import annotations
 
@@ -50,9 +51,18 @@ class _Server(uvicorn.Server):
 
 async def serve_probe(host: str, port: int, backend: Backend, role: Callable[[], str], stop: asyncio.Event) -> None:
     """Serves until `stop`. Raises OSError where the address cannot be had."""
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    await serve_app(create_app(backend, role), listening(host, port), stop)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Raises OSError where the address cannot be had."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+async def serve_app(app: Starlette, listener: socket.socket, stop: asyncio.Event) -> None:
+    """A small app on what listens already, until `stop`."""
     config = uvicorn.Config(
-        create_app(backend, role),
+        app,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -61,6 +71,6 @@ async def serve_probe(host: str, port: int, backend: Backend, role: Callable[[],
     )
     server = _Server(config)
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve([listener]), name="probe-server")
+        group.create_task(server.serve([listener]), name="server")
         await stop.wait()
         server.should_exit = True

@@ -168,7 +168,7 @@ class _Following:
 
 async def _refusal(response: httpx.Response) -> Exception:
     """Statuses that another try may change are _RefusedError, the others final."""
-    status, detail = response.status_code, await _detail(response)
+    status, detail = response.status_code, await problem_text(response)
     if status == 401:
         return GivenUpError(f"the bridge refuses the token (401): pass --token or set BRIDGE_TOKEN{detail}")
     if status in (408, 425, 429) or status >= 500:
@@ -176,8 +176,8 @@ async def _refusal(response: httpx.Response) -> Exception:
     return GivenUpError(f"the bridge answered {status}{detail}")
 
 
-async def _detail(response: httpx.Response) -> str:
-    """What a problem says, on one line."""
+async def problem_text(response: httpx.Response) -> str:
+    """What a problem says, on one line and with a colon before it; nothing where it is no problem."""
     body = b""
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -192,7 +192,7 @@ async def _detail(response: httpx.Response) -> str:
     # A CVM that upstream does not know is upstream's own 404, whose `detail` may be anything.
     said = [problem.get(name) for name in ("title", "detail")]
     text = ": ".join(part for part in said if isinstance(part, str) and part)
-    return f": {_printable(text)}" if text else ""
+    return f": {printable(text)}" if text else ""
 
 
 def _retry_after(response: httpx.Response) -> float:
@@ -205,12 +205,12 @@ def colourful(text: str) -> str:
     try:
         envelope = json.loads(text)
     except ValueError:
-        return _printable(text)
+        return printable(text)
     raw = envelope.get("data")
     data: dict[str, Any] = raw if isinstance(raw, dict) else {}
     time = str(envelope.get("time", ""))[11:19] or "--:--:--"
-    name = _printable(str(data.get("name") or data.get("cvm_id") or envelope.get("subject") or "the log"))
-    return f"{_painted(time, 2)}  {_painted(f'{name:<20}', 1)} {_news(str(envelope.get('type')), data)}"
+    name = printable(str(data.get("name") or data.get("cvm_id") or envelope.get("subject") or "the log"))
+    return f"{painted(time, 2)}  {painted(f'{name:<20}', 1)} {_news(str(envelope.get('type')), data)}"
 
 
 def _news(kind: str, data: dict[str, Any]) -> str:
@@ -219,10 +219,10 @@ def _news(kind: str, data: dict[str, Any]) -> str:
     if kind == SNAPSHOT:
         return f"is {_status(_snapshot_status(data))}"
     if kind == RESET:
-        return _painted(f"history is lost here ({_printable(str(data.get('reason')))}); what is known now:", 31)
+        return painted(f"history is lost here ({printable(str(data.get('reason')))}); what is known now:", 31)
     if kind.startswith("watch."):
-        reason = f" ({_printable(str(data['reason']))})" if data.get("reason") else ""
-        return _painted(kind.removeprefix("watch.") + reason, 35)
+        reason = f" ({printable(str(data['reason']))})" if data.get("reason") else ""
+        return painted(kind.removeprefix("watch.") + reason, 35)
     return f"{_status(data.get('to'))}{_progress(data.get('state'))}"
 
 
@@ -237,18 +237,18 @@ def _progress(state: object) -> str:
         return ""
     said = [state.get(name) for name in ("boot_error", "boot_progress", "shutdown_progress")]
     found = next((part for part in said if isinstance(part, str) and part), None)
-    return _painted(f"  {_printable(found)}", 2) if found else ""
+    return painted(f"  {printable(found)}", 2) if found else ""
 
 
 def _status(status: object) -> str:
-    text = "unseen" if status is None else _printable(str(status))
-    return _painted(text, _COLOURS.get(text, 36))
+    text = "unseen" if status is None else printable(str(status))
+    return painted(text, _COLOURS.get(text, 36))
 
 
-def _painted(text: str, colour: int) -> str:
+def painted(text: str, colour: int) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A CVM's name must not write to the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

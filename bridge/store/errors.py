@@ -24,3 +24,27 @@ class StillWantedError(StoreError):
 
 class TooManyWishesError(StoreError):
     """too many unknown references are waiting for the leader"""
+
+
+class UnknownEndpointError(StoreError):
+    """there is no such endpoint"""
+
+
+class EndpointExistsError(StoreError):
+    """an endpoint of this id is there already"""
+
+
+class EndpointDisabledError(StoreError):
+    """the endpoint is disabled"""
+
+
+class TooManyEndpointsError(StoreError):
+    """there are as many endpoints as the bridge keeps"""
+
+
+class UnknownDeliveryError(StoreError):
+    """there is no such delivery (any more)"""
+
+
+class AlreadyPendingError(StoreError):
+    """the delivery is waiting to be attempted already"""

@@ -25,6 +25,10 @@ class Keys:
         self.wishes = f"{prefix}wishes"
         self.hints = f"{prefix}hints"
         self.notes = f"{prefix}notes"
+        self.vouchers = f"{prefix}vouchers"
+        self.webhooks = f"{prefix}webhooks"  # the names of everything else about webhooks begin with it
+        self.webhook_endpoints = f"{self.webhooks}:endpoints"
+        self.webhook_wake_channel = f"{self.webhooks}:wake"
         self.tick_channel = f"{prefix}tick"
         self.wake_channel = f"{prefix}wake"
         self.answer_channel = f"{prefix}answers"

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from prometheus_client import Counter
 
 from bridge.events import Draft
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError, StillWantedError
 from bridge.store.leadership import Term
 from bridge.store.snapshots import Snapshot
+
+logger = logging.getLogger(__name__)
+
+UNREAD = Counter("bridge_log_trimmed_unread", "Events trimmed from the log before webhooks had read them")
+
+TELL_EVERY = 1000
+"""Unread events per log line: each event would be one."""
 
 CONFIRM_AT_ONCE = 200
 """Snapshots per confirm script: well under Lua's argument limit, and short enough not to hold the server."""
@@ -32,6 +42,7 @@ class Ledger:
     def __init__(self, backend: Backend, log_length: int) -> None:
         self._backend = backend
         self._log_length = log_length
+        self._unread = 0
 
     async def append(self, term: Term, place: Place, draft: Draft, snapshot: Snapshot, *, ran: bool) -> Place:
         """Event and snapshot in one step. Raises FencedError, StoreUnavailableError (then call again as it was)."""
@@ -46,7 +57,16 @@ class Ledger:
         sequence = place.sequence + 1
         answer = await self._backend.run(
             self._append,
-            [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins],
+            [
+                keys.leader,
+                keys.meta,
+                keys.log,
+                keys.state,
+                keys.watches,
+                keys.pins,
+                keys.webhooks,
+                keys.webhook_endpoints,
+            ],
             [
                 term.holder,
                 term.epoch,
@@ -64,8 +84,18 @@ class Ledger:
             ],
         )
         if answer[0]:
+            self._tell_unread(int(answer[1]) if len(answer) > 1 else 0)
             return Place(sequence, str(answer[0]))
         raise StillWantedError if answer[1] == "wanted" else FencedError
+
+    def _tell_unread(self, count: int) -> None:
+        if not count:
+            return
+        UNREAD.inc(count)
+        self._unread += count
+        if self._unread == count or self._unread % TELL_EVERY < count:
+            lost = {"events": self._unread}
+            logger.error("the log was trimmed although webhooks had not read it: is a dispatcher running?", extra=lost)
 
     async def confirm(self, term: Term, snapshots: Iterable[Snapshot]) -> None:
         """Writes snapshots whose `observed_at` moved without an event. Raises FencedError."""

@@ -13,12 +13,11 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import usable_id
 from bridge.store.wishes import Wishes
+from bridge.web.bodies import read_body
 from bridge.web.problems import ProblemError
 
 MAX_AGE = 300.0
 """Seconds; what Phala's own SDKs accept. An older delivery is a replay."""
-
-MAX_BODY = 64 * 1024
 
 
 class Hints:
@@ -33,7 +32,7 @@ class Hints:
         """204 whether or not the CVM is watched; 401 where forged or old; 404 where no secret is set."""
         if self._secret is None:
             raise ProblemError(404, "not-found", "No such route", detail="PHALA_WEBHOOK_SECRET is not set")
-        body = await _body(request)
+        body = await read_body(request)
         self._verify(self._secret, request, body)
         cvm_id = _cvm_id(body)
         if cvm_id is not None:
@@ -48,15 +47,6 @@ class Hints:
         whole = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 12
         if not genuine or not whole or abs(self._clock.time() - int(timestamp)) > MAX_AGE:
             raise ProblemError(401, "bad-signature", "The webhook's signature or time is not right")
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise ProblemError(413, "too-large", f"A webhook has at most {MAX_BODY} bytes")
-    return bytes(body)
 
 
 def _cvm_id(body: bytes) -> str | None:

@@ -51,17 +51,20 @@ def snapshots(request: Request) -> bool:
 def since(request: Request) -> int | None:
     """Unix milliseconds of `since=`, an RFC 3339 time."""
     text = request.query_params.get("since")
-    if text is None:
-        return None
+    return None if text is None else moment("since", text)
+
+
+def moment(field: str, text: str) -> int:
+    """Unix milliseconds of an RFC 3339 time."""
     # A plus sign in a query that was not escaped arrives as a space.
     match = _TIME.fullmatch(text)
     try:
         if match is None:
             raise ValueError(text)
-        moment = datetime.fromisoformat(f"{match[1]}T{match[2]}{(match[3] or 'Z').replace(' ', '+')}".upper())
-        return max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
+        found = datetime.fromisoformat(f"{match[1]}T{match[2]}{(match[3] or 'Z').replace(' ', '+')}".upper())
+        return max(0, (found - _EPOCH) // timedelta(milliseconds=1))
     except (ValueError, OverflowError) as error:
-        raise invalid("since", "an RFC 3339 time, such as 2026-11-24T16:00:00Z") from error
+        raise invalid(field, "an RFC 3339 time, such as 2026-11-24T16:00:00Z") from error
 
 
 def cursor(request: Request) -> str | None:

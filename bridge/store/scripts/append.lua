@@ -1,9 +1,9 @@
 -- Write one event: fence, number, log, floor, snapshot and publication in one step.
--- KEYS: leader, meta, log, state, watches, pins.
+-- KEYS: leader, meta, log, state, watches, pins, webhooks, webhook endpoints.
 -- ARGV: 1 holder, 2 epoch, 3 birth, 4 sequence, 5 lowest id (the leader's last), 6 event JSON without id, 7 cvm id,
 --   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
 --   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: wanted since this score (ms) keeps it.
--- Returns {id}, or {'', why}.
+-- Returns {id, entries trimmed although webhooks had not read them}, or {'', why}.
 local leader = redis.call('HMGET', KEYS[1], 'holder', 'epoch')
 if leader[1] ~= ARGV[1] or leader[2] ~= ARGV[2] then return {'', 'fenced'} end
 local meta = redis.call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
@@ -37,13 +37,30 @@ local id = redis.pcall('XADD', KEYS[3], string.format('%.0f-%.0f', ms, counter +
 if type(id) == 'table' then id = redis.call('XADD', KEYS[3], '*', 'event', ARGV[6], 'ran', ARGV[12]) end
 redis.call('HSET', KEYS[2], 'sequence', ARGV[4], 'last_id', id, 'writer', writer)
 
+-- While there are webhook endpoints, trimming waits for what they have read, up to ten times the length.
+local length, keep, unread = redis.call('XLEN', KEYS[3]), tonumber(ARGV[9]), 0
+local going = math.min(length - keep, 1000)
+if going > 0 and redis.call('EXISTS', KEYS[8]) == 1 then
+  local place = redis.call('HMGET', KEYS[7], 'position', 'birth')
+  local read_ms, read_counter = parts(place[2] == ARGV[3] and place[1] or '0-0')
+  local read, first = 0, redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
+  local function is_read(entry)
+    local entry_ms, entry_counter = parts(entry[1])
+    return entry_ms < read_ms or (entry_ms == read_ms and entry_counter <= read_counter)
+  end
+  if is_read(first[1]) then
+    local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', going)
+    while oldest[read + 1] and is_read(oldest[read + 1]) do read = read + 1 end
+  end
+  unread = math.max(math.min(length - 10 * keep, going) - read, 0)
+  going = read + unread
+end
+
 -- The floor is the newest entry that is gone: a cursor below it has lost events.
-local excess = redis.call('XLEN', KEYS[3]) - tonumber(ARGV[9])
-if excess > 0 then
-  if excess > 1000 then excess = 1000 end
-  local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', excess)
+if going > 0 then
+  local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', going)
   local last = oldest[#oldest]
-  redis.call('XTRIM', KEYS[3], 'MAXLEN', '=', redis.call('XLEN', KEYS[3]) - #oldest)
+  redis.call('XTRIM', KEYS[3], 'MAXLEN', '=', length - #oldest)
   local number = '0'
   for i = 1, #last[2], 2 do
     if last[2][i] == 'event' then number = string.match(last[2][i + 1], '"sequence":"(%d+)"') or '0' end
@@ -60,4 +77,4 @@ end
 local message = '{"id":"' .. id .. '",' .. string.sub(ARGV[6], 2)
 redis.call('PUBLISH', ARGV[10], message)
 redis.call('PUBLISH', ARGV[11], message)
-return {id}
+return {id, unread}

@@ -1,0 +1,238 @@
+"""Deliveries in Redis: their history with every attempt, and what a caller may have tried again."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from bridge.clock import rfc3339
+from bridge.events import Event, dumps, entry_key
+from bridge.store.connection import Backend
+from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.errors import (
+    AlreadyPendingError,
+    EndpointDisabledError,
+    StoreError,
+    UnknownDeliveryError,
+    UnknownEndpointError,
+)
+from bridge.store.lanes import TEST_TYPE, Entry, Lanes
+from bridge.store.limits import Limits, load_rule
+
+Status = Literal["pending", "delivered", "given_up", "skipped"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+READ_AT_ONCE = 25
+"""Deliveries per script: each may carry 20 attempts of 4 KiB."""
+
+RECOVER_AT_ONCE = 100
+"""Events per script: a recovery must not hold the server."""
+
+_NO_ID_ABOVE = 18_446_744_073_709_551_615
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One HTTP request; `at` in RFC 3339, the body cut to its first 4 KiB."""
+
+    at: str
+    duration_ms: int
+    status_code: int | None
+    error: str | None
+    response_body: str
+
+    def to_json(self) -> str:
+        return dumps([self.at, self.duration_ms, self.status_code, self.error, self.response_body])
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event for one endpoint. `id` is the `webhook-id` of every attempt.
+
+    `next_attempt_at`: None unless pending, and while it waits behind an earlier one or its endpoint is disabled.
+    """
+
+    id: str
+    endpoint_id: str
+    event: Event
+    status: Status
+    created_at: str
+    finished_at: str | None
+    next_attempt_at: str | None
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """`complete` is False where as many deliveries wait as may: call again once some are delivered."""
+
+    queued: int
+    complete: bool
+
+
+class Deliveries:
+    """The callers' side: any process may use it."""
+
+    _read = load_rule("read_deliveries")
+    _requeue = load_rule("requeue")
+
+    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+        self._backend = backend
+        self._endpoints = Endpoints(backend, limits)
+        self._lanes = Lanes(backend, limits)
+        self._limits = (limits or Limits()).to_json()
+
+    async def page(
+        self, endpoint_id: str, *, status: Status | None = None, after: str = "", limit: int = 100
+    ) -> tuple[list[Delivery], str | None]:
+        """Newest first, and the cursor of the next page. Raises ValueError where `after` is none."""
+        if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
+            raise ValueError("not a cursor of this list")
+        chosen: Sequence[Status] = (status,) if status else STATUSES
+        rows = await self._newest(
+            [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen], after, limit
+        )
+        cursor = str(rows[limit - 1][0]) if len(rows) > limit else None
+        return await self._load([delivery_id for _, delivery_id in rows[:limit]]), cursor
+
+    async def _newest(self, lists: Sequence[str], after: str, limit: int) -> list[tuple[int, str]]:
+        """(stamp, id), more than `limit` where there are more. As of one moment: none is in two lists, or in none."""
+        highest = f"({after}" if after else "+inf"
+        async with self._backend.transaction() as pipe:
+            for key in lists:
+                pipe.execute_command("ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
+            found = await self._backend.call(pipe.execute())
+        return sorted((_stamped(row) for rows in found for row in _pairs(rows)), reverse=True)
+
+    async def get(self, delivery_id: str) -> Delivery | None:
+        found = await self._load([delivery_id])
+        return found[0] if found else None
+
+    async def retry(self, delivery_id: str) -> Delivery:
+        """Puts a finished delivery at its lane's end.
+
+        Raises UnknownDeliveryError, AlreadyPendingError, EndpointDisabledError.
+        """
+        known = await self.get(delivery_id)
+        if known is None:
+            raise UnknownDeliveryError
+        answer = await self._run("retry", known.endpoint_id, delivery_id)
+        _refuse(answer[0], UnknownDeliveryError)
+        return await self.get(delivery_id) or known
+
+    async def recover(self, endpoint_id: str, since_ms: int, until_ms: int | None = None) -> Recovered:
+        """Queues what the log still has of that time and the endpoint wants, but was not delivered.
+
+        That is what was given up, skipped, or has no delivery (any more); only events newer than the endpoint. Raises
+        UnknownEndpointError, EndpointDisabledError.
+        """
+        found = await self._endpoints.get(endpoint_id)
+        place = await self._lanes.place()
+        if found is None:
+            raise UnknownEndpointError
+        if not found[0].enabled:
+            raise EndpointDisabledError
+        after, queued = f"{since_ms - 1}-{_NO_ID_ABOVE}" if since_ms > 0 else "0-0", 0
+        while place is not None:
+            entries, last = await self._lanes.read(after, RECOVER_AT_ONCE)
+            wanted = list(_wanted(found[0], place.birth, entries, until_ms))
+            answer = await self._run("recover", endpoint_id, *(part for entry in wanted for part in _parts(entry)))
+            _refuse(answer[0], UnknownEndpointError)
+            queued += int(answer[1])
+            if int(answer[2]) < len(wanted):
+                return Recovered(queued, False)
+            if last is None or (entries and _is_past(entries[-1], until_ms)):
+                break
+            after = last
+        return Recovered(queued, True)
+
+    async def test(self, endpoint_id: str, at: str) -> str:
+        """Queues an event of type `webhook.test` for one attempt, beside all other lanes; returns the delivery's id.
+
+        Raises UnknownEndpointError, EndpointDisabledError.
+        """
+        event_id = f"test-{secrets.token_hex(8)}"
+        envelope = dumps(
+            {
+                "id": event_id,
+                "specversion": "1.0",
+                "source": self._backend.keys.source,
+                "type": TEST_TYPE,
+                "subject": endpoint_id,
+                "time": at,
+                "datacontenttype": "application/json",
+                "sequence": "0",
+                "data": {"endpoint_id": endpoint_id},
+            }
+        )
+        answer = await self._run("test", endpoint_id, event_id, envelope)
+        _refuse(answer[0], UnknownEndpointError)
+        return f"{endpoint_id}-{event_id}"
+
+    async def _load(self, ids: Sequence[str]) -> list[Delivery]:
+        found: list[Delivery] = []
+        for start in range(0, len(ids), READ_AT_ONCE):
+            some = ids[start : start + READ_AT_ONCE]
+            rows = await self._backend.run(self._read, [self._backend.keys.webhooks], [self._limits, *some])
+            found += [_delivery(each, row) for each, row in zip(some, rows, strict=True) if row]
+        return found
+
+    async def _run(self, what: str, *arguments: object) -> Any:
+        keys = self._backend.keys
+        return await self._backend.run(
+            self._requeue,
+            [keys.webhooks, keys.meta],
+            [self._limits, keys.webhook_wake_channel, what, *arguments],
+        )
+
+
+def _pairs(rows: list[Any]) -> Iterator[tuple[str, Any]]:
+    """(member, score), as a client gives them: in pairs or flat."""
+    if rows and isinstance(rows[0], str):
+        yield from zip(rows[::2], rows[1::2], strict=True)
+    else:
+        yield from rows
+
+
+def _stamped(row: tuple[str, Any]) -> tuple[int, str]:
+    return int(float(row[1])), row[0]
+
+
+def _refuse(answer: str, unknown: type[StoreError]) -> None:
+    if answer != "done":
+        raise {"unknown": unknown, "pending": AlreadyPendingError, "disabled": EndpointDisabledError}[answer]
+
+
+def _wanted(endpoint: Endpoint, birth: str, entries: Sequence[Entry], until_ms: int | None) -> Iterator[Entry]:
+    for entry in entries:
+        event = entry.event
+        if _is_past(entry, until_ms):
+            return
+        old = endpoint.created_birth == birth and entry_key(event.id) <= entry_key(endpoint.created_after)
+        if not old and endpoint.wants(event.type, event.cvm_id, entry.from_, entry.to):
+            yield entry
+
+
+def _is_past(entry: Entry, until_ms: int | None) -> bool:
+    return until_ms is not None and entry_key(entry.event.id)[0] > until_ms
+
+
+def _parts(entry: Entry) -> tuple[object, ...]:
+    return entry.event.id, int(entry.ran), entry.event.json, entry.event.cvm_id
+
+
+def _delivery(delivery_id: str, row: list[Any]) -> Delivery:
+    endpoint_id, status, created, finished, due, text, attempts = row
+    return Delivery(
+        delivery_id,
+        endpoint_id,
+        Event.from_json(text),
+        status,
+        rfc3339(int(created) / 1000),
+        rfc3339(int(finished) / 1000) if finished else None,
+        rfc3339(int(due) / 1000) if due else None,
+        tuple(Attempt(*json.loads(each)) for each in attempts),
+    )

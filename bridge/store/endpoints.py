@@ -1,0 +1,240 @@
+"""Webhook endpoints in Redis: what was registered, whether it is on, and how it fares (contract section 6)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bridge.clock import rfc3339
+from bridge.events import TRANSITION, dumps
+from bridge.store.connection import Backend, load_script
+from bridge.store.errors import EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
+from bridge.store.limits import Limits, load_rule
+
+MOST_ENDPOINTS = 10_000
+"""Every dispatcher holds all of them in memory, opened; one event may have to be queued for each."""
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+"""An endpoint's id becomes part of Redis keys and of the `webhook-id` header."""
+
+
+def new_endpoint_id(ms: int) -> str:
+    """A random id that sorts by the time (Unix milliseconds) it was made at."""
+    return f"wh_{ms:011x}{secrets.token_hex(6)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A signing secret as it rests in Redis; `expires_at_ms` is None for the current one."""
+
+    text: str
+    expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One registered URL. Empty filters mean all. `created_*` are set by `create`: it sees only what is newer."""
+
+    id: str
+    url_sealed: str
+    description: str = ""
+    cvms: tuple[str, ...] = ()
+    from_: tuple[str, ...] = ()
+    to: tuple[str, ...] = ()
+    types: tuple[str, ...] = (TRANSITION,)
+    format: str = "standard"
+    headers_sealed: Mapping[str, str] = field(default_factory=dict)
+    secrets_sealed: tuple[SealedSecret, ...] = ()
+    enabled: bool = True
+    disabled_reason: str | None = None
+    created_at: str = ""
+    created_after: str = ""
+    created_birth: str = ""
+
+    def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None) -> bool:
+        """Whether its filters let such an event through; `from_` and `to` are None where the event has none."""
+        return (
+            (not self.types or type in self.types)
+            and (not self.cvms or cvm_id in self.cvms)
+            and (not self.from_ or from_ in self.from_)
+            and (not self.to or to in self.to)
+        )
+
+    def to_json(self) -> str:
+        """As it is stored; whether it is on is kept elsewhere, for scripts switch that."""
+        return (
+            f'{self.head()},"created_after":{dumps(self.created_after)},"created_birth":{dumps(self.created_birth)}}}'
+        )
+
+    def head(self) -> str:
+        """The JSON without what only the creating script knows, and without its closing brace."""
+        fields = dumps(
+            {
+                "url": self.url_sealed,
+                "description": self.description,
+                "cvms": self.cvms,
+                "from": self.from_,
+                "to": self.to,
+                "types": self.types,
+                "format": self.format,
+                "headers": dict(self.headers_sealed),
+                "secrets": [[secret.text, secret.expires_at_ms] for secret in self.secrets_sealed],
+                "created_at": self.created_at,
+            }
+        )
+        return fields[:-1]
+
+    @classmethod
+    def from_json(cls, endpoint_id: str, text: str, disabled: str | None) -> Endpoint:
+        """`disabled`: None while it is on, else the reason ("" where a caller switched it off)."""
+        fields: dict[str, Any] = json.loads(text)
+        return cls(
+            endpoint_id,
+            fields["url"],
+            fields["description"],
+            tuple(fields["cvms"]),
+            tuple(fields["from"]),
+            tuple(fields["to"]),
+            tuple(fields["types"]),
+            fields["format"],
+            fields["headers"],
+            tuple(SealedSecret(sealed, expires) for sealed, expires in fields["secrets"]),
+            disabled is None,
+            disabled or None,
+            fields["created_at"],
+            fields["created_after"],
+            fields["created_birth"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an endpoint fares: deliveries waiting, and when it last answered well or badly (RFC 3339)."""
+
+    pending: int
+    last_success_at: str | None = None
+    last_failure_at: str | None = None
+    failing_since: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """All endpoints as of one revision; the revision moves with every change to any of them."""
+
+    revision: int
+    endpoints: Mapping[str, Endpoint]
+
+
+class Endpoints:
+    """Every change is one atomic step that moves the revision and wakes the dispatchers."""
+
+    _create = load_rule("create_endpoint")
+    _change = load_rule("change_endpoint")
+    _switch = load_rule("switch_endpoint")
+    _remove = load_rule("remove_endpoint")
+    _health = load_script("endpoint_health")
+
+    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+        self._backend = backend
+        self._limits = (limits or Limits()).to_json()
+
+    async def create(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint with its `created_*`. Raises EndpointExistsError, TooManyEndpointsError."""
+        endpoint = replace(endpoint, created_at=rfc3339(await self._backend.now_ms() / 1000))
+        # The log's end is the script's to find, so that no event can slip in between.
+        answer = await self._run(
+            self._create,
+            endpoint.id,
+            endpoint.head(),
+            int(endpoint.enabled),
+            endpoint.disabled_reason or "",
+            MOST_ENDPOINTS,
+        )
+        if answer == "exists":
+            raise EndpointExistsError
+        if answer == "full":
+            raise TooManyEndpointsError
+        return replace(endpoint, created_after=str(answer[0]), created_birth=str(answer[1]))
+
+    async def get(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
+        return (await self._load([endpoint_id])).get(endpoint_id)
+
+    async def page(self, after: str = "", limit: int = 100) -> list[tuple[Endpoint, Health]]:
+        """At most `limit` endpoints with ids above `after`, ascending."""
+        client, key = self._backend.client, f"{self._backend.keys.webhooks}:ids"
+        ids = await self._backend.call(client.zrangebylex(key, f"({after}" if after else "-", "+", 0, limit))
+        found = await self._load(ids)
+        return [found[each] for each in ids if each in found]
+
+    async def change(self, endpoint_id: str, edit: Callable[[Endpoint], Endpoint]) -> Endpoint:
+        """Reads, edits and writes as one step; `edit` may be called again. Raises UnknownEndpointError.
+
+        What `edit` returns as `id`, `created_*`, `enabled` and `disabled_reason` is ignored.
+        """
+        client, key = self._backend.client, self._backend.keys.webhook_endpoints
+        while True:
+            stored = await self._backend.call(client.hget(key, endpoint_id))
+            if stored is None:
+                raise UnknownEndpointError
+            old = Endpoint.from_json(endpoint_id, stored, None)
+            new = replace(
+                edit(old),
+                created_at=old.created_at,
+                created_after=old.created_after,
+                created_birth=old.created_birth,
+            )
+            text = new.to_json()
+            done, disabled = await self._run(self._change, endpoint_id, stored, text)
+            if done:
+                return Endpoint.from_json(endpoint_id, text, disabled)
+
+    async def enable(self, endpoint_id: str) -> None:
+        """What was pending goes on at once; earlier failures are forgotten. Raises UnknownEndpointError."""
+        await self._switched(endpoint_id, True, "")
+
+    async def disable(self, endpoint_id: str, reason: str | None = None) -> None:
+        """What is pending stays so; what comes is listed as skipped. Raises UnknownEndpointError."""
+        await self._switched(endpoint_id, False, reason or "")
+
+    async def _switched(self, endpoint_id: str, enabled: bool, reason: str) -> None:
+        if not await self._run(self._switch, endpoint_id, int(enabled), reason):
+            raise UnknownEndpointError
+
+    async def remove(self, endpoint_id: str) -> bool:
+        """With all its deliveries. False where there was none."""
+        return bool(await self._run(self._remove, endpoint_id))
+
+    async def all(self) -> Roster:
+        """Everything as of one moment."""
+        root = self._backend.keys.webhooks
+        async with self._backend.transaction() as pipe:
+            pipe.execute_command("HGET", root, "revision")
+            pipe.execute_command("HGETALL", self._backend.keys.webhook_endpoints)
+            pipe.execute_command("HGETALL", f"{root}:disabled")
+            revision, texts, disabled = await self._backend.call(pipe.execute())
+        found = {each: Endpoint.from_json(each, text, disabled.get(each)) for each, text in sorted(texts.items())}
+        return Roster(int(revision or 0), found)
+
+    async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
+        if not ids:
+            return {}
+        rows = await self._backend.run(self._health, [self._backend.keys.webhooks], ids)
+        found = {}
+        for endpoint_id, (text, disabled, pending, *times) in zip(ids, rows, strict=True):
+            if text is not None:
+                endpoint = Endpoint.from_json(endpoint_id, text, disabled)
+                found[endpoint_id] = endpoint, Health(int(pending), *(_moment(ms) for ms in times))
+        return found
+
+    async def _run(self, script: Any, *arguments: object) -> Any:
+        keys = self._backend.keys
+        return await self._backend.run(
+            script, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, *arguments]
+        )
+
+
+def _moment(ms: str | None) -> str | None:
+    return rfc3339(int(ms) / 1000) if ms else None

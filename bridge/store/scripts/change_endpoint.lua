@@ -1,0 +1,10 @@
+-- Compare and set. KEYS: webhooks, meta. ARGV: limits, wake channel, id, JSON as it was, JSON to be.
+-- Returns {1, disabled reason or nil}, or {0, ''} where it has changed meanwhile.
+local E = ARGV[3]
+if call('HGET', P .. ':endpoints', E) ~= ARGV[4] then return {0, ''} end
+if ARGV[4] ~= ARGV[5] then
+  call('HSET', P .. ':endpoints', E, ARGV[5])
+  call('HINCRBY', P, 'revision', 1)
+  call('PUBLISH', ARGV[2], 'changed')
+end
+return {1, call('HGET', P .. ':disabled', E)}

@@ -1,0 +1,78 @@
+-- Lend lanes that are due to one dispatcher. KEYS: webhooks. ARGV: limits, token, lease ms, most lanes.
+-- Returns {revision, ms until something is due (-1: nothing), claims, events}: claims are flat, endpoint, lane,
+-- delivery, event, failures so far; events are flat, id, ran, JSON, each once.
+local token, lease, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local until_ms, claims, events, seen, bytes, lent = whole(now + lease), {}, {}, {}, 0, 0
+
+-- The oldest delivery among the lanes that have been due for longest; a test that somebody asked for before all.
+local function probe(E)
+  local test = call('ZSCORE', of('due', E), TEST_LANE)
+  if test and tonumber(test) <= now then return {TEST_LANE} end
+  local oldest, chosen
+  for _, lane in ipairs(call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, 100)) do
+    local id = call('LINDEX', lane_key(E, lane), 0)
+    local at = tonumber(id and call('ZSCORE', of('pending', E), id) or '0')
+    if not oldest or at < oldest then oldest, chosen = at, lane end
+  end
+  return {chosen}
+end
+
+local function available(E)
+  local busy = call('ZCARD', of('busy', E))
+  local breaker = call('HMGET', of('health', E), 'open', 'probe_at')
+  if breaker[1] then
+    if busy > 0 or tonumber(breaker[2] or '0') > now then return {} end
+    return probe(E)
+  end
+  local room = math.min(L.concurrency - busy, most - lent)
+  if room <= 0 then return {} end
+  return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room)
+end
+
+-- The head of a lane; one whose event somebody else's hand removed is dropped, for it would stand there for ever.
+local function head(E, lane)
+  local id = call('LINDEX', lane_key(E, lane), 0)
+  while id do
+    local delivery = call('HMGET', of('delivery', id), 'v', 'k')
+    local event = delivery[1] and call('HMGET', of('event', delivery[1]), 'ran', 'json')
+    if event and event[2] then return id, delivery, event end
+    call('LPOP', lane_key(E, lane))
+    forget(E, id, 'pending')
+    id = call('LINDEX', lane_key(E, lane), 0)
+  end
+end
+
+local function lend(E, lane)
+  call('ZREM', of('due', E), lane)
+  local id, delivery, event = head(E, lane)
+  if not id then return end
+  call('ZADD', of('busy', E), until_ms, lane)
+  call('HSET', of('claims', E), lane, token)
+  local n = #claims
+  claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5] = E, lane, id, delivery[1], delivery[2]
+  lent = lent + 1
+  if not seen[delivery[1]] then
+    seen[delivery[1]] = true
+    n = #events
+    events[n + 1], events[n + 2], events[n + 3] = delivery[1], event[1], event[2]
+    bytes = bytes + #event[2]
+  end
+end
+
+for _, E in ipairs(call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most)) do
+  if lent >= most or bytes >= L.claim_bytes then break end
+  -- Leases that ran out: whoever had them is dead, frozen or cut off.
+  for _, lane in ipairs(call('ZRANGEBYSCORE', of('busy', E), '-inf', whole(now))) do
+    call('ZREM', of('busy', E), lane)
+    call('HDEL', of('claims', E), lane)
+    call('ZADD', of('due', E), whole(now), lane)
+  end
+  for _, lane in ipairs(available(E)) do
+    if bytes >= L.claim_bytes then break end
+    lend(E, lane)
+  end
+  rescore(E)
+end
+local first = call('ZRANGE', P .. ':due', 0, 0, 'WITHSCORES')
+local wait = first[2] and math.max(tonumber(first[2]) - now, 0) or -1
+return {call('HGET', P, 'revision') or '0', whole(wait), claims, events}

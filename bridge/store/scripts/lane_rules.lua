@@ -1,0 +1,149 @@
+-- What all scripts of the lanes share; it is put in front of each. Nothing here needs more than Redis 6.2.
+-- KEYS[1]: the webhooks hash; every other name about webhooks begins with it, so all are of one hash slot.
+-- ARGV[1]: the limits as JSON.
+--
+--   P hash                 revision, position, partial, birth (where the log has been read to), stamp
+--   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
+--   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times
+--   P:due zset             endpoint -> when one of its lanes can be claimed next
+--   P:due:E zset           lane -> when it may be attempted
+--   P:busy:E zset          claimed lane -> when its lease ends          P:claims:E hash  lane -> token
+--   P:lane:E:cvm list      delivery ids, the head is the one to attempt
+--   P:delivery:id hash     e(ndpoint) c(vm) v(event) s(tatus) k (failures) at, fin (ms)
+--   P:attempts:id list     JSON, the last ones          P:event:v hash    json, ran, refs
+--   P:pending:E, delivered:E, given_up:E, skipped:E zsets   delivery id -> stamp (microseconds, unique, growing)
+--
+-- A lane that has deliveries is in exactly one of due:E and busy:E; a lane without is in neither.
+local P, L, call = KEYS[1], cjson.decode(ARGV[1]), redis.call
+local clock = call('TIME')
+local micros = clock[1] * 1000000 + clock[2]
+local now = math.floor(micros / 1000)
+local TEST_LANE = 'webhook.test'
+
+local function of(kind, id) return P .. ':' .. kind .. ':' .. id end
+local function lane_key(E, lane) return P .. ':lane:' .. E .. ':' .. lane end
+local function whole(number) return string.format('%.0f', number) end
+local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
+
+local stamp
+local function next_stamp()
+  stamp = math.max((stamp or tonumber(call('HGET', P, 'stamp') or '0')) + 1, micros)
+  return whole(stamp)
+end
+local function keep_stamp() if stamp then call('HSET', P, 'stamp', whole(stamp)) end end
+
+-- Puts the endpoint where claims find it: at the first moment at which one of its lanes can be had.
+local function rescore(E)
+  if disabled(E) then return call('ZREM', P .. ':due', E) end
+  local busy = call('ZRANGE', of('busy', E), 0, 0, 'WITHSCORES')
+  local due = call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
+  local at = tonumber(busy[2])
+  if due[2] then
+    local breaker = call('HMGET', of('health', E), 'open', 'probe_at')
+    local claimed = busy[2] and call('ZCARD', of('busy', E)) or 0
+    local first = tonumber(due[2])
+    if breaker[1] then first = math.max(first, tonumber(breaker[2] or '0')) end
+    local room = claimed < L.concurrency
+    if breaker[1] then room = claimed == 0 end
+    if first == 0 then first = now end
+    if room and (not at or first < at) then at = first end
+  end
+  if at then call('ZADD', P .. ':due', whole(at), E) else call('ZREM', P .. ':due', E) end
+end
+
+local function forget(E, id, list)
+  call('ZREM', of(list, E), id)
+  local event = call('HGET', of('delivery', id), 'v')
+  call('DEL', of('delivery', id), of('attempts', id))
+  if event and call('HINCRBY', of('event', event), 'refs', -1) <= 0 then call('DEL', of('event', event)) end
+end
+
+local function older_lost(E)
+  local given_up = call('ZRANGE', of('given_up', E), 0, 0, 'WITHSCORES')
+  local skipped = call('ZRANGE', of('skipped', E), 0, 0, 'WITHSCORES')
+  if not skipped[1] or (given_up[1] and tonumber(given_up[2]) < tonumber(skipped[2])) then
+    return given_up[1], 'given_up'
+  end
+  return skipped[1], 'skipped'
+end
+
+-- The history stays bounded: what was lost may still be wanted, so what was delivered goes first.
+local function trim(E)
+  local lost = call('ZCARD', of('given_up', E)) + call('ZCARD', of('skipped', E))
+  while lost > L.lost do
+    forget(E, older_lost(E))
+    lost = lost - 1
+  end
+  local over = call('ZCARD', of('delivered', E)) + lost - L.finished
+  if over > 0 then
+    for _, id in ipairs(call('ZRANGE', of('delivered', E), 0, over - 1)) do forget(E, id, 'delivered') end
+  end
+end
+
+local function list_as(E, id, status)
+  local known = call('ZSCORE', of('pending', E), id)
+  call('ZREM', of('pending', E), id)
+  call('ZADD', of(status, E), known or next_stamp(), id)
+  call('HSET', of('delivery', id), 's', status, 'fin', whole(now))
+  trim(E)
+end
+
+-- A delivery that did not exist. Returns false where it does: no event is queued twice for an endpoint.
+local function make(E, cvm, event, status)
+  local id = E .. '-' .. event
+  if call('HSETNX', of('delivery', id), 'e', E) == 0 then return false end
+  call('HSET', of('delivery', id), 'c', cvm, 'v', event, 's', status, 'k', 0, 'at', whole(now))
+  call('HINCRBY', of('event', event), 'refs', 1)
+  return id
+end
+
+local function enqueue(E, lane, id)
+  call('ZADD', of('pending', E), next_stamp(), id)
+  if call('RPUSH', lane_key(E, lane), id) == 1 then call('ZADD', of('due', E), whole(now), lane) end
+end
+
+local function again(E, id)
+  local was = call('HMGET', of('delivery', id), 's', 'c')
+  call('ZREM', of(was[1], E), id)
+  call('HSET', of('delivery', id), 's', 'pending', 'k', 0)
+  call('HDEL', of('delivery', id), 'fin')
+  enqueue(E, was[2], id)
+end
+
+-- Beyond the most that may wait, the oldest that nobody is attempting just now is skipped. Returns how many were.
+local function overflow(E)
+  local count = 0
+  while call('ZCARD', of('pending', E)) > L.pending do
+    local victim
+    for _, id in ipairs(call('ZRANGE', of('pending', E), 0, L.concurrency)) do
+      local lane = call('HGET', of('delivery', id), 'c')
+      local head = call('LINDEX', lane_key(E, lane), 0) == id
+      if not head or not call('ZSCORE', of('busy', E), lane) then
+        victim = id
+        call('LREM', lane_key(E, lane), 1, id)
+        if call('EXISTS', lane_key(E, lane)) == 0 then
+          call('ZREM', of('due', E), lane)
+        elseif head then
+          call('ZADD', of('due', E), whole(now), lane)
+        end
+        break
+      end
+    end
+    if not victim then return count end
+    list_as(E, victim, 'skipped')
+    count = count + 1
+  end
+  return count
+end
+
+local function disable(E, reason)
+  call('HSET', P .. ':disabled', E, reason)
+  call('HINCRBY', P, 'revision', 1)
+  call('ZREM', P .. ':due', E)
+end
+
+local function close_breaker(E)
+  call('HDEL', of('health', E), 'open', 'probe_at')
+  -- All that waits is due: their waits were for an endpoint that has come back. One command, however many lanes.
+  call('ZUNIONSTORE', of('due', E), 1, of('due', E), 'WEIGHTS', 0)
+end

@@ -1,0 +1,72 @@
+-- What became of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
+--   (delivered, failed, given_up, gone), ms to wait, jitter of the probe's wait (0 to 1), attempt as JSON.
+-- Returns per attempt: 0 the claim was not its any more, 1 done, 2 the breaker opened, 3 it closed, 4 disabled.
+local function succeeded(E, lane)
+  local health = of('health', E)
+  local was = call('HMGET', health, 'open', 'many', 'failing_since')
+  call('HSET', health, 'success_at', whole(now))
+  call('HDEL', health, 'fails', 'lane', 'many', 'failing_since')
+  -- Waits were meant for an endpoint that was away: it is back, or somebody has just tried whether it is.
+  local away = was[2] and was[3] and now - tonumber(was[3]) >= L.away_ms
+  if was[1] or away or lane == TEST_LANE then close_breaker(E) end
+  return was[1] and 3 or 1
+end
+
+local function failed(E, lane, jitter)
+  local health = of('health', E)
+  local fails = call('HINCRBY', health, 'fails', 1)
+  call('HSET', health, 'failure_at', whole(now))
+  call('HSETNX', health, 'failing_since', whole(now))
+  if call('HSETNX', health, 'lane', lane) == 0 and call('HGET', health, 'lane') ~= lane then
+    call('HSET', health, 'many', 1)
+  end
+  local known = call('HMGET', health, 'open', 'many', 'failing_since')
+  if now - tonumber(known[3]) >= L.disable_after_ms and not disabled(E) then
+    disable(E, string.format('every attempt failed for %g days', L.disable_after_ms / 86400000))
+    return 4
+  end
+  if not known[1] and (fails < L.failures or not known[2]) then return 1 end
+  local wait = math.min(L.probe_first_ms * 2 ^ math.max(math.min(fails - L.failures, 20), 0), L.probe_most_ms)
+  call('HSET', health, 'open', 1, 'probe_at', whole(now + wait * (0.5 + jitter / 2)))
+  return known[1] and 1 or 2
+end
+
+local function pop(E, lane, id, status)
+  call('LPOP', lane_key(E, lane))
+  list_as(E, id, status)
+  if call('EXISTS', lane_key(E, lane)) == 1 then call('ZADD', of('due', E), whole(now), lane) end
+end
+
+local function settle(i)
+  local E, lane, id, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
+  if call('HGET', of('claims', E), lane) ~= ARGV[i + 2] or call('LINDEX', lane_key(E, lane), 0) ~= id then return 0 end
+  call('HDEL', of('claims', E), lane)
+  call('ZREM', of('busy', E), lane)
+  if call('RPUSH', of('attempts', id), ARGV[i + 7]) > L.attempts then call('LPOP', of('attempts', id)) end
+  if verdict == 'delivered' then
+    pop(E, lane, id, 'delivered')
+    return succeeded(E, lane)
+  end
+  if verdict == 'given_up' then
+    pop(E, lane, id, 'given_up')
+  else
+    call('HINCRBY', of('delivery', id), 'k', 1)
+    call('ZADD', of('due', E), whole(now + tonumber(ARGV[i + 5])), lane)
+  end
+  local code = failed(E, lane, tonumber(ARGV[i + 6]))
+  if verdict == 'gone' and not disabled(E) then
+    disable(E, 'the receiver answered 410 Gone')
+    return 4
+  end
+  return code
+end
+
+local codes, touched = {}, {}
+for i = 2, #ARGV, 8 do
+  local code = settle(i)
+  codes[#codes + 1] = code
+  if code > 0 then touched[ARGV[i]] = true end
+end
+for E in pairs(touched) do rescore(E) end
+keep_stamp()
+return codes

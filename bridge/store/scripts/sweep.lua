@@ -1,0 +1,43 @@
+-- What no other step would ever come back to. KEYS: webhooks. ARGV: limits, endpoint ids.
+-- Puts every endpoint where claims find it, lanes that are in neither set into the due one, and ends old history. A
+-- server whose clock stepped back (or whose successor's is behind) has all moments moved, or lanes would wait for it.
+-- Returns {pending, repaired lanes}.
+local pending, repaired = 0, 0
+
+local function move_back(E)
+  local back = tonumber(call('HGET', of('health', E), 'swept_at') or '0') - now
+  call('HSET', of('health', E), 'swept_at', whole(now))
+  if back <= 0 then return end
+  for _, kind in ipairs({'due', 'busy'}) do
+    local lanes = call('ZRANGE', of(kind, E), 0, -1, 'WITHSCORES')
+    for i = 1, #lanes, 2 do
+      if tonumber(lanes[i + 1]) > now then call('ZADD', of(kind, E), whole(tonumber(lanes[i + 1]) - back), lanes[i]) end
+    end
+  end
+  if call('HEXISTS', of('health', E), 'probe_at') == 1 then call('HINCRBY', of('health', E), 'probe_at', whole(-back)) end
+end
+
+local function sweep(E)
+  pending = pending + call('ZCARD', of('pending', E))
+  move_back(E)
+  for _, id in ipairs(call('ZRANGE', of('pending', E), 0, 99)) do
+    local lane = call('HGET', of('delivery', id), 'c')
+    if lane and not call('ZSCORE', of('due', E), lane) and not call('ZSCORE', of('busy', E), lane) then
+      call('ZADD', of('due', E), whole(now), lane)
+      repaired = repaired + 1
+    end
+  end
+  for _, status in ipairs({'delivered', 'given_up', 'skipped'}) do
+    for _, id in ipairs(call('ZRANGE', of(status, E), 0, 49)) do
+      local finished = tonumber(call('HGET', of('delivery', id), 'fin') or '0')
+      if finished > now - L.keep_ms then break end
+      forget(E, id, status)
+    end
+  end
+  rescore(E)
+end
+
+for i = 2, #ARGV do
+  if call('HEXISTS', P .. ':endpoints', ARGV[i]) == 1 then sweep(ARGV[i]) end
+end
+return {pending, repaired}

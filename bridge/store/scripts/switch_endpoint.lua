@@ -1,0 +1,13 @@
+-- KEYS: webhooks, meta. ARGV: limits, wake channel, id, enabled (1/0), reason. Returns 1, or 0: no such endpoint.
+local E = ARGV[3]
+if call('HEXISTS', P .. ':endpoints', E) == 0 then return 0 end
+if ARGV[4] == '0' then
+  disable(E, ARGV[5])
+elseif call('HDEL', P .. ':disabled', E) == 1 then
+  call('HINCRBY', P, 'revision', 1)
+  call('HDEL', of('health', E), 'fails', 'lane', 'many', 'failing_since')
+  close_breaker(E)
+  rescore(E)
+end
+call('PUBLISH', ARGV[2], 'switched')
+return 1

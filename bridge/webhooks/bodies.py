@@ -1,0 +1,102 @@
+"""A response's body: read for a little while, kept for a little part, whatever the receiver sends."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+
+READ_BYTES = 64 * 1024
+"""Read after decompression; then the connection is cut. Real answers to webhooks have a few bytes."""
+
+KEPT_BYTES = 4 * 1024
+"""Kept for the delivery's history."""
+
+SPARE_BYTES = 8 * 1024
+"""Kept until private texts are taken out: one at the cut must be whole till then (a header may have 4 KiB)."""
+
+HIDDEN = "***"
+
+SHORTEST_PRIVATE = 4
+"""Characters; what is shorter is no secret, and hiding it would only tear holes into the text."""
+
+_CHUNK = 16 * 1024
+
+
+async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
+    """Appends the beginning of the body to `kept`, as it comes: what is there when the time is up stays there.
+
+    A body of more than READ_BYTES costs the connection; a shorter one leaves it to the next attempt.
+    """
+    inflate = _Inflate.of(response.headers.get("Content-Encoding", ""))
+    total = received = 0
+    async for raw in response.content.iter_chunked(_CHUNK):
+        plain = inflate(raw) if inflate else raw
+        total, received = total + len(plain), received + len(raw)
+        kept += plain[: KEPT_BYTES + SPARE_BYTES - len(kept)]
+        if max(total, received) >= READ_BYTES:
+            response.close()
+            return
+
+
+class _Inflate:
+    """Never more than READ_BYTES of one chunk: a few compressed bytes may stand for gigabytes."""
+
+    def __init__(self, window: int) -> None:
+        self._stream = zlib.decompressobj(window)
+
+    @classmethod
+    def of(cls, encoding: str) -> _Inflate | None:
+        """None for what is not compressed, or in a way that was never asked for: that is kept as it came."""
+        windows = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+        window = windows.get(encoding.strip().lower())
+        return None if window is None else cls(window)
+
+    def __call__(self, raw: bytes) -> bytes:
+        try:
+            return self._stream.decompress(raw, READ_BYTES)
+        except zlib.error:
+            return b""
+
+
+def private_texts(url: str, headers: Mapping[str, str]) -> list[bytes]:
+    """What of a request is its caller's secret, longest first: the URL's query and custom headers, in the spellings
+    that a receiver which echoes its requests is likely to use.
+    """
+    texts = set(_of_query(url))
+    for name, value in headers.items():
+        if not _is_ours(name.lower()):
+            texts.update(_spellings(value))
+    return sorted(texts, key=len, reverse=True)
+
+
+@lru_cache(4096)
+def _of_query(url: str) -> frozenset[bytes]:
+    query = urlsplit(url).query
+    parts = [part.partition("=")[2] for part in query.split("&")]
+    values = [value for _, value in parse_qsl(query, keep_blank_values=True)]
+    return frozenset(spelling for text in (query, *parts, *values) for spelling in _spellings(text))
+
+
+def _spellings(text: str) -> list[bytes]:
+    """None of what is too short to be one."""
+    return [each.encode() for each in {text, json.dumps(text)[1:-1]} if len(each) >= SHORTEST_PRIVATE]
+
+
+def _is_ours(name: str) -> bool:
+    return name == "content-type" or name.startswith(("webhook-", "x-webhook-"))
+
+
+def shown(body: bytes, url: str, headers: Mapping[str, str]) -> str:
+    """The first KEPT_BYTES of a body for the delivery's history, with `***` for what is private of its request."""
+    private = private_texts(url, headers) if body else []
+    whole = len(body) < KEPT_BYTES + SPARE_BYTES
+    for text in private:
+        body = body.replace(text, HIDDEN.encode())
+    if private and not whole:  # half of one may stand at the end
+        body = body[: -len(private[0])]
+    return body[:KEPT_BYTES].decode("utf-8", "replace")

@@ -1,0 +1,283 @@
+"""`bridge dispatcher`: fills lanes, borrows those that are due, attempts their heads, records what became of them.
+
+Any number of replicas, no coordinator. One that dies loses its leases, not its deliveries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+
+from bridge.clock import Clock
+from bridge.store.connection import Backend
+from bridge.store.endpoints import Endpoints
+from bridge.store.errors import StoreError
+from bridge.store.feed import subscription
+from bridge.store.lanes import Claim, Lanes
+from bridge.store.limits import Limits
+from bridge.webhooks import metrics
+from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
+from bridge.webhooks.filler import Filler
+from bridge.webhooks.roll import Roll
+from bridge.webhooks.schedule import Schedule
+from bridge.webhooks.settling import Settling
+
+logger = logging.getLogger(__name__)
+
+LEASE = 5.0
+"""Seconds; renewed while an attempt runs, so that it bounds how long a killed dispatcher's lanes stand still."""
+
+MOST_IN_FLIGHT = 900
+"""Attempts at once, each a socket and some 20 kB: under the usual 1024 open files. With ten per endpoint, ninety that
+stop answering at the same moment do not yet fill a dispatcher before their breakers open."""
+
+CLAIM_AT_ONCE = 64
+EXTEND_AT_ONCE = 200
+SWEEP_AT_ONCE = 10
+"""Lanes, leases and endpoints per script: a few milliseconds of the server each."""
+
+SLOW_TICK = 1.0
+"""Seconds after which the log and the lanes are looked at unasked: publications are hints that may be lost."""
+
+SWEEP_EVERY = 15.0
+RETRY_EVERY = 0.5
+"""Seconds between tries while Redis is away."""
+
+BUSY = 32
+"""Attempts in flight from which on results are gathered."""
+
+GATHER = 0.003
+"""Seconds."""
+
+LAST_WORDS = 5.0
+"""Seconds that the last results may take to reach Redis at a planned stop."""
+
+
+class Dispatcher:
+    """One replica. `run` returns after `stop`, once what was in flight has ended and is recorded."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        poster: Poster,
+        *,
+        render: Render,
+        sign: Sign,
+        unseal: Callable[[str], str],
+        retry: Sequence[float],
+        clock: Clock,
+        chance: random.Random | None = None,
+        limits: Limits | None = None,
+        lease: float = LEASE,
+        most: int = MOST_IN_FLIGHT,
+        make_token: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._lease = lease
+        self._most = most
+        self._make_token = make_token
+        self._lanes = Lanes(backend, limits)
+        self._roll = Roll(Endpoints(backend, limits), unseal)
+        self._filler = Filler(self._lanes, self._roll)
+        schedule = Schedule(retry, chance or random.Random())
+        self._attempts = Attempts(self._roll, poster, render, sign, schedule, clock)
+        self._news = asyncio.Event()
+        self._work = asyncio.Event()
+        self._stopping = False
+        self._settling = Settling(self._lanes, clock, self._work.set)
+        # Owned by the claiming task; what ends takes itself out.
+        self._in_flight: dict[tuple[str, str], tuple[Claim, asyncio.Task[None]]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Redis being away is waited out."""
+        async with asyncio.TaskGroup() as group:
+            intake = [
+                group.create_task(self._listen(), name="webhook-news"),
+                group.create_task(self._fill(), name="webhook-fill"),
+                group.create_task(self._sweep(), name="webhook-sweep"),
+            ]
+            claiming = group.create_task(self._claim(group), name="webhook-claim")
+            keeping = [
+                group.create_task(self._settling.run(), name="webhook-settle"),
+                group.create_task(self._extend(), name="webhook-extend"),
+            ]
+            await stop.wait()
+            self._stopping = True
+            self._work.set()
+            await _end(intake)
+            await asyncio.wait([claiming])  # not cancelled: what it has just borrowed would lie idle for a lease
+            await self._drain()
+            await _end(keeping)
+
+    async def _drain(self) -> None:
+        """Each attempt has a deadline of its own."""
+        while self._in_flight:
+            await asyncio.wait([task for _, task in self._in_flight.values()])
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self._settling.all_recorded()
+        except TimeoutError:
+            logger.warning("the last attempts could not be recorded and will be made again")
+
+    async def _listen(self) -> None:
+        """Events and callers' wishes as they are published; the slow tick is for what this misses."""
+        keys = self._backend.keys
+        while True:
+            try:
+                async with aclosing(subscription(self._backend, keys.events, keys.webhook_wake_channel)) as messages:
+                    async for channel, _ in messages:
+                        self._news.set()
+                        if channel == keys.webhook_wake_channel:
+                            self._work.set()
+            except StoreError as error:
+                logger.info("listening anew", extra={"error": str(error)})
+                await self._clock.sleep(RETRY_EVERY)
+
+    async def _fill(self) -> None:
+        believed_since = self._clock.monotonic()
+        while True:
+            await _signalled(self._news, SLOW_TICK)
+            if self._clock.monotonic() - believed_since >= SLOW_TICK:
+                self._filler.doubt()
+                believed_since = self._clock.monotonic()
+            self._news.clear()
+            try:
+                await self._filler.catch_up()
+            except StoreError as error:
+                logger.info("filling waits for Redis", extra={"error": str(error)})
+                self._filler.doubt()
+                self._news.set()
+                await self._clock.sleep(RETRY_EVERY)
+            self._work.set()
+
+    async def _claim(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping:
+            self._work.clear()
+            free = self._most - len(self._in_flight)
+            wait = SLOW_TICK
+            if free > 0:
+                try:
+                    wait = await self._borrow(group, min(free, CLAIM_AT_ONCE))
+                except StoreError as error:
+                    await self._recover(error)
+                    wait = 0.0
+            if wait > 0:
+                await _signalled(self._work, wait)
+
+    async def _recover(self, error: StoreError) -> None:
+        """Redis was away: what is in flight must be known there again before anything else is borrowed."""
+        logger.warning("claiming waits for Redis", extra={"error": str(error)})
+        while True:
+            await self._clock.sleep(RETRY_EVERY)
+            try:
+                await self._extend_all()
+            except StoreError:
+                if self._stopping:
+                    return
+                continue
+            return
+
+    async def _borrow(self, group: asyncio.TaskGroup, most: int) -> float:
+        """Starts attempts; returns the seconds until there may be more to do."""
+        if self._settling.troubled:
+            await self._settling.all_recorded()
+        borrowed_at = self._clock.monotonic()
+        found = await self._lanes.claim(self._make_token(), self._lease, most)
+        await self._roll.at(found.revision)
+        for claim in found.claims:
+            self._start(group, claim, borrowed_at)
+        metrics.IN_FLIGHT.set(len(self._in_flight))
+        self._settling.gather = GATHER if len(self._in_flight) > BUSY else 0.0
+        if found.wait is None:
+            return SLOW_TICK
+        if found.wait == 0 and not found.claims:
+            return 0.005  # what was due is not any more; nothing may spin
+        return min(found.wait, SLOW_TICK)
+
+    def _start(self, group: asyncio.TaskGroup, claim: Claim, borrowed_at: float) -> None:
+        key = claim.endpoint_id, claim.lane
+        before = self._in_flight.get(key)
+        if before is not None:
+            before[1].cancel()  # its lease ran out: what it may still bring counts no more
+        task = group.create_task(self._attempt(claim, borrowed_at), name="webhook-attempt")
+        self._in_flight[key] = claim, task
+        task.add_done_callback(lambda _: self._ended(key, claim))  # also where it never began
+
+    async def _attempt(self, claim: Claim, borrowed_at: float) -> None:
+        if self._clock.monotonic() - borrowed_at > self._lease / 2:
+            return  # this process stood still: somebody else may have delivered it, and what is behind it, by now
+        result = await self._attempts.make(claim)
+        if result is not None:
+            self._settling.add(result)
+
+    def _ended(self, key: tuple[str, str], claim: Claim) -> None:
+        if key in self._in_flight and self._in_flight[key][0] is claim:
+            if len(self._in_flight) == self._most:
+                self._work.set()
+            del self._in_flight[key]
+
+    async def _extend(self) -> None:
+        while True:
+            await self._clock.sleep(self._lease / 3)
+            try:
+                await self._extend_all()
+            except StoreError as error:
+                logger.info("leases wait for Redis", extra={"error": str(error)})
+
+    async def _extend_all(self) -> None:
+        claims = [claim for claim, _ in self._in_flight.values()]
+        for start in range(0, len(claims), EXTEND_AT_ONCE):
+            some = claims[start : start + EXTEND_AT_ONCE]
+            for claim, kept in zip(some, await self._lanes.extend(some, self._lease), strict=True):
+                if not kept:
+                    self._let_go(claim)
+
+    def _let_go(self, claim: Claim) -> None:
+        known = self._in_flight.get((claim.endpoint_id, claim.lane))
+        if known is not None and known[0] is claim:
+            metrics.LOST_CLAIMS.inc()
+            known[1].cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._clock.sleep(SWEEP_EVERY)
+            try:
+                await self._sweep_once()
+            except StoreError as error:
+                logger.info("the sweep waits for Redis", extra={"error": str(error)})
+
+    async def _sweep_once(self) -> None:
+        ids, pending = list(self._roll.roster.endpoints), 0
+        for start in range(0, len(ids), SWEEP_AT_ONCE):
+            waiting, repaired = await self._lanes.sweep(ids[start : start + SWEEP_AT_ONCE])
+            pending += waiting
+            if repaired:
+                metrics.FORGOTTEN.inc(repaired)
+                logger.error("lanes had been forgotten", extra={"lanes": repaired})
+        metrics.PENDING.set(pending)
+        metrics.OLDEST_DUE.set(await self._lanes.lateness())
+        self._work.set()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels until they have ended: a client between two awaits may swallow a cancellation."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1.0)
+
+
+async def _signalled(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event was set before that time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""What a receiver gets: one event in the endpoint's format (contract section 8).
+
+`data` is the event's own, character for character: a state is relayed as upstream wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bridge.events import TRANSITION, Event, dumps
+
+Format = Literal["standard", "cloudevents", "phala"]
+FORMATS: tuple[Format, ...] = ("standard", "cloudevents", "phala")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A body and the headers that belong to it (lower-case, `content-type` among them); the same at every attempt."""
+
+    body: bytes
+    content_type: str
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"content-type": self.content_type, **self.extra}
+
+
+def render(format: Format, event: Event, *, ran: bool) -> Rendered:
+    """`ran`: the CVM had been seen `running` before this event."""
+    match format:
+        case "cloudevents":
+            return Rendered(event.json.encode(), "application/cloudevents+json")
+        case "phala":
+            return _phala(event, ran=ran)
+    envelope = json.loads(_head(event))
+    head = dumps({"type": event.type, "timestamp": envelope["time"]})
+    return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), "application/json")
+
+
+# `data` is the envelope's last member, and within a JSON string no bare `"` can follow a comma: the first match is it.
+_DATA = ',"data":'
+
+
+def _data(event: Event) -> str:
+    return event.json.partition(_DATA)[2][:-1]
+
+
+def _head(event: Event) -> str:
+    return event.json.partition(_DATA)[0] + "}"
+
+
+def lifecycle(event_type: str, before: object, after: object, *, ran: bool) -> str:
+    """Phala Cloud's name for a transition; other events keep their own type."""
+    if event_type != TRANSITION:
+        return event_type
+    match after:
+        case "running" if not ran:
+            return "cvm.created"
+        case "running":
+            return "cvm.restarted" if before == "restarting" else "cvm.started"
+        case "stopped" | "exited":
+            return "cvm.stopped"
+        case "error" if not ran:
+            return "cvm.create_failed"
+        case "deleted":
+            return "cvm.deleted"
+    return TRANSITION
+
+
+def _phala(event: Event, *, ran: bool) -> Rendered:
+    """Phala Cloud's own envelope. What the state route does not tell (workspace, often the app) is the bridge's own
+    name and null.
+    """
+    envelope = json.loads(event.json)
+    data: dict[str, Any] = envelope["data"]
+    name = lifecycle(event.type, data.get("from"), data.get("to"), ran=ran)
+    event_id, namespace = f"evt_{event.id}", str(envelope["source"]).rpartition("/")[2]
+    body = {
+        "id": event_id,
+        "event": name,
+        "version": "1",
+        "created_at": envelope["time"],
+        "workspace": {"id": namespace, "name": namespace},
+        "data": _phala_data(event, name, data),
+    }
+    return Rendered(dumps(body).encode(), "application/json", {"x-webhook-id": event_id, "x-webhook-event": name})
+
+
+def _phala_data(event: Event, name: str, data: Mapping[str, Any]) -> dict[str, object]:
+    state = data.get("state")
+    known: Mapping[str, Any] = state if isinstance(state, dict) else {}
+    found: dict[str, object] = {
+        "cvm_id": event.cvm_id,
+        "cvm_name": data.get("name"),
+        "app_id": known.get("app_id"),
+        "status": data.get("to"),
+    }
+    if name == "cvm.create_failed" and known.get("boot_error") is not None:
+        found["error"] = known["boot_error"]
+    return {**found, "from": data.get("from"), "to": data.get("to")}

@@ -1,0 +1,49 @@
+"""Which endpoints want an event: an index by type and CVM, made once per revision of the endpoints."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bridge.events import entry_key
+from bridge.store.endpoints import Endpoint, Roster
+from bridge.store.lanes import Entry
+
+ANY = ""
+"""Stands for a filter that is empty; no type and no CVM is named so."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    endpoint: Endpoint
+    after: tuple[int, int]
+
+
+class Matcher:
+    """Pure. Disabled endpoints match too: what they miss is listed."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.revision = roster.revision
+        self._index: dict[tuple[str, str], list[_Candidate]] = defaultdict(list)
+        for endpoint in roster.endpoints.values():
+            candidate = _Candidate(endpoint, entry_key(endpoint.created_after))
+            for type in endpoint.types or (ANY,):
+                for cvm in endpoint.cvms or (ANY,):
+                    self._index[type, cvm].append(candidate)
+
+    def matching(self, entry: Entry, birth: str) -> list[str]:
+        """The ids, ascending, of the endpoints that want this entry of the log born as `birth`."""
+        key = entry_key(entry.event.id)
+        return sorted(
+            {
+                each.endpoint.id
+                for each in self._candidates(entry.event.type, entry.event.cvm_id)
+                if (each.after < key or each.endpoint.created_birth != birth)
+                and each.endpoint.wants(entry.event.type, entry.event.cvm_id, entry.from_, entry.to)
+            }
+        )
+
+    def _candidates(self, type: str, cvm_id: str) -> Iterator[_Candidate]:
+        for key in ((type, cvm_id), (type, ANY), (ANY, cvm_id), (ANY, ANY)):
+            yield from self._index.get(key, ())

@@ -1,0 +1,76 @@
+"""The endpoints as this process knows them: kept by revision, their secrets opened once and not per attempt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bridge.store.endpoints import Endpoint, Endpoints, Roster
+from bridge.webhooks import metrics
+from bridge.webhooks.matching import Matcher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an attempt needs of an endpoint in the clear; never logged. `secrets`: (secret, expires at ms or None)."""
+
+    url: str
+    headers: Mapping[str, str]
+    secrets: tuple[tuple[str, int | None], ...]
+
+    def __repr__(self) -> str:
+        return "<Opened>"
+
+    def valid_secrets(self, at: float) -> list[str]:
+        """The ones to sign with at this Unix time, newest first."""
+        return [secret for secret, expires in self.secrets if expires is None or expires > at * 1000]
+
+
+class Roll:
+    """`at(revision)` brings it up to date; the rest answers from memory."""
+
+    def __init__(self, endpoints: Endpoints, unseal: Callable[[str], str]) -> None:
+        self._endpoints = endpoints
+        self._unseal = unseal
+        self._opened: dict[str, Opened] = {}
+        self._matcher: Matcher | None = None
+        self.roster = Roster(-1, {})
+
+    async def at(self, revision: int) -> Roster:
+        """Reads all endpoints where `revision` is not the one known."""
+        if self.roster.revision != revision:
+            self._renew(await self._endpoints.all())
+        return self.roster
+
+    @property
+    def matcher(self) -> Matcher:
+        if self._matcher is None or self._matcher.revision != self.roster.revision:
+            self._matcher = Matcher(self.roster)
+        return self._matcher
+
+    def opened(self, endpoint_id: str) -> Opened | None:
+        """None where there is no such endpoint (any more). Raises what `unseal` raises."""
+        found = self._opened.get(endpoint_id)
+        endpoint = self.roster.endpoints.get(endpoint_id)
+        if found is None and endpoint is not None:
+            found = self._opened[endpoint_id] = self._open(endpoint)
+        return found
+
+    def _open(self, endpoint: Endpoint) -> Opened:
+        return Opened(
+            self._unseal(endpoint.url_sealed),
+            {name: self._unseal(value) for name, value in endpoint.headers_sealed.items()},
+            tuple((self._unseal(secret.text), secret.expires_at_ms) for secret in endpoint.secrets_sealed),
+        )
+
+    def _renew(self, roster: Roster) -> None:
+        before = self.roster.endpoints
+        kept = {each for each, endpoint in roster.endpoints.items() if before.get(each) == endpoint}
+        self._opened = {each: opened for each, opened in self._opened.items() if each in kept}
+        self.roster = roster
+        on = sum(endpoint.enabled for endpoint in roster.endpoints.values())
+        metrics.ENDPOINTS.labels("enabled").set(on)
+        metrics.ENDPOINTS.labels("disabled").set(len(roster.endpoints) - on)

@@ -1,0 +1,268 @@
+"""One attempt: an HTTP request that can neither hold a dispatcher nor reach where it must not (contract section 8).
+
+The only place that speaks aiohttp; its errors become an Outcome here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from bridge import __version__
+from bridge.addresses import Resolve, UrlRefusedError, check_addresses, parse_url
+from bridge.clock import Clock
+from bridge.lookup import Lookup
+from bridge.values import Allowlist
+from bridge.webhooks.bodies import read_body, shown
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE = 1.5
+"""Seconds an idle connection is kept: shorter than receivers keep theirs (2 and more), since a request sent into one
+that is just being closed is a failed attempt."""
+
+DNS_SECONDS = 10
+"""An answer, checked when it came, serves connections to the same name for so long."""
+
+MAX_HEADER_LINE = 8190
+"""Bytes of one line of a response's head, of which aiohttp takes 128; beyond, the attempt fails as `protocol`."""
+
+BIG_BODY = 1 << 20
+"""Bytes from which on aiohttp wants a body as a file, to send it in parts."""
+
+LONGEST_RETRY_AFTER = 86_400.0
+"""Seconds; a receiver that asks for more than a day does not mean this delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an attempt. `error` is a stable word, a colon and a sentence, None after a 2xx.
+
+    `retry_after`: seconds that a 429 or 503 asked for, above 0 and at most a day. `response_body`: the first 4 KiB.
+    """
+
+    status_code: int | None
+    error: str | None
+    retry_after: float | None
+    response_body: str
+    duration_ms: int
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+class _CheckedResolver(AbstractResolver):
+    """aiohttp connects only to what this returns: a name that resolves to something else next time changes nothing."""
+
+    def __init__(self, resolve: Resolve, allow: Allowlist) -> None:
+        self._resolve = resolve
+        self._allow = allow
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        addresses = await self._resolve(host, port)
+        check_addresses(host, addresses, self._allow)
+        return [_resolved(host, port, address) for address in addresses]
+
+    async def close(self) -> None:
+        pass
+
+
+def _resolved(host: str, port: int, address: str) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)
+
+
+class Poster:
+    """Makes attempts, any number at the same time; a context manager. Proxies of the environment, cookies and
+    redirects do not exist for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        allow: Allowlist,
+        clock: Clock,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._allow = allow
+        self._clock = clock
+        self._resolve = resolve or Lookup()
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            resolver=_CheckedResolver(self._resolve, self._allow),
+            ttl_dns_cache=DNS_SECONDS,
+            ssl=self._tls or ssl.create_default_context(),
+            limit=0,  # whoever calls decides how many attempts there are at once
+            keepalive_timeout=KEEP_ALIVE,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # the attempt's own deadline covers all of it
+            trust_env=False,
+            auto_decompress=False,  # aiohttp's inflates a whole chunk before anybody can say how much is enough
+            headers={"User-Agent": f"bridge/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
+            max_line_size=MAX_HEADER_LINE,
+            max_field_size=MAX_HEADER_LINE,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """One attempt, over within the timeout; raises nothing but CancelledError.
+
+        Where a receiver echoes the URL's query or a custom header, the kept body has `***` in their place.
+        """
+        started = self._clock.monotonic()
+        answer = _Answer()
+        error = await self._attempt(url, headers, body, answer)
+        duration = round((self._clock.monotonic() - started) * 1000)
+        return Outcome(answer.status, error, answer.retry_after, shown(bytes(answer.body), url, headers), duration)
+
+    async def _attempt(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> str | None:
+        """None after a 2xx, else the error. Once there is a status, it decides: what fails behind it is only a body
+        that was cut.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._exchange(url, headers, body, answer)
+        except Exception as error:
+            if answer.status is None:
+                return _said(*_classify(error, self._timeout))
+        return _verdict(answer.status)
+
+    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> None:
+        assert self._session is not None, "the poster is used outside of its context"
+        target = parse_url(url)
+        if target.literal:  # aiohttp asks no resolver about these
+            check_addresses("", [target.host], self._allow)
+        async with self._session.post(
+            URL(url, encoded=True), headers=headers, data=_payload(body), allow_redirects=False
+        ) as response:
+            answer.take(response, self._clock.time())
+            await read_body(response, answer.body)
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    return body if len(body) < BIG_BODY else io.BytesIO(body)
+
+
+class _Answer:
+    """What has been received so far."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.retry_after: float | None = None
+        self.body = bytearray()
+
+    def take(self, response: aiohttp.ClientResponse, now: float) -> None:
+        self.status = response.status
+        if response.status in (429, 503):
+            self.retry_after = retry_after(response.headers.get("Retry-After", ""), now)
+
+
+def _verdict(status: int | None) -> str | None:
+    if status is None or 200 <= status <= 299:
+        return None
+    if 300 <= status <= 399:
+        return _said("http_3xx", f"the receiver answered {status}, and redirects are not followed")
+    if status in range(400, 600):
+        return _said(f"http_{status // 100}xx", f"the receiver answered {status}")
+    return _said("protocol", f"the receiver answered {status}, which is no final status")
+
+
+def _said(word: str, sentence: str) -> str:
+    return f"{word}: {sentence}"
+
+
+_TRANSLATED: Sequence[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str]] = (
+    (aiohttp.ClientConnectorDNSError, "dns", "the host name does not resolve"),
+    (
+        (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError, ssl.CertificateError),
+        "tls",
+        "no verified TLS connection could be made",
+    ),
+    (aiohttp.ClientConnectorError, "connect", "no connection could be made"),
+    ((aiohttp.ServerConnectionError, ConnectionError), "reset", "the connection was closed before an answer"),
+    (aiohttp.ClientOSError, "reset", "the connection broke before an answer"),
+    (aiohttp.ClientError, "protocol", "the receiver's answer is not HTTP, or larger than a response head may be"),
+)
+"""The first that fits; subclasses stand before their bases."""
+
+
+def _classify(error: Exception, timeout: float) -> tuple[str, str]:
+    """A stable word and a sentence that quotes nothing: texts of errors hold URLs."""
+    if isinstance(error, UrlRefusedError):
+        return error.word, error.reason
+    if isinstance(error, TimeoutError):
+        return "timeout", f"there was no answer within {timeout:g} s"
+    for kinds, word, sentence in _TRANSLATED:
+        if isinstance(error, kinds):
+            return word, f"{sentence}{_why(error)}"
+    logger.error("an attempt failed in an unknown way", extra={"error": type(error).__name__})
+    return "internal", f"the attempt failed in an unknown way ({type(error).__name__})"
+
+
+def _why(error: Exception) -> str:
+    """The operating system's or OpenSSL's own words, which name no address."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return ""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        return f" ({cause.verify_message})" if isinstance(cause, ssl.SSLCertVerificationError) else ""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLError):
+        return f" ({cause.reason})" if cause.reason else ""
+    number = cause.errno if isinstance(cause, OSError) else None
+    return f" ({os.strerror(number)})" if number else ""
+
+
+def retry_after(text: str, now: float) -> float | None:
+    """Seconds from now that a Retry-After asks for, in whole seconds or as an HTTP date (RFC 9110, 10.2.3).
+
+    None for what is neither, is not in the future, or is more than a day away.
+    """
+    text = text.strip()
+    try:
+        seconds = float(int(text)) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else _date(text) - now
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 < seconds <= LONGEST_RETRY_AFTER else None
+
+
+def _date(text: str) -> float:
+    """Raises ValueError for what has another form than `Tue, 24 Nov 2026 16:00:00 GMT`."""
+    if not re.match(r"[A-Za-z]{3,9},? ", text):
+        raise ValueError("no HTTP date")
+    found = parsedate_to_datetime(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

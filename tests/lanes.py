@@ -1,0 +1,160 @@
+"""What tests of webhooks are made of: a leader's pen, endpoints, receivers inside the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
+from bridge.store.connection import Backend
+from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.lanes import Claimed, Entry, Filled, Lanes, Place, Share
+from bridge.store.leadership import Leadership, Term
+from bridge.store.ledger import Ledger
+from bridge.store.ledger import Place as Pen
+from bridge.store.limits import Limits
+from bridge.store.snapshots import Snapshot
+
+EVENT = Event("1-1", 1, TRANSITION, "a", "{}")
+
+
+def event(id: str = "1-1", cvm_id: str = "a", type: str = TRANSITION) -> Event:
+    return Event(id, 1, type, cvm_id, "{}")
+
+
+def entry(id: str = "1-1", cvm_id: str = "a", from_: str | None = "x", to: str | None = "y", **kind: str) -> Entry:
+    return Entry(event(id, cvm_id, **kind), False, from_, to)
+
+
+@dataclass
+class Writer:
+    """The leader, as far as the log knows it."""
+
+    backend: Backend
+    term: Term
+    pen: Pen
+    log_length: int = 1000
+    count: int = 0
+
+    @classmethod
+    async def lead(cls, backend: Backend, holder: str = "one", log_length: int = 1000) -> Writer:
+        term = await Leadership(backend).acquire(holder, 3600, f"birth-{holder}", "0-0")
+        assert isinstance(term, Term)
+        return cls(backend, term, Pen(term.sequence, term.last_id), log_length)
+
+    async def append(self, cvm_id: str = "a", to: str | None = None, *, type: str = TRANSITION) -> str:
+        """One event; its `to` counts up where none is given. Returns its id."""
+        self.count += 1
+        status = to or str(self.count)
+        data = cvm_data(cvm_id, "n", (str(self.count - 1), status), "poll", f'{{"status":"{status}"}}')
+        draft = Draft(type, cvm_id, "2026-11-24T16:00:00.000Z", data)
+        snapshot = Snapshot(cvm_id, f'{{"status":"{status}"}}', status, "n", "t", "t")
+        self.pen = await Ledger(self.backend, self.log_length).append(
+            self.term, self.pen, draft, snapshot, ran=type != STATE
+        )
+        return self.pen.last_id
+
+
+def endpoint(id: str = "e", *, url: str = "", **given: Any) -> Endpoint:
+    return Endpoint(id, url or f"sealed:http://{id}.test/", **given)
+
+
+@dataclass
+class Bench:
+    """One Redis with lanes under small limits, filled by hand."""
+
+    backend: Backend
+    writer: Writer
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def lanes(self) -> Lanes:
+        return Lanes(self.backend, self.limits)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints(self.backend, self.limits)
+
+    async def fill(self, *ids: str) -> Filled | None:
+        """Everything that the log has behind the place, for these endpoints or for all."""
+        place = await self.lanes.place()
+        assert place is not None
+        entries, last = await self.lanes.read(place.id, 10_000)
+        chosen = ids or tuple((await self.endpoints.all()).endpoints)
+        return await self.lanes.fill(place, [Share(each, chosen) for each in entries], last or place.id, "")
+
+    async def claim(self, most: int = 100, token: str = "t", lease: float = 5.0) -> Claimed:
+        return await self.lanes.claim(token, lease, most)
+
+    async def place(self) -> Place:
+        place = await self.lanes.place()
+        assert place is not None
+        return place
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An attempt's outcome, as the transport tells it."""
+
+    status_code: int | None = 200
+    error: str | None = None
+    retry_after: float | None = None
+    response_body: str = ""
+    duration_ms: int = 1
+
+
+@dataclass(frozen=True)
+class Got:
+    """One request as a receiver inside the process has it."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class FakePoster:
+    """Answers as `answer` says, at once or when it lets go; `got` has every request in order."""
+
+    def __init__(self, answer: Callable[[Got], Answer] = lambda got: Answer()) -> None:
+        self.answer = answer
+        self.got: list[Got] = []
+        self.open = 0
+        self.most_open = 0
+        self.stalled: Callable[[Got], bool] = lambda got: False
+        self.gate = asyncio.Event()
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        got = Got(url, headers, body)
+        self.got.append(got)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await asyncio.sleep(0)
+            if self.stalled(got):
+                await self.gate.wait()
+            return self.answer(got)
+        finally:
+            self.open -= 1
+
+
+@dataclass(frozen=True)
+class Plain:
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain(format: str, event: Event, *, ran: bool) -> Plain:
+    return Plain(event.json.encode())
+
+
+def named(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:
+    return {"webhook-id": delivery_id}
+
+
+def unsealed(text: str) -> str:
+    return text.removeprefix("sealed:")
+
+
+__all__ = ["Answer", "Bench", "FakePoster", "Got", "Writer", "endpoint", "entry", "event", "named", "plain", "replace"]

@@ -1,0 +1,173 @@
+"""`bridge listen`: it registers itself, verifies, prints, misbehaves on request, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bridge.config import Settings
+from bridge.listen import Received, colourful_line
+from tests.commands import Command
+from tests.servers import RealServer, eventually, free_port
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, redis_server: RealServer) -> Iterator[httpx.Client]:
+    """`bridge up` with tokens and quick retries, for all tests here; asked by its admin."""
+    port = free_port()
+    environment = {
+        "PORT": str(port),
+        "REDIS_URL": redis_server.url,
+        "BRIDGE_NAMESPACE": "listening",
+        "BRIDGE_TOKENS": "me:me-token:admin reader:read-token:read",
+        "BRIDGE_WEBHOOK_RETRY": "0.1,0.1,0.1,0.1",
+    }
+    bridge = Command(tmp_path_factory.mktemp("up"), "up", **environment)
+    try:
+        bridge.says("is up")
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer me-token"}, trust_env=False
+        ) as client:
+            yield client
+    finally:
+        assert bridge.ends(signal.SIGTERM) == 0, bridge.errors
+
+
+def listener(home: Path, up: httpx.Client, *arguments: str, token: str = "me-token") -> Command:
+    return Command(home, "listen", "--url", str(up.base_url), *arguments, BRIDGE_TOKEN=token)
+
+
+def lines(command: Command) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in command.output.splitlines()]
+
+
+def test_it_registers_receives_verifies_and_unregisters(tmp_path: Path, up: httpx.Client) -> None:
+    command = listener(tmp_path, up, "--to", "running", "--to", "stopped", "--format", "phala")
+    made = command.says(r"registered at http\S+ as (wh_\w+)")
+    shown = up.get(f"/v1/webhooks/{made}").json()
+    assert (shown["to"], shown["format"], shown["types"]) == (["running", "stopped"], "phala", ["cvm.transition"])
+    assert up.post(f"/v1/webhooks/{made}/test").status_code == 202
+    eventually(lambda: len(lines(command)) >= 1, "the test event in the pipe")
+    first = next(line for line in lines(command) if line["body"]["event"] == "webhook.test")
+    assert (first["verified"], first["fault"], first["status"], first["attempt"]) == (True, None, 200, 1)
+    assert first["webhook_id"].startswith(made)
+    assert command.ends(signal.SIGINT) == 0
+    assert f"{made} is unregistered" in command.errors
+    assert up.get("/v1/webhooks").json()["items"] == []
+
+
+def test_it_fails_on_request_and_the_bridge_tries_again_with_the_same_id(tmp_path: Path, up: httpx.Client) -> None:
+    command = listener(tmp_path, up, "--status", "503", "--delay", "0.1")
+    made = command.says(r"as (wh_\w+)")
+
+    def tried_again() -> bool:
+        return any(line["attempt"] >= 2 for line in lines(command))
+
+    # The simulator's lives bring a transition within seconds.
+    eventually(tried_again, "a second attempt")
+    assert {line["status"] for line in lines(command)} == {503}
+    found = up.get(f"/v1/webhooks/{made}/deliveries").json()["items"]
+    attempts = [attempt for delivery in found for attempt in delivery["attempts"]]
+    assert {attempt["status_code"] for attempt in attempts} == {503}
+    assert all(attempt["duration_ms"] >= 100 for attempt in attempts)
+    assert command.ends(signal.SIGTERM) == 0
+
+
+def test_a_stranger_who_signs_otherwise_is_401_and_shown(tmp_path: Path, up: httpx.Client) -> None:
+    command = listener(tmp_path, up)
+    address = command.says(r"(http\S+) is registered")
+    headers = {"webhook-id": "x", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,AAAA"}
+    with httpx.Client(trust_env=False) as stranger:
+        assert stranger.post(address, json={"type": "x"}, headers=headers).status_code == 401
+        assert stranger.post(address, content=b"a" * (3 << 20)).status_code == 413
+    eventually(lambda: any(not line["verified"] for line in lines(command)), "the stranger in the pipe")
+    stranger_line = next(line for line in lines(command) if not line["verified"])
+    assert (stranger_line["fault"], stranger_line["status"]) == ("webhook-signature does not fit", 401)
+    assert command.ends(signal.SIGINT) == 0
+
+
+def test_what_keeps_it_from_registering_is_one_line_that_says_what_helps(tmp_path: Path, up: httpx.Client) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    refusals = (
+        ((), "wrong", "scope admin"),
+        ((), "read-token", "scope admin"),
+        (("--address", "http://10.0.0.1/"), "me-token", "BRIDGE_WEBHOOK_ALLOW"),
+        (("--url", nobody), "me-token", "cannot be reached"),
+        (("--type", "nonsense"), "me-token", "types"),
+    )
+    commands = [listener(tmp_path, up, *arguments, token=token) for arguments, token, _ in refusals]
+    for command, (_, token, said) in zip(commands, refusals, strict=True):
+        assert command.ends() == 1
+        assert said in command.errors
+        assert len(command.errors.strip().splitlines()) == 1, command.errors
+        assert token not in command.errors
+    assert up.get("/v1/webhooks").json()["items"] == []
+
+
+def received(body: object, **given: Any) -> str:
+    fields = {"at": "2026-11-24T16:00:00.000Z", "webhook_id": "d", "attempt": 1, "fault": None, "status": 200}
+    return ANSI.sub("", colourful_line(Received(**{**fields, **given}, body=body)))
+
+
+def test_a_line_for_people_tells_the_change_in_every_format() -> None:
+    change = {"from": "starting", "to": "running"}
+    time, named = "2026-11-24T16:01:59.319Z", {"name": "web-1", **change}
+    bodies: list[dict[str, Any]] = [
+        {"type": "cvm.transition", "timestamp": time, "data": named},
+        {"specversion": "1.0", "type": "cvm.transition", "time": time, "subject": "x", "data": named},
+        {"event": "cvm.started", "created_at": time, "data": {"cvm_name": "web-1", "cvm_id": "x", **change}},
+    ]
+    assert {received(body) for body in bodies} == {"16:01:59  web-1                starting → running  200"}
+    assert received(bodies[0], attempt=3, status=500).endswith("running  500 (attempt 3)")
+    assert received(bodies[0], fault="webhook-signature does not fit", status=401).endswith(
+        "401  webhook-signature does not fit"
+    )
+
+
+@pytest.mark.parametrize("body", [None, [], "\x1b[31m", {}, {"data": 5, "type": "\x1b[31m"}, {"type": "webhook.test"}])
+def test_a_line_for_people_copes_with_any_body_and_lets_none_write_to_the_terminal(body: object) -> None:
+    assert "\x1b" not in received(body)
+
+
+def test_a_line_for_machines_is_one_line() -> None:
+    line = Received("t", "d", 1, None, 200, {"a": "\u2028\n"}).to_json()
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["body"] == {"a": "\u2028\n"}
+
+
+def test_bridge_up_keeps_a_key_of_its_own_so_that_endpoints_outlive_a_restart(tmp_path: Path, redis_url: str) -> None:
+    port = free_port()
+    shown = []
+    for _ in range(2):
+        bridge = Command(tmp_path, "up", PORT=str(port), REDIS_URL=redis_url)
+        bridge.says("is up")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            answer = client.put("/v1/webhooks/mine", json={"url": "http://localhost:9/hook", "enabled": False})
+            shown.append((answer.status_code, answer.json()["url"]))
+        assert bridge.ends(signal.SIGTERM) == 0
+    assert shown == [(201, "http://localhost:9/hook"), (200, "http://localhost:9/hook")]
+    key = tmp_path / "bridge" / "secret.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    key.write_text("broken")
+    bridge = Command(tmp_path, "up", PORT=str(port), REDIS_URL=redis_url)
+    assert bridge.ends() == 1
+    assert "secret.key holds no key" in bridge.errors
+
+
+def test_keygen_prints_a_key_that_the_settings_take(tmp_path: Path) -> None:
+    command = Command(tmp_path, "keygen")
+    assert command.ends() == 0
+    key = command.output.strip()
+    given: Any = {"secret_key": key}
+    assert Settings(**given).secret_key[0].get_secret_value() == key

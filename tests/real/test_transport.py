@@ -1,0 +1,384 @@
+"""One attempt at receivers of every kind, on real sockets: how it ends and by when."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import tracemalloc
+import zlib
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import pytest
+
+from bridge.webhooks.bodies import shown
+from bridge.webhooks.transport import retry_after
+from tests.posting import DEADLINE, OK, SLACK, Answer, Conversation, fixed, names, post, poster, receiver, word
+from tests.real.waiting import until
+
+
+async def test_a_request_arrives_as_it_was_given_and_under_the_urls_name() -> None:
+    async with receiver(OK) as inner:
+        outcome = await post(inner.url("Hooks.test", "/a%2Fb?key=%20x&k=1"), poster(resolve=names(["127.0.0.1"])))
+        assert (outcome.status_code, outcome.error, outcome.response_body) == (200, None, "thanks")
+        request = inner.requests[0]
+        assert request.head.startswith(b"POST /a%2Fb?key=%20x&k=1 HTTP/1.1\r\n")
+        assert request.headers["host"].lower() == f"hooks.test:{inner.port}"
+        assert request.headers["user-agent"].startswith("bridge/")
+        assert (request.headers["webhook-id"], request.body) == ("d-1", b"{}")
+
+
+async def test_a_body_of_more_than_a_megabyte_arrives_whole() -> None:
+    async with receiver(OK) as inner:
+        body = b"x" * 1_300_000
+        assert (await post(inner.url(), body=body)).ok
+        assert inner.requests[0].body == body
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (200, None),
+        (204, None),
+        (299, None),
+        (300, "http_3xx"),
+        (304, "http_3xx"),
+        (400, "http_4xx"),
+        (404, "http_4xx"),
+        (410, "http_4xx"),
+        (429, "http_4xx"),
+        (500, "http_5xx"),
+        (503, "http_5xx"),
+        (599, "http_5xx"),
+        (600, "protocol"),
+    ],
+)
+async def test_every_status_has_its_word_and_only_2xx_has_none(status: int, expected: str | None) -> None:
+    async with receiver(fixed(f"{status} x")) as inner:
+        outcome = await post(inner.url())
+        assert (outcome.status_code, word(outcome)) == (status, expected)
+
+
+# The deadline
+
+
+async def _never(request: Conversation) -> None:
+    await asyncio.Event().wait()
+
+
+async def _drip_head(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await request.send(b"x")
+        await asyncio.sleep(0.05)
+
+
+async def _endless_hints(request: Conversation) -> None:
+    while True:
+        await request.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("answer", [_never, _drip_head, _endless_hints])
+async def test_an_answer_that_does_not_come_is_a_timeout_and_its_connection_is_closed(answer: Answer) -> None:
+    async with receiver(answer) as inner, poster() as sender:
+        outcome = await sender.post(inner.url(), {}, b"")
+        assert (outcome.status_code, word(outcome)) == (None, "timeout")
+        assert DEADLINE * 1000 - 50 <= outcome.duration_ms <= (DEADLINE + SLACK) * 1000
+        await inner.requests[0].closed()
+
+
+async def test_a_silent_tls_handshake_and_a_name_without_an_answer_are_timeouts() -> None:
+    async def silent(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    async with receiver(_never) as inner:
+        assert word(await post(inner.url(scheme="https"))) == "timeout"
+        assert word(await post(inner.url("hooks.test"), poster(resolve=silent))) == "timeout"
+
+
+async def test_a_connection_that_is_not_taken_is_a_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(3)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        assert word(await post(f"http://127.0.0.1:{port}/")) == "timeout"
+        for each in waiting:
+            each.close()
+
+
+async def _drip_body(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\n\r\nbegin")
+    while True:
+        await request.send(b".")
+        await asyncio.sleep(0.05)
+
+
+async def test_a_status_decides_and_a_body_that_does_not_end_is_cut_at_the_deadline() -> None:
+    async with receiver(_drip_body) as inner:
+        outcome = await post(inner.url())
+        assert (outcome.status_code, outcome.error) == (200, None)
+        assert outcome.response_body.startswith("begin.")
+        assert outcome.duration_ms <= (DEADLINE + SLACK) * 1000
+
+
+# What it receives
+
+
+async def _endless_body(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 500 Oops\r\n\r\n")
+    while True:
+        await request.send(b"a" * 65536)
+
+
+async def _endless_chunks(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        await request.send(b"1\r\na\r\n" * 10_000)
+
+
+async def _endless_head(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await request.send(b"X-Name: value\r\n" * 1000)
+
+
+async def _endless_header(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\nX-Name: ")
+    while True:
+        await request.send(b"v" * 65536)
+
+
+async def _endless_status(request: Conversation) -> None:
+    await request.send(b"HTTP/1.1 200 ")
+    while True:
+        await request.send(b"K" * 65536)
+
+
+async def _bomb(request: Conversation) -> None:
+    """Half a gigabyte of zeros in half a megabyte."""
+    await request.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n")
+    pack = zlib.compressobj(wbits=31)
+    for _ in range(512):
+        await request.send(pack.compress(bytes(1 << 20)))
+    await request.send(pack.flush())
+    request.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "expected"),
+    [
+        (_endless_body, 500, "http_5xx"),
+        (_endless_chunks, 500, "http_5xx"),
+        (_endless_head, None, "protocol"),
+        (_endless_header, None, "protocol"),
+        (_endless_status, None, "protocol"),
+        (_bomb, 200, None),
+    ],
+)
+async def test_what_is_too_much_is_cut_with_flat_memory(
+    answer: Answer, status: int | None, expected: str | None
+) -> None:
+    async with receiver(answer) as inner, poster(timeout=5.0) as sender:
+        tracemalloc.start()
+        try:
+            outcome = await sender.post(inner.url(), {}, b"")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (outcome.status_code, word(outcome)) == (status, expected)
+        assert len(outcome.response_body) in (0, 4096)
+        # Half of it is the receiver's own: it fills its socket in the same process.
+        assert peak < 8 << 20
+
+
+async def test_a_body_is_kept_to_4_kib_whatever_its_length_and_letters() -> None:
+    long = "ä".encode() * 5000
+    async with receiver(fixed("500 x", long)) as inner, receiver(fixed("500 x", b"\xff\x00ok")) as other:
+        assert (await post(inner.url())).response_body == "ä" * 2048
+        assert (await post(other.url())).response_body == "\ufffd\x00ok"
+
+
+async def _echo(request: Conversation) -> None:
+    await fixed("500 x", request.head + request.body)(request)
+
+
+async def test_a_receiver_that_echoes_the_request_brings_no_secret_into_the_history() -> None:
+    async with receiver(_echo) as inner, poster() as sender:
+        headers = {"x-token": 'ge"heim', "webhook-id": "d-1", "content-type": "application/json"}
+        outcome = await sender.post(inner.url(path="/hook?key=ver%2Fborgen&flag=1"), headers, b"{}")
+        assert "POST /hook?*** HTTP/1.1" in outcome.response_body
+        assert "webhook-id: d-1" in outcome.response_body
+        assert "heim" not in outcome.response_body
+
+
+@pytest.mark.parametrize("secret", ["geheim-geheim", "ge/heim=?&", 'a"b"c"d'])
+def test_no_spelling_of_a_secret_and_no_half_of_it_is_kept(secret: str) -> None:
+    body = f"{secret} {quote(secret, safe='')} {json.dumps(secret)} ".encode()
+    filler = b"." * (4090 - len(body))
+    url = f"http://hooks.test/?key={quote(secret, safe='')}"
+    headers = {"X-Token": secret, "Authorization": quote(secret, safe="")}
+    for request in ((url, {}), ("http://hooks.test/", headers)):
+        text = shown(body + filler + secret.encode() * 10, *request)
+        assert all(part not in text for part in (secret[:6], quote(secret, safe="")[:7]) if len(part) > 3), text
+        assert len(text) <= 4096
+        echoed = shown((secret.encode() * 5000)[: 12 * 1024], *request)
+        assert secret[:4] not in echoed.replace("*", "")
+        assert echoed.startswith("***")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(b"hello")),
+        ("X-GZip", gzip.compress(b"hello")),
+        ("deflate", zlib.compress(b"hello")),
+        ("identity", b"hello"),
+        ("gzip", b"no gzip"),
+    ],
+)
+async def test_a_compressed_body_is_read_and_a_broken_one_harms_nothing(encoding: str, body: bytes) -> None:
+    async with receiver(fixed("200 OK", body, f"Content-Encoding: {encoding}")) as inner:
+        outcome = await post(inner.url())
+        assert (outcome.error, outcome.response_body) == (None, "" if body == b"no gzip" else "hello")
+
+
+async def _hang_up(request: Conversation) -> None:
+    request.writer.close()
+
+
+async def _reset(request: Conversation) -> None:
+    raw = request.writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    request.writer.transport.abort()
+
+
+def raw(data: bytes) -> Answer:
+    async def answer(request: Conversation) -> None:
+        await request.send(data)
+        request.writer.close()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (_hang_up, "reset"),
+        (_reset, "reset"),
+        (raw(b"HTTP/1.1 200"), "reset"),
+        (raw(b"SSH-2.0-OpenSSH\r\n\r\n"), "protocol"),
+        (raw(b"HTTP/1.1 abc OK\r\n\r\n"), "protocol"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), "protocol"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut"), None),
+        (raw(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"), "protocol"),
+    ],
+)
+async def test_a_broken_answer_has_its_word(answer: Answer, expected: str | None) -> None:
+    async with receiver(answer) as inner:
+        assert word(await post(inner.url())) == expected
+
+
+async def test_nobody_there_is_connect_and_no_such_name_is_dns() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert word(await post(f"http://127.0.0.1:{port}/")) == "connect"
+
+    async def unknown(host: str, port: int) -> Sequence[str]:
+        raise OSError("no such name")
+
+    for resolve in (unknown, names([])):
+        assert word(await post("http://hooks.test/", poster(resolve=resolve))) == "dns"
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://u:p@127.0.0.1/", "http://127.0.0.1/#x", "nonsense"])
+async def test_what_is_no_plain_url_is_refused_url(url: str) -> None:
+    assert word(await post(url)) == "refused_url"
+
+
+# Connections and tasks
+
+
+async def test_one_connection_serves_many_attempts_and_a_cut_body_costs_it() -> None:
+    sizes = iter([3, 3, 10_000_000, 3])
+
+    async def answer(request: Conversation) -> None:
+        await fixed("200 OK", b"x" * next(sizes))(request)
+
+    async with receiver(answer) as inner, poster() as sender:
+        for expected in (1, 1, 1, 2):
+            assert (await sender.post(inner.url(), {}, b"")).ok
+            assert inner.connections == expected
+
+
+async def test_a_connection_that_the_receiver_closes_between_attempts_fails_none() -> None:
+    async def once(request: Conversation) -> None:
+        await OK(request)
+        request.writer.close()
+
+    async with receiver(once) as inner, poster() as sender:
+        for _ in range(3):
+            assert (await sender.post(inner.url(), {}, b"")).ok
+            await asyncio.sleep(0.01)
+        assert inner.connections == 3
+
+
+async def test_a_cancelled_attempt_is_cancelled_and_closes_its_connection() -> None:
+    async with receiver(_never) as inner, poster(timeout=60) as sender:
+        attempt = asyncio.create_task(sender.post(inner.url(), {}, b""))
+        await until(lambda: bool(inner.requests))
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        await inner.requests[0].closed()
+
+
+# Retry-After
+
+NOW = 1_795_536_000.0  # Tue, 24 Nov 2026 16:00:00 GMT
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1", 1.0),
+        (" 120 ", 120.0),
+        ("86400", 86_400.0),
+        ("Tue, 24 Nov 2026 16:01:00 GMT", 60.0),
+        ("Tue, 24 Nov 2026 18:01:00 +0200", 60.0),
+        ("Tuesday, 24-Nov-26 16:01:00 GMT", 60.0),
+        ("Tue Nov 24 16:01:00 2026", 60.0),
+        ("", None),
+        ("0", None),
+        ("-1", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("+5", None),
+        ("0x10", None),
+        ("٣", None),
+        ("86401", None),
+        ("999999999999999999999999", None),
+        ("Tue, 24 Nov 2026 15:59:00 GMT", None),
+        ("Tue, 24 Nov 2026 16:00:00 GMT", None),
+        ("Thu, 26 Nov 2026 16:00:00 GMT", None),
+        ("Tue, 99 Nov 2026 16:00:00 GMT", None),
+        ("Tue, 24 Nov 99999999 16:00:00 GMT", None),
+        ("soon, please", None),
+        ("2026-11-24T16:01:00Z", None),
+        ("nan", None),
+        ("inf", None),
+    ],
+)
+def test_retry_after_in_both_forms_and_nothing_absurd(text: str, seconds: float | None) -> None:
+    assert retry_after(text, NOW) == seconds
+
+
+@pytest.mark.parametrize(("status", "expected"), [(429, 7.0), (503, 7.0), (500, None), (404, None), (200, None)])
+async def test_retry_after_counts_where_the_contract_says(status: int, expected: float | None) -> None:
+    async with receiver(fixed(f"{status} x", b"", "Retry-After: 7")) as inner:
+        assert (await post(inner.url())).retry_after == expected

@@ -1,0 +1,471 @@
+"""The routes of webhook endpoints and their deliveries, over a real Redis: what is shown, refused and kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from bridge.addresses import with_loopback
+from bridge.clock import SystemClock
+from bridge.config import Settings
+from bridge.sealing import Sealer, new_key
+from bridge.store.connection import Backend, connect
+from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.values import Allowlist
+from bridge.web.app import Front
+from tests.bridges import whole
+
+KEY = new_key()
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+OTHER = "whsec_" + base64.b64encode(b"o" * 24).decode()
+URL = "http://127.0.0.1:9/hook"
+TOKENS = "root:root-token:admin reader:read-token:read one:one-token:read:cvm-1 some:some-token:admin:cvm-1"
+
+
+class Api(httpx.AsyncClient):
+    """A front end without its socket, asked as `root`; `stored` is what Redis has of an endpoint."""
+
+    backend: Backend
+
+    async def made(self, **fields: Any) -> dict[str, Any]:
+        answer = await self.post("/v1/webhooks", json={"url": URL, **fields})
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    async def shown(self, endpoint_id: str) -> dict[str, Any]:
+        answer = await self.get(f"/v1/webhooks/{endpoint_id}")
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    async def stored(self, endpoint_id: str) -> Endpoint:
+        found = await Endpoints(self.backend).get(endpoint_id)
+        assert found is not None
+        return found[0]
+
+    async def secrets(self, endpoint_id: str) -> list[tuple[str, bool]]:
+        """Its signing secrets in their order, and whether each one ends."""
+        sealer = Sealer([SecretStr(KEY)])
+        stored = await self.stored(endpoint_id)
+        return [(sealer.open(each.text), each.expires_at_ms is not None) for each in stored.secrets_sealed]
+
+
+@asynccontextmanager
+async def front(redis_url: str, **given: Any) -> AsyncIterator[Api]:
+    chosen = {"tokens": TOKENS, "secret_key": KEY, "webhook_allow": with_loopback(Allowlist()), **given}
+    settings = Settings(**chosen)
+    backend = connect(redis_url, settings.namespace)
+    try:
+        app = Front(settings, backend, SystemClock()).app
+        headers = {"Authorization": "Bearer root-token"}
+        async with Api(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://bridge", headers=headers
+        ) as client:
+            client.backend = backend
+            yield client
+    finally:
+        await backend.close()
+
+
+@pytest.fixture
+async def api(redis_url: str) -> AsyncIterator[Api]:
+    async with front(redis_url) as client:
+        yield client
+
+
+def fields(answer: httpx.Response) -> list[str]:
+    """The fields that a 422 names."""
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:bridge:problem:invalid"
+    return [error["field"] for error in answer.json()["errors"]]
+
+
+# Made, shown, listed
+
+
+async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_never(api: Api) -> None:
+    answer = await api.post(
+        "/v1/webhooks",
+        json={"url": f"{URL}?key=geheim", "description": "mine", "headers": {"X-Token": "geheim"}, "to": ["running"]},
+    )
+    made = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/webhooks/{made['id']}")
+    assert made["id"].startswith("wh_")
+    secret = made.pop("secret")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    assert made == {
+        "id": made["id"],
+        "url": f"{URL}?***",
+        "description": "mine",
+        "cvms": [],
+        "from": [],
+        "to": ["running"],
+        "types": ["cvm.transition"],
+        "format": "standard",
+        "headers": {"X-Token": "***"},
+        "enabled": True,
+        "disabled_reason": None,
+        "created_at": made["created_at"],
+        "pending": 0,
+        "last_success_at": None,
+        "last_failure_at": None,
+        "failing_since": None,
+    }
+    assert await api.shown(made["id"]) == made
+    assert (await api.get("/v1/webhooks")).json() == {"items": [made], "next": None}
+    assert (await api.head(f"/v1/webhooks/{made['id']}")).status_code == 200
+    assert "geheim" not in (await api.get("/v1/webhooks")).text
+    stored = await api.stored(made["id"])
+    assert Sealer([SecretStr(KEY)]).open(stored.url_sealed) == f"{URL}?key=geheim"
+
+
+async def test_a_secret_of_the_callers_own_is_taken_and_shown_once(api: Api) -> None:
+    made = await api.made(secret=SECRET)
+    assert made["secret"] == SECRET
+    assert await api.secrets(made["id"]) == [(SECRET, False)]
+    assert SECRET not in (await api.get(f"/v1/webhooks/{made['id']}")).text
+
+
+async def test_a_list_pages_by_id_without_hole_or_repeat(api: Api) -> None:
+    made = sorted([(await api.made(description=str(number)))["id"] for number in range(5)])
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = (await api.get("/v1/webhooks", params={"limit": 2, "after": after})).json()
+        seen += [item["id"] for item in page["items"]]
+        after = page["next"]
+    assert seen == made
+
+
+async def test_a_deleted_endpoint_is_gone(api: Api) -> None:
+    made = await api.made()
+    answer = await api.delete(f"/v1/webhooks/{made['id']}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await api.get(f"/v1/webhooks/{made['id']}")).status_code == 404
+    assert (await api.delete(f"/v1/webhooks/{made['id']}")).status_code == 404
+    assert (await api.get("/v1/webhooks")).json()["items"] == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, ["url"]),
+        ({"url": None}, ["url"]),
+        ({"url": 5}, ["url"]),
+        ({"url": ""}, ["url"]),
+        ({"url": "ftp://127.0.0.1/"}, ["url"]),
+        ({"url": "http://user:geheim@127.0.0.1/"}, ["url"]),
+        ({"url": "http://nowhere.invalid/geheim"}, ["url"]),
+        ({"url": "http://10.0.0.1/geheim"}, ["url"]),
+        ({"url": "http://169.254.169.254/latest/meta-data/"}, ["url"]),
+        ({"url": "http://2130706433/"}, ["url"]),
+        ({"url": "http://[::ffff:127.0.0.1]/"}, ["url"]),
+        ({"url": "http://[64:ff9b::7f00:1]/"}, ["url"]),
+        ({"url": URL + "#geheim"}, ["url"]),
+        ({"url": URL + "?***"}, ["url"]),
+        ({"url": "http://127.0.0.1/" + "a" * 2048}, ["url"]),
+        ({"url": URL, "colour": "blue", "more": 1}, ["colour", "more"]),
+        ({"url": URL, "from_": []}, ["from_"]),
+        ({"url": URL, "description": "a" * 1001}, ["description"]),
+        ({"url": URL, "cvms": "web-1"}, ["cvms"]),
+        ({"url": URL, "cvms": ["ok", ""]}, ["cvms[1]"]),
+        ({"url": URL, "cvms": ["a"] * 1001}, ["cvms"]),
+        ({"url": URL, "from": [1]}, ["from[0]"]),
+        ({"url": URL, "to": [""]}, ["to[0]"]),
+        ({"url": URL, "to": ["a"] * 101}, ["to"]),
+        ({"url": URL, "types": ["cvm.snapshot"]}, ["types[0]"]),
+        ({"url": URL, "format": "xml"}, ["format"]),
+        ({"url": URL, "enabled": "yes"}, ["enabled"]),
+        ({"url": URL, "secret": "geheim"}, ["secret"]),
+        ({"url": URL, "secret": "whsec_geheim"}, ["secret"]),
+        ({"url": URL, "secret": "whsec_" + base64.b64encode(b"s" * 23).decode()}, ["secret"]),
+        ({"url": URL, "secret": "whsec_" + base64.b64encode(b"s" * 65).decode()}, ["secret"]),
+        ({"url": URL, "secret": base64.b64encode(b"s" * 32).decode()}, ["secret"]),
+        ({"url": URL, "headers": []}, ["headers"]),
+        ({"url": URL, "headers": {"X": 1}}, ["headers.X"]),
+        *[
+            ({"url": URL, "headers": {name: "geheim"}}, ["headers"])
+            for name in (
+                "Host",
+                "CONTENT-LENGTH",
+                "Content-Type",
+                "Transfer-Encoding",
+                "Connection",
+                "Accept-Encoding",
+                "webhook-id",
+                "Webhook-Signature",
+                "X-Webhook-Timestamp",
+                "Proxy-Authorization",
+                "a b",
+                "a:b",
+                "a\r\nb",
+                "ä",
+                "",
+            )
+        ],
+        *[({"url": URL, "headers": {"X": value}}, ["headers"]) for value in ("a\r\nb: c", "ä", "a\0", " a", "***")],
+        ({"url": URL, "headers": {"X": "a" * 4097}}, ["headers"]),
+        ({"url": URL, "headers": {f"X-{number}": "a" for number in range(101)}}, ["headers"]),
+        ({"url": URL, "headers": {f"X-{number}": "a" * 4096 for number in range(5)}}, ["headers"]),
+        ({"url": URL, "headers": {"X-A": "a", "x-a": "b"}}, ["headers"]),
+        ({"url": 1, "to": 1, "format": 1}, ["url", "to", "format"]),
+    ],
+)
+async def test_a_wrong_field_is_422_that_names_it_and_quotes_no_value(
+    api: Api, given: dict[str, Any], named: list[str]
+) -> None:
+    for answer in (await api.post("/v1/webhooks", json=given), await api.put("/v1/webhooks/mine", json=given)):
+        assert fields(answer) == named
+        assert "geheim" not in answer.text
+    assert (await api.get("/v1/webhooks")).json()["items"] == []
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", '"x"', "NaN", "[" * 20_000])
+async def test_what_is_no_json_object_is_422(api: Api, body: str) -> None:
+    answer = await api.post("/v1/webhooks", content=body, headers={"Content-Type": "application/json"})
+    assert fields(answer) == ["body"]
+
+
+async def test_a_body_is_capped_and_must_say_that_it_is_json(api: Api) -> None:
+    body = json.dumps({"url": URL, "description": "a" * 70_000})
+    long = await api.post("/v1/webhooks", content=body, headers={"Content-Type": "application/json"})
+    assert long.status_code == 413
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        answer = await api.post("/v1/webhooks", content=json.dumps({"url": URL}), headers={"Content-Type": kind})
+        assert answer.status_code == 415, kind
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/webhooks"),
+        ("POST", "/v1/webhooks"),
+        ("GET", "/v1/webhooks/x"),
+        ("PUT", "/v1/webhooks/x"),
+        ("PATCH", "/v1/webhooks/x"),
+        ("DELETE", "/v1/webhooks/x"),
+        ("POST", "/v1/webhooks/x/rotate-secret"),
+        ("POST", "/v1/webhooks/x/enable"),
+        ("POST", "/v1/webhooks/x/test"),
+        ("POST", "/v1/webhooks/x/recover"),
+        ("GET", "/v1/webhooks/x/deliveries"),
+        ("GET", "/v1/deliveries/x"),
+        ("POST", "/v1/deliveries/x/retry"),
+    ],
+)
+async def test_every_route_asks_for_a_token_of_the_right_scope_and_knows_its_query(
+    api: Api, method: str, path: str
+) -> None:
+    async def status(token: str | None) -> int:
+        headers = {"Authorization": f"Bearer {token}"} if token else {"Authorization": ""}
+        return (await api.request(method, path, headers=headers)).status_code
+
+    assert await status(None) == 401
+    assert await status("wrong") == 401
+    assert await status("one-token") == 403
+    assert await status("some-token") == 403
+    assert (await status("read-token") == 403) == (method != "GET")
+    answer = await api.request(method, path, params={"colour": "blue"})
+    assert fields(answer) == ["colour"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/webhooks/none", None),
+        ("PATCH", "/v1/webhooks/none", {"description": "x"}),
+        ("DELETE", "/v1/webhooks/none", None),
+        ("POST", "/v1/webhooks/none/rotate-secret", None),
+        ("POST", "/v1/webhooks/none/enable", {}),
+        ("POST", "/v1/webhooks/none/test", {}),
+        ("POST", "/v1/webhooks/none/recover", {"since": "2026-11-24T16:00:00Z"}),
+        ("GET", "/v1/webhooks/none/deliveries", None),
+        ("GET", "/v1/deliveries/none", None),
+        ("GET", "/v1/deliveries/%00%C3%A4*", None),
+        ("POST", "/v1/deliveries/none/retry", None),
+    ],
+)
+async def test_what_is_not_there_is_404(api: Api, method: str, path: str, body: object) -> None:
+    answer = await api.request(method, path, json=body)
+    assert answer.status_code == 404, answer.text
+    assert answer.json()["type"].startswith("urn:bridge:problem:no-such-")
+
+
+async def test_without_a_secret_key_nothing_is_made_and_the_answer_says_what_helps(redis_url: str) -> None:
+    async with front(redis_url) as keyed:
+        made = await keyed.made()
+    async with front(redis_url, secret_key=()) as api:
+        one = f"/v1/webhooks/{made['id']}"
+        for method, path in (
+            ("POST", "/v1/webhooks"),
+            ("PUT", one),
+            ("PATCH", one),
+            ("POST", f"{one}/rotate-secret"),
+        ):
+            answer = await api.request(method, path, json={"url": URL})
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "urn:bridge:problem:no-secret-key"
+            assert "bridge keygen" in answer.json()["detail"]
+        assert (await api.shown(made["id"]))["url"] is None
+    async with front(redis_url, secret_key=new_key()) as other:
+        assert (await other.shown(made["id"]))["url"] is None
+        assert (await other.delete(one)).status_code == 204
+
+
+# Changed
+
+
+async def test_put_with_an_id_of_the_callers_own_is_idempotent_and_keeps_the_secret(api: Api) -> None:
+    body = {"url": URL, "to": ["running"], "headers": {"X-A": "1"}}
+    first = await api.put("/v1/webhooks/deploys", json=body)
+    assert (first.status_code, first.headers["location"]) == (201, "/v1/webhooks/deploys")
+    made = first.json()
+    secret = made.pop("secret")
+    for _ in range(2):
+        again = await api.put("/v1/webhooks/deploys", json=body)
+        assert (again.status_code, again.json()) == (200, made)
+    assert await api.secrets("deploys") == [(secret, False)]
+    other = await api.put("/v1/webhooks/deploys", json={"url": URL, "enabled": False, "secret": secret})
+    assert (other.json()["to"], other.json()["headers"], other.json()["enabled"]) == ([], {}, False)
+    assert await api.secrets("deploys") == [(secret, False)]
+    assert (await api.put("/v1/webhooks/deploys", json=body)).json()["enabled"] is True
+    rotated = await api.put("/v1/webhooks/deploys", json={**body, "secret": OTHER})
+    assert "secret" not in rotated.json()
+    assert await api.secrets("deploys") == [(OTHER, False), (secret, True)]
+    assert len((await api.get("/v1/webhooks")).json()["items"]) == 1
+
+
+@pytest.mark.parametrize("endpoint_id", ["a b", "ä", "a.b", "a:b", "{x}", "a" * 65, "a\n"])
+async def test_an_id_of_other_characters_is_422(api: Api, endpoint_id: str) -> None:
+    path = f"/v1/webhooks/{quote(endpoint_id)}"
+    assert fields(await api.put(path, json={"url": URL})) == ["id"]
+
+
+async def test_patch_changes_what_is_given_and_nothing_else(api: Api) -> None:
+    made = await api.made(secret=SECRET, headers={"X-A": "1"}, to=["running"], description="old")
+    del made["secret"]
+    one = f"/v1/webhooks/{made['id']}"
+    changed = await api.patch(one, json={"description": "new", "to": []})
+    assert changed.json() == {**made, "description": "new", "to": []}
+    assert (await api.patch(one, json={})).json() == changed.json()
+    assert (await api.patch(one, json={"enabled": False})).json()["enabled"] is False
+    assert (await api.patch(one, json={"headers": {}, "url": URL + "2"})).json() == {
+        **changed.json(),
+        "headers": {},
+        "url": URL + "2",
+        "enabled": False,
+    }
+    assert await api.secrets(made["id"]) == [(SECRET, False)]
+    for body, named in (({"secret": SECRET}, "secret"), ({"id": "x"}, "id"), ({"url": "http://10.0.0.1/"}, "url")):
+        assert fields(await api.patch(one, json=body)) == [named]
+    for name in ("url", "description", "cvms", "from", "to", "types", "format", "headers", "enabled"):
+        assert fields(await api.patch(one, json={name: None})) == [name]
+
+
+async def test_a_rotation_shows_the_new_secret_and_lets_the_old_ones_sign_for_a_day(api: Api) -> None:
+    made = await api.made(secret=SECRET)
+    one = f"/v1/webhooks/{made['id']}"
+    rotated = (await api.post(f"{one}/rotate-secret")).json()
+    assert {**rotated, "secret": SECRET} == made
+    given = (await api.post(f"{one}/rotate-secret", json={"secret": OTHER})).json()
+    assert given["secret"] == OTHER
+    assert await api.secrets(made["id"]) == [(OTHER, False), (rotated["secret"], True), (SECRET, True)]
+    stored = await api.stored(made["id"])
+    left = [(each.expires_at_ms or 0) / 1000 - SystemClock().time() for each in stored.secrets_sealed[1:]]
+    assert all(86_000 < seconds <= 86_400 for seconds in left)
+    for _ in range(6):
+        await api.post(f"{one}/rotate-secret")
+    assert len(await api.secrets(made["id"])) == 5
+    assert fields(await api.post(f"{one}/rotate-secret", json={"secret": "short"})) == ["secret"]
+    assert fields(await api.post(f"{one}/rotate-secret", json={"key": "x"})) == ["key"]
+
+
+async def test_enable_takes_away_the_reason(api: Api) -> None:
+    made = await api.made()
+    await Endpoints(api.backend).disable(made["id"], "410 Gone")
+    shown = await api.shown(made["id"])
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, "410 Gone")
+    one = f"/v1/webhooks/{made['id']}"
+    assert (await api.patch(one, json={"enabled": False})).json()["disabled_reason"] == "410 Gone"
+    enabled = await api.post(f"{one}/enable")
+    assert (enabled.status_code, enabled.json()["enabled"], enabled.json()["disabled_reason"]) == (200, True, None)
+
+
+# Deliveries
+
+
+async def test_a_test_event_is_listed_read_and_waits_for_its_attempt(api: Api) -> None:
+    made = await api.made(description="x")
+    one = f"/v1/webhooks/{made['id']}"
+    answer = await api.post(f"{one}/test")
+    assert answer.status_code == 202
+    queued = answer.json()
+    assert answer.headers["location"] == f"/v1/deliveries/{queued['id']}"
+    assert (queued["endpoint_id"], queued["status"], queued["attempts"]) == (made["id"], "pending", [])
+    assert queued["event"]["type"] == "webhook.test"
+    read = (await api.get(f"/v1/deliveries/{queued['id']}")).json()
+    due = {"next_attempt_at": read["next_attempt_at"]}  # overdue is due now, whenever one asks
+    assert read == {**queued, **due}
+    for params in ({}, {"status": "pending"}):
+        page = (await api.get(f"{one}/deliveries", params=params)).json()
+        assert ([{**item, **due} for item in page["items"]], page["next"]) == ([read], None)
+    assert (await api.get(f"{one}/deliveries", params={"status": "given_up"})).json()["items"] == []
+    assert fields(await api.get(f"{one}/deliveries", params={"status": "lost"})) == ["status"]
+    assert fields(await api.get(f"{one}/deliveries", params={"after": "x"})) == ["after"]
+    assert fields(await api.get(f"{one}/deliveries", params={"limit": "0"})) == ["limit"]
+    assert fields(await api.post(f"{one}/test", json={"to": "x"})) == ["to"]
+    pending = await api.post(f"/v1/deliveries/{queued['id']}/retry")
+    assert (pending.status_code, pending.json()["type"]) == (409, "urn:bridge:problem:already-pending")
+
+
+async def test_a_disabled_endpoint_takes_no_test_and_no_recovery(api: Api) -> None:
+    made = await api.made(enabled=False)
+    assert made["enabled"] is False
+    for path, body in (("test", {}), ("recover", {"since": "2026-11-24T16:00:00Z"})):
+        answer = await api.post(f"/v1/webhooks/{made['id']}/{path}", json=body)
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:bridge:problem:endpoint-disabled")
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, ["since"]),
+        ({"since": 1_795_536_000}, ["since"]),
+        ({"since": "yesterday"}, ["since"]),
+        ({"since": "2026-11-24T16:00:00Z", "until": "soon"}, ["until"]),
+        ({"since": "2026-11-24T16:00:00Z", "until": "2026-11-24T15:00:00Z"}, ["until"]),
+        ({"since": "2026-11-24T16:00:00Z", "for": "1h"}, ["for"]),
+    ],
+)
+async def test_a_recovery_asks_for_a_period(api: Api, body: dict[str, Any], named: list[str]) -> None:
+    made = await api.made()
+    assert fields(await api.post(f"/v1/webhooks/{made['id']}/recover", json=body)) == named
+    period = {"since": "2026-11-24T16:00:00+01:00", "until": "2126-11-24T15:00:00.5Z"}
+    answer = await api.post(f"/v1/webhooks/{made['id']}/recover", json=period)
+    assert (answer.status_code, answer.json()) == (202, {"queued": 0, "complete": True})
+
+
+async def test_references_become_canonical_ids_and_unknown_ones_are_the_fields_fault(redis_url: str) -> None:
+    settings = {"secret_key": KEY, "webhook_allow": with_loopback(Allowlist())}
+    async with whole(redis_url, cvms=2, settings=settings) as bridge:
+        await bridge.until_seen(2)
+        first, second = bridge.sim.simulator.world.cvms
+        body = {"url": URL, "cvms": [first.name, second.vm_uuid, first.vm_uuid]}
+        made = await bridge.http.post(f"{bridge.url}/v1/webhooks", json=body)
+        assert (made.status_code, made.json()["cvms"]) == (201, [first.vm_uuid, second.vm_uuid])
+        unknown = await bridge.http.post(f"{bridge.url}/v1/webhooks", json={"url": URL, "cvms": ["nobody"]})
+        assert fields(unknown) == ["cvms"]
+        assert len((await bridge.http.get(f"{bridge.url}/v1/webhooks")).json()["items"]) == 1

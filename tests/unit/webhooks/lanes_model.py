@@ -1,0 +1,93 @@
+"""What must hold of lanes, kept beside the real scripts: who waits in which order, who borrowed what until when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from bridge.store.lanes import Claim
+
+Key = tuple[str, str]
+
+
+@dataclass
+class Borrowed:
+    claim: Claim
+    until: float
+
+
+@dataclass
+class Model:
+    """`waiting`: each lane's deliveries in the order in which they must be attempted."""
+
+    concurrency: int
+    waiting: dict[Key, list[str]] = field(default_factory=lambda: defaultdict(list))
+    borrowed: dict[Key, Borrowed] = field(default_factory=dict)
+    age: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Each endpoint's waiting deliveries, the oldest first."""
+    finished: dict[str, str] = field(default_factory=dict)
+    endpoints: dict[str, bool] = field(default_factory=dict)
+
+    def queue(self, endpoint: str, lane: str, event: str) -> None:
+        """An event that the log has and the endpoint wants."""
+        delivery = f"{endpoint}-{event}"
+        assert delivery not in self.finished, "queued twice"
+        assert delivery not in self.age[endpoint], "queued twice"
+        if self.endpoints[endpoint]:
+            self.wait(endpoint, lane, delivery)
+        else:
+            self.finished[delivery] = "skipped"
+
+    def wait(self, endpoint: str, lane: str, delivery: str) -> None:
+        self.waiting[endpoint, lane].append(delivery)
+        self.age[endpoint].append(delivery)
+
+    def borrow(self, claim: Claim, now: float, lease: float) -> None:
+        """A lane was lent: only its head, only to one at a time, only of an endpoint that is on."""
+        key = claim.endpoint_id, claim.lane
+        assert self.endpoints.get(claim.endpoint_id) is True, "a claim of an endpoint that is off"
+        assert self.waiting[key][:1] == [claim.delivery_id], "not the head of its lane"
+        assert key not in self.borrowed or self.borrowed[key].until <= now, "lent twice"
+        self.borrowed[key] = Borrowed(claim, now + lease)
+        live = [each for each in self.borrowed.items() if each[0][0] == claim.endpoint_id and each[1].until > now]
+        assert len(live) <= self.concurrency, "more at once than allowed"
+
+    def holds(self, claim: Claim) -> bool:
+        known = self.borrowed.get((claim.endpoint_id, claim.lane))
+        return known is not None and known.claim is claim
+
+    def settle(self, claim: Claim, verdict: str) -> None:
+        del self.borrowed[claim.endpoint_id, claim.lane]
+        if verdict in ("delivered", "given_up"):
+            assert self.waiting[claim.endpoint_id, claim.lane][0] == claim.delivery_id
+            self._finish(claim.endpoint_id, claim.lane, claim.delivery_id, verdict)
+        elif verdict == "gone":
+            self.endpoints[claim.endpoint_id] = False
+
+    def drop_beyond(self, endpoint: str, most: int, busy: set[str]) -> int:
+        """The oldest whose lane nobody attempts just now are skipped. `busy`: lanes that are lent."""
+        dropped = 0
+        while len(self.age[endpoint]) > most:
+            lanes = {each: key[1] for key, lane in self.waiting.items() if key[0] == endpoint for each in lane}
+            heads = {lane[0]: key[1] for key, lane in self.waiting.items() if key[0] == endpoint and lane}
+            victim = next(each for each in self.age[endpoint] if heads.get(each) not in busy)
+            self._finish(endpoint, lanes[victim], victim, "skipped")
+            dropped += 1
+        return dropped
+
+    def _finish(self, endpoint: str, lane: str, delivery: str, status: str) -> None:
+        self.waiting[endpoint, lane].remove(delivery)
+        self.age[endpoint].remove(delivery)
+        self.finished[delivery] = status
+
+    def remove(self, endpoint: str) -> None:
+        del self.endpoints[endpoint]
+        self.age.pop(endpoint, None)
+        for key in [key for key in self.waiting if key[0] == endpoint]:
+            del self.waiting[key]
+        for key in [key for key in self.borrowed if key[0] == endpoint]:
+            del self.borrowed[key]
+        self.finished = {each: how for each, how in self.finished.items() if not each.startswith(f"{endpoint}-")}
+
+    def lanes_of(self, endpoint: str) -> dict[str, list[str]]:
+        return {key[1]: lane for key, lane in self.waiting.items() if key[0] == endpoint and lane}

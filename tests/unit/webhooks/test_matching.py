@@ -1,0 +1,68 @@
+"""Which endpoints want an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.events import STATE, TRANSITION
+from bridge.store.endpoints import Endpoint, Roster
+from bridge.webhooks.matching import Matcher
+from tests.lanes import endpoint, entry
+
+
+def matcher(*endpoints: Endpoint) -> Matcher:
+    stamped = [Endpoint.from_json(each.id, each.to_json(), None) for each in endpoints]
+    return Matcher(Roster(1, {each.id: each for each in stamped}))
+
+
+def born(id: str, after: str = "5-0", birth: str = "b", **given: Any) -> Endpoint:
+    return endpoint(id, created_after=after, created_birth=birth, **given)
+
+
+def test_an_endpoint_sees_only_what_is_newer_than_itself_in_the_log_it_was_made_in() -> None:
+    known = matcher(born("e"))
+    assert known.matching(entry("5-0"), "b") == []
+    assert known.matching(entry("5-1"), "b") == ["e"]
+    assert known.matching(entry("10-0"), "b") == ["e"]
+    assert known.matching(entry("4-0"), "another") == ["e"]
+
+
+def test_filters_are_all_to_be_met_and_empty_ones_always_are() -> None:
+    known = matcher(
+        born("all", types=()),
+        born("plain"),
+        born("cvm", cvms=("a", "c")),
+        born("to", to=("running", "y")),
+        born("from", from_=("nowhere",)),
+        born("state", types=(STATE,)),
+        born("several", types=(STATE, TRANSITION), cvms=("a", "b"), from_=("x",), to=("y",)),
+    )
+    assert known.matching(entry("9-0", "a"), "b") == ["all", "cvm", "plain", "several", "to"]
+    assert known.matching(entry("9-0", "z", type=STATE), "b") == ["all", "state"]
+    assert known.matching(entry("9-0", "b", from_=None, to=None, type="watch.stale"), "b") == ["all"]
+
+
+def test_disabled_endpoints_match_for_what_they_miss_is_listed() -> None:
+    assert matcher(born("off", enabled=False)).matching(entry("9-0"), "b") == ["off"]
+
+
+SOME = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple)
+
+
+@given(
+    st.lists(st.tuples(SOME, SOME, SOME, SOME), max_size=8),
+    st.tuples(*[st.sampled_from(["a", "b", "c", "d"])] * 4),
+)
+def test_the_index_finds_what_a_look_at_each_endpoint_finds(
+    filters: list[tuple[tuple[str, ...], ...]], shown: tuple[str, str, str, str]
+) -> None:
+    endpoints = [
+        born(f"e{number}", types=types, cvms=cvms, from_=from_, to=to)
+        for number, (types, cvms, from_, to) in enumerate(filters)
+    ]
+    kind, cvm, from_, to = shown
+    expected = [each.id for each in endpoints if each.wants(kind, cvm, from_, to)]
+    assert matcher(*endpoints).matching(entry("9-0", cvm, from_, to, type=kind), "b") == expected

@@ -1,0 +1,60 @@
+"""What an outcome means, and how long the next attempt waits."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from bridge.webhooks.schedule import Schedule
+from tests.lanes import Answer
+
+WAITS = (5.0, 300.0, 1800.0)
+
+
+class Chance(random.Random):
+    """Always the same number."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def random(self) -> float:
+        return self.share
+
+
+def schedule(share: float = 1.0) -> Schedule:
+    return Schedule(WAITS, Chance(share))
+
+
+@pytest.mark.parametrize("code", [200, 201, 204, 299])
+def test_any_2xx_is_delivered(code: int) -> None:
+    assert schedule().verdict(Answer(code), 0) == ("delivered", 0.0)
+
+
+@pytest.mark.parametrize("code", [None, 101, 301, 400, 404, 408, 429, 500, 503])
+def test_everything_else_is_tried_again_after_its_wait(code: int | None) -> None:
+    assert [schedule().verdict(Answer(code, "x: y"), n) for n in range(4)] == [
+        ("failed", 5.0),
+        ("failed", 300.0),
+        ("failed", 1800.0),
+        ("given_up", 0.0),
+    ]
+
+
+def test_jitter_is_anywhere_between_nothing_and_the_whole_wait() -> None:
+    assert [schedule(share).verdict(Answer(500), 1)[1] for share in (0.0, 0.5, 1.0)] == [0.0, 150.0, 300.0]
+
+
+def test_a_410_ends_the_endpoint_even_at_the_last_attempt() -> None:
+    assert [schedule().verdict(Answer(410), n)[0] for n in (0, 3)] == ["gone", "gone"]
+
+
+@pytest.mark.parametrize(("code", "wait"), [(429, 60.0), (503, 60.0), (500, 5.0), (400, 5.0)])
+def test_retry_after_counts_where_the_contract_says_so_and_nobody_comes_earlier(code: int, wait: float) -> None:
+    assert schedule(0.0).verdict(Answer(code, retry_after=60.0), 0)[1] == (wait if wait == 60 else 0.0)
+    assert schedule(1.0).verdict(Answer(code, retry_after=60.0), 0)[1] == pytest.approx(66.0 if wait == 60 else 5.0)
+
+
+def test_a_test_is_one_attempt() -> None:
+    assert schedule().verdict(Answer(500), 0, once=True) == ("given_up", 0.0)
