@@ -75,14 +75,22 @@ class Whole:
 
 @asynccontextmanager
 async def whole(
-    redis_url: str, *, cvms: int = 3, time_scale: float = 0.1, settings: dict[str, Any] | None = None
+    redis_url: str,
+    *,
+    cvms: int = 3,
+    time_scale: float = 0.1,
+    settings: dict[str, Any] | None = None,
+    open_access: bool = True,
+    keys: dict[str, str] | None = None,
 ) -> AsyncIterator[Whole]:
+    """`keys`: the simulator's users by key, one of them `key`, which is the bridge's."""
     given = {"cvms": ("*",), "poll_interval": 0.2, "lease_seconds": 1.0, "stream_timeout": 60, "drain_seconds": 0.1}
     chosen = Settings(**{**given, **(settings or {})})
     clock, stop = SystemClock(), asyncio.Event()
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     world = World(seed=7, cvms=cvms, frozen=True)
-    async with serve(world=world, time_scale=time_scale, instant=True) as sim, httpx.AsyncClient() as http:
+    async with serve(world=world, keys=keys, time_scale=time_scale, instant=True) as sim, httpx.AsyncClient() as http:
+        chosen = chosen.model_copy(update={"api_prefix": sim.api_prefix})
         backend, client = connect(redis_url, chosen.namespace), PhalaClient(sim.api_prefix, "key", clock=clock)
         upstream = Upstream(chosen, backend, client, clock, alone=True)
         try:
@@ -96,7 +104,7 @@ async def whole(
                         stop,
                         host="127.0.0.1",
                         port=0,
-                        open_access=True,
+                        open_access=open_access,
                         on_listening=listening.set_result,
                     )
                 )

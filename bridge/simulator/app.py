@@ -24,16 +24,9 @@ from bridge.simulator.hooks import Hooks
 from bridge.simulator.shapes import UpstreamError
 from bridge.simulator.simulator import Settings, Simulator, Visit
 from bridge.simulator.streams import EXTENSION, StreamAnswer
-from bridge.simulator.validation import (
-    Interval,
-    Page,
-    PageSize,
-    Query,
-    Timeout,
-    UnprocessableError,
-    batch_request,
-)
+from bridge.simulator.validation import PAGE, PAGE_SIZE, batch_request
 from bridge.simulator.world import Cvm, World, dumps
+from bridge.validation import Query, UnprocessableError, pace
 
 Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 
@@ -63,7 +56,7 @@ def create_app(
     hooks = Hooks(simulator)
     app = Starlette(
         routes=[
-            Mount("/api/v1", routes=_routes(simulator)),
+            *_routes(simulator),
             Mount("/control", routes=control_routes(simulator, hooks)),
         ],
         exception_handlers={HTTPException: _http_error},
@@ -99,10 +92,10 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 def _routes(simulator: Simulator) -> list[Route]:
     routes = [
-        Route("/cvms/paginated", Endpoint(simulator, "list", _list), methods=["GET"]),
-        Route("/cvms/{ref}/state", Endpoint(simulator, "state", _state), methods=["GET"]),
-        Route("/cvms/{ref}", Endpoint(simulator, "details", _details), methods=["GET"]),
-        Route("/status/batch", Endpoint(simulator, "batch", _batch), methods=["POST"]),
+        Route("/api/v1/cvms/paginated", Endpoint(simulator, "list", _list), methods=["GET"]),
+        Route("/api/v1/cvms/{ref}/state", Endpoint(simulator, "state", _state), methods=["GET"]),
+        Route("/api/v1/cvms/{ref}", Endpoint(simulator, "details", _details), methods=["GET"]),
+        Route("/api/v1/status/batch", Endpoint(simulator, "batch", _batch), methods=["POST"]),
     ]
     for route in routes:
         assert route.methods is not None
@@ -223,9 +216,7 @@ def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
 
 
 async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
-    query = Query(request.query_params)
-    interval, timeout = query.integer("interval", Interval, 5), query.integer("timeout", Timeout, 300)
-    query.check()
+    interval, timeout = pace(request.query_params)
     target = request.query_params.get("target")
     if target in simulator.settings.refuse_targets:
         raise UpstreamError(422, shapes.refused_target(target))
@@ -244,7 +235,7 @@ async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp
 
 async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     query = Query(request.query_params)
-    page, size = query.integer("page", Page, 1), query.integer("page_size", PageSize, 30)
+    page, size = query.integer("page", PAGE, 1), query.integer("page_size", PAGE_SIZE, 30)
     query.check()
     mine = simulator.world.seen_by(user)
     shown = mine[(page - 1) * size : page * size]

@@ -19,8 +19,8 @@ from bridge.simulator.faults import Fault
 from bridge.simulator.hooks import Hook, Hooks, posting
 from bridge.simulator.ledger import Cut, Tally
 from bridge.simulator.simulator import Settings, Simulator
-from bridge.simulator.validation import located
 from bridge.simulator.world import Change, Cvm, dumps
+from bridge.validation import located
 
 #: Bytes of a control body: a raw state or a piece of stream may be a monster, and a slip of the pen may not
 #: be more.

@@ -77,6 +77,10 @@ class Wishes:
             await self._backend.call(pipe.execute())
         await self._backend.call(self._backend.client.publish(keys.answer_channel, answer.reference))
 
+    async def forget(self, reference: str) -> None:
+        """What was answered is outdated: who asks next gets a new answer."""
+        await self._backend.call(self._backend.client.delete(self._backend.keys.answer(reference)))
+
     async def hint(self, reference: str) -> None:
         """Somebody says that this CVM changed: the leader reads it now."""
         await self._backend.call(self._backend.client.sadd(self._backend.keys.hints, reference))

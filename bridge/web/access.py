@@ -65,6 +65,10 @@ class Access:
             raise ProblemError(403, "forbidden", "This token may only read")
         return principal
 
+    def knows(self, secret: str) -> bool:
+        """Whether this is a credential of the bridge's own: a token's secret, or a stream token."""
+        return self._by_secret(secret) is not None or self._by_stream_token(secret) is not None
+
     def _by_secret(self, presented: str | None) -> Principal | None:
         if presented is None:
             return None

@@ -53,12 +53,13 @@ class References:
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
         if await self._watches.exists(reference):
             return reference
-        answer = await self._answer(reference)
+        answer = await self.ask(reference)
         if answer.cvm_id is None:
             raise UpstreamRefusalError(answer)
         return answer.cvm_id
 
-    async def _answer(self, reference: str) -> Answer:
+    async def ask(self, reference: str) -> Answer:
+        """Upstream's word on a reference, at most a minute old, whether it is watched or not. Raises ProblemError."""
         deadline = self._clock.monotonic() + PATIENCE
         while not self._closed and self._clock.monotonic() < deadline:
             # Before asking: an answer that comes in between is not missed.
@@ -76,6 +77,14 @@ class References:
         if self._closed:
             raise unavailable("this front end is shutting down")
         raise unavailable("no leader has answered about this reference; is `bridge upstream` running?", 5)
+
+    async def ask_anew(self, reference: str) -> Answer:
+        """As `ask`, where it is known that a reference that was found is gone since. Raises ProblemError."""
+        answer = await self.ask(reference)
+        if answer.cvm_id is None:
+            return answer
+        await self._wishes.forget(reference)
+        return await self.ask(reference)
 
 
 def refusal_response(error: UpstreamRefusalError) -> Response:

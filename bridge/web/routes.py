@@ -21,6 +21,7 @@ from bridge.web.access import Access, Principal
 from bridge.web.capacity import Capacity
 from bridge.web.cvms import Cvms
 from bridge.web.hub import Hub
+from bridge.web.once import Once
 from bridge.web.problems import ProblemError, check_query, invalid
 from bridge.web.references import References, UpstreamRefusalError, refusal_response
 from bridge.web.stream import EventStream, Subscription
@@ -52,6 +53,7 @@ class Api:
     watches: Watches
     cvms: Cvms
     references: References
+    once: Once
     chance: random.Random
 
     def routes(self) -> list[Route]:
@@ -111,7 +113,8 @@ class Api:
         return Response(None, 204, {"Cache-Control": "no-store"})
 
     async def _resolve(self, reference: str, principal: Principal) -> str:
-        cvm_id = await self.references.resolve(reference)
+        # A herd that asks for one CVM costs one question.
+        cvm_id = await self.once.ask(("reference", reference), lambda: self.references.resolve(reference))
         if not principal.may_see(cvm_id):
             raise ProblemError(403, "forbidden", "This token may not see this CVM")
         return cvm_id
@@ -219,8 +222,8 @@ class EventsEndpoint:
         named = wanted is not None and wanted is not principal.cvms
         subscription = api.subscription(request, principal.name, wanted, asked=named)
         api.capacity.check(principal.name)
-        if named and request.method == "GET":
-            await api.watches.renew(wanted or ())
+        if wanted is not None and named and request.method == "GET":
+            await api.once.ask(("renew", wanted), lambda: api.watches.renew(wanted))
         # Asked last: many may have waited above at the same time.
         api.capacity.take(principal.name)
         return EventStream(api.hub, api.capacity, subscription, settings=api.settings, chance=api.chance)

@@ -7,16 +7,14 @@ from typing import Any
 import pytest
 from starlette.datastructures import QueryParams
 
-from bridge.simulator.validation import Interval, Query, Timeout, UnprocessableError, batch_request
+from bridge.simulator.validation import batch_request
+from bridge.validation import UnprocessableError, pace
 
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
 
 
 def read(query: str) -> tuple[int, int]:
-    params = Query(QueryParams(query))
-    values = params.integer("interval", Interval, 5), params.integer("timeout", Timeout, 300)
-    params.check()
-    return values
+    return pace(QueryParams(query))
 
 
 def refused(query: str) -> list[dict[str, Any]]:

@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.events import DROPPED, FRESH, STALE, STATE, TRANSITION, Draft, Event, cvm_data, watch_data
+from bridge.store.errors import StoreUnavailableError
+from bridge.store.snapshots import Snapshot, Snapshots
+from bridge.web.demand import Demand
+from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
+from bridge.web.dropin.wheel import Wheel
+from bridge.web.frames import Frame
+from tests.virtual import VirtualClock, run_virtual
+
+
+class FakeSnapshots(Snapshots):
+    """The state hash as a dict."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Snapshot] = {}
+        self.reads = 0
+        self.away = False
+
+    async def get(self, cvm_ids: Sequence[str]) -> dict[str, Snapshot]:
+        await asyncio.sleep(0)
+        if self.away:
+            raise StoreUnavailableError("away")
+        self.reads += 1
+        return {cvm_id: self.known[cvm_id] for cvm_id in cvm_ids if cvm_id in self.known}
+
+
+class FakeSink:
+    """What a client got: (second, event, data)."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.text = b""
+        self.times: list[float] = []
+        self.closed = self.was_cut = False
+        self.stuck = 0
+
+    def send(self, frame: Frame) -> None:
+        self.write(frame.data)
+
+    def send_all(self, frames: object) -> None:
+        raise AssertionError("not for the drop-in")
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.text += data
+        self.times += [round(self._clock.monotonic(), 1)] * data.count(b"\n\n")
+
+    def backlog(self) -> int:
+        return self.stuck
+
+    async def drained(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+    def cut(self) -> None:
+        self.was_cut = self.closed = True
+
+    @property
+    def events(self) -> list[tuple[float, str, dict[str, Any]]]:
+        blocks = self.text.decode().split("\n\n")[:-1]
+        heads = [block.split("\n") for block in blocks]
+        assert all(len(lines) == 2 for lines in heads)
+        return [
+            (at, lines[0].removeprefix("event: "), json.loads(lines[1].removeprefix("data: ")))
+            for at, lines in zip(self.times, heads, strict=True)
+        ]
+
+    @property
+    def names(self) -> list[tuple[float, str]]:
+        return [(at, name) for at, name, _ in self.events]
+
+
+class Stage:
+    """Watchers on virtual time, whose leader the test is."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.snapshots = FakeSnapshots()
+        self.demand = Demand()
+        self.led = True
+        self.watchers = Watchers(self.snapshots, self.demand, self.clock, led=lambda: self.led, buffer=1000)
+        self.sequence = 0
+        self._timer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Stage:
+        self._timer = asyncio.create_task(self.watchers.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._timer is not None
+        self._timer.cancel()
+        await asyncio.wait([self._timer])
+
+    def snapshot(self, status: str = "running", *, stale: str | None = None, cvm_id: str = "a") -> None:
+        self.sequence += 1
+        raw = f'{{"status":"{status}"}}'
+        self.snapshots.known[cvm_id] = Snapshot(
+            cvm_id,
+            raw,
+            status,
+            None,
+            None,
+            "2026-11-24T16:00:00Z",
+            f"{self.sequence}-0",
+            stale is None,
+            stale,
+        )
+
+    def _event(self, kind: str, data: str, cvm_id: str) -> None:
+        self.sequence += 1
+        text = Draft(kind, cvm_id, "2026-11-24T16:00:00Z", data).envelope("/bridge/x", self.sequence)
+        self.watchers.heard(Event.from_log(f"{self.sequence}-0", text))
+
+    def becomes(self, status: str | None, cvm_id: str = "a") -> None:
+        raw = None if status is None else f'{{"status":"{status}","n":1.10}}'
+        self._event(TRANSITION, cvm_data(cvm_id, None, ("x", status or "deleted"), "poll", raw), cvm_id)
+
+    def says(self, kind: str, reason: str | None = None, cvm_id: str = "a") -> None:
+        self._event(kind, watch_data(cvm_id, None, reason), cvm_id)
+
+    async def watch(
+        self, target: str = "stopped", interval: float = 5, timeout: float = 300, cvm_id: str = "a"
+    ) -> tuple[Watcher, FakeSink]:
+        watcher = Watcher("t", cvm_id, target, interval, timeout, self.clock.monotonic())
+        self.watchers.enter(watcher)
+        await self.watchers.load(cvm_id)
+        sink = FakeSink(self.clock)
+        self.watchers.begin(watcher, sink)
+        return watcher, sink
+
+
+def test_the_state_comes_at_once_at_each_interval_and_sooner_on_change() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            _, sink = await stage.watch(interval=6)
+            await asyncio.sleep(13)
+            stage.becomes("stopping")
+            await asyncio.sleep(6)
+            stage.becomes("stopped")
+            await asyncio.sleep(60)
+            assert [(at, name, data.get("status")) for at, name, data in sink.events] == [
+                (0.0, "state", "running"),
+                (6.0, "state", "running"),
+                (12.0, "state", "running"),
+                (13.0, "state", "stopping"),
+                (18.0, "state", "stopping"),
+                (19.0, "state", "stopped"),
+                (19.0, "complete", "stopped"),
+            ]
+            assert sink.events[-1][2] == {"status": "stopped", "elapsed": 19.0, "target": "stopped"}
+            assert b'{"status":"stopped","n":1.10}' in sink.text
+            assert sink.closed
+            assert (len(stage.watchers), stage.watchers.scheduled, stage.demand.counts()) == (0, 0, {})
+
+    run_virtual(scenario())
+
+
+def test_a_target_already_met_is_complete_at_once() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot("running")
+            _, sink = await stage.watch("running")
+            assert sink.names == [(0.0, "state"), (0.0, "complete")]
+            assert sink.closed
+
+    run_virtual(scenario())
+
+
+def test_each_caller_has_its_own_timeout() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            sinks = [(await stage.watch(timeout=timeout, interval=30))[1] for timeout in (10, 60, 61)]
+            await asyncio.sleep(100)
+            assert [sink.names[-1] for sink in sinks] == [(10.0, "timeout"), (60.0, "timeout"), (61.0, "timeout")]
+            assert [len(sink.names) for sink in sinks] == [2, 3, 4]
+            assert sinks[0].events[-1][2] == {
+                "error": "Timeout waiting for status 'stopped'",
+                "elapsed": 10.0,
+                "target": "stopped",
+            }
+            assert all(sink.closed for sink in sinks)
+
+    run_virtual(scenario())
+
+
+def test_a_deletion_is_an_error_and_the_end() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            _, sink = await stage.watch("deleted")
+            await asyncio.sleep(1)
+            stage.becomes(None)
+            assert sink.names == [(0.0, "state"), (1.0, "error")]
+            assert sink.events[-1][2]["error"] == "CVM not found"
+            assert sink.closed
+
+    run_virtual(scenario())
+
+
+def test_while_stale_the_stream_says_so_and_goes_on() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            _, sink = await stage.watch(interval=10)
+            await asyncio.sleep(1)
+            stage.says(STALE, "unreachable")
+            await asyncio.sleep(10)
+            stage.says(FRESH)
+            stage.becomes("stopped")
+            names = [(0.0, "state"), (1.0, "error"), (10.0, "error"), (11.0, "state"), (11.0, "complete")]
+            assert sink.names == names
+            assert sink.events[1][2]["message"] == "unreachable"
+
+    run_virtual(scenario())
+
+
+def test_a_recovery_without_news_is_told_soon_but_never_before_the_news() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot("stopped", stale="unreachable")
+            _, sink = await stage.watch("stopped", interval=30)
+            assert sink.names == [(0.0, "error")]
+            await asyncio.sleep(2)
+            stage.says(FRESH)
+            assert sink.names == [(0.0, "error")]
+            await asyncio.sleep(SETTLE + 0.1)
+            assert sink.names == [(0.0, "error"), (2.5, "state"), (2.5, "complete")]
+
+    run_virtual(scenario())
+
+
+def test_without_a_leader_an_old_state_is_not_told_as_new() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            stage.led = False
+            _, sink = await stage.watch()
+            await asyncio.sleep(16)
+            stage.led = True
+            await asyncio.sleep(5)
+            names = [(0.0, "state"), (5.0, "state"), (10.0, "state"), (15.0, "error"), (20.0, "state")]
+            assert sink.names == names
+            assert sink.events[3][2]["message"] == "no_leader"
+
+    run_virtual(scenario())
+
+
+def test_a_cvm_that_nobody_has_seen_yet_says_nothing_until_somebody_has() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            _, sink = await stage.watch("running", timeout=20)
+            await asyncio.sleep(7)
+            stage.says(DROPPED)
+            stage.becomes("running")
+            assert sink.names == [(7.0, "state"), (7.0, "complete")]
+            _, late = await stage.watch("running", timeout=20, cvm_id="b")
+            await asyncio.sleep(30)
+            assert late.names == [(27.0, "timeout")]
+
+    run_virtual(scenario())
+
+
+def test_one_read_serves_all_who_come_at_once() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            found = await asyncio.gather(*[stage.watch() for _ in range(100)])
+            assert stage.snapshots.reads == 1
+            assert stage.demand.counts() == {"a": 100}
+            assert all(len(sink.names) == 1 for _, sink in found)
+
+    run_virtual(scenario())
+
+
+def test_an_event_that_overtakes_the_read_is_not_undone_by_it() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot("running")
+            watcher = Watcher("t", "a", "gone", 5, 300, 0.0)
+            stage.watchers.enter(watcher)
+            reading = asyncio.create_task(stage.watchers.load("a"))
+            await asyncio.sleep(0)
+            stage.becomes("stopped")
+            await reading
+            sink = FakeSink(stage.clock)
+            stage.watchers.begin(watcher, sink)
+            assert [data["status"] for _, _, data in sink.events] == ["stopped"]
+
+    run_virtual(scenario())
+
+
+def test_what_was_read_already_is_not_told_again_by_its_event() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot("running")
+            stage.sequence -= 1
+            _, sink = await stage.watch()
+            stage.becomes("running")
+            assert len(sink.names) == 1
+
+    run_virtual(scenario())
+
+
+def test_lost_history_is_read_anew_also_when_redis_is_away_at_first() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot("running")
+            _, sink = await stage.watch("stopped", interval=30)
+            await asyncio.sleep(1)
+            stage.snapshot("stopped")
+            stage.snapshots.away = True
+            stage.watchers.forget()
+            await asyncio.sleep(3)
+            assert sink.names == [(0.0, "state")]
+            stage.snapshots.away = False
+            await asyncio.sleep(2)
+            assert [name for _, name in sink.names] == ["state", "state", "complete"]
+
+    run_virtual(scenario())
+
+
+def test_an_event_of_somebody_elses_is_left_out() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            _, sink = await stage.watch()
+            for data in ("{}", "[]", "7", '{"state":{}}'):
+                stage._event(TRANSITION, data, "a")
+            stage.becomes("stopped")
+            assert [name for _, name in sink.names] == ["state", "state", "complete"]
+
+    run_virtual(scenario())
+
+
+def test_a_client_that_does_not_read_is_cut_and_forgotten() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            _, slow = await stage.watch()
+            _, quick = await stage.watch()
+            slow.stuck = 1001
+            stage.becomes("stopping")
+            assert slow.was_cut
+            assert len(slow.names) == 1
+            assert len(quick.names) == 2
+            assert len(stage.watchers) == 1
+            assert stage.watchers.scheduled == 1
+
+    run_virtual(scenario())
+
+
+def test_letting_go_tells_each_client_to_ask_again_spread_over_the_time_given() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            sinks = [(await stage.watch())[1] for _ in range(4)]
+            late = Watcher("t", "a", "stopped", 5, 300, 0.0)
+            stage.watchers.enter(late)
+            await stage.watchers.let_go(5)
+            assert [sink.names[-1] for sink in sinks] == [(float(at), "timeout") for at in range(4)]
+            assert all(sink.closed for sink in sinks)
+            sink = FakeSink(stage.clock)
+            stage.watchers.begin(late, sink)
+            assert [name for _, name in sink.names] == ["timeout"]
+            assert (len(stage.watchers), stage.watchers.scheduled) == (0, 0)
+
+    run_virtual(scenario())
+
+
+def test_five_thousand_who_vanish_leave_nothing() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            for _ in range(5000):
+                watcher, _ = await stage.watch()
+                stage.watchers.leave(watcher)
+            assert (len(stage.watchers), stage.watchers.scheduled, stage.demand.counts()) == (0, 0, {})
+            assert not stage.watchers.follows("a")
+
+    run_virtual(scenario())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.one_of(st.none(), st.floats(0, 40))), max_size=60),
+    st.lists(st.floats(0, 1), max_size=20),
+)
+def test_a_wheel_gives_each_item_once_in_order_and_never_early(
+    puts: list[tuple[int, float | None]], waits: list[float]
+) -> None:
+    wheel: Wheel[int] = Wheel()
+    due: dict[int, float] = {}
+    for item, at in puts:
+        if at is None:
+            wheel.remove(item)
+            due.pop(item, None)
+        else:
+            wheel.put(item, at)
+            due[item] = at
+    assert len(wheel) == len(due)
+    now, taken = 0.0, list[int]()
+    for wait in [*waits, 100.0]:
+        now += wait
+        found = wheel.take(now)
+        assert all(due[item] <= now + 1e-6 for item in found)
+        assert all(due[item] + 0.051 > now for item in due if item not in [*taken, *found] and due[item] <= now)
+        taken += found
+    assert sorted(taken) == sorted(due)
+    assert wheel.next_due() is None
+
+
+def test_a_first_sight_counts_as_news() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            _, sink = await stage.watch("running")
+            stage._event(STATE, cvm_data("a", None, (None, "starting"), "poll", '{"status":"starting"}'), "a")
+            assert [data["status"] for _, _, data in sink.events] == ["starting"]
+
+    run_virtual(scenario())

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.web.once import Once
+from tests.virtual import run_virtual
+
+
+class Question:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self) -> int:
+        self.asked += 1
+        await asyncio.sleep(1)
+        if self.asked == 3:
+            raise LookupError
+        return self.asked
+
+
+def test_who_asks_meanwhile_shares_the_answer_and_who_comes_later_asks_anew() -> None:
+    async def scenario() -> None:
+        once, question = Once("test"), Question()
+        assert await asyncio.gather(*[once.ask("a", question) for _ in range(100)]) == [1] * 100
+        assert await asyncio.gather(*[once.ask("a", question) for _ in range(2)]) == [2, 2]
+
+    run_virtual(scenario())
+
+
+def test_an_error_is_everybodys_and_one_key_is_not_another() -> None:
+    async def scenario() -> None:
+        once, question, other = Once("test"), Question(), Question()
+        question.asked = 2
+        found = await asyncio.gather(*[once.ask("a", question) for _ in range(3)], return_exceptions=True)
+        assert [type(error) for error in found] == [LookupError] * 3
+        assert await asyncio.gather(*[once.ask(key, other) for key in "bc"]) == [2, 2]
+
+    run_virtual(scenario())
+
+
+def test_who_goes_away_takes_the_answer_from_nobody() -> None:
+    async def scenario() -> None:
+        once, question = Once("test"), Question()
+        first = asyncio.create_task(once.ask("a", question))
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(once.ask("a", question))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second == 1
+        assert first.cancelled()
+
+    run_virtual(scenario())
+
+
+def test_an_error_that_nobody_waits_for_any_more_is_quiet() -> None:
+    async def scenario() -> None:
+        once, question = Once("test"), Question()
+        question.asked = 2
+        asking = asyncio.create_task(once.ask("a", question))
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        await asyncio.sleep(1)
+
+    run_virtual(scenario())
+
+
+def test_closing_gives_up_what_is_under_way() -> None:
+    async def scenario() -> None:
+        once, question = Once("test"), Question()
+        asking = asyncio.create_task(once.ask("a", question))
+        await asyncio.sleep(0.5)
+        await once.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    run_virtual(scenario())
