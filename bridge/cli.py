@@ -14,9 +14,24 @@ from bridge import __version__, logs
 from bridge.check import run_check
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.embedded import EmbeddedError
-from bridge.roles import Body, RefusalError, Standing, execute, run_up, run_upstream, run_web, until
+from bridge.listen import Manners, Received, Wish, colourful_line
+from bridge.listen import listen as receive
+from bridge.roles import (
+    Body,
+    RefusalError,
+    Standing,
+    execute,
+    run_dispatcher,
+    run_up,
+    run_upstream,
+    run_web,
+    run_web_workers,
+    until,
+)
+from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
 from bridge.tail import GivenUpError, Request, colourful, follow
+from bridge.webhooks.formats import FORMATS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -66,18 +81,31 @@ def up() -> None:
 
 
 @main.command()
-def web() -> None:
+@click.option(
+    "--workers",
+    envvar="WEB_CONCURRENCY",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes on the one port, one a core. Also: WEB_CONCURRENCY.",
+)
+@click.option("--worker", is_flag=True, hidden=True, help="One of them; its parent starts it.")
+def web(workers: int, worker: bool) -> None:
     """One front end: SSE and HTTP from what is in Redis. Run as many as you like.
 
     Needs REDIS_URL and BRIDGE_TOKENS (or BRIDGE_AUTH=off). Listens on HOST and PORT, 0.0.0.0:8000. A Redis that is
-    not there yet is waited for; until then /readyz is 503.
+    not there yet is waited for; until then /readyz is 503. Limits on subscribers hold for each worker.
 
     \b
-    Example:
+    Examples:
       REDIS_URL=redis://redis:6379/0 BRIDGE_TOKENS=me:a-long-secret:admin bridge web
+      bridge web --workers 4
     """
     settings = _settings()
-    _execute(lambda stop: run_web(settings, stop))
+    if workers > 1 and not worker:
+        _execute(lambda stop: run_web_workers(settings, workers, stop))
+    else:
+        _execute(lambda stop: run_web(settings, stop, worker=worker))
 
 
 @main.command()
@@ -92,6 +120,21 @@ def upstream() -> None:
     """
     settings = _settings()
     _execute(lambda stop: run_upstream(settings, stop))
+
+
+@main.command()
+def dispatcher() -> None:
+    """Delivers events to webhooks: signed, in order for each CVM, at least once. Run as many as you like.
+
+    Needs REDIS_URL and the BRIDGE_SECRET_KEY that `bridge web` has. BRIDGE_PROBE_PORT serves /healthz, /readyz and
+    /metrics. Ctrl-C finishes what is in flight first.
+
+    \b
+    Example:
+      REDIS_URL=redis://redis:6379/0 BRIDGE_SECRET_KEY=… bridge dispatcher
+    """
+    settings = _settings()
+    _execute(lambda stop: run_dispatcher(settings, stop))
 
 
 @main.command()
@@ -138,6 +181,70 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
     request = Request(url.rstrip("/"), cvms, token, since)
     work = follow(request, lambda event: _write(dress(event)), lambda trouble: click.echo(trouble, err=True))
     _execute(lambda stop: until(stop, work))
+
+
+@main.command()
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, envvar="BRIDGE_URL", help="The bridge.")
+@click.option("--token", envvar="BRIDGE_TOKEN", help="Of scope admin. Default: the variable BRIDGE_TOKEN.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Default: any free port.")
+@click.option("--address", help="Where the bridge reaches this receiver. Default: where it listens.")
+@click.option("--cvm", "cvms", multiple=True, help="Only this CVM; repeat for several.")
+@click.option("--from", "from_", multiple=True, help="Only transitions from this status; repeat for several.")
+@click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
+@click.option("--type", "types", multiple=True, help="Events of this type; repeat. Default: cvm.transition.")
+@click.option("--format", "form", default="standard", show_default=True, type=click.Choice(FORMATS), help="Of bodies.")
+@click.option("--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Answer with this.")
+@click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds to wait before an answer.")
+@click.option("--fail", default=0.0, type=click.FloatRange(0, 1), help="Share of answers that are 500 instead.")
+def listen(
+    url: str,
+    token: str | None,
+    host: str,
+    port: int,
+    address: str | None,
+    cvms: tuple[str, ...],
+    from_: tuple[str, ...],
+    to: tuple[str, ...],
+    types: tuple[str, ...],
+    form: str,
+    status: int,
+    delay: float,
+    fail: float,
+) -> None:
+    """Receives webhooks here: registers itself at the bridge, verifies signatures, prints; ctrl-C unregisters it.
+
+    Coloured lines on a terminal, one JSON object a line in a pipe. It can answer slowly or with errors, to see what the
+    bridge then does.
+
+    \b
+    Examples:
+      bridge listen
+      bridge listen --to running --format phala
+      bridge listen --fail 0.5 --delay 3
+      bridge listen | jq .body.data.to
+    """
+    fields: dict[str, object] = {"cvms": cvms, "from": from_, "to": to, "format": form}
+    wish = Wish(url.rstrip("/"), token, host, port, address, fields | ({"types": types} if types else {}))
+    dress = colourful_line if sys.stdout.isatty() else Received.to_json
+    manners = Manners(status, delay, fail)
+    work = receive(wish, manners, lambda each: _write(dress(each)), lambda line: click.echo(line, err=True))
+    _log(level="warning")
+    _execute(lambda stop: until(stop, work))
+
+
+@main.command()
+def keygen() -> None:
+    """Prints a new key for BRIDGE_SECRET_KEY, which seals webhook secrets in Redis.
+
+    Every `bridge web` and `bridge dispatcher` needs the same. To change it, put the new one in front of the old one,
+    separated by a comma, everywhere; the first seals, all of them open.
+
+    \b
+    Example:
+      export BRIDGE_SECRET_KEY=$(bridge keygen)
+    """
+    click.echo(new_key())
 
 
 @main.command()

@@ -20,10 +20,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bridge.addresses import with_loopback
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
-from bridge.embedded import EmbeddedError, EmbeddedServer
+from bridge.embedded import EmbeddedError, EmbeddedServer, state_directory
 from bridge.probe import serve_probe
+from bridge.sealing import KeyFileError, Sealer, kept_key
 from bridge.simulator.server import serve as serve_simulator
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
@@ -31,6 +33,11 @@ from bridge.upstream.client import PhalaClient
 from bridge.upstream.leader import Upstream
 from bridge.values import masked_url
 from bridge.web.server import serve_web
+from bridge.webhooks.dispatcher import Dispatcher
+from bridge.webhooks.formats import render
+from bridge.webhooks.signing import sign
+from bridge.webhooks.transport import Poster
+from bridge.workers import RefusedError, end_with_parent, run_workers
 
 logger = logging.getLogger(__name__)
 
@@ -154,12 +161,16 @@ async def run_up(settings: Settings, announce: Callable[[Standing], None], stop:
     async with contextlib.AsyncExitStack() as stack:
         embedded = None if settings.redis_url else await stack.enter_async_context(EmbeddedServer())
         url = embedded.socket_url if embedded else str(settings.redis_url)
+        settings = _with_webhooks(settings)
         simulated = settings.api_key is None
         if simulated:
             settings = await stack.enter_async_context(_simulated(settings))
         backend = await stack.enter_async_context(_backend(url, settings.namespace))
         client = await stack.enter_async_context(_client(settings, clock))
         upstream = Upstream(settings, backend, client, clock, alone=embedded is not None)
+        dispatcher = None
+        if settings.secret_key:
+            dispatcher = await stack.enter_async_context(_dispatcher(settings, backend, clock))
 
         def say(port: int) -> None:
             shown = embedded.url if embedded else masked_url(url)
@@ -170,10 +181,38 @@ async def run_up(settings: Settings, announce: Callable[[Standing], None], stop:
             _report_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
             group.create_task(_role("web", web, stop), name="web")
             group.create_task(_role("upstream", upstream.run(stop), stop), name="upstream")
+            if dispatcher is not None:
+                group.create_task(_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
 
 
-async def run_web(settings: Settings, stop: asyncio.Event) -> None:
-    """One front end. An absent Redis is waited for: it listens meanwhile and is not ready."""
+def _with_webhooks(settings: Settings) -> Settings:
+    """With a key of this machine's own where none is set, and receivers on this machine allowed."""
+    try:
+        keys = settings.secret_key or (kept_key(state_directory() / "secret.key"),)
+    except KeyFileError as error:
+        raise RefusalError(str(error)) from None
+    return settings.model_copy(update={"secret_key": keys, "webhook_allow": with_loopback(settings.webhook_allow)})
+
+
+async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -> None:
+    """So many front ends on one port."""
+    _needed_redis(settings)
+    host = settings.host or "0.0.0.0"  # noqa: S104 - the contract's default
+    open_access(settings, host, alone=False)
+    with _address(host, settings.port, "PORT"):
+        try:
+            await run_workers(settings, count, stop)
+        except* RefusedError:
+            raise RefusalError("a worker could not start") from None
+
+
+async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = False) -> None:
+    """One front end. An absent Redis is waited for: it listens meanwhile and is not ready.
+
+    `worker`: one of several on the same port, that ends with its parent.
+    """
+    if worker:
+        end_with_parent(stop)
     host, clock = settings.host or "0.0.0.0", SystemClock()  # noqa: S104 - the contract's default
     url = _needed_redis(settings)
     opened = open_access(settings, host, alone=False)
@@ -183,7 +222,7 @@ async def run_web(settings: Settings, stop: asyncio.Event) -> None:
 
     async with _backend(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         _report_redis(group, backend, clock, stop, masked_url(url))
-        web = _serve_web(settings, backend, clock, stop, host=host, opened=opened, say=say)
+        web = _serve_web(settings, backend, clock, stop, host=host, opened=opened, say=say, shared=worker)
         group.create_task(_role("web", web, stop), name="web")
 
 
@@ -200,9 +239,46 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
         upstream = Upstream(settings, backend, client, clock)
         _report_redis(group, backend, clock, stop, masked_url(url))
         if settings.probe_port is not None:
-            probe = _serve_probe(settings.probe_port, backend, upstream, stop)
+            probe = _serve_probe(
+                settings.probe_port, backend, lambda: "leader" if upstream.leading else "standby", stop
+            )
             group.create_task(_role("probe", probe, stop), name="probe")
         group.create_task(_role("upstream", upstream.run(stop), stop), name="upstream")
+
+
+async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
+    """One replica of the webhooks' sending side. An absent Redis is waited for."""
+    url, clock = _needed_redis(settings), SystemClock()
+    if not settings.secret_key:
+        raise RefusalError(
+            "BRIDGE_SECRET_KEY is not set: `bridge dispatcher` needs the key that `bridge web` has (`bridge keygen` "
+            "prints one)"
+        )
+    async with (
+        _backend(url, settings.namespace) as backend,
+        _dispatcher(settings, backend, clock) as dispatcher,
+        asyncio.TaskGroup() as group,
+    ):
+        _report_redis(group, backend, clock, stop, masked_url(url))
+        if settings.probe_port is not None:
+            probe = _serve_probe(settings.probe_port, backend, lambda: "dispatcher", stop)
+            group.create_task(_role("probe", probe, stop), name="probe")
+        settle_garbage_collection()
+        group.create_task(_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
+
+
+@contextlib.asynccontextmanager
+async def _dispatcher(settings: Settings, backend: Backend, clock: Clock) -> AsyncIterator[Dispatcher]:
+    async with Poster(timeout=settings.webhook_timeout, allow=settings.webhook_allow, clock=clock) as poster:
+        yield Dispatcher(
+            backend,
+            poster,
+            render=render,
+            sign=sign,
+            unseal=Sealer(settings.secret_key).open,
+            retry=settings.webhook_retry,
+            clock=clock,
+        )
 
 
 def _needed_redis(settings: Settings) -> str:
@@ -296,24 +372,40 @@ async def _serve_web(
     host: str,
     opened: bool,
     say: Callable[[int], None],
+    shared: bool = False,
 ) -> None:
     def listening(port: int) -> None:
-        gc.collect()
-        gc.freeze()  # what is here now stays: later collections need not walk through it
+        settle_garbage_collection()
         say(port)
 
     with _address(host, settings.port, "PORT"):
         await serve_web(
-            settings, backend, clock, stop, host=host, port=settings.port, open_access=opened, on_listening=listening
+            settings,
+            backend,
+            clock,
+            stop,
+            host=host,
+            port=settings.port,
+            open_access=opened,
+            on_listening=listening,
+            shared=shared,
         )
 
 
-async def _serve_probe(port: int, backend: Backend, upstream: Upstream, stop: asyncio.Event) -> None:
-    def role() -> str:
-        return "leader" if upstream.leading else "standby"
-
+async def _serve_probe(port: int, backend: Backend, role: Callable[[], str], stop: asyncio.Event) -> None:
     with _address("0.0.0.0", port, "BRIDGE_PROBE_PORT"):  # noqa: S104 - probes come from outside
         await serve_probe("0.0.0.0", port, backend, role, stop)  # noqa: S104
+
+
+def settle_garbage_collection() -> None:
+    """What is here now stays, so that collections need not walk through it; and they come seldom.
+
+    Ten thousand subscribers are a million young objects within two seconds, none of them garbage: with the default
+    thresholds the collector takes a third of that time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @contextlib.contextmanager

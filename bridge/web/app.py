@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +19,10 @@ from starlette.routing import Route
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import dumps
+from bridge.lookup import Lookup
 from bridge.store.connection import Backend
+from bridge.store.deliveries import Deliveries
+from bridge.store.endpoints import Endpoints
 from bridge.store.feed import Feed
 from bridge.store.log import Log
 from bridge.store.notes import Notes
@@ -27,16 +30,21 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.store.wishes import Wishes
+from bridge.web import deliveries, metrics
 from bridge.web.access import Access
 from bridge.web.capacity import Capacity
 from bridge.web.cvms import Cvms
+from bridge.web.dropin.front import DropIn
+from bridge.web.endpoints import EndpointRoutes
 from bridge.web.follower import Follower
 from bridge.web.hints import Hints
 from bridge.web.hub import Hub
+from bridge.web.once import Once
 from bridge.web.problems import HANDLERS
 from bridge.web.references import References, UpstreamRefusalError
 from bridge.web.routes import Api, json_response, on_refusal
 from bridge.web.stream import jittered_retry
+from bridge.web.vault import Vault
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>bridge</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24}
@@ -67,6 +75,16 @@ def cors(origins: tuple[str, ...]) -> list[Middleware]:
     ]
 
 
+def webhook_routes(
+    settings: Settings, backend: Backend, clock: Clock, access: Access, references: References
+) -> list[Route]:
+    endpoints, vault = Endpoints(backend), Vault(settings.secret_key, clock)
+    return [
+        *EndpointRoutes(settings, access, references, endpoints, vault, Lookup(), clock).routes(),
+        *deliveries.DeliveryRoutes(access, endpoints, Deliveries(backend), clock).routes(),
+    ]
+
+
 class Front:
     """One front end: its ASGI `app`, and `run`, the tasks that keep it at the end of the log."""
 
@@ -86,6 +104,7 @@ class Front:
         self._clock = clock
         self._chance = chance or random.Random()
         self._id = make_id()
+        self._once = Once("look-up")
         self._watches = Watches(backend)
         log = Log(backend)
         self.hub = Hub(
@@ -98,8 +117,24 @@ class Front:
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
-        cvms = Cvms(self._watches, Snapshots(backend), Slots(backend), Notes(backend))
-        api = Api(settings, access, self.hub, self.capacity, log, self._watches, cvms, references, self._chance)
+        snapshots = Snapshots(backend)
+        cvms = Cvms(self._watches, snapshots, Slots(backend), Notes(backend))
+        self.dropin = DropIn(
+            settings,
+            clock,
+            self.hub,
+            access=access,
+            capacity=self.capacity,
+            snapshots=snapshots,
+            watches=self._watches,
+            wishes=wishes,
+            references=references,
+            once=self._once,
+        )
+        api = Api(
+            settings, access, self.hub, self.capacity, log, self._watches, cvms, references, self._once, self._chance
+        )
+        self._webhooks = webhook_routes(settings, backend, clock, access, references)
         self.draining = False
         self.app = self._build(api)
 
@@ -112,24 +147,31 @@ class Front:
             Route("/v1/upstream/webhooks", self._hints.receive, methods=["POST"]),
         ]
         return Starlette(
-            routes=[*own, *api.routes()],
-            exception_handlers={**HANDLERS, UpstreamRefusalError: on_refusal},
+            # In order: the streams first, for herds connect to them.
+            routes=[*api.routes(), *self.dropin.routes(), *self._webhooks, *own],
+            exception_handlers={**HANDLERS, **deliveries.HANDLERS, UpstreamRefusalError: on_refusal},
             middleware=cors(self._settings.cors_origins),
         )
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.follower.follow(), name="feed")
-            group.create_task(self.follower.beat(self._settings.heartbeat), name="heartbeat")
-            group.create_task(self.follower.announce(self._watches, self._id), name="demand")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.follower.follow(), name="feed")
+                group.create_task(self.follower.beat(self._settings.heartbeat), name="heartbeat")
+                group.create_task(self.follower.announce(self._watches, self._id), name="demand")
+                group.create_task(self.dropin.run(), name="drop-in")
+        finally:
+            await self._once.aclose()
 
     async def drain(self) -> None:
         """Readiness turns false and every subscriber is let go within BRIDGE_DRAIN_SECONDS."""
         self.draining = self.capacity.closing = True
         self._references.close()
-        waits = iter(lambda: jittered_retry(self._chance), None)
-        await self.hub.let_go(self._settings.drain_seconds, waits)
+        waits, seconds = iter(lambda: jittered_retry(self._chance), None), self._settings.drain_seconds
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.hub.let_go(seconds, waits), name="letting go")
+            group.create_task(self.dropin.drain(seconds), name="letting go of the drop-in's")
 
     async def _index(self, request: Request) -> Response:
         return HTMLResponse(
@@ -150,4 +192,4 @@ class Front:
         return json_response(dumps({**status, "sequence": str(self.hub.sequence)}))
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(generate_latest(), 200, {"Cache-Control": "no-store"}, CONTENT_TYPE_LATEST)
+        return Response(metrics.exposition(), 200, {"Cache-Control": "no-store"}, CONTENT_TYPE_LATEST)

@@ -12,7 +12,7 @@ class Capacity:
     """Counts open streams by the token's name. `per_token` 0: no limit but the one in all."""
 
     def __init__(self, most: int, per_token: int = 0) -> None:
-        self._most = most
+        self.most = most
         self._per_token = per_token
         self._open: Counter[str] = Counter()
         self._total = 0
@@ -25,7 +25,7 @@ class Capacity:
 
     def check(self, name: str) -> None:
         """Raises ProblemError: 503 where the front end is full or ends, 429 where the token has its share."""
-        if self.closing or self._total >= self._most:
+        if self.closing or self._total >= self.most:
             title = "This front end is shutting down" if self.closing else "Too many subscribers on this front end"
             raise ProblemError(503, "overloaded", title, headers={"Retry-After": "10"})
         if self._per_token and self._open[name] >= self._per_token:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+import os
 
-SUBSCRIBERS = Gauge("bridge_subscribers", "Open SSE subscriptions")
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SUBSCRIBERS = Gauge("bridge_subscribers", "Open SSE subscriptions", multiprocess_mode="livesum")
 SENT = Counter("bridge_events_sent", "Events handed to subscribers")
 SLOW = Counter("bridge_slow_subscribers", "Subscribers cut because they lagged beyond BRIDGE_SUBSCRIBER_BUFFER")
 RESETS = Counter("bridge_resets", "Times that a log was lost or born anew under the subscribers")
 RESUBSCRIBES = Counter("bridge_feed_resubscribes", "Subscriptions to Redis made, the first included")
 HEALED = Counter("bridge_feed_holes", "Holes in the feed that were read from the log")
-POSITION = Gauge("bridge_position", "Sequence of the last event that this front end has")
+POSITION = Gauge("bridge_position", "Sequence of the last event that this front end has", multiprocess_mode="livemin")
 """Compare with the leader's: a front end that stays behind is deaf."""
+
+
+def exposition() -> bytes:
+    """In Prometheus's text format. A worker answers for all workers: their values are in files of one directory."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    return generate_latest(together)

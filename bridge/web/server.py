@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import socket
 import sys
@@ -15,10 +16,15 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.web.app import Front
-from bridge.web.detach import PROTOCOL
+from bridge.web.detach import LAST_WORDS, PROTOCOL
+
+logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2
 """Seconds that plain requests get to finish after the subscribers are gone."""
+
+BACKLOG = 16_384
+"""Connections that wait to be accepted: one of a herd that finds no room tries again only seconds later."""
 
 
 class _Server(uvicorn.Server):
@@ -40,14 +46,16 @@ def raise_open_files() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError where the address is taken."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; `shared`: with other processes' on the same port. Raises OSError where it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((host, port))
-        bound.listen(4096)
+        bound.listen(BACKLOG)
         bound.setblocking(False)
     except BaseException:
         bound.close()
@@ -66,19 +74,24 @@ async def serve_web(
     open_access: bool,
     on_listening: Callable[[int], None],
     protocol: type[asyncio.Protocol] = PROTOCOL,
+    shared: bool = False,
 ) -> None:
     """Serves until `stop`, lets the subscribers go, returns. Raises OSError where the address is taken."""
-    bound = listen(host, port)
-    front = Front(settings, backend, clock, open_access=open_access, open_files=raise_open_files())
+    bound = listen(host, port, shared=shared)
+    files = raise_open_files()
+    front = Front(settings, backend, clock, open_access=open_access, open_files=files)
+    logger.info("room for subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
     config = uvicorn.Config(
         front.app,
         http=protocol,
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_keep_alive=75,
+        backlog=BACKLOG,
     )
     server = _Server(config)
     try:
@@ -97,6 +110,14 @@ async def _serve(front: Front, server: _Server, bound: socket.socket, stop: asyn
             listener.close()
 
 
+async def _last_words(front: Front) -> None:
+    """Until the streams that were let go took what was on its way: uvicorn does not wait for connections of ours."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS * 1.2):
+            while front.capacity.open:  # noqa: ASYNC110 - ten thousand closings are one wait
+                await asyncio.sleep(0.02)
+
+
 async def _serve_until(front: Front, server: _Server, bound: socket.socket, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(front.run(), name="front")
@@ -104,6 +125,7 @@ async def _serve_until(front: Front, server: _Server, bound: socket.socket, stop
         stopping = group.create_task(stop.wait(), name="stop")
         await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         await front.drain()
+        await _last_words(front)
         server.should_exit = True
         await asyncio.wait({serving})
         running.cancel()

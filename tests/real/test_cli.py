@@ -9,78 +9,16 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 import pytest
 import redis
 
+from tests.commands import Command
 from tests.servers import PATIENCE, RealServer, eventually, free_port
-
-
-class Command:
-    """One `bridge` process; what it says is collected as it says it."""
-
-    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
-        bare = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        own = {"XDG_STATE_HOME": str(home), "PYTHONWARNINGS": "error", "PYTHONPATH": str(Path.cwd()), **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", *arguments],
-            cwd=home,
-            env={**bare, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self._readers = [
-            threading.Thread(target=_collect, args=(self.process.stdout, self.out), daemon=True),
-            threading.Thread(target=_collect, args=(self.process.stderr, self.err), daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    @property
-    def output(self) -> str:
-        return "".join(self.out)
-
-    @property
-    def errors(self) -> str:
-        return "".join(self.err)
-
-    def says(self, pattern: str) -> str:
-        """The first group of the pattern (or all of it), once stdout or stderr has it."""
-        found: list[re.Match[str]] = []
-
-        def look() -> bool:
-            if match := re.search(pattern, self.output + self.errors):
-                found.append(match)
-            assert match or self.process.poll() is None, f"ended without it:\n{self.output}{self.errors}"
-            return bool(match)
-
-        eventually(look, f"{pattern!r} in\n{self.output}{self.errors}")
-        return found[0][found[0].re.groups and 1]
-
-    def ends(self, number: signal.Signals | None = None) -> int:
-        """The exit status, after the signal where one is given."""
-        if number is not None:
-            self.process.send_signal(number)
-        status = self.process.wait(PATIENCE)
-        for reader in self._readers:
-            reader.join(PATIENCE)
-        return status
-
-
-def _collect(source: IO[str] | None, into: list[str]) -> None:
-    assert source is not None
-    with source:
-        into.extend(iter(source.readline, ""))
-
 
 Start = Callable[..., Command]
 

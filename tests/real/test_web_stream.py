@@ -287,3 +287,44 @@ async def _until_unready(web: Front) -> None:
     async with asyncio.timeout(PATIENCE):
         while (await web.http.get(f"{web.url}/readyz")).status_code != 503:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+async def test_a_page_of_an_allowed_origin_may_subscribe_with_a_cursor(redis_url: str) -> None:
+    origin = "https://app.example.com"
+    async with front(redis_url, cors_origins=(origin,)) as web:
+        await web.lead()
+        asks = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "last-event-id"}
+        allowed = await web.http.options(f"{web.url}/v1/events", headers={"Origin": origin, **asks})
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, origin)
+        refused = await web.http.options(f"{web.url}/v1/events", headers={"Origin": "https://evil.example", **asks})
+        assert "access-control-allow-origin" not in refused.headers
+        async with web.http.stream("GET", f"{web.url}/v1/events", headers={"Origin": origin}) as stream:
+            assert stream.headers["access-control-allow-origin"] == origin
+
+
+async def test_a_token_with_its_share_of_streams_gets_no_more_and_the_others_do(redis_url: str) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS, max_subscribers_per_token=2) as web:
+        await web.lead()
+        query = "/v1/events?snapshot=0 HTTP/1.1\r\nX-API-Key: readsecret\r\nX-A:"
+        _, first = await web.connect(query)
+        await web.connect(query)
+        await web.until_present(2)
+        refused = await web.http.get(f"{web.url}/v1/events", headers={"X-API-Key": "readsecret"})
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:bridge:problem:too-many-streams")
+        await web.connect(query.replace("readsecret", "rootsecret"))
+        await web.until_present(3)
+        first.close()
+        await web.until_present(2)
+        await web.connect(query)
+        await web.until_present(3)
+
+
+async def test_passing_trouble_is_an_event_for_a_browser_and_a_status_for_others(own_server: RealServer) -> None:
+    async with front(own_server.url) as web:
+        await _until_ready(web)
+        own_server.kill()
+        await _until_unready(web)
+        shown = await web.http.get(f"{web.url}/v1/events?cvm=cvm-1", headers=BROWSER)
+        assert (shown.status_code, shown.text.splitlines()[:2]) == (200, ["retry: 10000", "event: unavailable"])
+        assert (await web.http.get(f"{web.url}/v1/events?cvm=cvm-1")).status_code == 503
+        own_server.start()

@@ -1,0 +1,161 @@
+"""`bridge web --workers` as a user runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bridge import workers
+from bridge.config import Settings
+from tests.commands import Command
+from tests.servers import PATIENCE, RealServer, eventually, free_port
+from tests.virtual import run_virtual
+
+
+@pytest.fixture
+def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) -> Iterator[tuple[Command, int]]:
+    """Two workers that listen, and their port; a parameter is the drain's seconds."""
+    port = free_port()
+    environment = {"REDIS_URL": own_server.url, "BRIDGE_AUTH": "off", "HOST": "127.0.0.1", "PORT": str(port)}
+    drain = getattr(request, "param", "0.2")
+    command = Command(tmp_path, "web", "--workers", "2", BRIDGE_DRAIN_SECONDS=drain, **environment)
+    eventually(lambda: command.errors.count("listening") >= 2, "both listen")
+    yield command, port
+    if command.process.poll() is None:
+        command.process.kill()
+    command.ends()
+
+
+def subscribed(port: int, count: int) -> list[socket.socket]:
+    """Open streams, their first bytes read."""
+    clients = []
+    for _ in range(count):
+        client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        client.sendall(b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        clients.append(client)
+    return clients
+
+
+def counted(port: int) -> int:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    return int(float(next(line for line in text.splitlines() if line.startswith("bridge_subscribers ")).split()[1]))
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes whose parent it is, that serve."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"PPid:\t{parent}\n" in (entry / "status").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_both_serve_one_port_and_whichever_is_asked_counts_for_both(web: tuple[Command, int]) -> None:
+    command, port = web
+    clients = subscribed(port, 40)
+    assert counted(port) == 40
+    assert len(workers_of(command.process.pid)) == 2
+    for client in clients:
+        client.close()
+    eventually(lambda: counted(port) == 0, "all are gone")
+
+
+def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(web: tuple[Command, int]) -> None:
+    command, port = web
+    first = workers_of(command.process.pid)
+    os.kill(first[0], signal.SIGKILL)
+    command.says("a worker ended by itself")
+    eventually(lambda: len(workers_of(command.process.pid)) == 2, "a new one")
+    assert len(set(first) & set(workers_of(command.process.pid))) == 1
+    eventually(lambda: command.errors.count("listening") >= 3, "it listens")
+    for client in subscribed(port, 10):
+        client.close()
+
+
+def test_a_stop_lets_everybody_go_and_ends_all(web: tuple[Command, int]) -> None:
+    command, port = web
+    workers = workers_of(command.process.pid)
+    clients = subscribed(port, 20)
+    assert command.ends(signal.SIGTERM) == 0
+    for client in clients:
+        with client, client.makefile("rb") as reader:
+            assert reader.read().endswith(b"\r\n0\r\n\r\n")
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_a_signal_to_all_processes_at_once_lets_everybody_go_too(web: tuple[Command, int]) -> None:
+    command, port = web
+    clients = subscribed(port, 20)
+    for process in (*workers_of(command.process.pid), command.process.pid):
+        os.kill(process, signal.SIGTERM)
+    assert command.ends() == 0
+    for client in clients:
+        with client, client.makefile("rb") as reader:
+            assert reader.read().endswith(b"\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("web", ["600"], indirect=True)
+def test_a_second_signal_ends_the_workers_at_once_too(web: tuple[Command, int]) -> None:
+    command, port = web
+    running = workers_of(command.process.pid)
+    clients = subscribed(port, 40)
+    command.process.send_signal(signal.SIGTERM)
+    eventually(lambda: all(b"retry: " in client.recv(4096) for client in clients[:1]), "the drain has begun")
+    assert command.ends(signal.SIGTERM) == 128 + signal.SIGTERM
+    eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in running), "they end")
+    for client in clients:
+        client.close()
+
+
+async def lives(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> int:
+    """How often a worker was started that lives as long, and ends with these statuses; then a stop."""
+    started, stop = 0, asyncio.Event()
+
+    async def run(environment: object, stop: asyncio.Event, patience: float) -> int:
+        nonlocal started
+        started += 1
+        if started > len(ends):
+            stop.set()
+            return 0
+        seconds, status = ends[started - 1]
+        await asyncio.sleep(seconds)
+        return status
+
+    monkeypatch.setattr(workers, "_run", run)
+    await workers.run_workers(Settings(port=0, host="127.0.0.1"), 1, stop)
+    return started
+
+
+def test_a_worker_that_crashes_is_started_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashes = (60.0, 1), (0.0, -11), (60.0, 137), (60.0, 0)
+    assert run_virtual(lives(monkeypatch, *crashes)) == len(crashes) + 1
+    with pytest.raises(workers.RefusedError):
+        run_virtual(lives(monkeypatch, (60.0, 1), (0.5, 1)))
+
+
+def test_workers_end_with_a_parent_that_was_killed(web: tuple[Command, int]) -> None:
+    command, _ = web
+    workers = workers_of(command.process.pid)
+    command.process.kill()
+    eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "they end")
+
+
+def test_a_port_in_use_and_a_wrong_setting_are_one_line(tmp_path: Path, own_server: RealServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = {"REDIS_URL": own_server.url, "BRIDGE_AUTH": "off", "HOST": "127.0.0.1", "PORT": port}
+        command = Command(tmp_path, "web", "--workers", "2", **environment)
+        assert command.ends() == 1
+        assert "PORT" in command.errors
+        assert "Traceback" not in command.errors
