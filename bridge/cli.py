@@ -309,6 +309,10 @@ def _banner(standing: Standing) -> str:
     lines = [
         ("address", standing.address),
         ("events", f"curl -N {bearer}{standing.address}/v1/events"),
+        (
+            "webhooks",
+            f"bridge listen --url {standing.address}{'' if standing.open_access else ' --token $BRIDGE_TOKEN'}",
+        ),
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),
         ("log", f"redis-cli -u {redis} XRANGE '{{{namespace}}}:log' - + COUNT 10"),
