@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from bridge.web.subscriber import Subscriber
 
 # A dict keeps the order of coming, which is also the order in memory; a set of ten thousand is walked at random.
@@ -30,12 +28,14 @@ class Audience:
             if not groups:
                 self._by_cvm.pop(cvm_id, None)
 
-    def of(self, cvm_id: str, kind: str) -> Iterator[Group]:
-        """The groups that an event goes to; no subscriber is in two of them."""
-        for key in (None, cvm_id):
-            for types, group in self._by_cvm.get(key, {}).items():
-                if types is None or kind in types:
-                    yield group
+    def of(self, cvm_id: str, kind: str) -> list[Group]:
+        """The groups that an event goes to; no subscriber is in two of them. Who leaves meanwhile does not disturb."""
+        return [
+            group
+            for key in (None, cvm_id)
+            for types, group in self._by_cvm.get(key, {}).items()
+            if types is None or kind in types
+        ]
 
 
 def _keys(subscriber: Subscriber) -> frozenset[str] | tuple[None]:

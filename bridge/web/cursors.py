@@ -19,7 +19,7 @@ class Cursors:
         self._ring = ring
 
     async def find(self, begin: Begin) -> Start | None:
-        """None where there is no cursor. Raises StoreError."""
+        """None where it begins without: there is no cursor, or a time and no log yet. Raises StoreError."""
         if isinstance(begin, str):
             return self.known(begin) or await self.locate(begin)
         return await self.locate_time(begin) if isinstance(begin, int) else begin
@@ -45,15 +45,19 @@ class Cursors:
         event = await self._log.find(cursor) if key <= entry_key(position.id) else None
         return Start(event.sequence, event.id) if event else Start(reset=UNKNOWN_CURSOR)
 
-    async def locate_time(self, milliseconds: int) -> Start:
+    async def locate_time(self, milliseconds: int) -> Start | None:
         """Everything since a Unix time; what the log gave up before that is a reset, what never was is none."""
         position = await self._log.position()
         if position is None:
-            return Start(0, "0-0")
+            return None
         before = f"{max(milliseconds - 1, 0)}-{2**64 - 1}"
         if entry_key(before) < entry_key(position.floor):
             return Start(reset=HISTORY_LOST) if position.trimmed else Start(position.floor_sequence, position.floor)
         events = await self._log.read(before, 1)
         if not events:
             return Start(position.sequence, position.id)
+        # Asked again: it may have been trimmed in between, and then the first that is left is not the first.
+        position = await self._log.position()
+        if position is None or entry_key(before) < entry_key(position.floor):
+            return Start(reset=HISTORY_LOST)
         return Start(events[0].sequence - 1, before)

@@ -13,7 +13,9 @@ offer it.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -117,18 +119,22 @@ class _Detaching:
     connections: Any
 
     def _offer(self) -> None:
+        if self.cycle is None:  # not a request
+            return
         extensions = self.scope.setdefault("extensions", {})
         extensions[ABORT] = {"call": self.transport.abort}
         if self.scope.get("http_version", "1.1") == "1.1":
-            extensions[DETACH] = {"call": self._detach}
+            # Not `self.cycle` at the time of the call: that may be of a request pipelined behind this one. And weakly,
+            # or each request would be a circle.
+            extensions[DETACH] = {"call": partial(self._detach, weakref.ref(self.cycle))}
 
-    def _detach(self, on_lost: OnLost, high_water: int) -> Detached | None:
+    def _detach(self, made: weakref.ref[Any], on_lost: OnLost, high_water: int) -> Detached | None:
         """None where the connection is gone already. A replay waits while more than `high_water` bytes wait."""
-        cycle = self.cycle
-        if cycle.disconnected or self.transport.is_closing():
-            return None
+        cycle: Any = made()
         # uvicorn takes the response for ended, and the connection for none of its own: its shutdown does not wait.
         cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            return None
         cycle.message_event.set()
         self.connections.discard(self)
         self._unset_keepalive_if_required()  # type: ignore[attr-defined]
@@ -138,12 +144,12 @@ class _Detaching:
         self.flow.resume_reading()  # the client's going is noticed by reading only
         self.transport.set_protocol(detached)
         self.transport.set_write_buffer_limits(high_water)
+        cycle.scope.pop("extensions", None)
         self._forget()
         return detached
 
     def _forget(self) -> None:
         """Breaks the circles, so that all of this is freed now and not by the collector."""
-        self.scope.pop("extensions", None)
         self.scope = self.cycle = None
 
 
@@ -165,10 +171,9 @@ if HttpToolsProtocol is not None:
 
     class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
         def on_headers_complete(self) -> None:
-            # Here the HTTP version is known, and the request's task is yet to be made.
-            self.scope["http_version"] = self.parser.get_http_version()
-            self._offer()
             super().on_headers_complete()
+            # The request's task was made in there, and has not run yet.
+            self._offer()
 
         def _forget(self) -> None:
             super()._forget()

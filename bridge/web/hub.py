@@ -26,7 +26,10 @@ from bridge.web.subscriber import Begin, Start, Subscriber
 logger = logging.getLogger(__name__)
 
 PAGE = 500
-"""Events per page of a replay: large enough to be quick, small enough to be paced."""
+"""Events read at once by the feed, and looked at once in a replay from the ring."""
+
+REPLAY_PAGE = 100
+"""Events read at once for one replay: of the usual size they are what its subscriber's buffer takes."""
 
 REPLAYS_AT_ONCE = 8
 """Pages read from Redis at the same time; a herd with old cursors waits its turn."""
@@ -36,6 +39,9 @@ SLICES = 20
 
 STALLED = 60.0
 """Seconds without any progress after which a replay gives its subscriber up: alive perhaps, but not reading."""
+
+CONTRADICTED = 0.5
+"""Seconds before a subscriber starts over whose introduction could not be followed: the feed is yet to find out why."""
 
 STEP = 0.01
 """Seconds; letting go sleeps no shorter: ten thousand short sleeps would take longer than they say."""
@@ -89,14 +95,16 @@ class Hub:
         A number known already under a later id is no repeat but another history: the log says which.
         """
         try:
-            later = entry_key(event.id) > entry_key(self.last_id)
+            key = entry_key(event.id)
         except ValueError:
             return  # published by somebody else
-        if self.birth and later and event.sequence == self.sequence + 1:
-            await self._publish_all([event])
-        elif later or event.sequence > self.sequence:
-            metrics.HEALED.inc()
-            await self.catch_up()
+        async with self._catching:
+            later = key > entry_key(self.last_id)
+            if self.birth and later and event.sequence == self.sequence + 1:
+                await self._publish_all([event])
+            elif later or event.sequence > self.sequence:
+                metrics.HEALED.inc()
+                await self._catch_up()
 
     async def heard(self, birth: str, sequence: int, entry_id: str | None = None) -> None:
         """A tick: it tells where the log stands."""
@@ -104,22 +112,22 @@ class Hub:
             await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Reads the log from the last event on. What is missing in it was lost by Redis: everybody is reset.
-
-        The feed's follower alone calls it, never at the same moment as `receive`.
-        """
+        """Reads the log from the last event on. What is missing in it was lost by Redis: everybody is reset."""
         async with self._catching:
-            position = await self._log.position()
-            if position is None:
-                return
-            if not await self._continues(position):
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        position = await self._log.position()
+        if position is None:
+            return
+        if not await self._continues(position):
+            await self._begin(position)
+            return
+        while self.sequence < position.sequence:
+            events = await self._log.read(self.last_id, PAGE)
+            if not events or not await self._publish_all(events):
                 await self._begin(position)
                 return
-            while self.sequence < position.sequence:
-                events = await self._log.read(self.last_id, PAGE)
-                if not events or not await self._publish_all(events):
-                    await self._begin(position)
-                    return
 
     async def awaken(self) -> None:
         """Finds the log's end when nobody has yet: a subscriber may be here before the feed is."""
@@ -276,7 +284,9 @@ class Hub:
             frames = self._ring.after(start.sequence, PAGE) if start else None
             if start is None or frames is None or not self._is_little(frames, start.sequence):
                 return False
-            self._replay_page(subscriber, frames, start.sequence)
+            subscriber.sequence = subscriber.sent = start.sequence
+            if frames:
+                self._replay_page(subscriber, frames)
         elif begin is None:
             if not self._introduced_at_once(subscriber):
                 return False
@@ -293,7 +303,7 @@ class Hub:
     def _introduced_at_once(self, subscriber: Subscriber) -> bool:
         at = Start(self.sequence, self.last_id)
         if subscriber.snapshots:
-            made = self._introductions.current(self.birth, self.sequence, led=self.led)
+            made = self._introductions.current(self.birth, self.last_id, led=self.led)
             if made is None or len(blocks := made.of(subscriber.cvms)) > self._buffer // 2:
                 return False
         else:
@@ -329,63 +339,116 @@ class Hub:
             await self.awaken()
         start = await self.cursors.find(begin)
         while not await self._advance(subscriber, start):
+            if start is None or start.reset is not None:
+                await self._clock.sleep(CONTRADICTED)
             start, subscriber.again = subscriber.again, None
 
     async def _advance(self, subscriber: Subscriber, start: Start | None) -> bool:
         """True: live. False: it is to start over at `again`."""
         if start is None or start.reset is not None:
             start = await self._introduce(subscriber, start.reset if start else None)
+        elif not await self._reaches(start):
+            subscriber.again = Start(reset=HISTORY_LOST)
+        if subscriber.disturbed():
+            return False
         subscriber.sequence = subscriber.sent = start.sequence
         # As replay, what was written until now is no lag, however large.
         await _drained(subscriber)
         return await self._replay(subscriber, start)
 
     async def _introduce(self, subscriber: Subscriber, reset: str | None) -> Start:
-        made = await self._introduction()
+        made, gone = await self._introduction()
         at = Start(made.position.sequence, made.position.id)
+        if not await self._reaches(at):
+            subscriber.again = Start(reset=HISTORY_LOST)
+        if subscriber.disturbed():
+            return at
         if reset is not None:
             subscriber.sink.write(reset_block(reset, self._source, rfc3339(self._clock.time()), at.id))
-        blocks = made.of(subscriber.cvms) if subscriber.snapshots else b""
-        subscriber.sink.write(blocks or position_block(at.sequence, at.id))
-        return at
+        pieces = made.pieces(subscriber.cvms, self._buffer) if subscriber.snapshots else iter(())
+        subscriber.sink.write(next(pieces, b"") or position_block(at.sequence, at.id))
+        for piece in pieces:
+            await _drained(subscriber)
+            if subscriber.disturbed():
+                break
+            subscriber.sink.write(piece)
+        # What the feed has of a log that is gone stands until there is another, and then everybody is reset.
+        return Start(self.sequence, self.last_id) if gone else at
 
-    async def _introduction(self) -> Introduction:
+    async def _introduction(self) -> tuple[Introduction, bool]:
+        """And whether Redis has no log any more although the feed follows one."""
         if not self.birth:
             await self.awaken()
-        return await self._introductions.get(self.birth, self.sequence, led=self.led)
+        birth = self.birth
+        made = await self._introductions.get(birth, self.last_id, led=self.led)
+        if made.position.birth != self.birth:
+            await self.catch_up()
+        return made, bool(birth) and not made.position.birth
+
+    async def _reaches(self, start: Start) -> bool:
+        """Whether the feed has come to where a subscriber begins; what it does not know yet, it reads here.
+
+        Ahead of the feed, a subscriber would miss that its history was lost.
+        """
+        if start.sequence <= self.sequence:
+            return True
+        async with self._catching:
+            if start.sequence > self.sequence:
+                await self._catch_up()
+        following = await self._log.read(start.id, 1)
+        return start.sequence <= self.sequence and (not following or following[0].sequence == start.sequence + 1)
 
     async def _replay(self, subscriber: Subscriber, start: Start) -> bool:
         """From `start` to the end of the ring, paced, and live at exactly the next sequence."""
-        sequence, entry_id = start.sequence, start.id
+        entry_id = start.id
         while not subscriber.disturbed():
-            if sequence >= self.sequence:
+            if subscriber.sequence >= self.sequence:
                 # No await between this comparison and going live.
                 self._go_live(subscriber)
                 return True
-            frames = self._ring.after(sequence, PAGE)
-            if frames is None:
-                async with self._reading:
-                    frames = [frame(event) for event in await self._log.read(entry_id, PAGE)]
-            if subscriber.disturbed():
+            if (last := await self._replay_some(subscriber, entry_id)) is None:
                 break
-            if not frames or frames[0].sequence != sequence + 1 or frames[-1].sequence != sequence + len(frames):
-                subscriber.again = Start(reset=HISTORY_LOST)
-                break
-            self._replay_page(subscriber, frames, sequence)
-            sequence, entry_id = frames[-1].sequence, frames[-1].id
+            entry_id = last
             await _drained(subscriber)
         return False
 
-    def _replay_page(self, subscriber: Subscriber, frames: list[Frame], after: int) -> None:
-        """`frames` follow the event `after`."""
+    async def _replay_some(self, subscriber: Subscriber, entry_id: str) -> str | None:
+        """Writes what follows `entry_id`, no more than a buffer full; the last id. None: it is to start over."""
+        frames = self._ring.after(subscriber.sequence, PAGE)
+        if frames is None:
+            async with self._reading:
+                events = await self._log.read(entry_id, REPLAY_PAGE)
+            frames = [frame(event) for event in events if event.sequence <= self.sequence]
+        if subscriber.disturbed():
+            return None
+        if not _continue(frames, subscriber.sequence, entry_id):
+            subscriber.again = Start(reset=HISTORY_LOST)
+            return None
+        return self._replay_page(subscriber, frames)
+
+    def _replay_page(self, subscriber: Subscriber, frames: list[Frame]) -> str:
+        """Writes some of the `frames`, which follow the subscriber's position; the last one's id."""
         wanted = [old for old in frames if subscriber.wants(old.cvm_id, old.type)]
-        subscriber.sink.send_all(wanted)
-        metrics.SENT.inc(len(wanted))
-        subscriber.sent = wanted[-1].sequence if wanted else max(subscriber.sent, after)
-        subscriber.sequence = frames[-1].sequence if frames else after
+        fitting = self._fitting(wanted)
+        last = fitting[-1] if len(fitting) < len(wanted) else frames[-1]
+        subscriber.sink.send_all(fitting)
+        metrics.SENT.inc(len(fitting))
+        subscriber.sequence = last.sequence
+        if fitting:
+            subscriber.sent = fitting[-1].sequence
         if subscriber.sequence - subscriber.sent >= self._skip_at_most:
-            subscriber.sink.write(position_block(frames[-1].sequence, frames[-1].id))
-            subscriber.sent = subscriber.sequence
+            subscriber.sink.write(position_block(last.sequence, last.id))
+            subscriber.sent = last.sequence
+        return last.id
+
+    def _fitting(self, frames: list[Frame]) -> list[Frame]:
+        """As many as a buffer takes, one at least: a page of large events is more than anybody may hold here."""
+        size = 0
+        for count, old in enumerate(frames):
+            size += len(old.chunk)
+            if size > self._buffer and count:
+                return frames[:count]
+        return frames
 
     # The end
 
@@ -404,6 +467,13 @@ class Hub:
         subscriber.sink.write(retry_line(retry_ms))
         self.leave(subscriber)
         subscriber.sink.close()
+
+
+def _continue(frames: list[Frame], sequence: int, entry_id: str) -> bool:
+    """Whether they are what follows, without a hole. An earlier id is of a history that Redis has given up since."""
+    if not frames or entry_key(frames[0].id) <= entry_key(entry_id):
+        return False
+    return frames[0].sequence == sequence + 1 and frames[-1].sequence == sequence + len(frames)
 
 
 async def _drained(subscriber: Subscriber) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,13 +30,28 @@ class Introduction:
 
     def of(self, scope: frozenset[str] | None) -> bytes:
         """The blocks of a scope, the last one with the cursor; empty where there is none."""
+        return self._whole if scope is None else self._joined(self._chosen(scope))
+
+    def pieces(self, scope: frozenset[str] | None, size: int) -> Iterator[bytes]:
+        """`of` in pieces of whole blocks, each of `size` bytes or little more: a large scope is not copied at once."""
+        chosen = self._chosen(scope)
+        first = 0
+        while first < len(chosen):
+            last, length = first, 0
+            while last < len(chosen) and length < size:
+                length += len(chosen[last])
+                last += 1
+            yield b"".join(chosen[first:last]) if last < len(chosen) else self._joined(chosen[first:])
+            first = last
+
+    def _chosen(self, scope: frozenset[str] | None) -> list[bytes]:
         if scope is None:
-            return self._whole
-        return self._joined([block for cvm_id, block in self.blocks.items() if cvm_id in scope])
+            return list(self.blocks.values())
+        return [self.blocks[cvm_id] for cvm_id in sorted(scope) if cvm_id in self.blocks]
 
     @cached_property
     def _whole(self) -> bytes:
-        return self._joined(list(self.blocks.values()))
+        return self._joined(self._chosen(None))
 
     def _joined(self, chosen: list[bytes]) -> bytes:
         if not chosen:
@@ -53,17 +69,17 @@ class Introductions:
         self._lock = asyncio.Lock()
         self._last: Introduction | None = None
 
-    def current(self, birth: str, sequence: int, *, led: bool) -> Introduction | None:
-        """At once, where the last one made still holds at this position."""
+    def current(self, birth: str, entry_id: str, *, led: bool) -> Introduction | None:
+        """At once, where the last one made holds after this event. By its id: numbers repeat after a fail-over."""
         last = self._last
-        if last is None or (last.position.birth, last.position.sequence, last.led) != (birth, sequence, led):
+        if last is None or (last.position.birth, last.position.id, last.led) != (birth, entry_id, led):
             return None
         return last if self._clock.monotonic() - last.made_at <= MOST_AGE else None
 
-    async def get(self, birth: str, sequence: int, *, led: bool) -> Introduction:
+    async def get(self, birth: str, entry_id: str, *, led: bool) -> Introduction:
         """Reads the states at most once for all who ask at the same moment. Raises StoreError."""
         async with self._lock:
-            found = self.current(birth, sequence, led=led)
+            found = self.current(birth, entry_id, led=led)
             if found is None:
                 found = self._last = await self._make(led)
             return found

@@ -142,7 +142,7 @@ def test_another_birth_resets_everybody() -> None:
         hub = hub_on(log)
         await hub.receive(log.append())
         sink = ListSink()
-        subscriber = connect(hub, sink, None)
+        connect(hub, sink, None)
         await settle()
         log.birth, log.events = "another", []
         await hub.heard("another", 0)
@@ -224,7 +224,7 @@ def test_a_subscriber_from_before_the_log_gets_its_first_events() -> None:
         log = UnbornLog()
         hub = hub_on(log)
         sink = ListSink()
-        subscriber = connect(hub, sink, None)
+        connect(hub, sink, None)
         await settle()
         log.born = True
         first, second = log.append(), log.append()
@@ -241,7 +241,7 @@ def test_a_subscriber_with_a_cursor_that_is_here_before_the_feed_misses_nothing(
         expected = [log.append().id for _ in range(10)]
         hub = hub_on(log)
         sink = ListSink()
-        subscriber = connect(hub, sink, expected[3])
+        connect(hub, sink, expected[3])
         await settle()
         await hub.catch_up()
         await settle()
@@ -261,7 +261,7 @@ def test_a_log_that_went_on_without_its_last_events_resets_everybody(
         hub = hub_on(log)
         await hub.catch_up()
         sink = ListSink()
-        subscriber = connect(hub, sink, None)
+        connect(hub, sink, None)
         await settle()
         for _ in range(common + lost):
             await hub.receive(log.append())
@@ -407,9 +407,9 @@ def test_since_replays_what_came_after_it_and_resets_only_where_something_was_lo
         hub = hub_on(log)
         await hub.catch_up()
         assert await hub.cursors.locate_time(0) == Start(0, "1000-0")
-        assert (await hub.cursors.locate_time(1003)).sequence == 2
-        assert (await hub.cursors.locate_time(5000)).sequence == 5
+        assert await hub.cursors.locate_time(1003) == Start(2, f"1002-{2**64 - 1}")
+        assert await hub.cursors.locate_time(5000) == Start(5, "1005-0")
         log.trimmed = True
-        assert (await hub.cursors.locate_time(0)).reset == "history_lost"
+        assert await hub.cursors.locate_time(0) == Start(reset="history_lost")
 
     run_virtual(scenario())

@@ -1,0 +1,408 @@
+"""The hub where Redis contradicts it, where events are large, and where whoever reads is alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.events import Draft, Event
+from bridge.store.errors import StoreUnavailableError
+from bridge.store.log import Position
+from bridge.store.snapshots import Snapshot
+from bridge.web.hub import Hub
+from bridge.web.ring import Ring
+from bridge.web.subscriber import Start, Subscriber
+from tests.unit.web.test_hub import FakeLog, ListSink, SnapshotLog, connect, hub_on, settle
+from tests.virtual import VirtualClock, run_virtual
+
+
+def test_a_slow_subscriber_that_is_alone_is_cut_and_the_feed_goes_on() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        slow, filtered = ListSink(), ListSink()
+        connect(hub, slow, None)
+        hub.enter(Subscriber(filtered, cvms=frozenset({"a"}), types=frozenset({"cvm.state"}), snapshots=False))
+        slow.stuck = filtered.stuck = 5000
+        await hub.receive(log.append())
+        await hub.receive(log.append())
+        assert (slow.closed, filtered.closed, hub.present, hub.sequence) == (True, True, 0, 2)
+
+    run_virtual(scenario())
+
+
+def test_a_replay_that_a_filter_skips_gets_positions() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        for _ in range(3000):
+            log.append("a")
+        hub = hub_on(log, ring=10, log_length=10_000)
+        await hub.catch_up()
+        sink = ListSink()
+        subscriber = Subscriber(sink, cvms=frozenset({"b"}))
+        hub.enter(subscriber, Start(0, log.floor))
+        await asyncio.sleep(1)
+        told = [block.split(b"\n")[0].decode() for block in sink.blocks]
+        assert told == ["id: 2000-0", "id: 3000-0", "id: 4000-0"]
+        assert (subscriber.live, subscriber.sent) == (True, 3000)
+
+    run_virtual(scenario())
+
+
+class GoneLog(FakeLog):
+    """Redis was emptied while the feed was silent."""
+
+    gone = False
+
+    async def position(self) -> Position | None:
+        return None if self.gone else await super().position()
+
+    async def read(self, after: str, count: int) -> list[Event]:
+        return [] if self.gone else await super().read(after, count)
+
+    async def find(self, entry_id: str) -> Event | None:
+        return None if self.gone else await super().find(entry_id)
+
+
+def test_who_comes_after_redis_was_emptied_is_told_once_and_gets_no_dead_events() -> None:
+    async def scenario() -> None:
+        for ring in (5, 1000):
+            log = GoneLog()
+            hub = hub_on(log, ring=ring)
+            await hub.catch_up()
+            for _ in range(20):
+                await hub.receive(log.append())
+            log.gone = True
+            without, lost = ListSink(), ListSink()
+            hub.enter(Subscriber(without))
+            connect(hub, lost, "77-0")
+            await asyncio.sleep(60)
+            assert without.blocks == [b'id: 0-0\nevent: position\ndata: {"sequence":"0"}\n\n']
+            assert [b"event: reset" in block for block in lost.blocks] == [True, False]
+            log.gone, log.birth, log.events = False, "another", []
+            await hub.heard("another", 0)
+            await asyncio.sleep(1)
+            assert b"history_lost" in without.blocks[1]
+            assert b"history_lost" in lost.blocks[2]
+            await hub.receive(log.append())
+            assert (without.ids, lost.ids) == (["1001-0"], ["1001-0"])
+
+    run_virtual(scenario())
+
+
+def test_a_log_that_went_back_behind_the_feed_resets_nobody_over_and_over() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log, ring=5)
+        await hub.catch_up()
+        for _ in range(20):
+            await hub.receive(log.append())
+        del log.events[10:]
+        sink = ListSink()
+        connect(hub, sink, None)  # at the end of what the feed knows
+        late = ListSink()
+        hub.enter(Subscriber(late))
+        await asyncio.sleep(3)
+        assert len(late.blocks) < 20
+        await hub.heard(log.birth, 10, "1010-0")
+        await asyncio.sleep(3)
+        assert b"history_lost" in late.blocks[-2]
+        assert b"id: 1010-0" in late.blocks[-1]
+        assert hub.present == 2
+
+    run_virtual(scenario())
+
+
+class SlowToAppearLog(FakeLog):
+    """Made, with events, between two questions about it."""
+
+    asked = 0
+
+    async def position(self) -> Position | None:
+        self.asked += 1
+        return await super().position() if self.asked > 2 else None
+
+
+def test_a_log_made_while_a_subscriber_is_introduced_is_not_told_twice() -> None:
+    async def scenario() -> None:
+        log = SlowToAppearLog()
+        for _ in range(3):
+            log.append()
+        hub = hub_on(log)
+        sink = ListSink()
+        subscriber = Subscriber(sink)
+        hub.enter(subscriber)
+        await settle()
+        await hub.receive(log.append())
+        await settle()
+        assert sink.blocks[0].startswith(b"id: 1003-0\nevent: position\n")
+        assert sink.ids == ["1004-0"]
+
+    run_virtual(scenario())
+
+
+class HeavyLog(FakeLog):
+    def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
+        sequence = self.events[-1].sequence + 1 if self.events else 1
+        text = Draft(kind, cvm_id, "t", f'"{"x" * 400}"').envelope("/bridge/x", sequence)
+        self.events.append(Event.from_log(f"{1000 + sequence}-0", text))
+        return self.events[-1]
+
+
+class UnreadSink(ListSink):
+    """A client that takes nothing of what waits for it until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = asyncio.Event()
+
+    async def drained(self) -> None:
+        if self.held:
+            await self.reads.wait()
+
+    @property
+    def held(self) -> int:
+        return sum(len(block) for block in self.blocks)
+
+
+def test_a_replay_holds_no_more_than_a_buffer_for_who_does_not_read() -> None:
+    async def scenario() -> None:
+        for ring in (1000, 3):
+            log = HeavyLog()
+            ids = [log.append().id for _ in range(300)]
+            hub = hub_on(log, ring=ring)  # a buffer of 1000 bytes
+            await hub.catch_up()
+            sink = UnreadSink()
+            sink.reads.set()
+            connect(hub, sink, ids[0])
+            await asyncio.sleep(1)
+            assert sink.ids == ids[1:]
+            unread = UnreadSink()
+            connect(hub, unread, ids[0])
+            await asyncio.sleep(1)
+            assert unread.held <= 1000
+            await asyncio.sleep(100)
+            assert (unread.closed, hub.present) == (True, 1)
+
+    run_virtual(scenario())
+
+
+def test_a_large_snapshot_is_held_no_more_than_a_buffer_at_once_and_is_whole() -> None:
+    async def scenario() -> None:
+        log = SnapshotLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        for scope in (None, frozenset({f"cvm-{number:02}" for number in range(3, 30)} | {"nobody"})):
+            sink = UnreadSink()
+            hub.enter(Subscriber(sink, cvms=scope))
+            await asyncio.sleep(1)
+            assert 0 < sink.held < 2000
+            sink.reads.set()
+            await asyncio.sleep(1)
+            told = b"".join(sink.blocks)
+            assert told.count(b"event: snapshot") == (40 if scope is None else 27)
+            assert told.count(b"id: ") == 1
+            assert b"id: 1000-0" in told.split(b"\n\n")[-2]
+
+    run_virtual(scenario())
+
+
+def test_history_lost_within_a_snapshot_starts_it_over_whole() -> None:
+    async def scenario() -> None:
+        log = SnapshotLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        sink = UnreadSink()
+        hub.enter(Subscriber(sink))
+        await asyncio.sleep(1)
+        log.birth = "another"
+        await hub.heard("another", 0)
+        sink.reads.set()
+        await asyncio.sleep(5)
+        told = b"".join(sink.blocks).partition(b"event: reset")
+        assert b"id: " not in told[0]
+        assert told[2].count(b"event: snapshot") == 40
+
+    run_virtual(scenario())
+
+
+class FailingLog(FakeLog):
+    failing = False
+
+    async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
+        if self.failing:
+            raise StoreUnavailableError("away")
+        return await super().snapshot()
+
+
+def test_a_redis_that_fails_ends_who_needs_it_and_leaves_the_others() -> None:
+    async def scenario() -> None:
+        log = FailingLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        there, comes = ListSink(), ListSink()
+        connect(hub, there, None)
+        log.failing = True
+        hub.enter(Subscriber(comes))
+        await settle()
+        await hub.receive(log.append())
+        assert (there.ids, there.closed, comes.closed, hub.present) == (["1001-0"], False, True, 1)
+
+    run_virtual(scenario())
+
+
+def test_who_settles_is_let_go_too_and_leaves_no_task() -> None:
+    async def scenario() -> None:
+        log = HeavyLog()
+        first = log.append().id
+        for _ in range(50):
+            log.append()
+        hub = Hub(log, "/bridge/x", VirtualClock(), buffer=1000, log_length=1000, ring=Ring(3))
+        await hub.catch_up()
+        settling, live = UnreadSink(), ListSink()
+        connect(hub, settling, first)
+        connect(hub, live, None)
+        await asyncio.sleep(1)
+        await hub.let_go(1.0, iter(range(1, 100)))
+        for sink in (settling, live):
+            assert sink.closed
+            assert sink.blocks[-1].startswith(b"retry: ")
+        assert hub.present == 0
+
+    run_virtual(scenario())
+
+
+def numbered(sequence: int, milliseconds: int) -> Event:
+    text = Draft("cvm.state", "a", "t", "{}").envelope("/bridge/x", sequence)
+    return Event.from_log(f"{milliseconds}-0", text)
+
+
+def test_after_a_fail_over_nobody_is_introduced_to_the_lost_history() -> None:
+    """The number is the same, and the last introduction fresh: the event is another."""
+
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        await hub.receive(log.append())
+        sink, late = ListSink(), ListSink()
+        hub.enter(Subscriber(sink))
+        await settle()
+        log.events = [numbered(1, 5000)]
+        await hub.heard(log.birth, 1, "5000-0")
+        hub.enter(Subscriber(late))
+        await settle()
+        assert [block.split(b"\n")[0] for block in sink.blocks[::2]] == [b"id: 1001-0", b"id: 5000-0"]
+        assert [block.split(b"\n")[0] for block in late.blocks] == [b"id: 5000-0"]
+
+    run_virtual(scenario())
+
+
+def test_a_cursor_of_a_log_that_the_feed_does_not_know_yet_gets_no_dead_events() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        for _ in range(10):
+            await hub.receive(log.append())
+        log.birth, log.floor, log.events = "another", "4999-0", [numbered(number, 4999 + number) for number in (1, 2)]
+        sink = ListSink()
+        connect(hub, sink, "5000-0")
+        await asyncio.sleep(0.1)
+        await hub.heard("another", 2, "5001-0")
+        await asyncio.sleep(5)
+        assert sink.ids == []
+        assert b"history_lost" in sink.blocks[-2]
+        assert b"id: 5001-0" in sink.blocks[-1]
+
+    run_virtual(scenario())
+
+
+class TrimmedBetweenLog(FakeLog):
+    """Its first event goes while somebody asks for a time."""
+
+    async def read(self, after: str, count: int) -> list[Event]:
+        self.floor, self.floor_sequence, self.trimmed = self.events[0].id, 1, True
+        del self.events[0]
+        return await super().read(after, count)
+
+
+def test_a_time_whose_events_are_trimmed_meanwhile_is_a_reset() -> None:
+    async def scenario() -> None:
+        log = TrimmedBetweenLog()
+        for _ in range(3):
+            log.append()
+        hub = hub_on(log)
+        await hub.catch_up()
+        assert (await hub.cursors.find(1001)) == Start(reset="history_lost")
+
+    run_virtual(scenario())
+
+
+def test_a_time_without_a_log_begins_with_a_position_and_gets_its_first_event() -> None:
+    async def scenario() -> None:
+        log = GoneLog()
+        log.gone = True
+        hub = hub_on(log)
+        sink = ListSink()
+        hub.enter(Subscriber(sink), 1001)
+        await settle()
+        log.gone = False
+        await hub.receive(log.append())
+        await settle()
+        assert sink.blocks[0].startswith(b"id: 0-0\nevent: position\n")
+        assert sink.ids == ["1001-0"]
+
+    run_virtual(scenario())
+
+
+class LosingLog(FakeLog):
+    """What was read in it last is lost just after."""
+
+    loses = False
+
+    async def read(self, after: str, count: int) -> list[Event]:
+        found = await super().read(after, count)
+        if self.loses and len(found) > 1:
+            del self.events[-1]
+        return found
+
+
+def test_a_replay_does_not_run_ahead_of_the_feed() -> None:
+    """Else its end could be lost without the feed having known it, and the event that takes its number be skipped."""
+
+    async def scenario() -> None:
+        log = LosingLog()
+        for _ in range(10):
+            log.append()
+        hub = hub_on(log, ring=2)
+        await hub.catch_up()
+        log.append()  # published, and yet to arrive
+        sink = ListSink()
+        log.loses = True
+        connect(hub, sink, "1003-0")
+        await settle()
+        log.loses = False
+        log.events.append(numbered(11, 5000))
+        await hub.receive(log.events[-1])
+        await settle()
+        assert sink.ids == [f"{number}-0" for number in range(1004, 1011)] + ["5000-0"]
+
+    run_virtual(scenario())
+
+
+def test_an_introduction_ahead_of_the_feed_brings_the_feed_there_first() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        early, late = ListSink(), ListSink()
+        connect(hub, early, None)
+        event = log.append()
+        hub.enter(Subscriber(late))
+        await settle()
+        await hub.receive(event)
+        assert (early.ids, late.ids, hub.sequence) == (["1001-0"], [], 1)
+        assert late.blocks[0].startswith(b"id: 1001-0\nevent: position\n")
+
+    run_virtual(scenario())
