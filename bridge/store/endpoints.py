@@ -135,6 +135,7 @@ class Endpoints:
     _change = load_rule("change_endpoint")
     _switch = load_rule("switch_endpoint")
     _remove = load_rule("remove_endpoint")
+    _roster = load_rule("roster")
     _health = load_script("endpoint_health")
 
     def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
@@ -207,16 +208,19 @@ class Endpoints:
         """With all its deliveries. False where there was none."""
         return bool(await self._run(self._remove, endpoint_id))
 
-    async def all(self) -> Roster:
-        """Everything as of one moment."""
-        root = self._backend.keys.webhooks
-        async with self._backend.transaction() as pipe:
-            pipe.execute_command("HGET", root, "revision")
-            pipe.execute_command("HGETALL", self._backend.keys.webhook_endpoints)
-            pipe.execute_command("HGETALL", f"{root}:disabled")
-            revision, texts, disabled = await self._backend.call(pipe.execute())
-        found = {each: Endpoint.from_json(each, text, disabled.get(each)) for each, text in sorted(texts.items())}
-        return Roster(int(revision or 0), found)
+    async def all(self, known: Roster | None = None) -> Roster:
+        """Everything as of one moment; from `known` on, only what has changed since is read."""
+        revision, whole, *rest = await self._run(self._roster, known.revision if known else 0)
+        if int(whole):
+            texts, disabled = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rest)
+            found = {each: Endpoint.from_json(each, text, disabled.get(each)) for each, text in texts.items()}
+            return Roster(int(revision), found)
+        found = dict(known.endpoints) if known else {}
+        for each, text, reason in zip(*[iter(rest[0])] * 3, strict=True):
+            found.pop(each, None)
+            if text is not None:
+                found[each] = Endpoint.from_json(each, text, reason)
+        return Roster(int(revision), found)
 
     async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
         if not ids:

@@ -48,6 +48,9 @@ class Limits:
     pending: int = 10_000
     """Waiting deliveries per endpoint; beyond, the oldest is skipped: late news of a state is the least worth."""
 
+    changes: int = 12_000
+    """Endpoints whose last change is remembered, more than there may be: a dispatcher reads only what has changed."""
+
     claim_bytes: int = 4_000_000
     """Events that one claim answers with: states may have a megabyte, and a reply must stay small."""
 

@@ -20,6 +20,8 @@ from bridge.web.problems import ProblemError
 STREAM_TOKEN_SECONDS = 60
 """A stream token opens a connection; the connection may live on after it."""
 
+EXPIRED = "token-expired"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -45,7 +47,7 @@ class Access:
         self._clock = clock
 
     def reader(self, connection: HTTPConnection) -> Principal:
-        """Raises ProblemError 401."""
+        """Raises ProblemError 401, of the kind `EXPIRED` for a stream token that was good once."""
         passed = connection.query_params.get("access_token")
         if not self._open and passed and _presented(connection) is None:
             found = self._by_stream_token(passed)
@@ -99,8 +101,10 @@ class Access:
             return None
         token = next((token for token in self._tokens if token.name == name), None)
         genuine = hmac.compare_digest(self._sign(str(name), claims).encode(), signature.encode())
-        if token is None or not genuine or not isinstance(expires, int) or expires <= self._clock.time():
+        if token is None or not genuine or not isinstance(expires, int):
             return None
+        if expires <= self._clock.time():
+            raise ProblemError(401, EXPIRED, "This stream token has expired", detail="POST /v1/stream-tokens makes one")
         return Principal(token.name, False, _principal(token).cvms)
 
 

@@ -1,5 +1,6 @@
 """The routes of webhook endpoints (contract sections 6 and 8).
 
+An endpoint that names CVMs has them watched from here on; the dispatchers keep that up (`webhooks/demand.py`).
 Making and changing needs the scope `admin`; reading is for every token that is not restricted to CVMs: an endpoint
 and its deliveries may be about any of them.
 """
@@ -22,6 +23,7 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, new_endpoint_id
 from bridge.store.errors import EndpointExistsError, UnknownEndpointError
+from bridge.store.watches import Watches
 from bridge.web import queries
 from bridge.web.access import Access, Principal
 from bridge.web.bodies import read_model
@@ -41,6 +43,7 @@ class EndpointRoutes:
     settings: Settings
     access: Access
     references: References
+    watches: Watches
     endpoints: Endpoints
     vault: Vault
     resolve: Resolve
@@ -130,6 +133,7 @@ class EndpointRoutes:
         except EndpointExistsError:
             await self.endpoints.change(endpoint_id, lambda old: self._replaced(old, draft, given.secret))
         await self._switch(endpoint_id, given.enabled)
+        await self.watches.renew(draft.cvms)
         _note("an endpoint was replaced", endpoint_id, principal)
         return answer(self._shown(*await self._known(endpoint_id)))
 
@@ -137,6 +141,7 @@ class EndpointRoutes:
         """201, and the secret shown this once. Raises EndpointExistsError."""
         secret = given.secret or self.vault.new_secret()
         endpoint = await self.endpoints.create(self.vault.with_secret(draft, secret))
+        await self.watches.renew(endpoint.cvms)
         _note("an endpoint was made", endpoint.id, principal)
         return answer(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
 
@@ -154,6 +159,7 @@ class EndpointRoutes:
         await self.endpoints.change(endpoint_id, lambda old: replace(old, **fields))
         if "enabled" in given.model_fields_set:
             await self._switch(endpoint_id, given.enabled)
+        await self.watches.renew(fields.get("cvms", ()))
         _note("an endpoint was changed", endpoint_id, principal)
         return answer(self._shown(*await self._known(endpoint_id)))
 

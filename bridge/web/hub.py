@@ -313,7 +313,9 @@ class Hub:
         return True
 
     def _settle_later(self, subscriber: Subscriber, begin: Begin) -> None:
+        metrics.REPLAYING.inc()
         subscriber.settling = asyncio.create_task(self._settle(subscriber, begin), name="subscriber settling")
+        subscriber.settling.add_done_callback(lambda _: metrics.REPLAYING.dec())  # also where it never began
 
     async def _settle(self, subscriber: Subscriber, begin: Begin) -> None:
         # The status is sent already: whatever happens here, the client comes back and finds out more.

@@ -8,6 +8,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, gener
 from prometheus_client.multiprocess import MultiProcessCollector
 
 SUBSCRIBERS = Gauge("bridge_subscribers", "Open SSE subscriptions", multiprocess_mode="livesum")
+REPLAYING = Gauge(
+    "bridge_subscribers_replaying", "Subscriptions that are not at the log's end yet", multiprocess_mode="livesum"
+)
 SENT = Counter("bridge_events_sent", "Events handed to subscribers")
 SLOW = Counter("bridge_slow_subscribers", "Subscribers cut because they lagged beyond BRIDGE_SUBSCRIBER_BUFFER")
 RESETS = Counter("bridge_resets", "Times that a log was lost or born anew under the subscribers")

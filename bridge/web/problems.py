@@ -32,6 +32,7 @@ class ProblemError(Exception):
     ) -> None:
         super().__init__(title)
         self.status = status
+        self.slug = slug
         self.headers = dict(headers or {})
         self.body: dict[str, object] = {"type": f"urn:bridge:problem:{slug}", "title": title, "status": status}
         if detail is not None:

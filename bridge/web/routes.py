@@ -17,7 +17,7 @@ from bridge.store.errors import StoreError
 from bridge.store.log import Log
 from bridge.store.watches import Watches
 from bridge.web import queries
-from bridge.web.access import Access, Principal
+from bridge.web.access import EXPIRED, Access, Principal
 from bridge.web.capacity import Capacity
 from bridge.web.cvms import Cvms
 from bridge.web.hub import Hub
@@ -235,7 +235,8 @@ def _prefers_json(request: Request) -> bool:
 
 
 def _is_passing(error: ProblemError | StoreError) -> bool:
-    return isinstance(error, StoreError) or error.status in (429, 503)
+    """A page whose token ran out while it was away hears so, fetches another and comes back."""
+    return isinstance(error, StoreError) or error.status in (429, 503) or error.slug == EXPIRED
 
 
 def _is_browser(request: Request) -> bool:
@@ -246,7 +247,7 @@ def _come_back(error: ProblemError | StoreError) -> Response:
     """For passing trouble only: a browser's EventSource gives up for good at any status but 200."""
     name, detail = "unavailable", "Redis cannot be used just now"
     if isinstance(error, ProblemError):
-        name, detail = str(error.body["type"]).rpartition(":")[2], str(error.body.get("detail", error.body["title"]))
+        name, detail = error.slug, str(error.body.get("detail", error.body["title"]))
     body = f"retry: 10000\nevent: {name}\ndata: {dumps({'detail': detail})}\n\n"
     return Response(body, 200, {"Cache-Control": "no-store"}, "text/event-stream")
 

@@ -19,8 +19,11 @@ from bridge.store.errors import StoreError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
 from bridge.store.limits import Limits
+from bridge.store.snapshots import Snapshots
+from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
+from bridge.webhooks.demand import Demand
 from bridge.webhooks.filler import Filler
 from bridge.webhooks.roll import Roll
 from bridge.webhooks.schedule import Schedule
@@ -84,6 +87,7 @@ class Dispatcher:
         self._lanes = Lanes(backend, limits)
         self._roll = Roll(Endpoints(backend, limits), unseal)
         self._filler = Filler(self._lanes, self._roll)
+        self._demand = Demand(Watches(backend), Snapshots(backend))
         schedule = Schedule(retry, chance or random.Random())
         self._attempts = Attempts(self._roll, poster, render, sign, schedule, clock)
         self._news = asyncio.Event()
@@ -261,6 +265,7 @@ class Dispatcher:
                 logger.error("lanes had been forgotten", extra={"lanes": repaired})
         metrics.PENDING.set(pending)
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
+        await self._demand.announce(self._roll.roster, 3 * SWEEP_EVERY)
         self._work.set()
 
 

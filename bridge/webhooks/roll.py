@@ -37,12 +37,12 @@ class Roll:
         self._unseal = unseal
         self._opened: dict[str, Opened] = {}
         self._matcher: Matcher | None = None
-        self.roster = Roster(-1, {})
+        self.roster = Roster(0, {})
 
     async def at(self, revision: int) -> Roster:
-        """Reads all endpoints where `revision` is not the one known."""
+        """Reads what has changed where `revision` is not the one known."""
         if self.roster.revision != revision:
-            self._renew(await self._endpoints.all())
+            self._renew(await self._endpoints.all(self.roster))
         return self.roster
 
     @property
@@ -67,9 +67,10 @@ class Roll:
         )
 
     def _renew(self, roster: Roster) -> None:
-        before = self.roster.endpoints
-        kept = {each for each, endpoint in roster.endpoints.items() if before.get(each) == endpoint}
-        self._opened = {each: opened for each, opened in self._opened.items() if each in kept}
+        before, now = self.roster.endpoints, roster.endpoints
+        self._opened = {
+            each: opened for each, opened in self._opened.items() if each in now and before.get(each) == now[each]
+        }
         self.roster = roster
         on = sum(endpoint.enabled for endpoint in roster.endpoints.values())
         metrics.ENDPOINTS.labels("enabled").set(on)

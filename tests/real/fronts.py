@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from bridge.clock import SystemClock
+from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.events import STATE, Draft, cvm_data
 from bridge.store.connection import Backend, connect
@@ -67,14 +67,23 @@ class Front:
         return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
 
     async def until_present(self, count: int) -> None:
+        """So many subscribers, all of them live: what is appended from here on comes to them as it happens."""
         async with asyncio.timeout(PATIENCE):
-            while await self.metric("bridge_subscribers") != count:  # noqa: ASYNC110
+            while await self._standing() != (count, 0):  # noqa: ASYNC110 - a server's doing has no event
                 await asyncio.sleep(0.01)
+
+    async def _standing(self) -> tuple[float, float]:
+        return await self.metric("bridge_subscribers"), await self.metric("bridge_subscribers_replaying")
 
 
 @asynccontextmanager
 async def front(
-    redis_url: str, *, open_access: bool = True, protocol: type[asyncio.Protocol] = PROTOCOL, **given: Any
+    redis_url: str,
+    *,
+    open_access: bool = True,
+    protocol: type[asyncio.Protocol] = PROTOCOL,
+    clock: Clock | None = None,
+    **given: Any,
 ) -> AsyncIterator[Front]:
     settings = Settings(**{"lease_seconds": 30.0, "drain_seconds": 0.1, **given})
     backend, stop = connect(redis_url, settings.namespace), asyncio.Event()
@@ -83,7 +92,7 @@ async def front(
         serve_web(
             settings,
             backend,
-            SystemClock(),
+            clock or SystemClock(),
             stop,
             host="127.0.0.1",
             port=0,

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.store.connection import Backend
 from bridge.store.watches import Watches
 from bridge.store.wishes import Answer, Wishes
@@ -328,3 +329,25 @@ async def test_passing_trouble_is_an_event_for_a_browser_and_a_status_for_others
         assert (shown.status_code, shown.text.splitlines()[:2]) == (200, ["retry: 10000", "event: unavailable"])
         assert (await web.http.get(f"{web.url}/v1/events?cvm=cvm-1")).status_code == 503
         own_server.start()
+
+
+class LaterClock(SystemClock):
+    """The wall clock, moved on by the test."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+async def test_a_browsers_expired_token_is_an_event_and_everybody_elses_is_401(redis_url: str) -> None:
+    clock = LaterClock()
+    async with front(redis_url, open_access=False, tokens=TOKENS, clock=clock) as web:
+        made = await web.http.post(f"{web.url}/v1/stream-tokens", headers={"X-API-Key": "readsecret"})
+        query = {"access_token": made.json()["access_token"]}
+        clock.ahead = made.json()["expires_in"] + 1.0
+        shown = await web.http.get(f"{web.url}/v1/events", params=query, headers=BROWSER)
+        assert (shown.status_code, shown.text.splitlines()[:2]) == (200, ["retry: 10000", "event: token-expired"])
+        assert (await web.http.get(f"{web.url}/v1/events", params=query)).status_code == 401
+        forged = {"access_token": f"{query['access_token'][:-1]}!"}
+        assert (await web.http.get(f"{web.url}/v1/events", params=forged, headers=BROWSER)).status_code == 401

@@ -458,6 +458,16 @@ async def test_a_recovery_asks_for_a_period(api: Api, body: dict[str, Any], name
     assert (answer.status_code, answer.json()) == (202, {"queued": 0, "complete": True})
 
 
+async def test_a_cvm_that_an_endpoint_names_is_watched(redis_url: str) -> None:
+    settings = {"secret_key": KEY, "webhook_allow": with_loopback(Allowlist()), "cvms": ()}
+    async with whole(redis_url, cvms=2, settings=settings) as bridge:
+        first = bridge.sim.simulator.world.cvms[0]
+        made = await bridge.http.post(f"{bridge.url}/v1/webhooks", json={"url": URL, "cvms": [first.name]})
+        assert made.status_code == 201
+        await bridge.until_seen(1)
+        assert [event.cvm_id for event in await bridge.log()] == [first.vm_uuid]
+
+
 async def test_references_become_canonical_ids_and_unknown_ones_are_the_fields_fault(redis_url: str) -> None:
     settings = {"secret_key": KEY, "webhook_allow": with_loopback(Allowlist())}
     async with whole(redis_url, cvms=2, settings=settings) as bridge:

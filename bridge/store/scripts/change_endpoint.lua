@@ -4,7 +4,7 @@ local E = ARGV[3]
 if call('HGET', P .. ':endpoints', E) ~= ARGV[4] then return {0, ''} end
 if ARGV[4] ~= ARGV[5] then
   call('HSET', P .. ':endpoints', E, ARGV[5])
-  call('HINCRBY', P, 'revision', 1)
+  touch(E)
   call('PUBLISH', ARGV[2], 'changed')
 end
 return {1, call('HGET', P .. ':disabled', E)}

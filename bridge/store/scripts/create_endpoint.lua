@@ -17,6 +17,6 @@ end
 call('HSET', P .. ':endpoints', E, ARGV[4] .. ',"created_after":"' .. after .. '","created_birth":"' .. birth .. '"}')
 call('ZADD', P .. ':ids', 0, E)
 if ARGV[5] == '0' then call('HSET', P .. ':disabled', E, ARGV[6]) end
-call('HINCRBY', P, 'revision', 1)
+touch(E)
 call('PUBLISH', ARGV[2], 'created')
 return {after, birth}

@@ -6,7 +6,9 @@ local record = cjson.decode(text)
 if record.holder ~= ARGV[1] or tostring(record.epoch) ~= ARGV[2] or record.closing then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-record.deadline = math.min(record.deadline, now + tonumber(ARGV[4]))
+local settled = now + tonumber(ARGV[4])
+-- A deadline that has passed before its holder closed tells of a clock that leapt: it shortens nothing.
+record.deadline = record.deadline > now and math.min(record.deadline, settled) or settled
 record.closing = true
 redis.call('HSET', KEYS[1], ARGV[3], cjson.encode(record))
 return 1

@@ -2,7 +2,8 @@
 -- KEYS[1]: the webhooks hash; every other name about webhooks begins with it, so all are of one hash slot.
 -- ARGV[1]: the limits as JSON.
 --
---   P hash                 revision, position, partial, birth (where the log has been read to), stamp
+--   P hash                 position, partial, birth (where the log has been read to), stamp, revision, floor
+--   P:changed zset         endpoint -> revision of its last change, complete above `floor`
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
 --   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times
 --   P:due zset             endpoint -> when one of its lanes can be claimed next
@@ -136,9 +137,24 @@ local function overflow(E)
   return count
 end
 
+-- Every change of an endpoint has a revision of its own, which no other Redis before this one had either.
+local function touch(E)
+  local known = tonumber(call('HGET', P, 'revision') or '0')
+  local revision = whole(math.max(known + 1, micros))
+  if known == 0 then call('HSET', P, 'floor', revision) end
+  call('HSET', P, 'revision', revision)
+  call('ZADD', P .. ':changed', revision, E)
+  if call('HLEN', P .. ':endpoints') == 0 then
+    call('DEL', P .. ':changed')
+    call('HSET', P, 'floor', revision)
+  elseif call('ZCARD', P .. ':changed') > L.changes then
+    call('HSET', P, 'floor', call('ZPOPMIN', P .. ':changed')[2])
+  end
+end
+
 local function disable(E, reason)
   call('HSET', P .. ':disabled', E, reason)
-  call('HINCRBY', P, 'revision', 1)
+  touch(E)
   call('ZREM', P .. ':due', E)
 end
 

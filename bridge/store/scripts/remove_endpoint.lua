@@ -13,6 +13,6 @@ for _, kind in ipairs({'due', 'busy'}) do
   call('DEL', of(kind, E))
 end
 call('DEL', of('claims', E), of('health', E))
-call('HINCRBY', P, 'revision', 1)
+touch(E)
 call('PUBLISH', ARGV[2], 'removed')
 return 1

@@ -4,7 +4,7 @@ if call('HEXISTS', P .. ':endpoints', E) == 0 then return 0 end
 if ARGV[4] == '0' then
   disable(E, ARGV[5])
 elseif call('HDEL', P .. ':disabled', E) == 1 then
-  call('HINCRBY', P, 'revision', 1)
+  touch(E)
   call('HDEL', of('health', E), 'fails', 'lane', 'many', 'failing_since')
   close_breaker(E)
   rescore(E)

@@ -8,6 +8,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local records = redis.call('HGETALL', KEYS[2])
 for i = 1, #records, 2 do
   local record = cjson.decode(records[i + 1])
+  if record.since > now then
+    -- The server's clock stepped back: what is left is at most the whole life, from now on.
+    record.since, record.deadline = now, now + (record.deadline - record.since)
+    redis.call('HSET', KEYS[2], records[i], cjson.encode(record))
+  end
   -- The same command again after a lost reply finds its own record.
   local own = records[i] == ARGV[3] and record.cvm == ARGV[4] and record.holder == ARGV[1]
     and tostring(record.epoch) == ARGV[2] and not record.closing

@@ -63,8 +63,9 @@ def test_a_stream_token_reads_what_its_maker_may_and_expires() -> None:
     query = f"access_token={token}"
     assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1"}))
     clock.now += seconds
-    with pytest.raises(ProblemError):
+    with pytest.raises(ProblemError) as caught:
         gate.reader(connection(query))
+    assert (caught.value.status, caught.value.slug) == (401, "token-expired")
 
 
 def test_an_admins_stream_token_only_reads() -> None:

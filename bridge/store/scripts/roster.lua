@@ -1,0 +1,14 @@
+-- KEYS: webhooks, meta. ARGV: limits, wake channel, revision that the caller knows (0: none).
+-- Returns {revision, 1, endpoints, disabled}, both as HGETALL, or {revision, 0, changes} since then, flat: endpoint, JSON
+-- (nil: removed), disabled reason or nil.
+local known, revision = tonumber(ARGV[3]), call('HGET', P, 'revision') or '0'
+local floor = tonumber(call('HGET', P, 'floor') or '0')
+if floor == 0 or known < floor or known > tonumber(revision) then
+  return {revision, 1, call('HGETALL', P .. ':endpoints'), call('HGETALL', P .. ':disabled')}
+end
+local changes = {}
+for i, E in ipairs(call('ZRANGEBYSCORE', P .. ':changed', '(' .. ARGV[3], '+inf')) do
+  changes[3 * i - 2], changes[3 * i - 1] = E, call('HGET', P .. ':endpoints', E)
+  changes[3 * i] = call('HGET', P .. ':disabled', E)
+end
+return {revision, 0, changes}

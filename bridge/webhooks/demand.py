@@ -1,0 +1,33 @@
+"""CVMs that endpoints name are watched for as long as the endpoints are there and enabled."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bridge.events import DELETED
+from bridge.store.endpoints import Roster
+from bridge.store.snapshots import Snapshots
+from bridge.store.watches import Watches
+
+ANNOUNCER = "webhooks"
+"""One name for all dispatchers: they say the same, and it counts once."""
+
+
+class Demand:
+    """Says to the leader what endpoints wait for, as front ends do for their subscribers."""
+
+    def __init__(self, watches: Watches, snapshots: Snapshots) -> None:
+        self._watches = watches
+        self._snapshots = snapshots
+
+    async def announce(self, roster: Roster, seconds: float) -> None:
+        """Holds for `seconds`. A CVM that upstream says is gone is not asked for again. Raises StoreError."""
+        counts = Counter(
+            cvm_id for endpoint in roster.endpoints.values() if endpoint.enabled for cvm_id in endpoint.cvms
+        )
+        if counts:
+            for cvm_id, known in (await self._snapshots.get(list(counts))).items():
+                if known.status == DELETED and known.raw_state is None:
+                    del counts[cvm_id]
+        await self._watches.renew(counts)
+        await self._watches.announce(ANNOUNCER, counts, seconds)
