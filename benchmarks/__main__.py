@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import planner
+from benchmarks import batches, freshness, hour, planner, webhooks
+from benchmarks.fanout.run import run as fanout
 
 planner.run()
+batches.run()
+hour.run()
+freshness.run()
+webhooks.run()
+fanout()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
 from bridge.store.connection import Backend
+from bridge.store.deliveries import Attempt
 from bridge.store.endpoints import Endpoint, Endpoints
-from bridge.store.lanes import Claimed, Entry, Filled, Lanes, Place, Share
+from bridge.store.lanes import Claim, Claimed, Entry, Filled, Lanes, Place, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
 from bridge.store.ledger import Ledger
 from bridge.store.ledger import Place as Pen
 from bridge.store.limits import Limits
 from bridge.store.snapshots import Snapshot
-
-EVENT = Event("1-1", 1, TRANSITION, "a", "{}")
 
 
 def event(id: str = "1-1", cvm_id: str = "a", type: str = TRANSITION) -> Event:
@@ -157,4 +156,23 @@ def unsealed(text: str) -> str:
     return text.removeprefix("sealed:")
 
 
-__all__ = ["Answer", "Bench", "FakePoster", "Got", "Writer", "endpoint", "entry", "event", "named", "plain", "replace"]
+ATTEMPT = Attempt("2026-11-24T16:00:00.000Z", 7, 500, "http_5xx: no", "body").to_json()
+
+
+async def bench(backend: Backend, **limits: int) -> Bench:
+    return Bench(backend, await Writer.lead(backend), Limits(**limits))
+
+
+async def settle(made: Bench, claim: Claim, verdict: Verdict, wait: float = 0) -> str:
+    (code,) = await made.lanes.settle([Result(claim, verdict, wait, 0.5, ATTEMPT)])
+    return code
+
+
+async def serve(made: Bench) -> list[tuple[str, str]]:
+    """Delivers all that is due; (endpoint, the event's CVM) in the order of the attempts."""
+    served: list[tuple[str, str]] = []
+    while claims := (await made.claim(token=f"t{len(served)}")).claims:
+        for claim in claims:
+            served.append((claim.endpoint_id, claim.event.cvm_id))
+            assert await settle(made, claim, "delivered") == "done"
+    return served

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bridge.store.connection import Backend, load_script
@@ -10,7 +11,10 @@ from bridge.store.errors import FencedError
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One time of leading, from `sequence` and `last_id` on. `born`: there was no log, and this term made one."""
+    """One time of leading, from `sequence` and `last_id` on. `born`: there was no log, and this term made one.
+
+    `age` is the log's, in seconds. `ran_out` is who led before and never resigned; empty: the lead was handed over.
+    """
 
     holder: str
     epoch: int
@@ -18,6 +22,8 @@ class Term:
     sequence: int
     last_id: str
     born: bool
+    age: float = math.inf
+    ran_out: str = ""
 
 
 class Leadership:
@@ -29,6 +35,8 @@ class Leadership:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self.server_time = math.nan
+        """Seconds since the Unix epoch by the server's clock, at the last `acquire`."""
 
     async def acquire(self, holder: str, lease: float, birth: str, last_id: str = "0-0") -> Term | float:
         """A term, or the seconds until the present leader's lease ends.
@@ -38,12 +46,13 @@ class Leadership:
         """
         keys = self._backend.keys
         arguments = [holder, int(lease * 1000), birth, last_id]
-        epoch, wait, found, sequence, last, born = await self._backend.run(
+        epoch, wait, found, sequence, last, born, now, age, ran_out = await self._backend.run(
             self._acquire, [keys.leader, keys.meta, keys.log], arguments
         )
+        self.server_time = int(now) / 1000
         if int(epoch) == 0:
             return int(wait) / 1000
-        return Term(holder, int(epoch), str(found), int(sequence), str(last), bool(born))
+        return Term(holder, int(epoch), str(found), int(sequence), str(last), bool(born), int(age) / 1000, str(ran_out))
 
     async def renew(self, term: Term, lease: float, period: float) -> None:
         """Extends the lease by `lease` seconds from now and publishes a tick. Raises FencedError."""

@@ -7,8 +7,9 @@ end of the settling time), the quarantine of a holder that vanished (nothing to 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.store.connection import Backend, load_script
@@ -34,11 +35,25 @@ class SlotRecord:
     remaining: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the leader must know of a slot that was ever taken; seconds. `remaining` is below 0 once it is over."""
+
+    index: int
+    holder: str
+    epoch: int
+    cvm_id: str
+    lifetime: float
+    remaining: float
+    closed: bool = False
+
+
 class Slots:
     """Taken and freed by script; times are the Redis server's, so that no two clocks have to agree."""
 
     _take = load_script("take_slot")
     _free = load_script("free_slot")
+    _hold = load_script("hold_slots")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -60,6 +75,24 @@ class Slots:
         arguments = [term.holder, term.epoch, index, int(settling * 1000)]
         return bool(await self._backend.run(self._free, [self._backend.keys.slots], arguments))
 
+    async def hold(self, holdings: Iterable[Holding]) -> None:
+        """Tells Redis what it forgot or misjudges (a flush, a clock that leapt): no slot is free sooner by it.
+
+        Needs no lead: who led before a flush writes this down for whoever leads now.
+        """
+        arguments: list[object] = []
+        for each in holdings:
+            times = [int(each.lifetime * 1000), int(each.remaining * 1000)]
+            arguments += [each.index, each.holder, each.epoch, each.cvm_id, *times]
+        if arguments:
+            await self._backend.run(self._hold, [self._backend.keys.slots], arguments)
+
+    async def holdings(self) -> list[Holding]:
+        """Every record there is, by index."""
+        now = await self._backend.now_ms()
+        raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.slots))
+        return [_holding(index, json.loads(raw[str(index)]), now) for index in sorted(map(int, raw))]
+
     async def list(self, size: int = MOST_SLOTS) -> list[SlotRecord]:
         """All slots by index; who holds them and until when."""
         keys = self._backend.keys
@@ -76,22 +109,27 @@ class Slots:
         ]
 
 
-def _record(index: int, fields: dict[str, object] | None, now: int, leader: tuple[str | None, int]) -> SlotRecord:
-    if fields is None or int(str(fields["deadline"]).partition(".")[0]) <= now:
+def _holding(index: int, fields: dict[str, Any], now: int) -> Holding:
+    deadline, since = float(fields["deadline"]), float(fields["since"])
+    lifetime = (deadline - since) / 1000
+    # More is left than there ever was: the server's clock stepped back.
+    remaining = min((deadline - now) / 1000, lifetime)
+    closed = bool(fields.get("closing"))
+    return Holding(index, str(fields["holder"]), int(fields["epoch"]), str(fields["cvm"]), lifetime, remaining, closed)
+
+
+def _record(index: int, fields: dict[str, Any] | None, now: int, leader: tuple[str | None, int]) -> SlotRecord:
+    if fields is None or (holding := _holding(index, fields, now)).remaining <= 0:
         return SlotRecord(index, "free")
-    deadline, since = float(str(fields["deadline"])), float(str(fields["since"]))
-    owner, epoch = str(fields["holder"]), int(float(str(fields["epoch"])))
-    state: SlotState = "held" if (owner, epoch) == leader else "quarantined"
-    if fields.get("closing"):
-        state = "settling"
-    remaining = (deadline - now) / 1000
+    state: SlotState = "held" if (holding.holder, holding.epoch) == leader else "quarantined"
+    since, until = rfc3339(float(fields["since"]) / 1000), rfc3339(now / 1000 + holding.remaining)
     return SlotRecord(
         index,
-        state,
-        str(fields["cvm"]),
-        owner,
-        epoch,
-        rfc3339(since / 1000),
-        rfc3339(deadline / 1000),
-        remaining,
+        "settling" if holding.closed else state,
+        holding.cvm_id,
+        holding.holder,
+        holding.epoch,
+        since,
+        until,
+        holding.remaining,
     )

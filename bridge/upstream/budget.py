@@ -14,6 +14,9 @@ SHRUNK_FOR = 60.0
 
 FEWEST_REQUESTS = 0.5
 
+SHORTEST_PAUSE = 1.0
+"""Seconds without a request after a 429, also where upstream says 0: so long may the refusals of one burst come."""
+
 PROBE_EVERY = 15.0
 """Seconds between two questions to an account that refuses the key: longer than an answer may take."""
 
@@ -66,9 +69,14 @@ class Budget:
         self.streams_reason = None if full else self.streams_reason
 
     def too_many_requests(self, now: float, retry_after: float | None) -> None:
-        """429 on a plain request: pause, then go on at half the pace for a while."""
-        self.paused_until = max(self.paused_until, now + (retry_after if retry_after is not None else 2.0))
-        self.rate = max(self.rate / 2, FEWEST_REQUESTS)
+        """429 on a plain request: pause, then go on at half the pace for a while.
+
+        Answers that were under way when the pause began are the same refusal, not further ones.
+        """
+        if now >= self.paused_until:
+            self.rate = max(self.rate / 2, FEWEST_REQUESTS)
+        pause = max(SHORTEST_PAUSE, retry_after if retry_after is not None else 2.0)
+        self.paused_until = max(self.paused_until, now + pause)
         self.restore_at = max(now, self.paused_until) + SHRUNK_FOR
 
     def unauthorized(self, now: float, chance: random.Random, cvm_id: str, status: int | None) -> None:

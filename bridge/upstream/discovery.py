@@ -27,7 +27,9 @@ EVERYTHING = "*"
 _PASSING = frozenset({401, 403, 429, 503})
 
 AT_ONCE = 8
-"""References of a listing resolved at the same time: hundreds are known within seconds, upstream is not flooded."""
+"""References of a listing resolved at the same time, each when the budget of requests has one left."""
+
+TURN_EVERY = 0.1
 
 
 class Discovery:
@@ -106,6 +108,12 @@ class Discovery:
             found.update(await asyncio.gather(*map(self._canonical_of, listed[start : start + AT_ONCE])))
         return {cvm_id for cvm_id in found if cvm_id is not None}
 
+    async def _turn(self) -> None:
+        """Waits until the account's budget has a request left: a large workspace must not flood upstream at a start."""
+        while self._reign.budget.refill(self._reign.clock.monotonic()) < 1:
+            await self._reign.clock.sleep(TURN_EVERY)
+        self._reign.budget.spend(1)
+
     async def _canonical_of(self, entry: Listed) -> str | None:
         key = usable_id(entry.vm_uuid) or usable_id(entry.hashed_id)
         if key is None:
@@ -114,6 +122,7 @@ class Discovery:
             if key in self._reign.watches:
                 self._canonical[key] = key
             else:
+                await self._turn()
                 answer = await self._resolver.resolve(key)
                 if answer.cvm_id is None:
                     return None

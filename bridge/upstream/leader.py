@@ -16,14 +16,15 @@ from bridge.store.leadership import Leadership, Term
 from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
 from bridge.store.slots import Slots
+from bridge.store.vouchers import Vouchers
 from bridge.upstream import metrics
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.reign import Reign
 from bridge.upstream.rounds import Rounds
-from bridge.upstream.slots import Life, Slot
-from bridge.upstream.tracked import Tracked
+from bridge.upstream.succession import Succession
+from bridge.upstream.tracked import NEVER, Tracked
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +54,15 @@ class Upstream:
         self._backend = backend
         self._client = client
         self._clock = clock
-        self._alone = alone
         self._chance = chance or random.Random()
         self._make_id = make_id
         self._leadership = Leadership(backend)
         self._last = Place(0, "0-0")
         self._birth = ""
+        self._slots = Slots(backend)
+        self._succession = Succession(settings, self._slots, clock, alone=alone)
+        self._renewed_at = NEVER
+        """When the last answer was asked for that gave this process the lead (monotonic)."""
         self.leading = False
         self.reign: Reign | None = None
 
@@ -67,10 +71,11 @@ class Upstream:
         complained = True  # the command itself says so at its start
         while not stop.is_set():
             try:
+                asked_at = self._clock.monotonic()
                 term = await self._campaign()
                 complained = False
                 if isinstance(term, Term):
-                    await self._lead(term, stop)
+                    await self._lead(term, stop, asked_at)
                 else:
                     await self._pause(stop, min(term, CAMPAIGN_AT_MOST))
             except StoreUnavailableError as error:
@@ -87,17 +92,22 @@ class Upstream:
             return
 
     async def _campaign(self) -> Term | float:
-        holder = self._make_id()
-        return await self._leadership.acquire(holder, self._settings.lease_seconds, self._make_id(), self._last.last_id)
+        holder, asked_at = self._make_id(), self._clock.monotonic()
+        lease, last_id = self._settings.lease_seconds, self._last.last_id
+        found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
+        self._succession.drift.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
+        return found
 
-    async def _lead(self, term: Term, stop: asyncio.Event) -> None:
+    async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
         reign = await self._begin(term)
+        self._renewed_at = asked_at
         self.reign, self.leading = reign, True
         metrics.LEADER.set(1)
         logger.info("leading", extra={"epoch": term.epoch, "sequence": reign.recorder.place.sequence})
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(reign), name="lease")
+                group.create_task(self._end_with_the_lease(), name="lease end")
                 group.create_task(_until(stop), name="stop")
                 Rounds(reign, self._backend, group).start()
         except* (FencedError, TermOverError) as ended:
@@ -108,6 +118,7 @@ class Upstream:
             metrics.LEADER.set(0)
             metrics.WATCHES.set(0)
             self._last, self._birth = reign.recorder.place, term.birth
+            await self._succession.bequeath(reign)
             await self._resign(term)
 
     async def _begin(self, term: Term) -> Reign:
@@ -117,48 +128,55 @@ class Upstream:
         if term.birth == self._birth and self._last.sequence > place.sequence:
             logger.error("Redis lost events that it had confirmed", extra={"sequence": self._last.sequence})
             place = self._last
+        slots = await self._succession.inherit()
         now = self._clock.monotonic()
-        redis_slots = Slots(self._backend)
-        strange = term.born and not self._alone and self._birth == ""
         recorder = Recorder(Ledger(self._backend, self._settings.log_length), term, self._clock, place)
-        return Reign(
+        reign = Reign(
             self._settings,
             self._clock,
             self._chance,
             self._client,
             term,
             recorder,
-            redis_slots,
+            self._slots,
             Budget(self._settings.max_streams, refilled_at=now),
-            await self._slots(redis_slots, now),
-            now + self._settings.lease_seconds if strange else now,
+            slots,
+            self._succession.patience(term, self._renewed_at),
             {cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
         )
+        await self._trust_batches(reign)
+        return reign
 
-    async def _slots(self, redis_slots: Slots, now: float) -> list[Slot]:
-        """Whoever held a slot before may still have its stream: such a slot waits its deadline out."""
-        slots = []
-        for record in await redis_slots.list(self._settings.max_streams):
-            slot = Slot(record.index, cvm_id=record.cvm_id)
-            if record.state != "free":
-                slot.step(Life.QUARANTINED)
-                slot.until = now + record.remaining
-            slots.append(slot)
-        return slots
+    async def _trust_batches(self, reign: Reign) -> None:
+        """Where the last leader knew the batch answer that belongs to a state, the next answer tells whether it is to
+        be read: reading a thousand states at once would keep hints from all of them for a minute.
+        """
+        fresh = {cvm_id: each.snapshot for cvm_id, each in reign.watches.items() if each.snapshot and each.fresh}
+        events = {cvm_id: snapshot.event_id for cvm_id, snapshot in fresh.items()}
+        for cvm_id, digest in (await Vouchers(self._backend).read(events)).items():
+            tracked, now = reign.watches[cvm_id], self._clock.monotonic()
+            tracked.batch_answer = digest
+            tracked.read_due = reign.turns.next(now, len(reign.watches), reign.limits_of_route())
 
     async def _renew(self, reign: Reign) -> None:
         lease = self._settings.lease_seconds
         period = lease / 3
-        renewed_at = self._clock.monotonic()
         while True:
+            asked_at = self._clock.monotonic()
             try:
                 await self._leadership.renew(reign.term, lease, period)
-                renewed_at = self._clock.monotonic()
+                self._renewed_at = asked_at
                 await self._clock.sleep(period)
-            except StoreUnavailableError as error:
-                if self._clock.monotonic() - renewed_at > lease:
-                    raise TermOverError("Redis was away for longer than the lease") from error
+            except StoreUnavailableError:
                 await self._clock.sleep(min(0.2, period))
+
+    async def _end_with_the_lease(self) -> None:
+        """No stream of ours outlives the lease, however long Redis takes to say that it is away."""
+        while True:
+            left = self._renewed_at + self._settings.lease_seconds - self._clock.monotonic()
+            if left <= 0:
+                raise TermOverError("the lease ran out: Redis was away, or this process slept")
+            await self._clock.sleep(left)
 
     async def _resign(self, term: Term) -> None:
         try:

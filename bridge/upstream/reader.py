@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from typing import Any
 
@@ -13,7 +15,7 @@ from bridge.upstream.errors import (
     UnauthorizedError,
     UpstreamError,
 )
-from bridge.upstream.planner import next_read
+from bridge.upstream.planner import GONE_EVERY, round_length
 from bridge.upstream.reign import Reign
 from bridge.upstream.tracked import Observation, Tracked
 
@@ -49,14 +51,40 @@ async def _read(reign: Reign, tracked: Tracked) -> bool:
         tracked.read_due = reign.clock.monotonic()
         return False
     metrics.REQUESTS.labels("state", "ok" if seen.state else "gone").inc()
-    await reign.recorder.record(tracked, seen)
+    before = tracked.state if not tracked.gone else None
+    applied = await reign.recorder.record(tracked, seen)
     reign.budget.authorized()
     tracked.read_backoff.heal()
-    # Remembered only now: a hint whose read failed must hint again.
-    tracked.batch_answer, tracked.batch_pending = tracked.batch_pending or tracked.batch_answer, None
-    now = reign.clock.monotonic()
-    tracked.read_due = next_read(tracked, now, len(reign.watches), reign.limits_of_route())
+    # Not by the event: growing fresh again is one, and with very many CVMs each would then need one more read.
+    same = applied and before is not None and seen.state is not None and before.same_as(seen.state)
+    _remember(tracked, seen.sent_at, same=same)
+    _come_again(reign, tracked, seen.sent_at)
     return True
+
+
+def _remember(tracked: Tracked, sent_at: float, *, same: bool) -> None:
+    """A batch answer vouches for a state that was the `same` before and after it, and only once that was recorded.
+
+    One that came between two states may be the words of either: it would hide that the change was taken back. And a
+    hint whose read failed must hint again.
+    """
+    if not same:
+        tracked.batch_answer = None
+    if sent_at >= tracked.hinted_at and tracked.batch_pending is not None:
+        tracked.batch_answer = tracked.batch_pending if same else None
+        tracked.batch_pending = None
+
+
+def _come_again(reign: Reign, tracked: Tracked, sent_at: float) -> None:
+    now, count, limits = reign.clock.monotonic(), len(reign.watches), reign.limits_of_route()
+    if sent_at < tracked.hinted_at:
+        tracked.read_due = now  # the hint came while the question was under way
+    elif tracked.gone:
+        tracked.read_due = now + GONE_EVERY
+    elif limits.batch and tracked.batch_answer is None:
+        tracked.read_due = now + round_length(count, limits)  # the next batch has it read sooner, so it takes no turn
+    else:
+        tracked.read_due = reign.turns.next(now, count, limits)
 
 
 def trouble(reign: Reign, tracked: Tracked, error: UpstreamError, *, kind: str = "state") -> None:
@@ -116,10 +144,16 @@ def spread(reign: Reign, asked: list[Tracked]) -> None:
 async def _weigh(reign: Reign, tracked: Tracked, answer: dict[str, Any] | None, sent_at: float) -> None:
     if tracked.streaming:
         return
-    said = None if answer is None else {key: value for key, value in answer.items() if key not in _BATCH_VOLATILE}
-    if said is not None and said == tracked.batch_answer:
+    said = None if answer is None else digest(answer)
+    if said is not None and said == tracked.batch_answer and tracked.fresh:
         # Made when it was asked, at the latest: what a read found in between counts as newer.
         await reign.recorder.vouch(tracked, sent_at)
         return
-    tracked.read_due = min(tracked.read_due, reign.clock.monotonic())
+    tracked.hint(reign.clock.monotonic())
     tracked.batch_pending = said
+
+
+def digest(answer: dict[str, Any]) -> str:
+    """Of a batch answer's words on one CVM, those that say nothing of a change left out."""
+    words = {key: value for key, value in answer.items() if key not in _BATCH_VOLATILE}
+    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=16).hexdigest()

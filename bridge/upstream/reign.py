@@ -11,7 +11,7 @@ from bridge.store.leadership import Term
 from bridge.store.slots import Slots
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
-from bridge.upstream.planner import Limits
+from bridge.upstream.planner import Limits, Turns
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
@@ -31,10 +31,11 @@ class Reign:
     budget: Budget
     slots: list[Slot]
     streams_from: float
-    """Monotonic: no stream is opened before (a new log forgot who held the slots)."""
+    """Monotonic: no stream is opened before; whoever led until now must notice first."""
     watches: dict[str, Tracked] = field(default_factory=dict)
     batch_route: bool = True
     batch_again_at: float = 0.0
+    turns: Turns = field(default_factory=Turns)
 
     def limits(self, now: float) -> Limits:
         """What the next plan must keep to."""

@@ -12,10 +12,12 @@ from bridge.events import DELETED
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.notes import Notes
+from bridge.store.vouchers import Vouchers
 from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
 from bridge.store.wishes import Answer, Wishes
 from bridge.upstream import metrics
+from bridge.upstream.budget import REQUESTS_PER_SECOND
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.planner import GONE_EVERY, Batch, Close, Open, Read, plan, poll_interval
 from bridge.upstream.reader import ask_batch, read
@@ -52,6 +54,9 @@ class Rounds:
         self._woken = asyncio.Event()
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._answering: set[str] = set()
+        self._vouchers = Vouchers(backend)
+        self._vouched: dict[str, tuple[str, str]] = {}
+        """What stands in Redis by this term; of no more CVMs than are watched."""
 
     def start(self) -> None:
         """Starts every standing task."""
@@ -129,19 +134,20 @@ class Rounds:
         return await self._resolver.resolve(reference)
 
     async def _take_hints(self, survey: Survey) -> None:
+        """Forgotten first: a hint that comes from now on stays, and one that came before is read for after it."""
+        await self._wishes.forget_hints(survey.hints)
         now = self._reign.clock.monotonic()
         for reference in survey.hints:
             if tracked := self._reign.watches.get(reference):
-                tracked.read_due = now
+                tracked.hint(now, first=True)
             else:
                 self._spawn(self._follow_hint(reference), f"hint {reference}")
-        await self._wishes.forget_hints(survey.hints)
 
     async def _follow_hint(self, reference: str) -> None:
         """A hint may name the CVM in another form; one that nobody watches is no news."""
         answer = await self._resolved(reference)
         if tracked := self._reign.watches.get(answer.cvm_id or ""):
-            tracked.read_due = self._reign.clock.monotonic()
+            tracked.hint(self._reign.clock.monotonic(), first=True)
 
     async def _keep_wanted(self, survey: Survey) -> None:
         """Demand renews a watch well before its linger time could end; pins need none, but outlive their pin."""
@@ -233,16 +239,29 @@ class Rounds:
             interval = float(settings.stream_interval)
         else:
             interval = poll_interval(len(self._reign.watches), self._reign.limits_of_route())
-        return max(STALE_AFTER_AT_LEAST, 3 * interval)
+        # One that was never seen waits its turn in the first round: there is nothing yet to vouch for.
+        first = len(self._reign.watches) / REQUESTS_PER_SECOND if tracked.snapshot is None else 0.0
+        return max(STALE_AFTER_AT_LEAST, 3 * interval) + first
 
     async def _note_for_ever(self) -> None:
         while True:
             try:
                 await self._notes.write(self._note())
+                await self._write_vouchers()
                 await self._watches.sweep()
             except StoreUnavailableError:
                 logger.info("the notes wait for Redis")
             await self._reign.clock.sleep(NOTES_EVERY)
+
+    async def _write_vouchers(self) -> None:
+        """For the next leader; not of a streamed CVM, whose state may have left its last batch answer behind."""
+        now = {
+            cvm_id: (tracked.snapshot.event_id, tracked.batch_answer)
+            for cvm_id, tracked in self._reign.watches.items()
+            if tracked.snapshot is not None and tracked.batch_answer is not None and not tracked.streaming
+        }
+        await self._vouchers.write({cvm_id: it for cvm_id, it in now.items() if self._vouched.get(cvm_id) != it})
+        self._vouched = now
 
     def _note(self) -> dict[str, Any]:
         reign, now = self._reign, self._reign.clock.monotonic()
@@ -268,7 +287,7 @@ class Rounds:
         if any(slot.cvm_id == tracked.cvm_id and slot.life is Life.QUARANTINED for slot in reign.slots):
             return "its slot waits for an older stream to end"
         if now < reign.streams_from:
-            return "a new log: waiting for whoever led before"
+            return "waiting until whoever led before has surely noticed"
         if reign.budget.streams_reason:
             return "the account is used elsewhere too"
         return "all slots are taken"

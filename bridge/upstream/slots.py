@@ -40,6 +40,8 @@ class Slot:
     cvm_id: str | None = None
     until: float = 0.0
     opened_at: float = 0.0
+    owner: tuple[str, int] = ("", 0)
+    """Holder and epoch under which Redis has it."""
 
     def step(self, to: Life) -> None:
         """Raises IllegalTransitionError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from bridge.events import (
     DELETED,
@@ -63,8 +62,10 @@ class Tracked:
     read_due: float = NEVER
     reading: bool = False
     batched_at: float = NEVER
-    batch_answer: dict[str, Any] | None = None
-    batch_pending: dict[str, Any] | None = None
+    batch_answer: str | None = None
+    batch_pending: str | None = None
+    """Digests of what the batch route said: the answer that belongs to the state, and one that waits for a read."""
+    hinted_at: float = NEVER
     streaming: bool = False
     stream_backoff: Backoff = field(default_factory=Backoff)
     read_backoff: Backoff = field(default_factory=Backoff)
@@ -73,8 +74,15 @@ class Tracked:
 
     @classmethod
     def loaded(cls, cvm_id: str, snapshot: Snapshot | None, now: float) -> Tracked:
-        """As a new leader finds it."""
+        """As a new leader finds it: to be read at once."""
         return cls(cvm_id, snapshot, _stored_state(snapshot), confirmed_at=now, changed_at=now)
+
+    def hint(self, now: float, *, first: bool = False) -> None:
+        """Something says that it changed: it is to be read now, and by a question asked from now on; `first`: before
+        all that wait their turn, of which a batch can make many at once.
+        """
+        self.read_due = NEVER if first else min(self.read_due, now)
+        self.hinted_at = now
 
     @property
     def status(self) -> str | None:

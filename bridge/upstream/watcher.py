@@ -7,7 +7,8 @@ import logging
 from collections.abc import AsyncIterator
 from enum import Enum
 
-from bridge.store.errors import StoreError, StoreUnavailableError
+from bridge.config import Settings
+from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StateSeen, StreamEvent
@@ -52,9 +53,9 @@ class End(Enum):
     LATE_OPEN = "late_open"
 
 
-def lifetime(reign: Reign) -> float:
+def lifetime(settings: Settings) -> float:
     """Seconds from the taking of a slot until upstream has surely ended the stream in it."""
-    return OPEN_GRACE + reign.settings.stream_timeout + END_GRACE
+    return OPEN_GRACE + settings.stream_timeout + END_GRACE
 
 
 def target_for(tracked: Tracked) -> str:
@@ -73,11 +74,15 @@ async def watch(reign: Reign, tracked: Tracked, slot: Slot) -> None:
     Raises FencedError when the term is over. On cancellation the stream is closed and the slot freed before it passes.
     """
     asked_at = reign.clock.monotonic()
+    slot.owner = (reign.term.holder, reign.term.epoch)
     try:
-        wait = await reign.redis_slots.take(reign.term, slot.index, tracked.cvm_id, lifetime(reign))
+        wait = await reign.redis_slots.take(reign.term, slot.index, tracked.cvm_id, lifetime(reign.settings))
+    except FencedError:
+        _quarantine(slot, asked_at)  # surely not taken
+        raise
     except BaseException as error:
         # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
-        _quarantine(slot, asked_at + lifetime(reign))
+        _quarantine(slot, asked_at + lifetime(reign.settings))
         if isinstance(error, StoreUnavailableError):
             return
         raise
@@ -89,7 +94,8 @@ async def watch(reign: Reign, tracked: Tracked, slot: Slot) -> None:
     finally:
         tracked.streaming = False
         tracked.batch_answer = tracked.batch_pending = None
-        tracked.read_due = min(tracked.read_due, reign.clock.monotonic() + reign.settings.poll_interval)
+        # The last look may lie a whole interval back already.
+        tracked.read_due = min(tracked.read_due, tracked.made_at + reign.settings.poll_interval)
         await _release(reign, slot, asked_at)
 
 
@@ -99,17 +105,23 @@ def _quarantine(slot: Slot, until: float) -> None:
 
 
 async def _release(reign: Reign, slot: Slot, asked_at: float) -> None:
-    """The one durable write that a cancellation must not take away; Redis away: the deadline does it."""
+    """The one durable write that a cancellation must not take away; Redis away: the deadline does it.
+
+    The slot is not used again before Redis has answered, however long that takes.
+    """
     slot.step(Life.CLOSING)
-    slot.until = reign.clock.monotonic() + SETTLING
+    slot.until = asked_at + lifetime(reign.settings)
     release = asyncio.ensure_future(reign.redis_slots.free(reign.term, slot.index, SETTLING))
     try:
         await asyncio.shield(release)
     except StoreError:
-        _quarantine(slot, asked_at + lifetime(reign))
+        if slot.life is Life.CLOSING:
+            slot.step(Life.QUARANTINED)
+        return
     except asyncio.CancelledError:
         await asyncio.gather(release, return_exceptions=True)
         raise
+    slot.until = reign.clock.monotonic() + SETTLING
 
 
 async def _follow(reign: Reign, tracked: Tracked, slot: Slot, asked_at: float) -> None:
@@ -117,6 +129,10 @@ async def _follow(reign: Reign, tracked: Tracked, slot: Slot, asked_at: float) -
     opened_at = now()
     end = End.CUT
     try:
+        if opened_at - asked_at > OPEN_GRACE:
+            # Redis's answer found this process asleep: it may not even ask any more.
+            end = End.LATE_OPEN
+            return
         settings = reign.settings
         target = target_for(tracked)
         async with reign.client.stream(

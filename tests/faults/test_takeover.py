@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from bridge.simulator.server import Running, serve
 from bridge.simulator.world import World
 from bridge.store.connection import Backend, connect
 from bridge.store.log import Log
-from bridge.store.notes import Notes
 
 STATUSES = ("stopping", "stopped", "starting", "running")
 
@@ -63,30 +63,65 @@ async def all_become(backend: Backend, sim: Running, http: httpx.AsyncClient, st
 
 
 async def leader(backend: Backend) -> str:
-    return str((await Notes(backend).read()).get("leader"))
+    """Who led last, whether it still does or not."""
+    return str(await backend.call(backend.client.hget(backend.keys.leader, "holder")))
 
 
-async def test_no_sixth_stream_and_no_lost_change_through_freeze_and_kill(redis_url: str) -> None:
+async def taken_over(backend: Backend, sim: Running, http: httpx.AsyncClient, why: str, status: str) -> None:
+    """Called the moment after the leader stopped. Prints when another led, and when all CVMs' change was recorded."""
+    began, holder, last = time.time(), await leader(backend), await Log(backend).position()
+    assert last is not None
+
+    async def led() -> bool:
+        return await leader(backend) != holder
+
+    async with asyncio.TaskGroup() as group:
+        change = group.create_task(all_become(backend, sim, http, status))
+        await until(led, f"the standby takes over: {why}")
+        leads = time.time() - began
+        await change
+    written = [int(event.id.partition("-")[0]) / 1000 - began for event in await Log(backend).read(last.id, 9999)]
+    print(f"{why}: another leads after {leads:.2f} s, first event {written[0]:.2f} s, all 12 {written[-1]:.2f} s")
+
+
+async def through_trouble(backend: Backend, sim: Running, http: httpx.AsyncClient, status: int, to: str) -> None:
+    """For a while upstream answers nothing but `status`, and every stream is cut; what changed then is recorded."""
+    fault = {"route": "*", "times": None, "status": status, "headers": {"Retry-After": "1"}}
+    assert (await http.post(f"{sim.control}/faults", json=fault)).is_success
+    await http.post(f"{sim.control}/streams/cut", json={"how": "reset"})
+    for cvm in sim.simulator.world.cvms:
+        await http.patch(f"{sim.control}/cvms/{cvm.vm_uuid}", json={"status": to, "push": True})
+    await asyncio.sleep(1.2)
+    asked = (await http.get(f"{sim.control}/faults")).json()["items"][0]["hits"]
+    assert 0 < asked < 150, "upstream in trouble is neither forgotten nor hammered"
+    await http.delete(f"{sim.control}/faults")
+    await all_become(backend, sim, http, to)
+
+
+async def test_no_sixth_stream_and_no_lost_change_through_freeze_kill_and_trouble(redis_url: str) -> None:
     world = World(seed=7, cvms=12, frozen=True)
     async with serve(world=world, time_scale=0.1, instant=True) as sim, httpx.AsyncClient() as http:
         backend = connect(redis_url, "bridge")
         first = replica(sim, redis_url)
-        await until(lambda: _led_by_other(backend, "None"), "the first leads")
+        await until(lambda: Log(backend).position(), "the first leads")
         second = replica(sim, redis_url)
         try:
             await all_become(backend, sim, http, "stopping")
-            holder = await leader(backend)
             first.send_signal(signal.SIGSTOP)
-            await until(lambda: _led_by_other(backend, holder), "the standby takes over from a frozen leader")
-            await all_become(backend, sim, http, "stopped")
+            await taken_over(backend, sim, http, "frozen", "stopped")
             first.send_signal(signal.SIGCONT)
             await all_become(backend, sim, http, "starting")
-            holder = await leader(backend)
+            await through_trouble(backend, sim, http, 500, "running")
             second.kill()
-            await until(lambda: _led_by_other(backend, holder), "the woken one takes over from a killed leader")
+            await taken_over(backend, sim, http, "killed", "stopping")
             await http.post(f"{sim.control}/streams/cut", json={"how": "reset"})
+            await all_become(backend, sim, http, "stopped")
+            await through_trouble(backend, sim, http, 429, "starting")
+            second.communicate()
+            second = replica(sim, redis_url)
             await all_become(backend, sim, http, "running")
             first.terminate()
+            await taken_over(backend, sim, http, "planned stop", "stopping")
             assert await asyncio.to_thread(first.wait, 20) == 0
         finally:
             for process in (first, second):
@@ -98,10 +133,6 @@ async def test_no_sixth_stream_and_no_lost_change_through_freeze_and_kill(redis_
     assert counted["users"]["demo"]["max"] <= 5
     assert counted["users"]["demo"]["refused"] == 0
     assert max(each["max"] for each in counted["cvms"].values()) == 1
-
-
-async def _led_by_other(backend: Backend, holder: str) -> bool:
-    return await leader(backend) not in (holder, "None")
 
 
 def _assert_whole(events: list[dict[str, Any]]) -> None:

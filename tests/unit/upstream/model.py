@@ -3,42 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from bridge.clock import Clock
 from bridge.events import parse_state
 from bridge.upstream.client import Ended, Listed, PhalaClient, Reading, StateSeen, StreamEvent
-from bridge.upstream.errors import NotFoundError, RateLimitedError, ServerError, UnreachableError, UpstreamError
-from tests.virtual import VirtualClock
+from bridge.upstream.errors import NotFoundError, RateLimitedError, UnreachableError, UpstreamError
+
+LIMIT = 5
+TRIP = 0.05
+"""Seconds from a question to its answer."""
+
+NOTICED_AFTER = 0.3
+"""Seconds for which a stream that its client closed still counts."""
+
+ENDED_LATE = 9.0
+"""Seconds by which upstream is late in ending a stream of a client that does not read."""
+
+
+@dataclass(eq=False)
+class ModelStream:
+    """One stream as upstream counts it."""
+
+    name: str
+    ends: asyncio.TimerHandle | None = None
 
 
 class Cloud:
-    """What upstream knows and counts. `limit`: streams per user; `others`: of these, how many are somebody else's."""
+    """What upstream knows and counts; `broken` says what should never have been. `others`: streams of somebody else."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.status: dict[str, str | None] = dict.fromkeys(names, "running")
-        self.open: list[str] = []
-        self.most = 0
-        self.twice = False
+        self.changed_at: dict[str, float] = dict.fromkeys(names, 0.0)
+        self.streams: list[ModelStream] = []
+        self.broken: list[str] = []
         self.others = 0
         self.failing: type[UpstreamError] | None = None
+        self.ends_at_once = False
         self.cut = 0
+        self.opened = 0
+        self.requests: Counter[int] = Counter()
+        """Plain requests by the second in which they came."""
 
-    def opened(self, name: str) -> None:
-        if len(self.open) + self.others >= 5:
+    @property
+    def open(self) -> list[str]:
+        return [stream.name for stream in self.streams]
+
+    def change(self, name: str, status: str | None) -> None:
+        if self.status[name] != status:
+            self.status[name] = status
+            self.changed_at[name] = asyncio.get_running_loop().time()
+
+    def enter(self, name: str, timeout: float) -> ModelStream:
+        """Raises RateLimitedError past the limit."""
+        now = asyncio.get_running_loop().time()
+        if len(self.streams) + self.others >= LIMIT:
             if not self.others:
-                self.most = 6
+                self.broken.append(f"{now:.2f}: a sixth stream, of {name} beside {self.open}")
             raise RateLimitedError(status=429)
-        self.twice = self.twice or name in self.open
-        self.open.append(name)
-        self.most = max(self.most, len(self.open))
+        if name in self.open:
+            self.broken.append(f"{now:.2f}: a second stream of {name}")
+        stream = ModelStream(name)
+        stream.ends = asyncio.get_running_loop().call_later(timeout + ENDED_LATE, self._forget, stream)
+        self.streams.append(stream)
+        self.opened += 1
+        return stream
+
+    def leave(self, stream: ModelStream, after: float) -> None:
+        """Its client went away (noticed `after` seconds) or upstream itself ended it (0)."""
+        if stream.ends is not None:
+            stream.ends.cancel()
+        asyncio.get_running_loop().call_later(after, self._forget, stream)
+
+    def _forget(self, stream: ModelStream) -> None:
+        if stream in self.streams:
+            self.streams.remove(stream)
 
 
 class ModelClient(PhalaClient):
-    """One replica's view of the cloud; a frozen replica's calls and answers wait until it is thawed."""
+    """One replica's view of the cloud; a frozen replica sends nothing and hears nothing until it is thawed."""
 
-    def __init__(self, cloud: Cloud, clock: VirtualClock, thawed: asyncio.Event) -> None:
+    def __init__(self, cloud: Cloud, clock: Clock, thawed: asyncio.Event) -> None:
         self._cloud = cloud
         self._now = clock
         self._thawed = thawed
@@ -48,10 +97,14 @@ class ModelClient(PhalaClient):
 
     async def _reach(self) -> None:
         await self._thawed.wait()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(TRIP)
+        self._cloud.requests[int(self._now.monotonic())] += 1
         await self._thawed.wait()
+        self._fail()
+
+    def _fail(self) -> None:
         if self._cloud.failing is not None:
-            raise self._cloud.failing(status=500)
+            raise self._cloud.failing(status=429 if self._cloud.failing is RateLimitedError else 500)
 
     def _raw(self, name: str) -> str:
         status = self._cloud.status.get(name)
@@ -77,27 +130,35 @@ class ModelClient(PhalaClient):
     async def stream(
         self, ref: str, *, target: str, interval: int, timeout: int
     ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        await self._reach()
+        await asyncio.sleep(TRIP)
+        self._fail()
         self._raw(ref)
-        self._cloud.opened(ref)
-        ends = asyncio.get_running_loop().call_later(timeout, self._close, ref)
+        stream = self._cloud.enter(ref, timeout)
+        left = NOTICED_AFTER
         try:
-            yield self._events(ref, interval, self._now.monotonic() + timeout, self._cloud.cut)
+            await self._thawed.wait()  # upstream has opened it, whoever sleeps
+            if self._cloud.ends_at_once:
+                left = 0.0
+                yield _nothing()
+            else:
+                yield self._events(ref, interval, self._now.monotonic() + timeout, self._cloud.cut)
         finally:
             # A frozen process closes nothing: upstream's own timeout does.
-            if not ends.cancelled() and ends.when() > asyncio.get_running_loop().time():
-                ends.cancel()
-                self._close(ref)
-
-    def _close(self, name: str) -> None:
-        if name in self._cloud.open:
-            self._cloud.open.remove(name)
+            await self._thawed.wait()
+            self._cloud.leave(stream, left)
 
     async def _events(self, name: str, interval: int, until: float, cut: int) -> AsyncIterator[StreamEvent]:
         while self._now.monotonic() < until:
             yield StateSeen(parse_state(self._raw(name)))
-            await asyncio.sleep(min(interval, max(0.001, until - self._now.monotonic())))
-            await self._thawed.wait()
-            if self._cloud.cut != cut or self._cloud.failing is ServerError:
-                raise UnreachableError
+            again = min(self._now.monotonic() + interval, until)
+            while (left := again - self._now.monotonic()) > 0:
+                await asyncio.sleep(min(1.0, max(left, 0.001)))
+                await self._thawed.wait()
+                if self._cloud.cut != cut or self._cloud.failing is not None:
+                    raise UnreachableError
         yield Ended("timeout")
+
+
+async def _nothing() -> AsyncIterator[StreamEvent]:
+    return
+    yield

@@ -2,21 +2,30 @@ from __future__ import annotations
 
 import random
 
-from bridge.upstream.budget import PROBE_EVERY, SHRUNK_FOR, Budget
+from bridge.upstream.budget import PROBE_EVERY, REQUESTS_PER_SECOND, SHORTEST_PAUSE, SHRUNK_FOR, Budget
 
 CHANCE = random.Random(1)
 
 
 def test_however_often_it_was_too_much_requests_go_on_slowly() -> None:
     budget = Budget(5)
-    for _ in range(10):
-        budget.too_many_requests(0.0, 1.0)
+    for second in range(10):
+        budget.too_many_requests(float(second), 1.0)
     sent = 0
-    for second in range(1, 41):
+    for second in range(11, 51):
         allowed = budget.refill(float(second))
         budget.spend(allowed)
         sent += allowed
     assert 15 <= sent <= 22
+
+
+def test_the_refusals_of_one_burst_halve_the_pace_once() -> None:
+    budget = Budget(5)
+    for _ in range(12):
+        budget.too_many_requests(0.0, 0.0)
+    assert budget.refill(SHORTEST_PAUSE - 0.1) == 0
+    budget.spend(budget.refill(SHORTEST_PAUSE))
+    assert budget.refill(SHORTEST_PAUSE + 1.0) == REQUESTS_PER_SECOND / 2
 
 
 def test_the_pace_comes_back() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.events import parse_state
 from bridge.store.snapshots import Snapshot
-from bridge.upstream.planner import HOLD_AT_LEAST, MOTION_AT_MOST, Batch, Close, Limits, Open, Read, plan
+from bridge.upstream.planner import HOLD_AT_LEAST, MOTION_AT_MOST, Batch, Close, Limits, Open, Read, Turns, plan
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Tracked
 
@@ -91,3 +91,28 @@ def test_no_plan_opens_more_than_allowed_or_one_cvm_twice(statuses: list[str], l
     assert len(set(names)) == len(names)
     assert not busy & set(names)
     assert all(slots[action.index].life is Life.FREE for action in opened)
+
+
+def test_a_burst_of_reads_is_spread_over_the_round_from_then_on() -> None:
+    turns, limits = Turns(), Limits(5, 10.0, 20, True)
+    due = [turns.next(second / 20, 1000, limits) for second in range(1000)]
+    assert all(0.4 <= later - sooner <= 0.6 for sooner, later in itertools.pairwise(due))
+    again = [turns.next(moment, 1000, limits) for moment in due]
+    assert all(50 <= later - sooner <= 500 for sooner, later in zip(due, again, strict=True))
+    assert all(0.4 <= later - sooner <= 0.6 for sooner, later in itertools.pairwise(again))
+
+
+def test_without_a_batch_route_a_burst_is_spread_over_the_poll_interval() -> None:
+    turns, limits = Turns(), Limits(5, 10.0, 20, False)
+    due = [turns.next(0.0, 20, limits) for _ in range(20)]
+    for _ in range(5):
+        assert len({int(moment) for moment in due}) >= 9
+        after = [turns.next(moment, 20, limits) for moment in due]
+        assert all(later - sooner <= 10.0 for sooner, later in zip(due, after, strict=True))
+        due = sorted(after)
+
+
+def test_batches_are_not_starved_by_a_queue_of_reads_nor_reads_by_batches() -> None:
+    watches = {c.cvm_id: c for c in (cvm(name, due=0) for name in "abc")}
+    assert plan(5, watches, [], Limits(0, 10.0, 2, True)) == [Read("a"), Batch(("a", "b", "c"))]
+    assert plan(5, watches, [], Limits(0, 10.0, 1, True)) == [Read("a")]

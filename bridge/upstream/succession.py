@@ -1,0 +1,100 @@
+"""What one term knows of the slots and the next must know too, although the leader, Redis or its clock failed between.
+
+Redis has the records; what it forgot (a flush) or misjudges (its clock leapt) is made good here. Design section 2.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from bridge.clock import Clock
+from bridge.config import Settings
+from bridge.store.errors import StoreError
+from bridge.store.leadership import Term
+from bridge.store.slots import Holding, Slots
+from bridge.upstream.drift import Drift
+from bridge.upstream.reign import Reign
+from bridge.upstream.slots import Life, Slot
+from bridge.upstream.watcher import SETTLING, lifetime
+
+logger = logging.getLogger(__name__)
+
+
+class Succession:
+    """One process's memory over all its terms; `alone`: no other process can hold a stream."""
+
+    def __init__(self, settings: Settings, redis_slots: Slots, clock: Clock, *, alone: bool) -> None:
+        self._settings = settings
+        self._redis_slots = redis_slots
+        self._clock = clock
+        self._alone = alone
+        self._past: Reign | None = None
+        self.drift = Drift()
+
+    async def inherit(self) -> list[Slot]:
+        """The slots as a new term finds them: whoever held one may still have its stream, so it waits it out.
+
+        Raises StoreUnavailableError.
+        """
+        await self._give_back()
+        holdings = {holding.index: self._judged(holding) for holding in await self._redis_slots.holdings()}
+        # Where the server's clock leapt, the next leader must not believe it either.
+        await self._redis_slots.hold(each for each in holdings.values() if each.remaining > 0 and not each.closed)
+        now, size = self._clock.monotonic(), max([self._settings.max_streams, *(index + 1 for index in holdings)])
+        return [_slot(index, holdings.get(index), now) for index in range(size)]
+
+    def _judged(self, holding: Holding) -> Holding:
+        leapt = self.drift.leapt(holding.lifetime, self._clock.monotonic())
+        if holding.closed or not leapt:
+            return holding
+        return replace(holding, remaining=min(holding.remaining + leapt, holding.lifetime))
+
+    async def _give_back(self) -> None:
+        """What this process could not free when its last term ended: its streams are closed."""
+        if self._past is None:
+            return
+        term = self._past.term
+        for slot in self._past.slots:
+            if slot.owner == (term.holder, term.epoch):
+                await self._redis_slots.free(term, slot.index, SETTLING)
+
+    async def bequeath(self, reign: Reign) -> None:
+        """A term is over, its streams are closed. Redis may have been flushed meanwhile: what is known of the slots is
+        written down again, whoever leads now; that one waits for it (`patience`).
+        """
+        self._past = reign
+        now, whole = self._clock.monotonic(), lifetime(self._settings)
+        known = [
+            Holding(slot.index, *slot.owner, slot.cvm_id or "", whole, slot.until - now)
+            for slot in reign.slots
+            if slot.life in (Life.CLOSING, Life.QUARANTINED) and slot.until > now
+        ]
+        try:
+            await self._redis_slots.hold(known)
+        except StoreError:
+            logger.info("the slots could not be written down")
+
+    def patience(self, term: Term, led_at: float) -> float:
+        """Monotonic: the new term opens no stream before. `led_at`: when this process surely led, last.
+
+        After a lease that ran out (it did so early where the server's clock leapt), and while the log is young (it was
+        flushed, and the slots with it), whoever led before gets the time of a lease to find out, to close its streams
+        and to write down its slots. None of it after this process's own term, nor where it is alone.
+        """
+        now, lease, past = self._clock.monotonic(), self._settings.lease_seconds, self._past
+        if self._alone:
+            return now
+        if past is not None and now - led_at <= lease:
+            return past.streams_from
+        strange = bool(term.ran_out) and (past is None or term.ran_out != past.term.holder)
+        return now + (lease if strange else max(0.0, lease - term.age))
+
+
+def _slot(index: int, holding: Holding | None, now: float) -> Slot:
+    slot = Slot(index)
+    if holding is not None and holding.remaining > 0:
+        slot.step(Life.QUARANTINED)
+        slot.cvm_id, slot.until = holding.cvm_id, now + holding.remaining
+        slot.owner = (holding.holder, holding.epoch)
+    return slot

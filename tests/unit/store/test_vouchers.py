@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from bridge.store.vouchers import Vouchers
+from tests.fakes import fake_backend
+
+
+async def test_a_voucher_is_good_with_its_own_event_alone_and_forgotten_with_its_cvm() -> None:
+    backend = fake_backend()
+    vouchers = Vouchers(backend)
+    await vouchers.write({"a": ("1-0", "x"), "b": ("2-0", "y"), "c": ("3-0", "z")})
+    assert await vouchers.read({"a": "1-0", "b": "9-0"}) == {"a": "x"}
+    assert await vouchers.read({"a": "1-0", "b": "2-0", "c": "3-0"}) == {"a": "x", "b": "y"}
+    await vouchers.write({})
+    await backend.close()

@@ -1,0 +1,225 @@
+"""Replicas of `bridge upstream` that share a Redis in virtual time: frozen, cut off, killed, restarted and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import fakeredis
+
+from bridge.config import Settings
+from bridge.store.connection import CALL_TIMEOUT, Backend
+from bridge.store.errors import StoreUnavailableError
+from bridge.store.snapshots import Snapshots
+from bridge.upstream.errors import RateLimitedError
+from bridge.upstream.leader import Upstream
+from tests.fakes import fake_backend, fake_client
+from tests.unit.upstream.model import Cloud, ModelClient
+from tests.virtual import VirtualClock
+
+T = TypeVar("T")
+
+SETTINGS = Settings(cvms=("*",), lease_seconds=10, poll_interval=10, stream_timeout=60)
+
+LASTING = SETTINGS.poll_interval + 2.0
+"""Seconds after which a change must stand in Redis while all is well: a poll, and the answers on the way."""
+
+
+@dataclass
+class Link:
+    """A way to Redis: whole (""), "refused" at once, "hanging", or "deaf" (done, but every other answer is lost)."""
+
+    mode: str = ""
+
+
+class FrozenClock(VirtualClock):
+    """A process's clock: a frozen process does not wake from a sleep."""
+
+    def __init__(self, thawed: asyncio.Event) -> None:
+        super().__init__()
+        self._thawed = thawed
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await self._thawed.wait()
+
+
+class ModelBackend(Backend):
+    """A backend whose calls wait while its process is frozen, and fail as its links say."""
+
+    def __init__(self, client: object, thawed: asyncio.Event, links: Iterable[Link], chance: random.Random) -> None:
+        super().__init__(client, "bridge")
+        self._thawed = thawed
+        self._links = tuple(links)
+        self._chance = chance
+
+    async def call(self, command: Awaitable[T]) -> T:
+        try:
+            await self._thawed.wait()
+            modes = {link.mode for link in self._links}
+            if modes & {"refused", "hanging"}:
+                await asyncio.sleep(0 if "refused" in modes else CALL_TIMEOUT)
+                await self._thawed.wait()
+                raise StoreUnavailableError
+        except BaseException:
+            command.close()  # type: ignore[attr-defined]
+            raise
+        done = await super().call(command)
+        await self._thawed.wait()
+        if "deaf" in modes and self._chance.random() < 0.5:
+            raise StoreUnavailableError
+        return done
+
+
+@dataclass
+class Replica:
+    """One process, from its start to its end."""
+
+    thawed: asyncio.Event
+    link: Link
+    clock: FrozenClock
+    upstream: Upstream
+    backend: Backend
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def rules(self) -> bool:
+        return self.upstream.leading and self.thawed.is_set() and not self.link.mode
+
+    async def end(self) -> None:
+        """A planned stop."""
+        self.thawed.set()
+        self.stop.set()
+        if self.task is not None:
+            await self.task
+        await self.backend.close()
+
+    async def kill(self) -> None:
+        """Its connections close, and nothing that it would say to Redis arrives."""
+        self.link.mode = "refused"
+        self.thawed.set()
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        await self.backend.close()
+
+
+class Replicas:
+    """Two of them, their Redis and its clock."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.redis_clock = VirtualClock()
+        self.redis = fakeredis.FakeServer(version=(7,))
+        self.link = Link()
+        self.plain = fake_backend(self.redis)
+        self.all: list[Replica] = []
+
+    def start(self, index: int) -> Replica:
+        """A new process in this place."""
+        thawed, link, chance = asyncio.Event(), Link(), random.Random(index)
+        thawed.set()
+        clock = FrozenClock(thawed)
+        backend = ModelBackend(fake_client(self.redis), thawed, (link, self.link), chance)
+        upstream = Upstream(SETTINGS, backend, ModelClient(self.cloud, clock, thawed), clock, chance=chance)
+        made = Replica(thawed, link, clock, upstream, backend)
+        made.task = asyncio.create_task(upstream.run(made.stop), name=f"replica {index}")
+        self.all[index : index + 1] = [made]
+        return made
+
+    async def restart(self, index: int, *, kill: bool = False) -> None:
+        replica = self.all[index]
+        await (replica.kill() if kill else replica.end())
+        self.start(index)
+
+    async def flush(self) -> None:
+        """Redis forgets everything, and whoever led notices.
+
+        One that leads and sleeps or is cut off just then is beyond what anybody can know of (design section 2).
+        """
+        holder = await self.plain.client.hget(self.plain.keys.leader, "holder")
+        known = [each for each in self.all if each.upstream.reign and each.upstream.reign.term.holder == holder]
+        self._wake(*(known or self.all))
+        await self.plain.client.flushall()
+        await asyncio.sleep(SETTINGS.lease_seconds / 3 + 1)
+
+    async def jump(self, seconds: float) -> None:
+        """Redis's clock leaps, and whoever stands by sees it; a process that starts later could not."""
+        self._wake(*(replica for replica in self.all if not replica.upstream.leading))
+        self.redis_clock.jump(seconds)
+        await asyncio.sleep(1.5)
+
+    def _wake(self, *replicas: Replica) -> None:
+        self.link.mode = ""
+        for replica in replicas:
+            replica.thawed.set()
+            replica.link.mode = ""
+
+    def heal(self) -> None:
+        """Everybody is awake and reaches Redis."""
+        self._wake(*self.all)
+
+    @property
+    def ruler(self) -> Replica | None:
+        """Who leads, awake and with a way to Redis."""
+        return next((replica for replica in self.all if replica.rules and not self.link.mode), None)
+
+    async def end(self) -> None:
+        self.heal()
+        for replica in self.all:
+            await replica.end()
+        await self.plain.close()
+
+
+class Monitor:
+    """Looks every second whether what lasted stands in Redis; while something is wrong, and until the bridge may
+    be expected to be over it, it waits.
+    """
+
+    def __init__(self, replicas: Replicas, cloud: Cloud) -> None:
+        self.replicas, self.cloud = replicas, cloud
+        self.settled_at = 0.0
+        self.checked = 0
+        self.missed: list[str] = []
+        self._ruler: Replica | None = None
+        self._failing = False
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._settle(asyncio.get_running_loop().time())
+            await self._look(asyncio.get_running_loop().time())
+
+    def expect_after(self, seconds: float) -> None:
+        """Something happened that takes the bridge so long to be over."""
+        self.settled_at = max(self.settled_at, asyncio.get_running_loop().time() + seconds)
+
+    def _settle(self, now: float) -> None:
+        ruler = self.replicas.ruler
+        if ruler is None or ruler is not self._ruler:
+            self.expect_after(LASTING)
+        self._ruler = ruler
+        if self.cloud.failing is not None:
+            # The longest backoff of a read, or a minute at half a request a second.
+            self.expect_after(90.0 if self.cloud.failing is RateLimitedError else 75.0)
+
+    async def _look(self, now: float) -> None:
+        if now < self.settled_at:
+            return
+        snapshots = await Snapshots(self.replicas.plain).all()
+        if asyncio.get_running_loop().time() < self.settled_at or self.replicas.ruler is not self._ruler:
+            return
+        for name, status in self.cloud.status.items():
+            snapshot = snapshots.get(name)
+            known = snapshot.status if snapshot else None
+            # Nobody waits for one that was deleted: it is looked for once a minute.
+            patience = LASTING if known != "deleted" else 75.0
+            if now - self.cloud.changed_at[name] <= patience:
+                continue
+            self.checked += 1
+            if known != (status or "deleted") and not (status is None and known is None):
+                self.missed.append(f"{now:.2f}: {name} is {status} since {self.cloud.changed_at[name]}, not {known}")

@@ -1,0 +1,103 @@
+"""Hints and reads that cross each other, in virtual time: a polled CVM's changes are all recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bridge.config import Settings
+from bridge.store.connection import Backend
+from bridge.store.log import Log
+from bridge.store.wishes import Wishes
+from bridge.upstream.client import Reading
+from bridge.upstream.leader import Upstream
+from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.model import Cloud, ModelClient
+from tests.virtual import VirtualClock, run_virtual
+
+
+class SlowClient(ModelClient):
+    """Answers a read with the state of when it was asked, `slow` seconds later."""
+
+    slow = 0.0
+    after_batch: Callable[[], None] = staticmethod(lambda: None)
+
+    async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        answers = await super().batch(ids)
+        self.after_batch()
+        return answers
+
+    async def read_state(self, ref: str) -> Reading:
+        reading = await super().read_state(ref)
+        await asyncio.sleep(self.slow)
+        return Reading(reading.state, reading.sent_at, self._now.monotonic())
+
+
+@asynccontextmanager
+async def polled(poll_interval: float) -> AsyncIterator[tuple[Cloud, SlowClient, Backend]]:
+    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
+    thawed.set()
+    cloud, backend = Cloud(["a", "b"]), fake_backend()
+    client = SlowClient(cloud, clock, thawed)
+    chosen = Settings(cvms=("a", "b"), poll_interval=poll_interval, max_streams=0)
+    with redis_time(clock):
+        leading = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+        await asyncio.sleep(3)
+        yield cloud, client, backend
+        stop.set()
+        await leading
+        await backend.close()
+
+
+async def statuses(backend: Backend) -> list[str]:
+    events = [json.loads(event.json) for event in await Log(backend).read("0-0", 100)]
+    return [event["data"]["to"] for event in events if event["type"].startswith("cvm.")]
+
+
+def test_a_change_that_a_hint_showed_and_that_was_taken_back_before_the_next_batch_is_recorded_both_times() -> None:
+    async def scenario() -> None:
+        async with polled(10) as (cloud, _, backend):
+            await asyncio.sleep(12)
+            cloud.change("a", "stopped")
+            await Wishes(backend).hint("a")
+            await asyncio.sleep(2)
+            cloud.change("a", "running")
+            await asyncio.sleep(12)
+            assert await statuses(backend) == ["running", "running", "stopped", "running"]
+
+    run_virtual(scenario())
+
+
+def test_a_hint_that_comes_while_a_read_is_under_way_has_it_read_again() -> None:
+    async def scenario() -> None:
+        async with polled(600) as (cloud, client, backend):
+            client.slow = 2.0
+            await Wishes(backend).hint("a")
+            await asyncio.sleep(1.5)
+            cloud.change("a", "stopped")
+            await Wishes(backend).hint("a")
+            await asyncio.sleep(4)
+            assert await statuses(backend) == ["running", "running", "stopped"]
+
+    run_virtual(scenario())
+
+
+def test_a_change_between_a_batch_and_its_read_that_is_taken_back_before_the_next_batch_is_recorded_both_times() -> (
+    None
+):
+    async def scenario() -> None:
+        async with polled(10) as (cloud, client, backend):
+            cloud.change("a", "stopped")
+            await Wishes(backend).hint("a")
+            await asyncio.sleep(1)
+            client.after_batch = lambda: cloud.change("a", "running")
+            await asyncio.sleep(9)
+            client.after_batch = lambda: None
+            cloud.change("a", "stopped")
+            await asyncio.sleep(12)
+            assert await statuses(backend) == ["running", "running", "stopped", "running", "stopped"]
+
+    run_virtual(scenario())

@@ -1,0 +1,53 @@
+"""Hundreds of watched CVMs over minutes of virtual time; `benchmarks/hour.py` does it with 1 000 for an hour."""
+
+from __future__ import annotations
+
+import asyncio
+
+import fakeredis
+
+from benchmarks.hour import live
+from bridge.config import Settings
+from bridge.store.snapshots import Snapshots
+from bridge.upstream.leader import Upstream
+from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.model import Cloud, ModelClient
+from tests.virtual import VirtualClock, run_virtual
+
+
+def test_nothing_grows_and_polls_come_evenly() -> None:
+    # More than can be read within the patience for a state that nothing vouches for.
+    *_, early, late = live(cvms=700, minutes=5, segment=1)
+    assert late.streams == 5
+    assert late.tasks <= early.tasks + 5
+    assert late.objects < 1.01 * early.objects
+    # A batch of 100 every 3.3 s, two reads for each change that it shows, two sweeps a second, the list.
+    assert late.requests_a_second < 5
+    assert late.most_in_a_second <= 16
+
+
+def test_a_new_leader_of_hundreds_finds_what_changed_within_a_poll_and_does_not_read_all_of_them() -> None:
+    run_virtual(_takeover())
+
+
+async def _takeover() -> None:
+    clock, cloud, awake = VirtualClock(), Cloud([f"cvm-{number:03}" for number in range(300)]), asyncio.Event()
+    awake.set()
+    server = fakeredis.FakeServer(version=(7,))
+    settings = Settings(cvms=("*",))
+    with redis_time(clock):
+        for seconds in (90, 12):
+            backend, stop = fake_backend(server), asyncio.Event()
+            upstream = Upstream(settings, backend, ModelClient(cloud, clock, awake), clock, alone=True)
+            leading = asyncio.create_task(upstream.run(stop))
+            await asyncio.sleep(seconds)
+            stop.set()
+            await leading
+            statuses = {cvm_id: each.status for cvm_id, each in (await Snapshots(backend).all()).items()}
+            assert statuses == cloud.status
+            for name in ("cvm-007", "cvm-070", "cvm-270"):
+                cloud.change(name, "stopped")
+            asked = sum(cloud.requests.values())
+            cloud.requests.clear()
+            await backend.close()
+    assert asked < 60
