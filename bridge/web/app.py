@@ -80,7 +80,7 @@ def webhook_routes(
 ) -> list[Route]:
     endpoints, vault = Endpoints(backend), Vault(settings.secret_key, clock)
     return [
-        *EndpointRoutes(settings, access, references, endpoints, vault, Lookup(), clock).routes(),
+        *EndpointRoutes(settings, access, references, Watches(backend), endpoints, vault, Lookup(), clock).routes(),
         *deliveries.DeliveryRoutes(access, endpoints, Deliveries(backend), clock).routes(),
     ]
 
