@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.clock import Clock
@@ -40,20 +40,12 @@ from bridge.web.follower import Follower
 from bridge.web.hints import Hints
 from bridge.web.hub import Hub
 from bridge.web.once import Once
+from bridge.web.pages.site import Site
 from bridge.web.problems import HANDLERS
 from bridge.web.references import References, UpstreamRefusalError
 from bridge.web.routes import Api, json_response, on_refusal
 from bridge.web.stream import jittered_retry
 from bridge.web.vault import Vault
-
-_PAGE = """<!doctype html><meta charset="utf-8"><title>bridge</title>
-<style>body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24}
-pre{background:#f3f4f6;padding:1rem;border-radius:6px;overflow:auto}</style>
-<h1>bridge</h1><p>CVM transitions of Phala Cloud, once each, numbered, for any number of subscribers.</p>
-<pre>curl -N %s/v1/events</pre>
-<ul><li><a href="/v1/cvms">/v1/cvms</a>: watched CVMs<li><a href="/v1/slots">/v1/slots</a>: the upstream streams
-<li><a href="/readyz">/readyz</a>: readiness<li><a href="/metrics">/metrics</a>: Prometheus</ul>
-"""
 
 RESERVED_FILES = 200
 """Open files that are not subscribers: the listener, Redis, plain requests, logs."""
@@ -140,11 +132,11 @@ class Front:
 
     def _build(self, api: Api) -> Starlette:
         own = [
-            Route("/", self._index, methods=["GET"]),
             Route("/healthz", self._healthz, methods=["GET"]),
             Route("/readyz", self._readyz, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/v1/upstream/webhooks", self._hints.receive, methods=["POST"]),
+            *Site(self._settings.namespace).routes(),
         ]
         return Starlette(
             # In order: the streams first, for herds connect to them.
@@ -172,13 +164,6 @@ class Front:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.hub.let_go(seconds, waits), name="letting go")
             group.create_task(self.dropin.drain(seconds), name="letting go of the drop-in's")
-
-    async def _index(self, request: Request) -> Response:
-        return HTMLResponse(
-            _PAGE % str(request.base_url).rstrip("/").replace("<", "").replace('"', ""),
-            200,
-            {"Cache-Control": "no-store"},
-        )
 
     async def _healthz(self, request: Request) -> Response:
         return json_response('{"status":"ok"}')

@@ -1,0 +1,64 @@
+"""What the wire looks like, for both documents: one story of one CVM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.events import FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
+from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID, STATE_EXAMPLE, TIME
+
+NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
+CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream", "state": STATE_EXAMPLE}
+SINCE = {"since": TIME, "observed_at": TIME}
+
+
+def envelope(source: str, kind: str, data: Any, *, entry_id: str = ENTRY_ID, sequence: str | None = "42") -> Any:
+    """As the bridge writes it; without `sequence` it is no news of a CVM."""
+    numbered = {} if sequence is None else {"subject": CVM_ID, "sequence": sequence}
+    head = {"id": entry_id, "specversion": "1.0", "source": source, "type": kind, "time": TIME}
+    return {**head, "datacontenttype": "application/json", **numbered, "data": data}
+
+
+def transition(source: str) -> Any:
+    return envelope(source, TRANSITION, CHANGE)
+
+
+def by_name(source: str) -> dict[str, Any]:
+    """The data of each SSE event, by its `event:`."""
+    known = {**NAMED, "from": None, "to": "running", "fresh": True, "stale_reason": None, **SINCE}
+    first = {**CHANGE, "from": None, "observed_by": "poll"}
+    return {
+        "snapshot": envelope(
+            source, SNAPSHOT, {**known, "state": STATE_EXAMPLE}, entry_id=f"{ENTRY_ID}/{CVM_ID}", sequence="42"
+        ),
+        "transition": transition(source),
+        "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence="41"),
+        "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence="43"),
+        "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence="44"),
+        "dropped": envelope(source, "watch.dropped", NAMED, entry_id="1795536461733-0", sequence="45"),
+        "position": {"sequence": "42"},
+        "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{ENTRY_ID}/reset", sequence=None),
+        "overloaded": {"detail": "Too many subscribers on this front end"},
+        "unavailable": {"detail": "Redis cannot be used just now"},
+    }
+
+
+def block(source: str, name: str, entry_id: str | None) -> str:
+    """One SSE block."""
+    head = f"id: {entry_id}\n" if entry_id else ""
+    return f"{head}event: {name}\ndata: {dumps(by_name(source)[name])}\n\n"
+
+
+def streams(source: str) -> dict[str, tuple[str, str]]:
+    """What a subscriber reads, by how it began: a summary and the text."""
+    retry, now = "retry: 3000\n", ENTRY_ID
+    live, stale = block(source, "transition", now), block(source, "stale", "1795536150118-0")
+    return {
+        "from_now": ("Without a cursor", f"{retry}{block(source, 'snapshot', now)}{stale}: \n\n"),
+        "resumed": ("With a cursor", f"{retry}{live}{stale}"),
+        "position": ("With `snapshot=0`", f"{retry}{block(source, 'position', now)}{stale}"),
+        "reset": (
+            "With a cursor that the log cannot honour",
+            f"{retry}{block(source, 'reset', None)}{block(source, 'snapshot', now)}",
+        ),
+    }

@@ -1,0 +1,246 @@
+"use strict";
+
+// Puts the dashboard together: events change the table, and a list now and then tells what no event does.
+
+const SLOTS_EVERY = 5000;
+const LIST_EVERY = 10000;
+const LIST_SOON = 500;
+const UNKNOWN_TOKEN = "The bridge does not know this token.";
+
+class Dashboard {
+  constructor() {
+    this.client = new Client();
+    this.table = new Table(this.client, (row) => this.open(row));
+    this.slots = new SlotCards(this.client, (id) => this.table.rows.get(id)?.name ?? id);
+    this.feed = new Feed(this.client);
+    this.stream = new Stream(this.client, {
+      heard: (name, data) => this.heard(name, data),
+      told: (tone, words) => this.connection(tone, words),
+      refused: () => this.askToken(UNKNOWN_TOKEN),
+    });
+    this.timers = { list: 0, slots: 0 };
+    this.behind = 0;
+    this.running = false; // lists are read
+    this.begun = false; // and the stream is open, or opened again
+    this.prepare();
+  }
+
+  prepare() {
+    document.getElementById("ask-form").addEventListener("submit", (event) => this.given(event));
+    document.getElementById("forget").addEventListener("click", () => {
+      this.client.token = null;
+      location.reload();
+    });
+    const ask = document.getElementById("ask");
+    ask.addEventListener("cancel", (event) => event.preventDefault());
+    document.addEventListener("visibilitychange", () => document.hidden || this.running && this.refresh());
+    // A page in the browser's cache of pages holds no connection.
+    addEventListener("pagehide", () => this.stop());
+    addEventListener("pageshow", (event) => event.persisted && this.start());
+  }
+
+  // Beginning and ending
+
+  async start() {
+    this.running = true;
+    document.getElementById("forget").hidden = !this.client.token;
+    if (!(await this.refresh()) || !this.running) return;
+    try {
+      for (const event of await this.client.latest()) this.feed.add(event, false);
+    } catch {
+      // The feed begins with what comes.
+    }
+    if (!this.running) return;
+    this.begun = true;
+    this.stream.open();
+  }
+
+  stop() {
+    this.running = this.begun = false;
+    this.stream.close();
+    clearTimeout(this.timers.list);
+    clearTimeout(this.timers.slots);
+  }
+
+  askToken(fault = "") {
+    this.stop();
+    this.client.token = null;
+    document.getElementById("forget").hidden = true;
+    this.connection("busy", "Waiting for a token");
+    say(document.getElementById("ask-fault"), fault);
+    const ask = document.getElementById("ask");
+    if (!ask.open) ask.showModal();
+    document.getElementById("token").focus();
+  }
+
+  given(event) {
+    event.preventDefault();
+    const field = document.getElementById("token");
+    const token = field.value.trim();
+    if (!/^[!-~]+$/.test(token)) {
+      say(document.getElementById("ask-fault"), "A token has printable ASCII characters and no spaces.");
+      return;
+    }
+    field.value = "";
+    this.client.token = token;
+    document.getElementById("ask").close();
+    this.connection("busy", "Connecting");
+    this.start();
+  }
+
+  // What the stream says
+
+  heard(name, data) {
+    if (data.sequence) say(document.getElementById("sequence"), `#${data.sequence}`);
+    if (name === "position") return;
+    if (name === "snapshot") this.snapshot(data);
+    else if (name === "reset") this.reset(data);
+    else this.event(name, data);
+  }
+
+  snapshot({ id, data }) {
+    const known = this.table.rows.get(data.cvm_id);
+    const position = id.split("/")[0];
+    if (known && isNewer(known.eventId, position)) return;
+    // The state is of an earlier event; which one, the list says.
+    const fields = fieldsOf(data, data.to, known?.eventId ?? "");
+    this.table.change(data.cvm_id, { ...fields, seen: Date.parse(data.observed_at ?? "") || null });
+  }
+
+  /** What was known is no longer to be relied on: the list says what is. */
+  reset(event) {
+    for (const row of this.table.rows.values()) row.eventId = "";
+    this.feed.add(event);
+    this.listSoon();
+  }
+
+  event(name, event) {
+    const { id, data } = event;
+    this.feed.add(event);
+    if (name === "dropped") {
+      this.table.drop(data.cvm_id);
+      return;
+    }
+    const known = this.table.rows.get(data.cvm_id);
+    if (!known) this.listSoon();
+    else if (!isNewer(id, known.eventId)) return;
+    this.table.change(data.cvm_id, { name: data.name, eventId: id, ...this.changes(name, event, known) }, true);
+  }
+
+  changes(name, { time, data }, known) {
+    if (name === "stale") return { fresh: false, reason: data.reason };
+    if (name === "fresh") return { fresh: true, reason: null };
+    const at = Date.parse(time);
+    const since = known && known.status === data.to ? known.since : at;
+    return { status: data.to, since, seen: at, state: data.state, fresh: true, reason: null };
+  }
+
+  connection(tone, words) {
+    const pill = document.getElementById("connection");
+    pill.dataset.tone = tone;
+    say(pill, words);
+    // It was away: what lists say may be old too.
+    if (tone === "good" && this.begun) this.watchSlots();
+  }
+
+  // What lists say
+
+  async refresh() {
+    const listed = await this.list();
+    if (listed) this.watchSlots();
+    return listed;
+  }
+
+  listSoon() {
+    clearTimeout(this.timers.list);
+    this.timers.list = setTimeout(() => this.list(), LIST_SOON);
+  }
+
+  /** Whether it could be read. Comes back by itself, the later the longer the list is. */
+  async list() {
+    clearTimeout(this.timers.list);
+    let found;
+    try {
+      found = await this.client.all("/v1/cvms");
+    } catch (error) {
+      return this.unlisted(error);
+    }
+    if (!this.running) return false;
+    this.table.load(found);
+    this.checkStream(found);
+    this.timers.list = setTimeout(() => this.again(), LIST_EVERY * Math.max(1, found.length / 500));
+    return true;
+  }
+
+  unlisted(error) {
+    if (!this.running) return false;
+    if (error.status === 401) {
+      this.askToken(this.client.token ? UNKNOWN_TOKEN : "");
+      return false;
+    }
+    if (!this.begun) this.connection("bad", error.status ? error.message : "The bridge does not answer");
+    this.timers.list = setTimeout(() => (this.begun ? this.again() : this.start()), LIST_EVERY / 3);
+    return false;
+  }
+
+  again() {
+    if (document.hidden) this.timers.list = setTimeout(() => this.again(), LIST_EVERY);
+    else this.list();
+  }
+
+  /** A connection may be dead without knowing it: twice behind the list, it is made anew. */
+  checkStream(items) {
+    const newest = items.reduce((id, item) => (isNewer(item.event_id, id) ? item.event_id : id), "");
+    this.behind = this.stream.source && isNewer(newest, this.stream.cursor) ? this.behind + 1 : 0;
+    if (this.behind < 2) return;
+    this.behind = 0;
+    this.stream.open();
+  }
+
+  async watchSlots() {
+    clearTimeout(this.timers.slots);
+    if (!document.hidden) await this.readSlots();
+    if (this.running) this.timers.slots = setTimeout(() => this.watchSlots(), SLOTS_EVERY);
+  }
+
+  async readSlots() {
+    try {
+      const answer = await this.client.ask("/v1/slots");
+      this.slots.load(answer);
+      this.table.follow(answer);
+      this.notice(answer);
+    } catch (error) {
+      if (error.status === 403) this.slots.hide("This token sees some CVMs only; the streams tell of all.");
+      else if (error.status !== 401) this.warn(error.status ? error.message : "The bridge does not answer. What is shown may be old.");
+    }
+  }
+
+  notice({ leader, blocked }) {
+    // Whether states are vouched for changes with it.
+    if (this.led !== undefined && this.led !== (leader !== null)) this.listSoon();
+    this.led = leader !== null;
+    if (leader === null) this.warn("Nobody follows the CVMs just now: no bridge upstream leads. The last known states are shown.");
+    else if (blocked) this.warn("Phala Cloud refuses the bridge's API key. The last known states are shown.");
+    else this.warn("");
+  }
+
+  warn(words) {
+    const notice = document.getElementById("notice");
+    notice.hidden = !words;
+    notice.dataset.tone = "bad";
+    say(notice, words);
+  }
+
+  // More about one CVM
+
+  open(row) {
+    say(document.getElementById("more-title"), row.name ?? row.id);
+    say(document.getElementById("more-id"), row.id);
+    say(document.getElementById("more-state"), row.state ? JSON.stringify(row.state, null, 2) : "none");
+    const header = this.client.token ? ' -H "Authorization: Bearer $BRIDGE_TOKEN"' : "";
+    say(document.getElementById("more-curl"), `curl -N${header} ${location.origin}/v1/cvms/${encodeURIComponent(row.id)}/events`);
+    document.getElementById("more").showModal();
+  }
+}
+
+new Dashboard().start();

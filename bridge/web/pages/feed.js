@@ -1,0 +1,84 @@
+"use strict";
+
+// The latest events, newest first, each once; and what a screen reader is told of them.
+
+const MOST_EVENTS = 100;
+const SPEAK_EVERY = 4000;
+
+class Feed {
+  constructor(client) {
+    this.client = client;
+    this.list = document.getElementById("feed");
+    this.waiting = []; // newest last; at most MOST_EVENTS, also while the page is hidden and nothing is drawn
+    this.known = new Set();
+    this.frame = 0;
+    this.unspoken = [];
+    this.speaking = 0;
+  }
+
+  add(event, news = true) {
+    if (this.known.has(event.id)) return;
+    this.known.add(event.id);
+    this.waiting.push({ ...event, news });
+    if (this.waiting.length > MOST_EVENTS) this.waiting.shift();
+    this.frame ||= requestAnimationFrame(() => this.draw());
+    if (news && event.type === "cvm.transition") this.speak(event.data);
+  }
+
+  draw() {
+    this.frame = 0;
+    const made = this.waiting.splice(0).reverse().map((event) => this.entry(event));
+    this.list.prepend(...made);
+    while (this.list.children.length > MOST_EVENTS) this.list.lastChild.remove();
+    document.getElementById("quiet").hidden = this.list.children.length > 0;
+    if (this.known.size > 20 * MOST_EVENTS) this.known = new Set([...this.known].slice(-2 * MOST_EVENTS));
+  }
+
+  entry({ type, time, sequence, data, news }) {
+    const item = make("li", news ? "fresh" : "");
+    const what = make("span", "what");
+    what.append(...described(type, data));
+    const at = Date.parse(time ?? "");
+    const when = make("time", "when", Number.isNaN(at) ? "" : moment(at, this.client.now()));
+    when.dateTime = time ?? "";
+    const number = make("span", "number mono", sequence ? `#${sequence}` : "");
+    item.append(make("span", "who", data.name ?? data.cvm_id ?? "The log"), when, what, number);
+    return item;
+  }
+
+  speak(data) {
+    this.unspoken.push(`${data.name ?? data.cvm_id}: ${data.from ?? "new"} to ${data.to}`);
+    if (!this.speaking) this.speaking = setTimeout(() => this.spoken(), 500);
+  }
+
+  spoken() {
+    const words = this.unspoken.splice(0);
+    this.speaking = words.length ? setTimeout(() => this.spoken(), SPEAK_EVERY) : 0;
+    if (words.length) say(document.getElementById("spoken"), words.length > 3 ? `${words.length} CVMs changed` : words.join(". "));
+  }
+}
+
+/** One line about an event, as elements and text. */
+function described(type, data) {
+  const badge = (status) => {
+    const made = make("span", "badge");
+    paint(made, status);
+    return made;
+  };
+  switch (type) {
+    case "cvm.transition":
+      return [badge(data.from), " → ", badge(data.to)];
+    case "cvm.state":
+      return [badge(data.to), ` ${data.from === null ? "first seen" : progressOf(data.state) || "other details"}`];
+    case "watch.stale":
+      return [`stale: ${reasonWords(data.reason)}`];
+    case "watch.fresh":
+      return ["fresh again"];
+    case "watch.dropped":
+      return ["no longer watched"];
+    case "log.reset":
+      return [`started over: ${reasonWords(data.reason)}`];
+    default:
+      return [String(type)];
+  }
+}

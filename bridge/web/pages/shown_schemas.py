@@ -1,0 +1,95 @@
+"""JSON schemas as people read them: a type in words, with its bounds, and a table of fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.web.pages.markup import Html, inline, join, tag
+
+Json = Mapping[str, Any]
+
+BOUNDS = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "minLength": "{} or more characters",
+    "maxLength": "at most {} characters",
+    "maxItems": "at most {} of them",
+    "pattern": "like {}",
+    "format": "{}",
+}
+
+
+def code(text: object) -> Html:
+    return tag("code", str(text))
+
+
+def link(name: str) -> Html:
+    """To a schema's own section."""
+    return tag("a", name, href=f"#schema-{name}")
+
+
+def kind(schema: Json) -> Html:
+    """The type alone; a schema that has a name is a link."""
+    if "$ref" in schema:
+        return link(schema["$ref"].rpartition("/")[2])
+    if "const" in schema:
+        return code(json.dumps(schema["const"]))
+    if "enum" in schema:
+        return _listed([code(json.dumps(value)) for value in schema["enum"]], " | ")
+    for word in ("anyOf", "oneOf"):
+        if word in schema:
+            return _listed([kind(each) for each in schema[word]], " | ")
+    if schema.get("type") == "array":
+        return join("list of ", kind(schema["items"]))
+    values = schema.get("additionalProperties")
+    if isinstance(values, dict) and "properties" not in schema:
+        return join("object of ", kind(values))
+    return join(schema.get("type", "anything"))
+
+
+def _listed(parts: list[Html], mark: str) -> Html:
+    found = parts[0]
+    for part in parts[1:]:
+        found = join(found, mark, part)
+    return found
+
+
+def bounds(schema: Json) -> Html:
+    """What limits a value, and what it is when absent; empty where nothing does."""
+    said = [join(words.format(schema[name])) for name, words in BOUNDS.items() if name in schema]
+    if "items" in schema and (inner := bounds(schema["items"])):
+        said.append(join("each ", inner))
+    if schema.get("default") not in (None, "", [], {}):
+        said.append(join("default ", code(json.dumps(schema["default"]))))
+    return _listed(said, ", ") if said else Html("")
+
+
+def fields(schema: Json) -> Html:
+    """A table of an object's fields; empty where it has none of its own."""
+    if not schema.get("properties"):
+        return Html("")
+    required = schema.get("required", ())
+    rows = [
+        row(code(name), field, inline(field.get("description", "")), optional=name not in required)
+        for name, field in schema["properties"].items()
+    ]
+    return table("Field", rows)
+
+
+def row(name: Html, schema: Json, says: Html, *, optional: bool) -> Html:
+    """A field's or a parameter's line."""
+    mark = tag("span", "optional", class_="optional") if optional else Html("")
+    limits = bounds(schema)
+    return tag(
+        "tr",
+        tag("th", name, Html(" "), mark, scope="row"),
+        tag("td", kind(schema), tag("span", limits, class_="limits") if limits else Html("")),
+        tag("td", says),
+    )
+
+
+def table(first: str, rows: list[Html]) -> Html:
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in (first, "Type", "Meaning"))))
+    return tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll", tabindex="0")

@@ -1,0 +1,76 @@
+"use strict";
+
+// How things are said. Whatever comes from upstream is text, and becomes nothing but text.
+
+const TONES = new Map([
+  ["running", "good"],
+  ["starting", "busy"],
+  ["stopping", "busy"],
+  ["restarting", "busy"],
+  ["provisioning", "busy"],
+  ["error", "bad"],
+]);
+
+function toneOf(status) {
+  return TONES.get(status) ?? "idle";
+}
+
+/** An element with a class and a text. */
+function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text) element.textContent = text;
+  return element;
+}
+
+/** Sets what differs: untouched text costs no layout. */
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function paint(badge, status) {
+  say(badge, status ?? "not seen yet");
+  badge.dataset.tone = toneOf(status);
+  badge.classList.toggle("gone", status === "deleted");
+}
+
+/** A time span: two units at most, `milliseconds` below zero count as zero. */
+function span(milliseconds) {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 24) return `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+/** A moment as people here read it: today the time, else the day too. */
+function moment(milliseconds, now) {
+  const date = new Date(milliseconds);
+  return date.toDateString() === new Date(now).toDateString() ? CLOCK.format(date) : DAY.format(date);
+}
+
+function reasonWords(reason) {
+  return (reason ?? "").replaceAll("_", " ");
+}
+
+function plural(count, one, many = `${one}s`) {
+  return `${count.toLocaleString()} ${count === 1 ? one : many}`;
+}
+
+/** What upstream says of a status that lasts, where it says anything. */
+function progressOf(state) {
+  const said = [state?.boot_error, state?.boot_progress, state?.shutdown_progress];
+  return said.find((words) => typeof words === "string" && words !== "") ?? "";
+}
+
+/** Whether log id `a` is newer than `b`; what is no log id is older than all. */
+function isNewer(a, b) {
+  const parts = (id) => /^\d+-\d+$/.test(id ?? "") ? id.split("-").map(BigInt) : [-1n, 0n];
+  const [x, y] = [parts(a), parts(b)];
+  return x[0] > y[0] || (x[0] === y[0] && x[1] > y[1]);
+}
