@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
 from bridge.web.subscriber import Subscriber
 
-# A dict keeps the order of coming, which is also the order in memory; a set of ten thousand is walked at random.
-Group = dict[Subscriber, None]
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Subscribers that get the same events; `sent` is the sequence of the last one that they got.
+
+    `direct`: those on whose connections nothing waits, by file number; `others`: those that are written to through
+    their sinks. Dicts keep the order of coming, which is also the order in memory.
+    """
+
+    direct: dict[int, Subscriber] = field(default_factory=dict)
+    others: dict[Subscriber, None] = field(default_factory=dict)
+    sent: int = 0
+
+    def __len__(self) -> int:
+        return len(self.direct) + len(self.others)
 
 
 class Audience:
-    """Groups of subscribers by CVM (None: every CVM) and, within, by types (None: every type)."""
+    """Groups by CVM (None: every CVM) and, within, by types (None: every type)."""
 
     def __init__(self) -> None:
         self._by_cvm: dict[str | None, dict[frozenset[str] | None, Group]] = {}
 
     def add(self, subscriber: Subscriber) -> None:
+        sink = subscriber.sink
+        subscriber.file = None if sink.backlog() else sink.file
         for cvm_id in _keys(subscriber):
-            self._by_cvm.setdefault(cvm_id, {}).setdefault(subscriber.types, {})[subscriber] = None
+            group = self._by_cvm.setdefault(cvm_id, {}).setdefault(subscriber.types, Group())
+            if subscriber.file is None:
+                group.others[subscriber] = None
+            else:
+                group.direct[subscriber.file] = subscriber
 
     def discard(self, subscriber: Subscriber) -> None:
         for cvm_id in _keys(subscriber):
             groups = self._by_cvm.get(cvm_id, {})
-            group = groups.get(subscriber.types, {})
-            group.pop(subscriber, None)
-            if not group:
-                groups.pop(subscriber.types, None)
+            group = groups.get(subscriber.types)
+            if group is None:
+                continue
+            if subscriber.file is None:
+                group.others.pop(subscriber, None)
+            else:
+                group.direct.pop(subscriber.file, None)
+            if not len(group):
+                del groups[subscriber.types]
             if not groups:
-                self._by_cvm.pop(cvm_id, None)
+                del self._by_cvm[cvm_id]
+
+    def review(self, subscriber: Subscriber) -> None:
+        """Puts a live subscriber where it belongs, after something was written to it or its backlog may be gone."""
+        if (subscriber.file is None) != (subscriber.sink.file is None or subscriber.sink.backlog() > 0):
+            sent = self.sent(subscriber)
+            self.discard(subscriber)
+            self.add(subscriber)
+            subscriber.sent = max(subscriber.sent, sent)
+
+    def sent(self, subscriber: Subscriber) -> int:
+        """The sequence of the last event that its groups got."""
+        return max((group.sent for group in self._groups(subscriber)), default=0)
 
     def of(self, cvm_id: str, kind: str) -> list[Group]:
         """The groups that an event goes to; no subscriber is in two of them. Who leaves meanwhile does not disturb."""
@@ -36,6 +75,12 @@ class Audience:
             for types, group in self._by_cvm.get(key, {}).items()
             if types is None or kind in types
         ]
+
+    def _groups(self, subscriber: Subscriber) -> Iterator[Group]:
+        for cvm_id in _keys(subscriber):
+            group = self._by_cvm.get(cvm_id, {}).get(subscriber.types)
+            if group is not None:
+                yield group
 
 
 def _keys(subscriber: Subscriber) -> frozenset[str] | tuple[None]:

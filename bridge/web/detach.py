@@ -13,6 +13,7 @@ offer it.
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -45,21 +46,30 @@ class Detached(asyncio.Protocol):
     `on_lost` is called once, when the connection is gone, whoever ended it. What the client still sends is dropped.
     """
 
-    __slots__ = ("_closed", "_low", "_on_lost", "_patience", "_transport", "backlog")
+    __slots__ = ("_closed", "_low", "_on_lost", "_patience", "_transport", "backlog", "file")
 
     def __init__(self, transport: asyncio.Transport, on_lost: OnLost) -> None:
         self._transport = transport
         self._on_lost: OnLost | None = on_lost
         self._closed = False
+        encrypted = transport.get_extra_info("sslcontext") is not None
+        self.file: int | None = None if encrypted else transport.get_extra_info("socket").fileno()
         self._low: asyncio.Event | None = None
         self._patience: asyncio.TimerHandle | None = None
         self.backlog: Callable[[], int] = transport.get_write_buffer_size
 
     # The sink
 
-    def send(self, frame: Frame) -> None:
+    def offer(self, frame: Frame, most: int) -> bool:
+        if self.backlog() > most:
+            return False
         if not self._closed:
             self._transport.write(frame.chunk)
+        return True
+
+    def pass_on(self, rest: bytes) -> None:
+        if not self._closed:
+            self._transport.write(rest)
 
     def send_all(self, frames: Iterable[Frame]) -> None:
         if not self._closed and (chunks := b"".join([frame.chunk for frame in frames])):
@@ -107,6 +117,28 @@ class Detached(asyncio.Protocol):
         if self._on_lost is not None:
             on_lost, self._on_lost = self._on_lost, None
             on_lost()
+
+
+def write_directly(files: Iterable[int], chunk: bytes) -> list[tuple[int, int]]:
+    """Writes one chunk to many connections; those that did not take it whole, and how many bytes of it they took.
+
+    The hot loop, ten thousand times for one event. It touches nothing of a subscriber but its file's number: a walk
+    over ten thousand Python objects costs a quarter of the system calls' own time in cache misses.
+
+    The caller sees to it that nothing waits in a file's transport, and that the number is still its connection's: both
+    event loops call `connection_lost` before they close a file. A broken connection counts as one that took nothing;
+    its transport finds out the rest.
+    """
+    size, write = len(chunk), os.write
+    short: list[tuple[int, int]] = []
+    for file in files:
+        try:
+            taken = write(file, chunk)
+        except OSError:
+            taken = 0
+        if taken != size:
+            short.append((file, taken))
+    return short
 
 
 class _Detaching:

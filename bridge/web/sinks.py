@@ -16,8 +16,17 @@ from bridge.web.frames import Frame
 class Sink(Protocol):
     """An SSE connection's writing side. Only `drained` waits."""
 
-    def send(self, frame: Frame) -> None:
-        """One event, as it goes to everybody."""
+    @property
+    def file(self) -> int | None:
+        """The number of the file that takes whole chunks directly while nothing waits; None: there is none."""
+        ...
+
+    def pass_on(self, rest: bytes) -> None:
+        """What the file did not take of a chunk. Not where there is no file."""
+        ...
+
+    def offer(self, frame: Frame, most: int) -> bool:
+        """One event, as it goes to everybody. False, with nothing written: more than `most` bytes wait already."""
         ...
 
     def send_all(self, frames: Iterable[Frame]) -> None:
@@ -61,9 +70,16 @@ class AsgiSink:
         self._low.set()
         self._patience: asyncio.TimerHandle | None = None
         self.abort: Callable[[], object] = lambda: None
+        self.file = None
 
-    def send(self, frame: Frame) -> None:
+    def pass_on(self, rest: bytes) -> None:
+        raise AssertionError("chunks are the server's affair here")
+
+    def offer(self, frame: Frame, most: int) -> bool:
+        if self._size > most:
+            return False
         self.write(frame.data)
+        return True
 
     def send_all(self, frames: Iterable[Frame]) -> None:
         self.write(b"".join(frame.data for frame in frames))

@@ -23,7 +23,10 @@ Begin = Start | str | int | None
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """A filter and a position. None in a filter means all; `sequence`/`sent`: last considered and last id sent.
+    """A filter and a position. None in a filter means all.
+
+    `sequence`/`sent`: last considered and last id sent, until it is live; then its groups know (`web/audience.py`), and
+    `file` is where they write to it directly.
 
     `asked`: whether `cvms` were named by the client, and not only by its token's limit. `settling`: the task that
     brings it to the log's end; without one it is live. `again`: where to start over, set for that task when what it
@@ -38,6 +41,7 @@ class Subscriber:
     sequence: int = 0
     sent: int = 0
     live: bool = False
+    file: int | None = None
     beat: int = 0
     again: Start | None = None
     settling: asyncio.Task[None] | None = None

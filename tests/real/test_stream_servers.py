@@ -173,6 +173,36 @@ async def test_a_subscriber_killed_and_resumed_at_random_sees_each_event_once(re
         assert seen == written
 
 
+@pytest.mark.parametrize("server", SERVERS)
+async def test_readers_of_every_pace_get_the_same_bytes(redis_url: str, server: str) -> None:
+    """Full sockets, chunks taken in part, backlogs that come and go: whole chunks, in order, for each."""
+    async with front(redis_url, protocol=SERVERS[server], subscriber_buffer=64 << 20, heartbeat=3600) as web:
+        await web.lead()
+        chance = random.Random(11)
+        readers = [await web.connect("/v1/events?snapshot=0") for _ in range(12)]
+        await web.until_present(12)
+        reading = [asyncio.create_task(read_at_a_pace(reader, number)) for number, (reader, _) in enumerate(readers)]
+        written = [await web.append(filling=chance.choice((0, 100, 5000, 150_000))) for _ in range(150)]
+        bodies = await asyncio.gather(*reading)
+        assert [ids_in(body)[1:] for body in bodies] == [written] * 12
+        assert len(set(bodies)) == 1
+
+
+async def read_at_a_pace(reader: asyncio.StreamReader, number: int) -> bytes:
+    """The body up to the 150th event; every third reader pauses now and then, every other one seldom."""
+    await head_of(reader)
+    chance, body, events = random.Random(number), b"", 0
+    while events < 150:
+        if chance.random() < (0.2 if number % 3 == 0 else 0.01):
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(PATIENCE):
+            size = int(await reader.readuntil(b"\r\n"), 16)
+            piece = (await reader.readexactly(size + 2))[:-2]
+        body += piece
+        events += piece.count(b"event: state\n")
+    return body
+
+
 async def follow_with_kills(web: Front, seen: list[str], standing: asyncio.Event, last: asyncio.Event) -> None:
     """Reads events from `standing` on; its connection is reset at random until the last one is written."""
     chance, cursor = random.Random(3), ""
