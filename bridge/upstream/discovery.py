@@ -65,11 +65,15 @@ class Discovery:
             wanted |= found or set()
             if reign.budget.is_blocked:
                 break
+        return await self._pin(wanted, whole=complete) and complete
+
+    async def _pin(self, cvm_ids: set[str], *, whole: bool) -> bool:
+        """False: Redis is away."""
         try:
-            await self._watches.set_config_pins(wanted, whole=complete)
+            await self._watches.set_config_pins(cvm_ids, whole=whole)
         except StoreUnavailableError:
             return False
-        return complete
+        return True
 
     async def _one(self, reference: str) -> set[str] | None:
         """The CVM it names, or named last: it may have been deleted. None: upstream could not say."""
@@ -103,10 +107,15 @@ class Discovery:
             self._count(EVERYTHING, error.status)
             return None
         self._complained.discard(EVERYTHING)
-        found: set[str | None] = set()
+        found: set[str] = set()
         for start in range(0, len(listed), AT_ONCE):
-            found.update(await asyncio.gather(*map(self._canonical_of, listed[start : start + AT_ONCE])))
-        return {cvm_id for cvm_id in found if cvm_id is not None}
+            some = await asyncio.gather(*map(self._canonical_of, listed[start : start + AT_ONCE]))
+            ids = {cvm_id for cvm_id in some if cvm_id is not None}
+            found |= ids
+            # A large workspace takes minutes to be found out; what is found is watched meanwhile.
+            if not ids <= self._reign.watches.keys() and not await self._pin(ids, whole=False):
+                return None
+        return found
 
     async def _turn(self) -> None:
         """Waits until the account's budget has a request left: a large workspace must not flood upstream at a start."""

@@ -193,3 +193,13 @@ async def test_heads_answer_without_a_stream(redis_url: str) -> None:
         answer = await http.head(f"{bridge.url}/v1/events")
         assert (answer.status_code, answer.content) == (200, b"")
         assert (await http.get(f"{bridge.url}/healthz")).status_code == 200
+
+
+async def test_a_large_workspace_is_followed_while_it_is_still_being_found_out(redis_url: str) -> None:
+    async with whole(redis_url, cvms=120) as bridge:
+
+        async def listed() -> int:
+            answer = await bridge.http.get(f"{bridge.url}/v1/cvms", params={"limit": 1000})
+            return len(answer.json()["items"])
+
+        assert 0 < await bridge.until(listed, "the first") < 120
