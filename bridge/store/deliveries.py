@@ -138,13 +138,15 @@ class Deliveries:
         after, queued = f"{since_ms - 1}-{_NO_ID_ABOVE}" if since_ms > 0 else "0-0", 0
         while place is not None:
             entries, last = await self._lanes.read(after, RECOVER_AT_ONCE)
-            wanted = list(_wanted(found[0], place.birth, entries, until_ms))
+            # What lies behind the place will be queued anyway, and must not overtake what lies between.
+            read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(place.id)]
+            wanted = list(_wanted(found[0], place.birth, read, until_ms))
             answer = await self._run("recover", endpoint_id, *(part for entry in wanted for part in _parts(entry)))
             _refuse(answer[0], UnknownEndpointError)
             queued += int(answer[1])
             if int(answer[2]) < len(wanted):
                 return Recovered(queued, False)
-            if last is None or (entries and _is_past(entries[-1], until_ms)):
+            if last is None or len(read) < len(entries) or (entries and _is_past(entries[-1], until_ms)):
                 break
             after = last
         return Recovered(queued, True)

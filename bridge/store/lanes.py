@@ -185,11 +185,12 @@ def _entry(entry_id: str, fields: dict[str, str]) -> Entry | None:
     try:
         text = fields["event"]
         whole = f'{{"id":"{entry_id}",{text[1:]}'
-        envelope = json.loads(text)
+        # What is queued is read again at each claim: as it will be then, and numbers of any length are legal.
+        envelope = json.loads(whole, parse_int=str)
         event = Event(entry_id, int(envelope["sequence"]), str(envelope["type"]), str(envelope["subject"]), whole)
         data = envelope["data"]
         return Entry(event, fields.get("ran") == "1", data.get("from"), data.get("to"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None  # somebody else's entry
 
 

@@ -93,9 +93,12 @@ class Discovery:
         known = self._canonical.get(reference)
         return {known} if known else set()
 
-    def _count(self, reference: str, status: int | None) -> None:
+    def _count(self, reference: str, status: int | None, retry_after: float | None = None) -> None:
+        now = self._reign.clock.monotonic()
         if status in (401, 403):
-            self._reign.budget.unauthorized(self._reign.clock.monotonic(), self._reign.chance, reference, status)
+            self._reign.budget.unauthorized(now, self._reign.chance, reference, status)
+        elif status == 429:
+            self._reign.budget.too_many_requests(now, retry_after)
 
     async def _everything(self) -> set[str] | None:
         try:
@@ -104,18 +107,25 @@ class Discovery:
             if EVERYTHING not in self._complained:
                 logger.warning("the CVMs cannot be listed", extra={"reason": error.reason, "error": str(error)})
             self._complained.add(EVERYTHING)
-            self._count(EVERYTHING, error.status)
+            self._count(EVERYTHING, error.status, error.retry_after)
             return None
         self._complained.discard(EVERYTHING)
-        found: set[str] = set()
-        for start in range(0, len(listed), AT_ONCE):
-            some = await asyncio.gather(*map(self._canonical_of, listed[start : start + AT_ONCE]))
-            ids = {cvm_id for cvm_id in some if cvm_id is not None}
+        found, complete = set[str](), True
+        while listed:
+            # A blocked account is asked one question, not several.
+            count = 1 if self._reign.budget.is_blocked else AT_ONCE
+            some, listed = await asyncio.gather(*map(self._canonical_of, listed[:count])), listed[count:]
+            ids = set[str]().union(*(each for each in some if each is not None))
+            complete = complete and None not in some
             found |= ids
             # A large workspace takes minutes to be found out; what is found is watched meanwhile.
             if not ids <= self._reign.watches.keys() and not await self._pin(ids, whole=False):
                 return None
-        return found
+            if self._reign.budget.is_blocked:
+                return None
+        if not complete:
+            await self._pin(found, whole=False)
+        return found if complete else None
 
     async def _turn(self) -> None:
         """Waits until the account's budget has a request left: a large workspace must not flood upstream at a start."""
@@ -123,10 +133,11 @@ class Discovery:
             await self._reign.clock.sleep(TURN_EVERY)
         self._reign.budget.spend(1)
 
-    async def _canonical_of(self, entry: Listed) -> str | None:
+    async def _canonical_of(self, entry: Listed) -> set[str] | None:
+        """The CVM of an entry, if it is one. None: upstream could not say."""
         key = usable_id(entry.vm_uuid) or usable_id(entry.hashed_id)
         if key is None:
-            return None
+            return set()
         if key not in self._canonical:
             if key in self._reign.watches:
                 self._canonical[key] = key
@@ -134,6 +145,13 @@ class Discovery:
                 await self._turn()
                 answer = await self._resolver.resolve(key)
                 if answer.cvm_id is None:
-                    return None
+                    return self._unknown(key, answer.status)
+                self._reign.budget.authorized()
                 self._canonical[key] = answer.cvm_id
-        return self._canonical[key]
+        return {self._canonical[key]}
+
+    def _unknown(self, key: str, status: int) -> set[str] | None:
+        """A single forbidden CVM of the list is none of ours, and no word on the account."""
+        if status != 403:
+            self._count(key, status)
+        return None if status in _PASSING and status != 403 else set()

@@ -150,7 +150,8 @@ async def _weigh(reign: Reign, tracked: Tracked, answer: dict[str, Any] | None, 
         await reign.recorder.vouch(tracked, sent_at)
         return
     tracked.hint(reign.clock.monotonic())
-    tracked.batch_pending = said
+    # One that was asked for before the present status was seen may be words on the status before it.
+    tracked.batch_pending = said if sent_at >= tracked.changed_at else None
 
 
 def digest(answer: dict[str, Any]) -> str:

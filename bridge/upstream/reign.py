@@ -43,8 +43,15 @@ class Reign:
         requests = self.budget.refill(now)
         batch = self.batch_route
         if self.budget.is_blocked:
-            requests, batch = int(requests > 0 and self.budget.probe(now)), False
+            requests, batch = int(requests > 0 and self._is_due(now) and self.budget.probe(now)), False
         return Limits(streams, self.settings.poll_interval, requests, batch)
+
+    def _is_due(self, now: float) -> bool:
+        """Whether a read waits at all: without one the probe is left to those who ask for references."""
+        return any(
+            not (each.reading or each.streaming) and max(each.read_due, each.read_backoff.until) <= now
+            for each in self.watches.values()
+        )
 
     def limits_of_route(self) -> Limits:
         """The limits as far as they say how often a CVM is read."""

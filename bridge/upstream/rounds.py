@@ -128,10 +128,18 @@ class Rounds:
             self._woken.set()
 
     async def _resolved(self, reference: str) -> Answer:
-        """Upstream's answer; an account that refuses the key is not asked on behalf of whoever comes by."""
-        if self._reign.budget.is_blocked:
+        """Upstream's answer; an account that refuses the key is not asked on behalf of whoever comes by, but for a
+        probe now and then: without watches nobody else would find out that it accepts the key again.
+        """
+        reign = self._reign
+        if reign.budget.is_blocked and not reign.budget.probe(reign.clock.monotonic()):
             return Answer(reference, None, 503)
-        return await self._resolver.resolve(reference)
+        answer = await self._resolver.resolve(reference)
+        if answer.status == 401:
+            reign.budget.unauthorized(reign.clock.monotonic(), reign.chance, reference, answer.status)
+        elif answer.cvm_id is not None or answer.status == 404:
+            reign.budget.authorized()
+        return answer
 
     async def _take_hints(self, survey: Survey) -> None:
         """Forgotten first: a hint that comes from now on stays, and one that came before is read for after it."""

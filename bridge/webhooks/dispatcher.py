@@ -189,7 +189,7 @@ class Dispatcher:
     async def _borrow(self, group: asyncio.TaskGroup, most: int) -> float:
         """Starts attempts; returns the seconds until there may be more to do."""
         if self._settling.troubled:
-            await self._settling.all_recorded()
+            return SLOW_TICK  # what ended is recorded first (it wakes this), or would be attempted again
         borrowed_at = self._clock.monotonic()
         found = await self._lanes.claim(self._make_token(), self._lease, most)
         await self._roll.at(found.revision)

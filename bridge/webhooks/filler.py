@@ -64,11 +64,18 @@ class Filler:
             return None
         # Endpoints that changed between the two reads: the script refuses what was matched with them.
         place = replace(place, revision=self._roll.roster.revision)
-        if place.trimmed and entry_key(place.id) < entry_key(place.floor) and self._reported != place.floor:
+        if place.trimmed and entry_key(place.id) < entry_key(place.floor):
+            return await self._beyond(place)
+        return place
+
+    async def _beyond(self, place: Place) -> Place:
+        """The log was trimmed behind the place: what was queued in part is gone, and the next entry is not its rest."""
+        if self._reported != place.floor:
             metrics.UNQUEUED.inc()
             logger.error("the log was trimmed beyond what webhooks had read", extra={"position": place.id})
             self._reported = place.floor
-        return place
+        moved = await self._lanes.fill(place, [], place.floor, "")
+        return replace(place, id=place.floor, partial="") if moved else place
 
 
 def _count(filled: Filled) -> None:

@@ -32,7 +32,7 @@ class Settling:
         self._idle = asyncio.Event()
         self._idle.set()
         self.troubled = False
-        """Redis could not be told something yet."""
+        """Redis could not be told something yet: until all that waits is recorded."""
         self.gather = 0.0
         """Seconds to wait for more results before a step; grows with the load, for a lane that waits loses nothing."""
 
@@ -65,10 +65,10 @@ class Settling:
             self.troubled = True
             await self._clock.sleep(RETRY_EVERY)
             return
-        self.troubled = False
         del self._waiting[: len(some)]
         for result, code in zip(some, codes, strict=True):
             _tell(result, code)
+        self.troubled = self.troubled and bool(self._waiting)
         self._settled()
 
 

@@ -192,6 +192,22 @@ async def test_recovery_queues_what_was_missed_of_that_time_and_nothing_else(bac
         await deliveries.recover("nobody", 0)
 
 
+async def test_recovery_does_not_overtake_what_is_not_queued_yet(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    ids = [await made.writer.append() for _ in range(3)]
+    since = entry_key(ids[0])[0] + 1
+    while entry_key(ids[-1])[0] < since:
+        ids.append(await made.writer.append())
+    await deliveries.recover("e", since)
+    await made.fill()
+    order = []
+    while claims := (await made.claim()).claims:
+        order.append(claims[0].event.id)
+        await settle(made, claims[0], "delivered")
+    assert order == ids
+
+
 async def test_a_full_endpoint_recovers_as_much_as_may_wait(backend: Backend) -> None:
     made = await bench(backend, pending=2)
     await made.endpoints.create(endpoint(enabled=False))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import redis.asyncio as redis
 from prometheus_client import REGISTRY
 
-from bridge.events import entry_key
+from bridge.events import TRANSITION, Draft, cvm_data, entry_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Attempt, Deliveries
 from bridge.store.endpoints import Endpoint
@@ -17,9 +19,11 @@ from bridge.store.errors import (
     StoreUnavailableError,
     UnknownEndpointError,
 )
-from bridge.store.lanes import Claimed
+from bridge.store.lanes import Claimed, Share
 from bridge.store.log import Log
-from tests.lanes import Bench, Writer, bench, endpoint, serve, settle
+from bridge.webhooks.filler import Filler
+from bridge.webhooks.roll import Roll
+from tests.lanes import Bench, Writer, bench, endpoint, serve, settle, unsealed
 from tests.servers import Guarded, RealServer, cluster_url
 
 
@@ -95,6 +99,35 @@ async def test_the_first_endpoint_begins_at_the_logs_end(backend: Backend) -> No
     last = await made.writer.append()
     await made.endpoints.create(endpoint())
     assert (await made.place()).id == last
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"sequence":1e999,"type":"t","subject":"s","data":{}}',
+        ' {"sequence":"1","type":"t","subject":"s","data":{}}',
+        "[1]",
+        "",
+    ],
+)
+async def test_somebody_elses_entry_neither_ends_the_reader_nor_holds_a_lane(backend: Backend, text: str) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint())
+    place = await made.place()
+    await backend.client.xadd("{bridge}:log", {"event": text})
+    entries, last = await made.lanes.read(place.id, 10)
+    assert (entries, last is None) == ([], False)
+
+
+async def test_a_state_with_a_number_of_any_length_reaches_its_endpoints(backend: Backend) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint())
+    place = await made.place()
+    data = cvm_data("a", "n", ("x", "y"), "poll", '{"status":"y","many":' + "9" * 5000 + "}")
+    text = Draft(TRANSITION, "a", "2026-11-24T16:00:00.000Z", data).envelope("s", 1)
+    await backend.client.xadd("{bridge}:log", {"event": text, "ran": "1"})
+    (entry,), _ = await made.lanes.read(place.id, 10)
+    assert (entry.from_, entry.to, entry.event.cvm_id) == ("x", "y", "a")
 
 
 async def test_a_flush_and_a_log_born_anew_are_honest_starts(backend: Backend) -> None:
@@ -213,6 +246,34 @@ async def test_a_change_is_one_step_and_keeps_what_is_not_the_callers(backend: B
     assert [each.id for each, _ in await made.endpoints.page()] == ["e"]
 
 
+async def test_the_rest_of_an_event_that_was_trimmed_is_not_taken_for_the_next_events(backend: Backend) -> None:
+    made = await bench(backend)
+    made.writer.log_length = 1
+    for name in ("a", "b"):
+        await made.endpoints.create(endpoint(name))
+    await made.writer.append("x")
+    place = await made.place()
+    entries, _ = await made.lanes.read(place.id, 1)
+    assert await made.lanes.fill(place, [Share(entries[0], ["a"])], place.id, "a") is not None
+    kept = [await made.writer.append(f"cvm-{number}") for number in range(10)]
+    await Filler(made.lanes, Roll(made.endpoints, unsealed)).catch_up()
+    found, _ = await Deliveries(backend).page("a")
+    assert sorted(each.event.id for each in found) == sorted([entries[0].event.id, *kept])
+
+
+async def test_a_delivery_that_was_removed_by_hand_does_not_stop_the_filling(backend: Backend) -> None:
+    made = await bench(backend, pending=1)
+    await made.endpoints.create(endpoint())
+    first = await made.writer.append()
+    await made.fill()
+    await backend.client.delete(f"{{bridge}}:webhooks:delivery:e-{first}")
+    second = await made.writer.append()
+    filled = await made.fill()
+    assert filled is not None
+    assert (filled.queued, filled.beyond) == (1, 0)
+    assert [claim.event.id for claim in (await made.claim()).claims] == [second]
+
+
 @pytest.mark.parametrize("changes", [12_000, 1])
 async def test_a_roster_read_from_what_changed_is_the_whole_one(backend: Backend, changes: int) -> None:
     made = await bench(backend, changes=changes)
@@ -236,6 +297,26 @@ async def test_a_roster_read_from_what_changed_is_the_whole_one(backend: Backend
     for name in ("x", "y", "z"):
         await made.endpoints.remove(name)
     assert (await made.endpoints.all(after)).endpoints == {}
+
+
+async def test_a_roster_known_from_a_lost_master_is_read_whole(backend: Backend, redis_url: str) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint("e"))
+    state = await _dumped(redis_url)
+    await made.endpoints.create(endpoint("lost"))
+    await made.endpoints.remove("e")
+    known = await made.endpoints.all()
+    await backend.client.flushall()
+    for key, value in state.items():  # a replica without the last changes was promoted
+        await backend.client.restore(key, 0, value)
+    await made.endpoints.create(endpoint("new"))
+    assert set((await made.endpoints.all(known)).endpoints) == {"e", "new"}
+
+
+async def _dumped(redis_url: str) -> dict[bytes, bytes]:
+    raw: Any
+    async with redis.Redis.from_url(redis_url) as raw:
+        return {key: await raw.dump(key) for key in await raw.keys()}
 
 
 def unread() -> float:

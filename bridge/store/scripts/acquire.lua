@@ -4,7 +4,7 @@
 -- the holder whose lease ran out ('': it was handed over, or there was none)}; epoch 0: somebody else leads.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local leader = redis.call('HMGET', KEYS[1], 'holder', 'epoch', 'until', 'lease')
+local leader = redis.call('HMGET', KEYS[1], 'holder', 'epoch', 'until', 'lease', 'after')
 local held_until = tonumber(leader[3] or '0')
 if held_until > now + tonumber(leader[4] or ARGV[2]) then
   -- No lease ends later than its length from now: the server's clock stepped back.
@@ -15,10 +15,14 @@ if leader[1] and leader[1] ~= ARGV[1] and held_until > now then
   return {0, held_until - now, '', 0, '', 0, now, 0, ''}
 end
 local ran_out = ''
-if leader[1] and leader[1] ~= ARGV[1] and held_until > 0 then ran_out = leader[1] end
+if leader[1] == ARGV[1] then
+  ran_out = leader[5] or ''  -- the same command again after a lost reply
+elseif leader[1] and held_until > 0 then
+  ran_out = leader[1]
+end
 local epoch = tonumber(leader[2] or '0') + 1
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'epoch', epoch, 'until', string.format('%.0f', now + ARGV[2]),
-  'lease', ARGV[2])
+  'lease', ARGV[2], 'after', ran_out)
 local born = 0
 if redis.call('HEXISTS', KEYS[2], 'birth') == 0 then
   -- The floor is this moment, and never below what the new leader itself has written before (ids keep growing).

@@ -11,8 +11,16 @@ if meta[1] ~= ARGV[3] then return {'', 'fenced'} end
 local sequence = tonumber(ARGV[4])
 local writer = ARGV[1] .. ':' .. ARGV[2]
 if tonumber(meta[2]) >= sequence then
-  -- The same command again after a lost reply: it is done already.
-  if tonumber(meta[2]) == sequence and meta[4] == writer then return {meta[3]} end
+  -- The same command again after a lost reply: it is done already. Another event by the same writer: nobody awaited
+  -- the answer for the one that is there, so the writer does not know where it stands, and begins a new term.
+  if tonumber(meta[2]) == sequence and meta[4] == writer then
+    local written = redis.call('XRANGE', KEYS[3], meta[3], meta[3])[1]
+    local same = not written
+    for i = 1, written and #written[2] or 0, 2 do
+      if written[2][i] == 'event' and written[2][i + 1] == ARGV[6] then same = true end
+    end
+    if same then return {meta[3]} end
+  end
   return {'', 'fenced'}
 end
 if ARGV[8] == '' then

@@ -118,6 +118,12 @@ local function overflow(E)
     local victim
     for _, id in ipairs(call('ZRANGE', of('pending', E), 0, L.concurrency)) do
       local lane = call('HGET', of('delivery', id), 'c')
+      if not lane then
+        -- Removed by somebody else's hand; claims drop what its lane still has of it.
+        forget(E, id, 'pending')
+        victim = false
+        break
+      end
       local head = call('LINDEX', lane_key(E, lane), 0) == id
       if not head or not call('ZSCORE', of('busy', E), lane) then
         victim = id
@@ -130,9 +136,11 @@ local function overflow(E)
         break
       end
     end
-    if not victim then return count end
-    list_as(E, victim, 'skipped')
-    count = count + 1
+    if victim == nil then return count end
+    if victim then
+      list_as(E, victim, 'skipped')
+      count = count + 1
+    end
   end
   return count
 end

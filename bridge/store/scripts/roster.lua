@@ -3,7 +3,9 @@
 -- (nil: removed), disabled reason or nil.
 local known, revision = tonumber(ARGV[3]), call('HGET', P, 'revision') or '0'
 local floor = tonumber(call('HGET', P, 'floor') or '0')
-if floor == 0 or known < floor or known > tonumber(revision) then
+-- A revision that no endpoint has: the endpoint has changed again since, or a master that is lost gave it.
+local foreign = known ~= tonumber(revision) and call('ZCOUNT', P .. ':changed', ARGV[3], ARGV[3]) == 0
+if floor == 0 or known < floor or known > tonumber(revision) or foreign then
   return {revision, 1, call('HGETALL', P .. ':endpoints'), call('HGETALL', P .. ':disabled')}
 end
 local changes = {}

@@ -326,3 +326,14 @@ DEEP = "[" * 100_000
 def test_what_is_no_snapshot_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's own words vary
         Snapshot.from_json("c", text)
+
+
+async def test_an_event_that_follows_an_append_whose_answer_nobody_awaited_is_not_taken_for_it(
+    backend: Backend,
+) -> None:
+    term = await lead(backend)
+    await append(backend, term, start(term))
+    other = Draft("cvm.state", "cvm-2", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-2"}')
+    with pytest.raises(FencedError):
+        await Ledger(backend, 100).append(term, start(term), other, SNAPSHOT, ran=False)
+    assert [event.cvm_id for event in await Log(backend).read("0-0", 9)] == ["cvm-1"]

@@ -105,3 +105,15 @@ async def test_holding_neither_shortens_a_slot_nor_touches_another_holders_or_a_
     assert [round(record.remaining) for record in await slots.list()] == [50, 50, 1, 0, 0]
     await slots.hold([Holding(0, "one", term.epoch, "cvm-0", 130, 120)])
     assert (await slots.list())[0].remaining == pytest.approx(120)
+
+
+async def test_who_asks_for_the_lead_again_after_a_lost_answer_still_learns_whose_lease_ran_out(
+    backend: Backend, clock: HandClock
+) -> None:
+    await lead(backend, "one")
+    clock.now += 11
+    assert (await lead(backend, "two")).ran_out == "one"
+    again = await lead(backend, "two")
+    assert again.ran_out == "one"
+    await Leadership(backend).resign(again)
+    assert (await lead(backend, "three")).ran_out == ""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from bridge.config import Settings
 from bridge.events import Event
 from bridge.store.connection import Backend
 from bridge.store.log import Log
-from bridge.upstream.errors import UnauthorizedError
+from bridge.store.watches import Watches
+from bridge.store.wishes import Wishes
+from bridge.upstream.client import Listed, Reading
+from bridge.upstream.errors import RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
 from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
@@ -79,6 +84,100 @@ async def missing_name() -> None:
         await running
         await backend.close()
     assert client.asked <= 2 * 10 + 4
+
+
+def test_a_key_that_was_refused_while_somebody_watched_serves_again_once_nobody_does() -> None:
+    run_virtual(demand_alone())
+
+
+async def demand_alone() -> None:
+    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
+    thawed.set()
+    client, backend = CountingClient(Cloud(["a", "b"]), clock, thawed), fake_backend()
+    chosen = Settings(poll_interval=10, watch_linger=5, max_streams=0)
+    with redis_time(clock):
+        running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+        await Watches(backend).want("a")
+        client.refusing = True
+        await asyncio.sleep(60)
+        client.refusing = False
+        await asyncio.sleep(600)
+        found = None
+        for _ in range(30):
+            await Wishes(backend).forget("b")  # the fake's expiry does not follow the clock
+            await Wishes(backend).ask("b")
+            await asyncio.sleep(6)
+            answer = await Wishes(backend).ask("b")
+            found = found or (answer and answer.cvm_id)
+        stop.set()
+        await running
+        await backend.close()
+    assert found == "b"
+
+
+@pytest.mark.parametrize(("trouble", "most"), [(UnauthorizedError(status=401), 20), (RateLimitedError(status=429), 60)])
+def test_a_workspace_that_is_being_found_out_leaves_an_account_in_peace_that_refuses(
+    trouble: UpstreamError, most: int
+) -> None:
+    run_virtual(found_out(trouble, most))
+
+
+async def found_out(trouble: UpstreamError, most: int) -> None:
+    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
+    thawed.set()
+    names = [f"cvm-{number:03}" for number in range(100)]
+    client, backend = RenamingClient(Cloud(names), clock, thawed), fake_backend()
+    client.trouble = trouble
+    with redis_time(clock):
+        chosen = Settings(cvms=("*",), poll_interval=10, max_streams=0)
+        running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+        await asyncio.sleep(60)
+        asked, client.trouble = client.asked, None
+        await asyncio.sleep(300)
+        watched = (await Watches(backend).survey()).watches
+        stop.set()
+        await running
+        await backend.close()
+    assert asked <= most
+    assert len(watched) == 100
+
+
+def test_a_cvm_whose_reference_cannot_be_resolved_after_a_takeover_stays_watched() -> None:
+    run_virtual(unresolved())
+
+
+async def unresolved() -> None:
+    clock, thawed = VirtualClock(), asyncio.Event()
+    thawed.set()
+    client, backend = RenamingClient(Cloud(["a", "b"]), clock, thawed), fake_backend()
+    chosen = Settings(cvms=("*",), poll_interval=10, max_streams=0, watch_linger=30)
+    with redis_time(clock):
+        for broken in (frozenset[str](), frozenset({"vm-a"})):
+            client.broken, stop = broken, asyncio.Event()
+            running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+            await asyncio.sleep(120)
+            assert set((await Watches(backend).survey()).config_pins) == {"a", "b"}
+            stop.set()
+            await running
+        await backend.close()
+
+
+class RenamingClient(CountingClient):
+    """Lists CVMs by another id than their states carry. Every read answers `trouble`, those of `broken` fail."""
+
+    trouble: UpstreamError | None = None
+    broken: frozenset[str] = frozenset()
+
+    async def list_cvms(self) -> list[Listed]:
+        return [Listed(f"vm-{each.vm_uuid}", None, each.name) for each in await super().list_cvms()]
+
+    async def read_state(self, ref: str) -> Reading:
+        if self.trouble is not None:
+            await self._reach()
+            raise self.trouble
+        if ref in self.broken:
+            raise UnreachableError(status=500)
+        return await super().read_state(ref.removeprefix("vm-"))
 
 
 async def _of(backend: Backend, kind: str) -> list[Event]:

@@ -23,10 +23,17 @@ class SlowClient(ModelClient):
     """Answers a read with the state of when it was asked, `slow` seconds later."""
 
     slow = 0.0
+    slow_batch = 0.0
+    worded: asyncio.Event
+    """Set once a slow batch's words stand, which arrive `slow_batch` seconds later."""
     after_batch: Callable[[], None] = staticmethod(lambda: None)
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        slow = self.slow_batch
         answers = await super().batch(ids)
+        if slow:
+            self.worded.set()
+        await asyncio.sleep(slow)
         self.after_batch()
         return answers
 
@@ -99,5 +106,22 @@ def test_a_change_between_a_batch_and_its_read_that_is_taken_back_before_the_nex
             cloud.change("a", "stopped")
             await asyncio.sleep(12)
             assert await statuses(backend) == ["running", "running", "stopped", "running", "stopped"]
+
+    run_virtual(scenario())
+
+
+def test_a_batch_answer_that_is_older_than_the_change_does_not_hide_that_the_change_is_taken_back() -> None:
+    async def scenario() -> None:
+        async with polled(10) as (cloud, client, backend):
+            await asyncio.sleep(12)
+            client.slow_batch, client.worded = 5.0, asyncio.Event()
+            await client.worded.wait()
+            client.slow_batch = 0.0
+            cloud.change("a", "stopped")
+            await Wishes(backend).hint("a")
+            await asyncio.sleep(7)
+            cloud.change("a", "running")
+            await asyncio.sleep(12)
+            assert await statuses(backend) == ["running", "running", "stopped", "running"]
 
     run_virtual(scenario())

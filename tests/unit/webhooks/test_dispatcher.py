@@ -229,6 +229,43 @@ def test_a_planned_stop_waits_for_what_is_in_flight_and_records_it() -> None:
     run_virtual(scenario())
 
 
+def test_a_planned_stop_ends_although_redis_is_away_and_results_wait() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            poster = FakePoster()
+            poster.stalled = lambda got: True
+            stage.start(poster)
+            await stage.writer.append()
+            await stage.until(lambda: _true(poster.got))
+            stage.server.connected = False
+            poster.gate.set()
+            await asyncio.sleep(3)
+            async with asyncio.timeout(10):
+                await stage.stop(0)
+
+    run_virtual(scenario())
+
+
+def test_results_that_waited_for_redis_are_recorded_before_anything_else_is_borrowed() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            poster = FakePoster()
+            poster.stalled = lambda got: True
+            stage.start(poster)
+            await stage.writer.append()
+            await stage.until(lambda: _true(poster.got))
+            stage.server.connected = False
+            poster.gate.set()
+            await asyncio.sleep(3 * LEASE)
+            stage.server.connected = True
+            await stage.all_done()
+            assert len(poster.got) == 1
+
+    run_virtual(scenario())
+
+
 def test_a_dead_endpoint_is_probed_with_one_at_a_time_and_gets_everything_when_it_is_back() -> None:
     alive = False
 

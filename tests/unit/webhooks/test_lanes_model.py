@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bridge.events import entry_key
 from bridge.store.deliveries import STATUSES, Attempt, Deliveries
 from bridge.store.lanes import Claim, Place, Result, Share, Verdict
 from bridge.store.limits import Limits
@@ -56,7 +57,6 @@ class Lanes(RuleBasedStateMachine):
         self.log: list[tuple[str, str]] = []
         self.stale: Place | None = None
         self.born_at: dict[str, int] = {}
-        self.recovered: set[str] = set()
 
     def do(self, work: Coroutine[object, object, T]) -> T:
         return self.runner.run(work)
@@ -139,8 +139,7 @@ class Lanes(RuleBasedStateMachine):
     async def _queued(self, shares: list[Share], busy: dict[str, set[str]]) -> None:
         for share in shares:
             for name in share.endpoints:
-                if f"{name}-{share.entry.event.id}" not in self.recovered:
-                    self.model.queue(name, share.entry.event.cvm_id, share.entry.event.id)
+                self.model.queue(name, share.entry.event.cvm_id, share.entry.event.id)
         for name in self.model.endpoints:
             self.model.drop_beyond(name, LIMITS.pending, busy[name])
 
@@ -235,12 +234,13 @@ class Lanes(RuleBasedStateMachine):
             self.do(self._recover(name))
 
     async def _recover(self, name: str) -> None:
-        """Also what is not yet filled: then it must not be queued again."""
+        """What is not yet filled is left to the filler: it must not overtake what lies before it."""
         client, expected = self.bench.backend.client, []
+        filled = entry_key((await self.bench.place()).id)
         for event, cvm in self.log[self.born_at[name] :]:
             delivery = f"{name}-{event}"
             status = await client.hget(f"{{bridge}}:webhooks:delivery:{delivery}", "s")
-            if status in (None, "given_up", "skipped"):
+            if status in (None, "given_up", "skipped") and entry_key(event) <= filled:
                 expected.append((cvm, delivery))
         room = max(LIMITS.pending - len(self.model.age[name]), 0)
         answer = await Deliveries(self.bench.backend, LIMITS).recover(name, 0)
@@ -248,7 +248,6 @@ class Lanes(RuleBasedStateMachine):
         for cvm, delivery in expected[:room]:
             self.model.finished.pop(delivery, None)
             self.model.wait(name, cvm, delivery)
-            self.recovered.add(delivery)
 
     @rule()
     def sweep(self) -> None:
