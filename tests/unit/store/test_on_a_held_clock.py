@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -16,24 +16,10 @@ from bridge.store.log import Log
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from tests.fakes import HandClock, fake_backend, redis_time
+from tests.fakes import HandClock
 
 DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-1"}')
 SNAPSHOT = Snapshot("cvm-1", '{"status":"running"}', "running", "n", "t", "t")
-
-
-@pytest.fixture
-def clock() -> Iterator[HandClock]:
-    held = HandClock()
-    with redis_time(held):
-        yield held
-
-
-@pytest.fixture
-async def backend(clock: HandClock) -> AsyncIterator[Backend]:
-    made = fake_backend()
-    yield made
-    await made.close()
 
 
 async def lead(backend: Backend, holder: str = "one", last_id: str = "0-0", birth: str = "b") -> Term:

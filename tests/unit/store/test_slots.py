@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 
 from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
 from bridge.store.slots import Holding, Slots
-from tests.fakes import HandClock, fake_backend, redis_time
-
-
-@pytest.fixture
-def clock() -> Iterator[HandClock]:
-    held = HandClock()
-    with redis_time(held):
-        yield held
-
-
-@pytest.fixture
-async def backend(clock: HandClock) -> AsyncIterator[Backend]:
-    made = fake_backend()
-    yield made
-    await made.close()
+from tests.fakes import HandClock
 
 
 async def lead(backend: Backend, holder: str) -> Term:
