@@ -162,6 +162,7 @@ async def _listen(reign: Reign, tracked: Tracked, events: AsyncIterator[StreamEv
     silence = SILENT_INTERVALS * reign.settings.stream_interval
     hard_end = opened_at + reign.settings.stream_timeout + END_GRACE
     pending: asyncio.Task[StreamEvent | None] | None = None
+    said = _latest(tracked)
     try:
         while True:
             if pending is None:
@@ -171,8 +172,9 @@ async def _listen(reign: Reign, tracked: Tracked, events: AsyncIterator[StreamEv
             if not done:
                 if reign.clock.monotonic() >= hard_end:
                     return End.ORDINARY
-                if await _shows_more(reign, tracked):
-                    return End.HALF_OPEN
+                await read(reign, tracked)
+                if _latest(tracked) != said:
+                    return End.HALF_OPEN  # whoever saw it, this stream should have said it long since
                 continue
             finished, pending = pending, None
             event = finished.result()
@@ -182,6 +184,7 @@ async def _listen(reign: Reign, tracked: Tracked, events: AsyncIterator[StreamEv
             end = await _take(reign, tracked, event, opened_at)
             if end is not None:
                 return end
+            said = _latest(tracked)
     finally:
         if pending is not None:
             pending.cancel()
@@ -210,11 +213,8 @@ async def _take(reign: Reign, tracked: Tracked, event: StreamEvent, opened_at: f
     return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
 
 
-async def _shows_more(reign: Reign, tracked: Tracked) -> bool:
-    """Reads the state beside a silent stream. True when it shows what the stream did not: the stream is half-open."""
-    before = tracked.snapshot.event_id if tracked.snapshot else ""
-    await read(reign, tracked)
-    return (tracked.snapshot.event_id if tracked.snapshot else "") != before
+def _latest(tracked: Tracked) -> str:
+    return tracked.snapshot.event_id if tracked.snapshot else ""
 
 
 async def _refused(reign: Reign, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:

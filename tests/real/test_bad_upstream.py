@@ -138,6 +138,12 @@ async def test_a_half_open_stream_is_replaced_once_the_state_route_shows_more(
     monkeypatch.setattr("bridge.upstream.watcher.SILENT_INTERVALS", 0.04)
     async with whole(redis_url, cvms=1, settings={"poll_interval": 60.0}, time_scale=1.0) as bridge:
         await bridge.control("POST", "/faults", json={"route": "stream", "action": "mute", "times": 1})
+
+        async def muted() -> bool:
+            return any(stream["silent"] for stream in (await bridge.control("GET", "/streams"))["items"])
+
+        # Changed sooner, the stream says it on connect and has nothing to be replaced for.
+        await bridge.until(muted, "the state on connect is all that it says")
         await bridge.until_seen(1)
         await bridge.patch(bridge.ids[0], status="stopped")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -33,15 +34,34 @@ def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) 
     command.ends()
 
 
-def subscribed(port: int, count: int) -> list[socket.socket]:
-    """Open streams, their first bytes read."""
-    clients = []
-    for _ in range(count):
-        client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        client.sendall(b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        clients.append(client)
-    return clients
+Subscribe = Callable[[int, int], list[socket.socket]]
+
+
+@pytest.fixture
+def subscribed() -> Iterator[Subscribe]:
+    """Opens so many streams on a port; their first position has been read, so that what comes next is news."""
+    with contextlib.ExitStack() as opened:
+
+        def subscribe(port: int, count: int) -> list[socket.socket]:
+            clients = []
+            for _ in range(count):
+                client = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+                client.sendall(b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert read_until(client, b"event: position").startswith(b"HTTP/1.1 200 ")
+                clients.append(client)
+            return clients
+
+        yield subscribe
+
+
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    """All up to the end of the chunk that has `end` in it."""
+    read = b""
+    while end not in read or not read.endswith(b"\n\r\n"):
+        more = client.recv(4096)
+        assert more, f"the stream ended before {end!r}: {read!r}"
+        read += more
+    return read
 
 
 def counted(port: int) -> int:
@@ -61,7 +81,9 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-def test_both_serve_one_port_and_whichever_is_asked_counts_for_both(web: tuple[Command, int]) -> None:
+def test_both_serve_one_port_and_whichever_is_asked_counts_for_both(
+    web: tuple[Command, int], subscribed: Subscribe
+) -> None:
     command, port = web
     clients = subscribed(port, 40)
     assert counted(port) == 40
@@ -71,7 +93,9 @@ def test_both_serve_one_port_and_whichever_is_asked_counts_for_both(web: tuple[C
     eventually(lambda: counted(port) == 0, "all are gone")
 
 
-def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(web: tuple[Command, int]) -> None:
+def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(
+    web: tuple[Command, int], subscribed: Subscribe
+) -> None:
     command, port = web
     first = workers_of(command.process.pid)
     os.kill(first[0], signal.SIGKILL)
@@ -79,43 +103,42 @@ def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(web: tuple[Com
     eventually(lambda: len(workers_of(command.process.pid)) == 2, "a new one")
     assert len(set(first) & set(workers_of(command.process.pid))) == 1
     eventually(lambda: command.errors.count("listening") >= 3, "it listens")
-    for client in subscribed(port, 10):
-        client.close()
+    subscribed(port, 10)
 
 
-def test_a_stop_lets_everybody_go_and_ends_all(web: tuple[Command, int]) -> None:
+def test_a_stop_lets_everybody_go_and_ends_all(web: tuple[Command, int], subscribed: Subscribe) -> None:
     command, port = web
     workers = workers_of(command.process.pid)
     clients = subscribed(port, 20)
     assert command.ends(signal.SIGTERM) == 0
     for client in clients:
-        with client, client.makefile("rb") as reader:
+        with client.makefile("rb") as reader:
             assert reader.read().endswith(b"\r\n0\r\n\r\n")
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-def test_a_signal_to_all_processes_at_once_lets_everybody_go_too(web: tuple[Command, int]) -> None:
+def test_a_signal_to_all_processes_at_once_lets_everybody_go_too(
+    web: tuple[Command, int], subscribed: Subscribe
+) -> None:
     command, port = web
     clients = subscribed(port, 20)
     for process in (*workers_of(command.process.pid), command.process.pid):
         os.kill(process, signal.SIGTERM)
     assert command.ends() == 0
     for client in clients:
-        with client, client.makefile("rb") as reader:
+        with client.makefile("rb") as reader:
             assert reader.read().endswith(b"\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize("web", ["600"], indirect=True)
-def test_a_second_signal_ends_the_workers_at_once_too(web: tuple[Command, int]) -> None:
+def test_a_second_signal_ends_the_workers_at_once_too(web: tuple[Command, int], subscribed: Subscribe) -> None:
     command, port = web
     running = workers_of(command.process.pid)
     clients = subscribed(port, 40)
     command.process.send_signal(signal.SIGTERM)
-    eventually(lambda: all(b"retry: " in client.recv(4096) for client in clients[:1]), "the drain has begun")
+    read_until(clients[0], b"retry: ")  # the drain has begun: a signal sent before would be one with the next
     assert command.ends(signal.SIGTERM) == 128 + signal.SIGTERM
     eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in running), "they end")
-    for client in clients:
-        client.close()
 
 
 async def lives(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> int:
