@@ -99,17 +99,20 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _heeding_signals(body: Body) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    heard = False
+
+    def hear(number: signal.Signals) -> None:
+        nonlocal heard
+        if heard:
+            os._exit(128 + number)  # whoever asks twice means now; the embedded server ends by its own watch
+        # Not told by `stop`: a parent's word on its way to a worker that is signalled too is no second asking.
+        heard = True
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _on_signal, number, stop)
+        loop.add_signal_handler(number, hear, number)
     await body(stop)
-
-
-def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(128 + number)  # whoever asks twice means now; the embedded server ends by its own watch
-    stop.set()
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
