@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from bridge.embedded import EmbeddedServer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in a shell's background inherits that it is ignored
 async def main():
     async with EmbeddedServer(Path(sys.argv[1])) as server:
         print(server._process.pid, server.url, flush=True)
