@@ -48,17 +48,26 @@ class SseResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         detached = False
+        start = {"type": "http.response.start", "status": 200, "headers": self._headers}
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             if scope["method"] == "HEAD":
+                await send(start)
                 await send({"type": "http.response.body", "body": b""})
-                return
-            await send({"type": "http.response.body", "body": self._opening, "more_body": True})
-            if (detach := _offered(scope, DETACH)) is None:
+            elif (offer := _offered(scope, DETACH)) is None:
+                await send(start)
+                await send({"type": "http.response.body", "body": self._opening, "more_body": True})
                 await self._hold(scope, receive, send)
-            elif (sink := detach(self._ended, self._low_water)) is not None:
-                detached = True
-                self._started(sink)
+            else:
+                offer["gather"]()
+                await send(start)
+                if (sink := offer["call"](self._opening, self._ended, self._low_water)) is not None:
+                    detached = True
+                    try:
+                        self._started(sink)
+                    except BaseException:
+                        sink.cut()  # nobody else would
+                        raise
+                    sink.flush()
         finally:
             if not detached:
                 self._ended()
@@ -68,7 +77,8 @@ class SseResponse:
         sink = AsgiSink(self._low_water)
         pump = asyncio.create_task(sink.pump(send), name="sse pump")
         gone = asyncio.create_task(_disconnected(receive), name="sse gone")
-        sink.abort = _offered(scope, ABORT) or pump.cancel
+        abort = _offered(scope, ABORT)
+        sink.abort = abort["call"] if abort else pump.cancel
         try:
             self._started(sink)
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -81,9 +91,9 @@ class SseResponse:
             await send({"type": "http.response.body", "body": b""})
 
 
-def _offered(scope: Scope, extension: str) -> Callable[..., Any] | None:
-    call: Callable[..., Any] | None = (scope.get("extensions") or {}).get(extension, {}).get("call")
-    return call
+def _offered(scope: Scope, extension: str) -> dict[str, Callable[..., Any]] | None:
+    found: dict[str, Callable[..., Any]] | None = (scope.get("extensions") or {}).get(extension)
+    return found
 
 
 async def _disconnected(receive: Receive) -> None:

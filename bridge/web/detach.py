@@ -5,9 +5,10 @@ ends in days. So the protocol classes here offer an ASGI extension: a callable t
 uvicorn's hands once the response has begun, and hands back a `Detached`, which is a transport and three numbers. The
 ASGI call may then return. What uvicorn does by itself stays as it is: parsing, headers, every other response.
 
-The extension stands in `scope["extensions"][DETACH]` as `{"call": detach}`; `detach(on_lost, high_water)` may be called
-once, after the response's start and first body bytes were sent. HTTP/1.0, another server or a test client do not
-offer it.
+The extension stands in `scope["extensions"][DETACH]` as `{"gather": gather, "call": detach}`. After `gather()` the
+response's start waits when it is sent, to go out in one piece with the first bytes of the body: each write is a system
+call of its own, and wakes the client. `detach(opening, on_lost, high_water)` is called once, after the start was sent.
+HTTP/1.0, another server or a test client do not offer it.
 """
 
 from __future__ import annotations
@@ -44,19 +45,34 @@ class Detached(asyncio.Protocol):
     """A connection in the middle of a chunked response, owned by who detached it: a `subscriber.Sink`.
 
     `on_lost` is called once, when the connection is gone, whoever ended it. What the client still sends is dropped.
+    `first` goes out ahead of what is written first, at `flush()` at the latest.
     """
 
-    __slots__ = ("_closed", "_low", "_on_lost", "_patience", "_transport", "backlog", "file")
+    __slots__ = ("_closed", "_first", "_low", "_on_lost", "_patience", "_transport", "backlog", "file")
 
-    def __init__(self, transport: asyncio.Transport, on_lost: OnLost) -> None:
+    def __init__(self, transport: asyncio.Transport, on_lost: OnLost, first: bytes) -> None:
         self._transport = transport
+        self._first = first
         self._on_lost: OnLost | None = on_lost
         self._closed = False
         encrypted = transport.get_extra_info("sslcontext") is not None
         self.file: int | None = None if encrypted else transport.get_extra_info("socket").fileno()
         self._low: asyncio.Event | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self.backlog: Callable[[], int] = transport.get_write_buffer_size
+        self.backlog: Callable[[], int] = self._unsent
+
+    def _unsent(self) -> int:
+        return len(self._first) + self._transport.get_write_buffer_size()
+
+    def _put(self, data: bytes) -> None:
+        if self._first:
+            data, self._first = self._first + data, b""
+            self.backlog = self._transport.get_write_buffer_size
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        if self._first and not self._closed:
+            self._put(b"")
 
     # The sink
 
@@ -64,20 +80,20 @@ class Detached(asyncio.Protocol):
         if self.backlog() > most:
             return False
         if not self._closed:
-            self._transport.write(frame.chunk)
+            self._put(frame.chunk)
         return True
 
     def pass_on(self, rest: bytes) -> None:
         if not self._closed:
-            self._transport.write(rest)
+            self._put(rest)
 
     def send_all(self, frames: Iterable[Frame]) -> None:
         if not self._closed and (chunks := b"".join([frame.chunk for frame in frames])):
-            self._transport.write(chunks)
+            self._put(chunks)
 
     def write(self, data: bytes) -> None:
         if not self._closed and data:
-            self._transport.write(chunk_of(data))
+            self._put(chunk_of(data))
 
     async def drained(self) -> None:
         if self._low is not None:
@@ -86,7 +102,7 @@ class Detached(asyncio.Protocol):
     def close(self) -> None:
         if self._closed:
             return
-        self._transport.write(LAST_CHUNK)
+        self._put(LAST_CHUNK)
         self._closed = True
         self._transport.close()
         if self.backlog():
@@ -141,6 +157,22 @@ def write_directly(files: Iterable[int], chunk: bytes) -> list[tuple[int, int]]:
     return short
 
 
+class _Gathered:
+    """In place of the transport while a response's first bytes are gathered."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        """The response failed before its connection was detached."""
+        self._transport.write(self.data)
+        self._transport.close()
+
+
 class _Detaching:
     """The part that both of uvicorn's protocol classes get. It knows their insides, which the tests watch."""
 
@@ -158,10 +190,18 @@ class _Detaching:
         if self.scope.get("http_version", "1.1") == "1.1":
             # Not `self.cycle` at the time of the call: that may be of a request pipelined behind this one. And weakly,
             # or each request would be a circle.
-            extensions[DETACH] = {"call": partial(self._detach, weakref.ref(self.cycle))}
+            made = weakref.ref(self.cycle)
+            extensions[DETACH] = {"gather": partial(self._gather, made), "call": partial(self._detach, made)}
 
-    def _detach(self, made: weakref.ref[Any], on_lost: OnLost, high_water: int) -> Detached | None:
-        """None where the connection is gone already. A replay waits while more than `high_water` bytes wait."""
+    def _gather(self, made: weakref.ref[Any]) -> None:
+        cycle: Any = made()
+        cycle.transport = _Gathered(self.transport)
+
+    def _detach(self, made: weakref.ref[Any], opening: bytes, on_lost: OnLost, high_water: int) -> Detached | None:
+        """None where the connection is gone already. A replay waits while more than `high_water` bytes wait.
+
+        The body is in chunks, because its start named no length.
+        """
         cycle: Any = made()
         # uvicorn takes the response for ended, and the connection for none of its own: its shutdown does not wait.
         cycle.response_complete = True
@@ -170,7 +210,7 @@ class _Detaching:
         cycle.message_event.set()
         self.connections.discard(self)
         self._unset_keepalive_if_required()  # type: ignore[attr-defined]
-        detached = Detached(self.transport, on_lost)
+        detached = Detached(self.transport, on_lost, cycle.transport.data + (chunk_of(opening) if opening else b""))
         if self.flow.write_paused:
             detached.pause_writing()
         self.flow.resume_reading()  # the client's going is noticed by reading only

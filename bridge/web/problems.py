@@ -60,8 +60,12 @@ def unavailable(detail: str, seconds: int = 2) -> ProblemError:
 
 def check_query(request: Request, known: Iterable[str]) -> None:
     """Unknown query parameters are an error, never ignored."""
+    check_names(request.query_params, known)
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
     allowed = {*known, "access_token"}
-    for name in request.query_params:
+    for name in given:
         if name not in allowed:
             raise invalid(name[:100], f"unknown query parameter; known here: {', '.join(sorted(known)) or 'none'}")
 

@@ -27,8 +27,6 @@ from bridge.web.references import References, UpstreamRefusalError, refusal_resp
 from bridge.web.stream import EventStream, Subscription
 from bridge.web.subscriber import Begin
 
-EVENT_QUERY = ("cvm", "type", "last_event_id", "since", "snapshot", "limit", "after")
-
 SCAN_PAGES = 20
 """Pages of the log read for one filtered JSON page; the client goes on from `next`."""
 
@@ -134,32 +132,28 @@ class Api:
 
     # Events
 
-    async def scope_of(self, request: Request, principal: Principal) -> frozenset[str] | None:
+    async def scope_of(
+        self, request: Request, query: queries.EventQuery, principal: Principal
+    ) -> frozenset[str] | None:
         """Canonical ids that the request asks for and the token allows; None: all."""
-        wanted = queries.references(request)
+        wanted = query.cvms
         if "ref" in request.path_params:
             if wanted:
                 raise invalid("cvm", "the path names the CVM already")
-            wanted = [request.path_params["ref"]]
+            wanted = (request.path_params["ref"],)
         if not wanted:
             return principal.cvms
-        found = [asyncio.ensure_future(self._resolve(reference, principal)) for reference in dict.fromkeys(wanted)]
+        found = [asyncio.ensure_future(self._resolve(reference, principal)) for reference in wanted]
         try:
             return frozenset(await asyncio.gather(*found))
         finally:
             for resolving in found:
                 resolving.cancel()
 
-    def subscription(self, request: Request, name: str, scope: frozenset[str] | None, *, asked: bool) -> Subscription:
-        kinds, snapshots = queries.types(request), queries.snapshots(request)
-        since = queries.since(request)
-        begin: Begin = queries.cursor(request) or since
-        return Subscription(name, scope, kinds, snapshots, begin, asked)
-
-    async def page(self, request: Request, scope: frozenset[str] | None) -> Response:
+    async def page(self, request: Request, query: queries.EventQuery, scope: frozenset[str] | None) -> Response:
         """One page of the log as JSON, oldest first; `next` continues it."""
-        size, kinds = queries.limit(request), queries.types(request)
-        after = await self._page_start(request)
+        size, kinds = query.limit, query.types
+        after = await self._page_start(query.after or queries.cursor(request, query), query.since)
         items: list[Event] = []
         more = True
         for _ in range(SCAN_PAGES):
@@ -177,12 +171,10 @@ class Api:
         bodies = ",".join(event.json for event in items)
         return json_response(f'{{"items":[{bodies}],"next":{dumps(after if more else None)}}}')
 
-    async def _page_start(self, request: Request) -> str:
-        after = request.query_params.get("after") or queries.cursor(request)
+    async def _page_start(self, after: str | None, since: int | None) -> str:
         position = await self.log.position()
         floor = position.floor if position else "0-0"
         if after is None:
-            since = queries.since(request)
             return floor if since is None else f"{max(since - 1, 0)}-{2**64 - 1}"
         try:
             lost = entry_key(after) < entry_key(floor)
@@ -212,17 +204,18 @@ class EventsEndpoint:
     async def _respond(self, request: Request) -> ASGIApp:
         api = self._api
         principal = api.access.reader(request)
-        check_query(request, EVENT_QUERY)
+        query = queries.event_query(request.scope["query_string"])
         try:
-            wanted = await api.scope_of(request, principal)
+            wanted = await api.scope_of(request, query, principal)
         except UpstreamRefusalError as error:
             return refusal_response(error)
         if _prefers_json(request):
-            return await api.page(request, wanted)
+            return await api.page(request, query, wanted)
         named = wanted is not None and wanted is not principal.cvms
-        subscription = api.subscription(request, principal.name, wanted, asked=named)
-        api.capacity.check(principal.name)
+        begin: Begin = queries.cursor(request, query) or query.since
+        subscription = Subscription(principal.name, wanted, query.types, query.snapshots, begin, named)
         if wanted is not None and named and request.method == "GET":
+            api.capacity.check(principal.name)
             await api.once.ask(("renew", wanted), lambda: api.watches.renew(wanted))
         # Asked last: many may have waited above at the same time.
         api.capacity.take(principal.name)

@@ -61,7 +61,8 @@ class Site:
     async def _docs(self, request: Request) -> Response:
         page = (await self._get()).docs
         # Not `base_url`, which takes a `Host` apart that may be no host.
-        address = f"{request.scope['scheme']}://{request.headers.get('host', 'localhost')}"
+        said = request.headers.get("x-forwarded-proto", request.scope["scheme"])
+        address = f"{'https' if said == 'https' else 'http'}://{request.headers.get('host', 'localhost')}"
         return Response(page.html.replace(ADDRESS, escape(address)), 200, page.headers, "text/html")
 
     async def _openapi(self, request: Request) -> Response:

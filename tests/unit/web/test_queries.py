@@ -26,7 +26,7 @@ def request(query: str, **headers: str) -> Request:
     ],
 )
 def test_since_is_a_time_to_the_millisecond(text: str, milliseconds: int) -> None:
-    assert queries.since(request(f"since={text}")) == milliseconds
+    assert queries.event_query(f"since={text}".encode()).since == milliseconds
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_since_is_a_time_to_the_millisecond(text: str, milliseconds: int) -> Non
 )
 def test_what_is_no_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
-        queries.since(request(f"since={text}"))
+        queries.event_query(f"since={text}".encode())
     assert caught.value.status == 422
     assert caught.value.body["errors"] == [{"field": "since", "detail": caught.value.body["detail"]}]
 
@@ -69,7 +69,21 @@ def test_an_unknown_parameter_is_refused_by_name() -> None:
     assert "colour" in str(caught.value.body["errors"])
 
 
+@pytest.mark.parametrize("padding", ["", "&cvm=" + "x" * 600], ids=["short", "longer than what is remembered"])
+def test_what_is_asked_for_again_means_the_same_and_what_is_wrong_stays_wrong(padding: str) -> None:
+    for _ in range(2):
+        query = queries.event_query(f"cvm=a&cvm=b&cvm=a&snapshot=0&access_token=t{padding}".encode())
+        assert query.cvms[:2] == ("a", "b")
+        assert not query.snapshots
+        with pytest.raises(ProblemError):
+            queries.event_query(f"snapshot=2{padding}".encode())
+
+
+def cursor(query: str, **headers: str) -> str | None:
+    return queries.cursor(request(query, **headers), queries.event_query(query.encode()))
+
+
 def test_the_header_is_the_cursor_where_there_are_two() -> None:
-    assert queries.cursor(request("last_event_id=1-0", last_event_id="2-0")) == "2-0"
-    assert queries.cursor(request("last_event_id=1-0")) == "1-0"
-    assert queries.cursor(request("")) is None
+    assert cursor("last_event_id=1-0", last_event_id="2-0") == "2-0"
+    assert cursor("last_event_id=1-0") == "1-0"
+    assert cursor("") is None
