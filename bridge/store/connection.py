@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -120,16 +121,32 @@ class Backend:
             await guard.aclose()
 
 
-# What a server says while it starts, fails over or lacks a master: it passes, so the caller waits and tries again.
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "UNBLOCKED")
+# What a server says while it starts, fails over, lacks a master, memory or disk: it passes, so the caller waits and
+# tries again.
+_PASSING = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "BUSY",
+    "UNBLOCKED",
+    "OOM",
+    "MISCONF",
+)
+
+
+_PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
+"""Those whose text redis-py has taken the word from."""
 
 
 def _translated(error: RedisError) -> StoreError:
     text = str(error)
     # Redis 6.2 wraps what a command inside a script said: "Error running script …: -READONLY You can't write …".
-    wrapped = any(f" -{word} " in text for word in _PASSING)
-    if wrapped or text.startswith(_PASSING) or isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError)):
-        return StoreUnavailableError(f"Redis is not ready ({type(error).__name__})")
+    word = next((word for word in _PASSING if text.startswith(word) or f" -{word} " in text), None)
+    if word or isinstance(error, _PASSING_ERRORS):
+        return StoreUnavailableError(f"Redis is not ready ({word or type(error).__name__})")
     return StoreError(f"Redis refused: {text[:200]}")
 
 

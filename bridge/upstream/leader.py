@@ -78,8 +78,8 @@ class Upstream:
                     await self._lead(term, stop, asked_at)
                 else:
                     await self._pause(stop, min(term, CAMPAIGN_AT_MOST))
-            except StoreUnavailableError as error:
-                if not complained:
+            except StoreError as error:
+                if not complained or not isinstance(error, StoreUnavailableError):
                     logger.warning("waiting for Redis", extra={"error": str(error)})
                 complained = True
                 await self._pause(stop, CAMPAIGN_AT_MOST)
@@ -104,6 +104,7 @@ class Upstream:
         self.reign, self.leading = reign, True
         metrics.LEADER.set(1)
         logger.info("leading", extra={"epoch": term.epoch, "sequence": reign.recorder.place.sequence})
+        again_after = 0.0
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(reign), name="lease")
@@ -111,8 +112,11 @@ class Upstream:
                 group.create_task(_until(stop), name="stop")
                 Rounds(reign, self._backend, group).start()
         except* (FencedError, TermOverError) as ended:
-            reason = next(str(error) or str(error.__doc__) for error in _leaves(ended))
-            logger.info("no longer leading", extra={"epoch": term.epoch, "reason": reason})
+            logger.info("no longer leading", extra={"epoch": term.epoch, "reason": _reason(ended)})
+        except* StoreError as refused:
+            # Its data are not what we wrote, or it forbids something: whoever mends that need not start us again.
+            logger.error("no longer leading", extra={"epoch": term.epoch, "reason": _reason(refused)})
+            again_after = CAMPAIGN_AT_MOST
         finally:
             self.leading = False
             metrics.LEADER.set(0)
@@ -120,6 +124,8 @@ class Upstream:
             self._last, self._birth = reign.recorder.place, term.birth
             await self._succession.bequeath(reign)
             await self._resign(term)
+        if again_after:
+            await self._pause(stop, again_after)
 
     async def _begin(self, term: Term) -> Reign:
         """Everything as the log and the slots tell it; this process's own last write where Redis lost it."""
@@ -188,6 +194,10 @@ class Upstream:
 async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
     raise TermOverError("planned stop")
+
+
+def _reason(ended: BaseExceptionGroup[BaseException]) -> str:
+    return next(str(error) or str(error.__doc__) for error in _leaves(ended))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

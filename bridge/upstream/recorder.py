@@ -38,7 +38,7 @@ class Recorder:
     async def record(self, tracked: Tracked, observation: Observation) -> bool:
         """Applies an observation. False: it was late and changed nothing."""
         async with self._lock:
-            if is_late(tracked, observation):
+            if tracked.dropped or is_late(tracked, observation):
                 return False
             since = tracked.snapshot.since if tracked.snapshot else None
             steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
@@ -59,7 +59,7 @@ class Recorder:
     async def vouch(self, tracked: Tracked, made_at: float) -> None:
         """Something other than a state (an unchanged batch answer) says that nothing changed."""
         async with self._lock:
-            if tracked.snapshot is None or not tracked.snapshot.fresh or made_at < tracked.made_at:
+            if tracked.dropped or tracked.snapshot is None or not tracked.snapshot.fresh or made_at < tracked.made_at:
                 return
             tracked.confirmed_at = made_at
             tracked.snapshot = replace(tracked.snapshot, observed_at=rfc3339(self._clock.time()))
@@ -69,7 +69,7 @@ class Recorder:
         """Says once that the state is no longer vouched for."""
         async with self._lock:
             step = grow_stale(tracked, reason, rfc3339(self._clock.time()))
-            if step is not None:
+            if step is not None and not tracked.dropped:
                 await self._append(tracked, step)
                 logger.warning("watch is stale", extra={"cvm_id": tracked.cvm_id, "reason": reason})
 
@@ -83,6 +83,7 @@ class Recorder:
                 try:
                     self.place = await self._ledger.drop(self._term, self.place, draft, wanted_before_ms)
                     self._unconfirmed.pop(tracked.cvm_id, None)
+                    tracked.dropped = True
                     return True
                 except StillWantedError:
                     return False

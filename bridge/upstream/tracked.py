@@ -71,6 +71,8 @@ class Tracked:
     read_backoff: Backoff = field(default_factory=Backoff)
     refuses_deleted: bool = False
     trouble: str | None = None
+    dropped: bool = False
+    """Its watch has ended: whatever is still seen of it is no news to anybody."""
 
     @classmethod
     def loaded(cls, cvm_id: str, snapshot: Snapshot | None, now: float) -> Tracked:

@@ -228,7 +228,8 @@ async def _refused(reign: Reign, tracked: Tracked, slot: Slot, error: UpstreamEr
         return
     tracked.trouble = error.reason
     if isinstance(error, RateLimitedError):
-        others = sum(other.life is Life.OPEN for other in reign.slots if other is not slot)
+        # Those that are being opened count: of many at once the first answer may be a refusal.
+        others = sum(other.life in (Life.OPENING, Life.OPEN) for other in reign.slots if other is not slot)
         reign.budget.too_many_streams(now, others, error.retry_after)
         allowed = {"budget": reign.budget.streams}
         logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=allowed)
