@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from bridge.events import entry_key
-from bridge.store.connection import Backend, connect
+from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt, Deliveries
 from bridge.store.errors import (
     AlreadyPendingError,
@@ -17,13 +15,6 @@ from bridge.store.errors import (
 )
 from bridge.store.lanes import Result, Verdict
 from tests.lanes import ATTEMPT, bench, endpoint, serve, settle
-
-
-@pytest.fixture
-async def backend(redis_url: str) -> AsyncIterator[Backend]:
-    made = connect(redis_url, "bridge")
-    yield made
-    await made.close()
 
 
 async def test_history_is_bounded_and_what_was_lost_outlasts_what_was_delivered(backend: Backend) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +24,6 @@ from bridge.webhooks.filler import Filler
 from bridge.webhooks.roll import Roll
 from tests.lanes import Bench, Writer, bench, endpoint, serve, settle, unsealed
 from tests.servers import Guarded, RealServer, cluster_url
-
-
-@pytest.fixture
-async def backend(redis_url: str) -> AsyncIterator[Backend]:
-    made = connect(redis_url, "bridge")
-    yield made
-    await made.close()
 
 
 async def test_a_lane_lends_its_head_alone_and_others_do_not_wait_for_it(backend: Backend) -> None:

@@ -46,13 +46,6 @@ async def lead(backend: Backend, holder: str = "one", last: str = "0-0") -> Writ
     return Writer(backend, term, Place(term.sequence, term.last_id))
 
 
-@pytest.fixture
-async def backend(redis_url: str) -> AsyncIterator[Backend]:
-    made = connect(redis_url, "bridge")
-    yield made
-    await made.close()
-
-
 async def test_an_event_is_in_the_log_the_snapshot_and_on_both_channels_with_one_id(backend: Backend) -> None:
     writer = await lead(backend)
     async with backend.client.pubsub() as channels:

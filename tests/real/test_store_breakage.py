@@ -28,13 +28,6 @@ DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", f'{{"cvm_id":"cv
 SNAPSHOT = Snapshot("cvm-1", RAW, "running", 'n"\u2028\ud800', "s", "o", "", False, "unreachable", True)
 
 
-@pytest.fixture
-async def backend(redis_url: str) -> AsyncIterator[Backend]:
-    made = connect(redis_url, "bridge")
-    yield made
-    await made.close()
-
-
 async def lead(backend: Backend, holder: str = "one") -> Term:
     term = await Leadership(backend).acquire(holder, 10, f"birth-{holder}")
     assert isinstance(term, Term)
