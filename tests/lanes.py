@@ -84,8 +84,8 @@ class Bench:
         chosen = ids or tuple((await self.endpoints.all()).endpoints)
         return await self.lanes.fill(place, [Share(each, chosen) for each in entries], last or place.id, "")
 
-    async def claim(self, most: int = 100, token: str = "t", lease: float = 5.0) -> Claimed:
-        return await self.lanes.claim(token, lease, most)
+    async def claim(self, most: int = 100, token: str = "t", lease: float = 5.0, share: int = 100) -> Claimed:
+        return await self.lanes.claim(token, lease, most, share)
 
     async def place(self) -> Place:
         place = await self.lanes.place()

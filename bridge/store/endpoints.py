@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,8 @@ from bridge.events import TRANSITION, dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
 from bridge.store.limits import Limits, load_rule
+
+logger = logging.getLogger(__name__)
 
 MOST_ENDPOINTS = 10_000
 """Every dispatcher holds all of them in memory, opened; one event may have to be queued for each."""
@@ -213,13 +216,14 @@ class Endpoints:
         revision, whole, *rest = await self._run(self._roster, known.revision if known else 0)
         if int(whole):
             texts, disabled = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rest)
-            found = {each: Endpoint.from_json(each, text, disabled.get(each)) for each, text in texts.items()}
-            return Roster(int(revision), found)
+            read = (_readable(each, text, disabled.get(each)) for each, text in texts.items())
+            return Roster(int(revision), {each.id: each for each in read if each is not None})
         found = dict(known.endpoints) if known else {}
         for each, text, reason in zip(*[iter(rest[0])] * 3, strict=True):
             found.pop(each, None)
-            if text is not None:
-                found[each] = Endpoint.from_json(each, text, reason)
+            endpoint = _readable(each, text, reason) if text is not None else None
+            if endpoint is not None:
+                found[each] = endpoint
         return Roster(int(revision), found)
 
     async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
@@ -228,8 +232,8 @@ class Endpoints:
         rows = await self._backend.run(self._health, [self._backend.keys.webhooks], ids)
         found = {}
         for endpoint_id, (text, disabled, pending, *times) in zip(ids, rows, strict=True):
-            if text is not None:
-                endpoint = Endpoint.from_json(endpoint_id, text, disabled)
+            endpoint = _readable(endpoint_id, text, disabled) if text is not None else None
+            if endpoint is not None:
                 found[endpoint_id] = endpoint, Health(int(pending), *(_moment(ms) for ms in times))
         return found
 
@@ -238,6 +242,15 @@ class Endpoints:
         return await self._backend.run(
             script, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, *arguments]
         )
+
+
+def _readable(endpoint_id: str, text: str, disabled: str | None) -> Endpoint | None:
+    """None where somebody else's hand was in it: the others are there all the same."""
+    try:
+        return Endpoint.from_json(endpoint_id, text, disabled)
+    except (ValueError, KeyError, TypeError) as error:
+        logger.error("an endpoint cannot be read", extra={"endpoint": endpoint_id, "kind": type(error).__name__})
+        return None
 
 
 def _moment(ms: str | None) -> str | None:

@@ -7,20 +7,27 @@ scripts (`scripts/lane_rules.lua` and what is put behind it).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.events import Event
 from bridge.store.connection import Backend
 from bridge.store.limits import Limits, load_rule
+from bridge.store.log import HIGHEST_ID
 
 TEST_TYPE = "webhook.test"
 
 Verdict = Literal["delivered", "failed", "given_up", "gone"]
-Settled = Literal["lost", "done", "opened", "closed", "disabled"]
+Settled = Literal["lost", "done", "opened", "closed", "disabled", "broken"]
 
-_SETTLED: tuple[Settled, ...] = ("lost", "done", "opened", "closed", "disabled")
+_SETTLED: tuple[Settled, ...] = ("lost", "done", "opened", "closed", "disabled", "broken")
+
+Tell = Callable[[str, str, str], None]
+"""Hears of keys that hold what they should not: endpoint, lane ("": all of the endpoint's) and what Redis said."""
+
+
+def _unheard(endpoint_id: str, lane: str, why: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,10 @@ class Result:
 
 
 class Lanes:
-    """The dispatchers' side. Everything but `read` is one atomic step; times are the server's."""
+    """The dispatchers' side. Everything but `read` is one atomic step; times are the server's.
+
+    A lane whose keys are broken is set aside by whatever step meets it, `tell` hears of it, and the others go on.
+    """
 
     _place = load_rule("place")
     _fill = load_rule("fill")
@@ -104,9 +114,10 @@ class Lanes:
     _settle = load_rule("settle")
     _sweep = load_rule("sweep")
 
-    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+    def __init__(self, backend: Backend, limits: Limits | None = None, tell: Tell = _unheard) -> None:
         self._backend = backend
         self._limits = (limits or Limits()).to_json()
+        self._tell = tell
 
     async def place(self) -> Place | None:
         """None without a log. A log born anew is begun at its birth; without endpoints the position is its end."""
@@ -118,6 +129,8 @@ class Lanes:
 
     async def read(self, after: str, count: int) -> tuple[list[Entry], str | None]:
         """At most `count` log entries above `after`, oldest first, without somebody else's; and the last one's id."""
+        if after == HIGHEST_ID:
+            return [], None  # somebody else's hand wrote that entry
         client, key = self._backend.client, self._backend.keys.log
         rows = await self._backend.call(client.xrange(key, f"({after}", "+", count))
         entries = [entry for entry in (_entry(*row) for row in rows) if entry is not None]
@@ -131,11 +144,19 @@ class Lanes:
             arguments += [event.id, int(share.entry.ran), event.json, event.cvm_id, len(share.endpoints)]
             arguments += share.endpoints
         done, *counts = await self._run(self._fill, *arguments)
-        return Filled(*(int(count) for count in counts)) if int(done) else None
+        if not int(done):
+            return None
+        self._told(counts.pop())
+        return Filled(*(int(count) for count in counts))
 
-    async def claim(self, token: str, lease: float, most: int) -> Claimed:
-        """Borrows at most `most` lanes that are due, for `lease` seconds; `token` is new at each call."""
-        revision, wait, claims, events = await self._run(self._claim, token, int(lease * 1000), most)
+    async def claim(self, token: str, lease: float, most: int, share: int) -> Claimed:
+        """Borrows at most `most` lanes that are due, for `lease` seconds; `token` is new at each call.
+
+        None of an endpoint of which `share` are lent already.
+        """
+        arguments = token, int(lease * 1000), most, share
+        revision, wait, claims, events, broken = await self._run(self._claim, *arguments)
+        self._told(broken)
         known: dict[str, tuple[Event | None, bool]] = {}
         for event_id, ran, text in zip(*[iter(events)] * 3, strict=True):
             known[event_id] = _event(text), ran == "1"
@@ -152,16 +173,23 @@ class Lanes:
         arguments: list[object] = [int(lease * 1000)]
         for claim in claims:
             arguments += [claim.endpoint_id, claim.lane, claim.token]
-        return [bool(kept) for kept in await self._run(self._extend, *arguments)]
+        kept, broken = await self._run(self._extend, *arguments)
+        self._told(broken)
+        return [bool(each) for each in kept]
 
     async def settle(self, results: Sequence[Result]) -> list[Settled]:
-        """Records attempts and gives the lanes back. "lost": the claim had ended, nothing was recorded."""
+        """Records attempts and gives the lanes back.
+
+        "lost": the claim had ended, nothing was recorded. "broken": it could not be, the attempt will be made again.
+        """
         arguments: list[object] = []
         for each in results:
             claim = each.claim
             arguments += [claim.endpoint_id, claim.lane, claim.token, claim.delivery_id, each.verdict]
             arguments += [int(each.wait * 1000), each.jitter, each.attempt]
-        return [_SETTLED[int(code)] for code in await self._run(self._settle, *arguments)]
+        codes, broken = await self._run(self._settle, *arguments)
+        self._told(broken)
+        return [_SETTLED[int(code)] for code in codes]
 
     async def sweep(self, endpoint_ids: Iterable[str]) -> tuple[int, int]:
         """(deliveries pending, lanes that had been forgotten) of these endpoints; ends history that is too old."""
@@ -175,6 +203,10 @@ class Lanes:
         if not rows:
             return 0.0
         return max((await self._backend.now_ms() - float(rows[0][1])) / 1000, 0.0)
+
+    def _told(self, broken: Sequence[str]) -> None:
+        for endpoint_id, lane, why in zip(*[iter(broken)] * 3, strict=True):
+            self._tell(endpoint_id, lane, why)
 
     async def _run(self, script: Any, *arguments: object) -> Any:
         keys = self._backend.keys

@@ -48,6 +48,13 @@ class Limits:
     pending: int = 10_000
     """Waiting deliveries per endpoint; beyond, the oldest is skipped: late news of a state is the least worth."""
 
+    aside_ms: int = 600_000
+    """How long a lane or an endpoint rests whose keys hold what they should not: only somebody's hand mends them, and a
+    result that cannot be recorded means the same attempt again."""
+
+    share_ms: int = 1_000
+    """How long an endpoint that has its share of a dispatcher is passed over, if none of its attempts ends before."""
+
     changes: int = 12_000
     """Endpoints whose last change is remembered, more than there may be: a dispatcher reads only what has changed."""
 

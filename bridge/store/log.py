@@ -9,6 +9,9 @@ from bridge.events import Event, entry_key
 from bridge.store.connection import Backend
 from bridge.store.snapshots import Snapshot, parse_all
 
+HIGHEST_ID = f"{2**64 - 1}-{2**64 - 1}"
+"""Above it nothing can be, and Redis refuses to look there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -48,6 +51,8 @@ class Log:
 
     async def read(self, after: str, count: int) -> list[Event]:
         """At most `count` events with ids above `after`, oldest first."""
+        if after == HIGHEST_ID:
+            return []
         client, key = self._backend.client, self._backend.keys.log
         return _events(await self._backend.call(client.xrange(key, f"({after}", "+", count)))
 

@@ -35,8 +35,12 @@ LEASE = 5.0
 """Seconds; renewed while an attempt runs, so that it bounds how long a killed dispatcher's lanes stand still."""
 
 MOST_IN_FLIGHT = 900
-"""Attempts at once, each a socket and some 20 kB: under the usual 1024 open files. With ten per endpoint, ninety that
-stop answering at the same moment do not yet fill a dispatcher before their breakers open."""
+"""Attempts at once, each a socket and some 20 kB: under the usual 1024 open files."""
+
+SHARE = 64
+"""An endpoint may have this part of the attempts that are free, ten at most and one always: the fuller a dispatcher is,
+the fewer. So it takes some 270 endpoints that stop answering at the same moment to fill it, where with ten for each
+it would be ninety. 26 endpoints that are always at work have their ten, a hundred have five each."""
 
 CLAIM_AT_ONCE = 64
 EXTEND_AT_ONCE = 200
@@ -84,7 +88,7 @@ class Dispatcher:
         self._lease = lease
         self._most = most
         self._make_token = make_token
-        self._lanes = Lanes(backend, limits)
+        self._lanes = Lanes(backend, limits, _tell_broken)
         self._roll = Roll(Endpoints(backend, limits), unseal)
         self._filler = Filler(self._lanes, self._roll)
         self._demand = Demand(Watches(backend), Snapshots(backend))
@@ -166,7 +170,7 @@ class Dispatcher:
             wait = SLOW_TICK
             if free > 0:
                 try:
-                    wait = await self._borrow(group, min(free, CLAIM_AT_ONCE))
+                    wait = await self._borrow(group, free)
                 except StoreError as error:
                     await self._recover(error)
                     wait = 0.0
@@ -186,12 +190,13 @@ class Dispatcher:
                 continue
             return
 
-    async def _borrow(self, group: asyncio.TaskGroup, most: int) -> float:
+    async def _borrow(self, group: asyncio.TaskGroup, free: int) -> float:
         """Starts attempts; returns the seconds until there may be more to do."""
         if self._settling.troubled:
             return SLOW_TICK  # what ended is recorded first (it wakes this), or would be attempted again
         borrowed_at = self._clock.monotonic()
-        found = await self._lanes.claim(self._make_token(), self._lease, most)
+        most, share = min(free, CLAIM_AT_ONCE), max(free // SHARE, 1)
+        found = await self._lanes.claim(self._make_token(), self._lease, most, share)
         await self._roll.at(found.revision)
         for claim in found.claims:
             self._start(group, claim, borrowed_at)
@@ -267,6 +272,12 @@ class Dispatcher:
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
         await self._demand.announce(self._roll.roster, 3 * SWEEP_EVERY)
         self._work.set()
+
+
+def _tell_broken(endpoint_id: str, lane: str, why: str) -> None:
+    metrics.BROKEN.inc()
+    place = {"endpoint": endpoint_id, "lane": lane, "error": why}
+    logger.error("keys in Redis hold what the bridge never wrote: set aside", extra=place)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

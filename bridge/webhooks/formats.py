@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from bridge.events import TRANSITION, Event, dumps
 
@@ -75,30 +76,56 @@ def _phala(event: Event, *, ran: bool) -> Rendered:
     """Phala Cloud's own envelope. What the state route does not tell (workspace, often the app) is the bridge's own
     name and null.
     """
-    envelope = json.loads(event.json)
-    data: dict[str, Any] = envelope["data"]
-    name = lifecycle(event.type, data.get("from"), data.get("to"), ran=ran)
+    envelope, data = json.loads(_head(event)), _members(_data(event))
+    before, after = (json.loads(data.get(key, "null"), parse_int=str) for key in ("from", "to"))
+    name = lifecycle(event.type, before, after, ran=ran)
     event_id, namespace = f"evt_{event.id}", str(envelope["source"]).rpartition("/")[2]
-    body = {
-        "id": event_id,
-        "event": name,
-        "version": "1",
-        "created_at": envelope["time"],
-        "workspace": {"id": namespace, "name": namespace},
-        "data": _phala_data(event, name, data),
-    }
-    return Rendered(dumps(body).encode(), "application/json", {"x-webhook-id": event_id, "x-webhook-event": name})
+    head = dumps(
+        {
+            "id": event_id,
+            "event": name,
+            "version": "1",
+            "created_at": envelope["time"],
+            "workspace": {"id": namespace, "name": namespace},
+        }
+    )
+    body = f'{head[:-1]},"data":{_phala_data(event, name, data)}}}'
+    return Rendered(body.encode(), "application/json", {"x-webhook-id": event_id, "x-webhook-event": name})
 
 
-def _phala_data(event: Event, name: str, data: Mapping[str, Any]) -> dict[str, object]:
-    state = data.get("state")
-    known: Mapping[str, Any] = state if isinstance(state, dict) else {}
-    found: dict[str, object] = {
-        "cvm_id": event.cvm_id,
-        "cvm_name": data.get("name"),
-        "app_id": known.get("app_id"),
-        "status": data.get("to"),
+def _phala_data(event: Event, name: str, data: Mapping[str, str]) -> str:
+    known = _members(data.get("state", "null"))
+    found = {
+        "cvm_id": dumps(event.cvm_id),
+        "cvm_name": data.get("name", "null"),
+        "app_id": known.get("app_id", "null"),
+        "status": data.get("to", "null"),
     }
-    if name == "cvm.create_failed" and known.get("boot_error") is not None:
+    if name == "cvm.create_failed" and known.get("boot_error", "null") != "null":
         found["error"] = known["boot_error"]
-    return {**found, "from": data.get("from"), "to": data.get("to")}
+    found |= {key: data.get(key, "null") for key in ("from", "to")}
+    return "{" + ",".join(f'"{key}":{text}' for key, text in found.items()) + "}"
+
+
+# Numbers stay text: nothing is calculated with them, and `int` refuses those of more than 4300 digits.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+_BETWEEN = re.compile(r"[ \t\r\n,:]*")
+
+
+def _members(text: str) -> dict[str, str]:
+    """Of a JSON object, each member's value as it is written; nothing of other JSON."""
+    found: dict[str, str] = {}
+    at = _past(text, 1)
+    while text.startswith("{") and text[at] != "}":
+        name, end = _DECODER.raw_decode(text, at)
+        start = _past(text, end)
+        _, end = _DECODER.raw_decode(text, start)
+        found[name] = text[start:end]
+        at = _past(text, end)
+    return found
+
+
+def _past(text: str, at: int) -> int:
+    """The first place from `at` on that is no white space, comma or colon: what stands between a member's parts."""
+    between = _BETWEEN.match(text, at)
+    return between.end() if between else at

@@ -18,6 +18,7 @@ BREAKERS = Counter(
 )
 UNQUEUED = Counter("bridge_webhook_history_lost", "Times that the log was trimmed beyond what webhooks had read")
 IN_FLIGHT = Gauge("bridge_webhook_in_flight", "Attempts that this process is making")
+BROKEN = Counter("bridge_webhook_broken_lanes", "Lanes and endpoints set aside because their keys in Redis are broken")
 PENDING = Gauge("bridge_webhook_pending", "Deliveries waiting, at the last sweep")
 OLDEST_DUE = Gauge("bridge_webhook_oldest_due_seconds", "How long the most overdue lane has waited to be claimed")
 FORGOTTEN = Counter("bridge_webhook_forgotten_lanes", "Lanes that a sweep had to put back; any is a fault")

@@ -77,6 +77,8 @@ def _tell(result: Result, code: Settled) -> None:
     if code == "lost":
         metrics.LOST_CLAIMS.inc()
         return
+    if code == "broken":
+        return  # told where all such are
     metrics.ATTEMPTS.labels(result.verdict).inc()
     if code == "opened":
         logger.warning("endpoint fails: from now on it is only probed", extra={"endpoint": claim.endpoint_id})

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import redis.asyncio as redis
 
+from bridge.store.log import HIGHEST_ID
 from tests.bridges import Whole, sse, whole
 
 STATUSES = ("stopping", "stopped", "starting", "running")
@@ -99,6 +100,7 @@ async def test_bad_cursors_get_a_reset_and_then_snapshots(redis_url: str) -> Non
             ("1-0", "history_lost"),
             ("rubbish", "unknown_cursor"),
             ("9" * 13 + "-0", "unknown_cursor"),
+            (HIGHEST_ID, "unknown_cursor"),
         ):
             events = await sse(bridge.http, f"{bridge.url}/v1/events?last_event_id={cursor}", 2)
             assert [name for name, _, _ in events] == ["reset", "snapshot"]
@@ -106,6 +108,8 @@ async def test_bad_cursors_get_a_reset_and_then_snapshots(redis_url: str) -> Non
             assert events[0][2]["data"]["reason"] == reason
             without = await sse(bridge.http, f"{bridge.url}/v1/events?last_event_id={cursor}&snapshot=0", 2)
             assert [name for name, _, _ in without] == ["reset", "position"]
+        url, page = f"{bridge.url}/v1/events?after={HIGHEST_ID}", {"Accept": "application/json"}
+        assert (await bridge.http.get(url, headers=page)).json() == {"items": [], "next": None}
 
 
 async def test_wrong_queries_are_422_and_name_the_field(redis_url: str) -> None:

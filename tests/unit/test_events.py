@@ -242,15 +242,16 @@ def test_what_is_no_event_is_a_value_error(text: str) -> None:
 
 
 def test_ids_compare_as_numbers() -> None:
-    ids = ["9-0", "10-0", "10-2", "10-10", "1795536119319-0", f"1795536119319-{2**64 - 1}"]
+    ids = ["9-0", "10-0", "10-2", "10-10", "1795536119319-0", f"1795536119319-{2**64 - 1}",
+           "99999999999999999-0", f"{2**64 - 1}-0", f"{2**64 - 1}-{2**64 - 1}"]  # fmt: skip
     assert sorted(ids, key=entry_key) == ids
     assert entry_key("10") == entry_key("10-0") == (10, 0)
 
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "-", "-1", "1-", "a-0", "1-a", "1-0-0", "+1-0", "1--1", " 1-0", "1-0 ", "١-0", "1-²", "9" * 17, "1_0-0",
-     f"1-{2**64}", "1-0\n", "$", "*"],
+    ["", "-", "-1", "1-", "a-0", "1-a", "1-0-0", "+1-0", "1--1", " 1-0", "1-0 ", "١-0", "1-²", "9" * 21, "1_0-0",
+     f"{2**64}-0", f"1-{2**64}", "1-0\n", "$", "*"],
 )  # fmt: skip
 def test_what_is_no_id_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="not a log id"):

@@ -1,7 +1,8 @@
--- Lend lanes that are due to one dispatcher. KEYS: webhooks. ARGV: limits, token, lease ms, most lanes.
--- Returns {revision, ms until something is due (-1: nothing), claims, events}: claims are flat, endpoint, lane,
+-- Lend lanes that are due to one dispatcher. KEYS: webhooks. ARGV: limits, token, lease ms, most lanes, most that one
+--   endpoint may have lent.
+-- Returns {revision, ms until something is due (-1: nothing), claims, events, broken}: claims are flat, endpoint, lane,
 -- delivery, event, failures so far; events are flat, id, ran, JSON, each once.
-local token, lease, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local token, lease, most, share = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms, claims, events, seen, bytes, lent = whole(now + lease), {}, {}, {}, 0, 0
 
 -- The oldest delivery among the lanes that have been due for longest; a test that somebody asked for before all.
@@ -10,8 +11,8 @@ local function probe(E)
   if test and tonumber(test) <= now then return {TEST_LANE} end
   local oldest, chosen
   for _, lane in ipairs(call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, 100)) do
-    local id = call('LINDEX', lane_key(E, lane), 0)
-    local at = tonumber(id and call('ZSCORE', of('pending', E), id) or '0')
+    local id = redis.pcall('LINDEX', lane_key(E, lane), 0)
+    local at = type(id) == 'string' and tonumber(call('ZSCORE', of('pending', E), id) or '0') or 0
     if not oldest or at < oldest then oldest, chosen = at, lane end
   end
   return {chosen}
@@ -24,7 +25,7 @@ local function available(E)
     if busy > 0 or tonumber(breaker[2] or '0') > now then return {} end
     return probe(E)
   end
-  local room = math.min(L.concurrency - busy, most - lent)
+  local room = math.min(math.min(L.concurrency, share) - busy, most - lent)
   if room <= 0 then return {} end
   return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room)
 end
@@ -46,10 +47,11 @@ local function lend(E, lane)
   call('ZREM', of('due', E), lane)
   local id, delivery, event = head(E, lane)
   if not id then return end
+  local failures = whole(tonumber(delivery[2]))
   call('ZADD', of('busy', E), until_ms, lane)
   call('HSET', of('claims', E), lane, token)
   local n = #claims
-  claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5] = E, lane, id, delivery[1], delivery[2]
+  claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5] = E, lane, id, delivery[1], failures
   lent = lent + 1
   if not seen[delivery[1]] then
     seen[delivery[1]] = true
@@ -59,8 +61,7 @@ local function lend(E, lane)
   end
 end
 
-for _, E in ipairs(call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most)) do
-  if lent >= most or bytes >= L.claim_bytes then break end
+local function borrow(E)
   -- Leases that ran out: whoever had them is dead, frozen or cut off.
   for _, lane in ipairs(call('ZRANGEBYSCORE', of('busy', E), '-inf', whole(now))) do
     call('ZREM', of('busy', E), lane)
@@ -69,10 +70,19 @@ for _, E in ipairs(call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT
   end
   for _, lane in ipairs(available(E)) do
     if bytes >= L.claim_bytes then break end
-    lend(E, lane)
+    if not guarded(E, lane, lend, E, lane) then set_aside(E, lane) end
   end
   rescore(E)
+  if share < L.concurrency and call('ZCARD', of('busy', E)) >= share then
+    -- It has its share: others first, until one of its own attempts ends or there may be more room.
+    call('ZADD', P .. ':due', 'XX', 'GT', whole(now + L.share_ms), E)
+  end
+end
+
+for _, E in ipairs(call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most)) do
+  if lent >= most or bytes >= L.claim_bytes then break end
+  apart(E, borrow)
 end
 local first = call('ZRANGE', P .. ':due', 0, 0, 'WITHSCORES')
 local wait = first[2] and math.max(tonumber(first[2]) - now, 0) or -1
-return {call('HGET', P, 'revision') or '0', whole(wait), claims, events}
+return {call('HGET', P, 'revision') or '0', whole(wait), claims, events, broken}

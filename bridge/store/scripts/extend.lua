@@ -1,14 +1,17 @@
 -- Renew leases. KEYS: webhooks. ARGV: limits, lease ms, then endpoint, lane, token in turns.
--- Returns 1 per lane, or 0: it was lent to somebody else, or is gone.
+-- Returns {1 per lane, or 0: it was lent to somebody else, or is gone; broken}.
 local until_ms, kept, touched = whole(now + tonumber(ARGV[2])), {}, {}
-for i = 3, #ARGV, 3 do
-  local E, lane = ARGV[i], ARGV[i + 1]
-  local own = call('HGET', of('claims', E), lane) == ARGV[i + 2]
-  if own then
-    call('ZADD', of('busy', E), until_ms, lane)
-    touched[E] = true
-  end
-  kept[#kept + 1] = own and 1 or 0
+
+local function extend(E, lane, token)
+  if call('HGET', of('claims', E), lane) ~= token then return 0 end
+  call('ZADD', of('busy', E), until_ms, lane)
+  touched[E] = true
+  return 1
 end
-for E in pairs(touched) do rescore(E) end
-return kept
+
+for i = 3, #ARGV, 3 do
+  local _, own = guarded(ARGV[i], ARGV[i + 1], extend, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  kept[#kept + 1] = own or 0
+end
+for E in pairs(touched) do apart(E, rescore) end
+return {kept, broken}

@@ -2,33 +2,61 @@
 -- KEYS: webhooks, the log's meta. ARGV: limits, birth, position, partial, revision, position to be, partial to be;
 --   then per event: id, ran (1/0), JSON, cvm id, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.
--- Returns {1, queued, skipped for disabled endpoints, skipped beyond the most that may wait}, or {0}.
+-- Returns {1, queued, skipped for disabled endpoints, skipped beyond the most that may wait, broken}, or {0}.
 local place = call('HMGET', P, 'birth', 'position', 'partial', 'revision')
 if call('HGET', KEYS[2], 'birth') ~= ARGV[2] or place[1] ~= ARGV[2] or place[2] ~= ARGV[3]
   or (place[3] or '') ~= ARGV[4] or (place[4] or '0') ~= ARGV[5] then return {0} end
-call('HSET', P, 'position', ARGV[6], 'partial', ARGV[7])
 local queued, skipped, beyond, touched, i = 0, 0, 0, {}, 8
+
+local function deliver(E, cvm, event, status)
+  local id = make(E, cvm, event, status)
+  if id and status == 'skipped' then
+    list_as(E, id, 'skipped')
+    skipped = skipped + 1
+  elseif id then
+    enqueue(E, cvm, id)
+    touched[E] = true
+    queued = queued + 1
+  end
+end
+
+-- Of a delivery that could not be queued: half of one would never be attempted, nor made again.
+local function undo(E, cvm, event)
+  local id = E .. '-' .. event
+  if redis.pcall('HGET', of('delivery', id), 'v') ~= event then return end
+  redis.pcall('LREM', lane_key(E, cvm), -1, id)
+  for _, list in ipairs({'pending', 'skipped'}) do redis.pcall('ZREM', of(list, E), id) end
+  call('DEL', of('delivery', id))
+  redis.pcall('HINCRBY', of('event', event), 'refs', -1)
+end
+
+local function share(event, cvm, first, last)
+  for n = first, last do
+    local E = ARGV[n]
+    for _, status in ipairs({disabled(E) and 'skipped' or 'pending', 'skipped'}) do
+      -- What its lane cannot take is listed, so that it can be recovered.
+      if guarded(E, cvm, deliver, E, cvm, event, status) then break end
+      undo(E, cvm, event)
+    end
+  end
+end
+
 while ARGV[i] do
   local event, cvm, count = ARGV[i], ARGV[i + 3], tonumber(ARGV[i + 4])
-  if count > 0 then call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2]) end
-  for n = i + 5, i + 4 + count do
-    local E = ARGV[n]
-    local off = disabled(E)
-    local id = make(E, cvm, event, off and 'skipped' or 'pending')
-    if id and off then
-      list_as(E, id, 'skipped')
-      skipped = skipped + 1
-    elseif id then
-      enqueue(E, cvm, id)
-      touched[E] = true
-      queued = queued + 1
-    end
+  if count > 0 then
+    call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
+    share(event, cvm, i + 5, i + 4 + count)
+    if tonumber(call('HGET', of('event', event), 'refs') or '0') == 0 then call('DEL', of('event', event)) end
   end
   i = i + 5 + count
 end
 for E in pairs(touched) do
-  beyond = beyond + overflow(E)
-  rescore(E)
+  apart(E, function()
+    beyond = beyond + overflow(E)
+    rescore(E)
+  end)
 end
 keep_stamp()
-return {1, queued, skipped, beyond}
+-- Last: what ends in the middle is done again from here, and what it had queued is found to be there.
+call('HSET', P, 'position', ARGV[6], 'partial', ARGV[7])
+return {1, queued, skipped, beyond, broken}

@@ -28,7 +28,7 @@ local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
 
 local stamp
 local function next_stamp()
-  stamp = math.max((stamp or tonumber(call('HGET', P, 'stamp') or '0')) + 1, micros)
+  stamp = math.max((stamp or tonumber(call('HGET', P, 'stamp') or '0') or 0) + 1, micros)
   return whole(stamp)
 end
 local function keep_stamp() if stamp then call('HSET', P, 'stamp', whole(stamp)) end end
@@ -50,6 +50,35 @@ local function rescore(E)
     if room and (not at or first < at) then at = first end
   end
   if at then call('ZADD', P .. ':due', whole(at), E) else call('ZREM', P .. ':due', E) end
+end
+
+-- Keys that hold what they should not (another type, words for numbers) are the trouble of one lane, or of one endpoint
+-- where `lane` is '': its step ends there and the others go on. What Redis says of itself (no memory, read-only), it
+-- says at a script's first write, and that ends the script. Returns whether the step was done, and its answer.
+local FOREIGN = {'WRONGTYPE', 'not an integer', 'not a valid float', 'overflow', 'must be strings', 'attempt to',
+  'bad argument'}
+local broken, told = {}, {}
+local function guarded(E, lane, step, ...)
+  local fine, answer = pcall(step, ...)
+  if fine then return true, answer end
+  local text, foreign = type(answer) == 'table' and answer.err or tostring(answer), false
+  for _, sign in ipairs(FOREIGN) do foreign = foreign or string.find(text, sign, 1, true) end
+  if not foreign then error(answer, 0) end
+  local key, n = E .. ' ' .. lane, #broken
+  if not told[key] then broken[n + 1], broken[n + 2], broken[n + 3] = E, lane, text end
+  told[key] = true
+  return false
+end
+
+local function set_aside(E, lane)
+  redis.pcall('HDEL', of('claims', E), lane)
+  call('ZREM', of('busy', E), lane)
+  call('ZADD', of('due', E), whole(now + L.aside_ms), lane)
+end
+
+-- A step of one endpoint alone, which is set aside where that fails.
+local function apart(E, step)
+  if not guarded(E, '', step, E) then call('ZADD', P .. ':due', whole(now + L.aside_ms), E) end
 end
 
 local function forget(E, id, list)
@@ -124,10 +153,10 @@ local function overflow(E)
         victim = false
         break
       end
-      local head = call('LINDEX', lane_key(E, lane), 0) == id
+      local head = redis.pcall('LINDEX', lane_key(E, lane), 0) == id
       if not head or not call('ZSCORE', of('busy', E), lane) then
         victim = id
-        call('LREM', lane_key(E, lane), 1, id)
+        redis.pcall('LREM', lane_key(E, lane), 1, id)
         if call('EXISTS', lane_key(E, lane)) == 0 then
           call('ZREM', of('due', E), lane)
         elseif head then

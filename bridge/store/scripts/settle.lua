@@ -1,6 +1,7 @@
 -- What became of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
 --   (delivered, failed, given_up, gone), ms to wait, jitter of the probe's wait (0 to 1), attempt as JSON.
--- Returns per attempt: 0 the claim was not its any more, 1 done, 2 the breaker opened, 3 it closed, 4 disabled.
+-- Returns {codes, broken}, a code per attempt: 0 the claim was not its any more, 1 done, 2 the breaker opened, 3 it
+-- closed, 4 disabled, 5 its keys are broken: the lane is set aside.
 local function succeeded(E, lane)
   local health = of('health', E)
   local was = call('HMGET', health, 'open', 'many', 'failing_since')
@@ -12,11 +13,19 @@ local function succeeded(E, lane)
   return was[1] and 3 or 1
 end
 
-local function failed(E, lane, jitter)
+-- Failures belong together while they follow each other within half of what disables, besides waits that were planned:
+-- an endpoint that nobody asked in between may have been well.
+local function note_failing(health, wait)
+  local was, till = call('HMGET', health, 'failing_since', 'failing_until'), now + wait + L.disable_after_ms / 2
+  local known = tonumber(was[2] or '0')
+  if not was[1] or known < now then call('HSET', health, 'failing_since', whole(now)) end
+  call('HSET', health, 'failure_at', whole(now), 'failing_until', whole(math.max(known, till)))
+end
+
+local function failed(E, lane, wait, jitter)
   local health = of('health', E)
   local fails = call('HINCRBY', health, 'fails', 1)
-  call('HSET', health, 'failure_at', whole(now))
-  call('HSETNX', health, 'failing_since', whole(now))
+  note_failing(health, wait)
   if call('HSETNX', health, 'lane', lane) == 0 and call('HGET', health, 'lane') ~= lane then
     call('HSET', health, 'many', 1)
   end
@@ -26,8 +35,8 @@ local function failed(E, lane, jitter)
     return 4
   end
   if not known[1] and (fails < L.failures or not known[2]) then return 1 end
-  local wait = math.min(L.probe_first_ms * 2 ^ math.max(math.min(fails - L.failures, 20), 0), L.probe_most_ms)
-  call('HSET', health, 'open', 1, 'probe_at', whole(now + wait * (0.5 + jitter / 2)))
+  local pause = math.min(L.probe_first_ms * 2 ^ math.max(math.min(fails - L.failures, 20), 0), L.probe_most_ms)
+  call('HSET', health, 'open', 1, 'probe_at', whole(now + pause * (0.5 + jitter / 2)))
   return known[1] and 1 or 2
 end
 
@@ -53,7 +62,7 @@ local function settle(i)
     call('HINCRBY', of('delivery', id), 'k', 1)
     call('ZADD', of('due', E), whole(now + tonumber(ARGV[i + 5])), lane)
   end
-  local code = failed(E, lane, tonumber(ARGV[i + 6]))
+  local code = failed(E, lane, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]))
   if verdict == 'gone' and not disabled(E) then
     disable(E, 'the receiver answered 410 Gone')
     return 4
@@ -63,10 +72,15 @@ end
 
 local codes, touched = {}, {}
 for i = 2, #ARGV, 8 do
-  local code = settle(i)
+  local E, lane = ARGV[i], ARGV[i + 1]
+  local fine, code = guarded(E, lane, settle, i)
+  if not fine then
+    code = 5
+    guarded(E, '', set_aside, E, lane)
+  end
   codes[#codes + 1] = code
-  if code > 0 then touched[ARGV[i]] = true end
+  if code > 0 then touched[E] = true end
 end
-for E in pairs(touched) do rescore(E) end
+for E in pairs(touched) do apart(E, rescore) end
 keep_stamp()
-return codes
+return {codes, broken}

@@ -1,7 +1,7 @@
 -- What no other step would ever come back to. KEYS: webhooks. ARGV: limits, endpoint ids.
 -- Puts every endpoint where claims find it, lanes that are in neither set into the due one, and ends old history. A
 -- server whose clock stepped back (or whose successor's is behind) has all moments moved, or lanes would wait for it.
--- Returns {pending, repaired lanes}.
+-- Returns {pending, repaired lanes}. What is broken is told where it is used.
 local pending, repaired = 0, 0
 
 local function move_back(E)
@@ -38,6 +38,6 @@ local function sweep(E)
 end
 
 for i = 2, #ARGV do
-  if call('HEXISTS', P .. ':endpoints', ARGV[i]) == 1 then sweep(ARGV[i]) end
+  if call('HEXISTS', P .. ':endpoints', ARGV[i]) == 1 then guarded(ARGV[i], '', sweep, ARGV[i]) end
 end
 return {pending, repaired}

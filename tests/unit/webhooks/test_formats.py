@@ -9,7 +9,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
 from bridge.events import STALE, STATE, TRANSITION, Draft, Event, watch_data
-from bridge.webhooks.formats import FORMATS, lifecycle, render
+from bridge.webhooks.formats import FORMATS, Format, lifecycle, render
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event
 
 
@@ -121,3 +121,22 @@ def test_any_name_makes_a_body_of_utf_8_on_one_line() -> None:
         rendered = render(format, event(name="Bücher \u2028 \ud800\n", raw='{"status":"running","ü":"ß"}'), ran=True)
         assert len(rendered.body.decode().splitlines()) == 1
         assert all(value.isascii() and value.isprintable() for value in rendered.headers.values())
+
+
+LONG = "9" * 5000
+"""A legal JSON number that `int` refuses to read."""
+
+
+@pytest.mark.parametrize("app_id", [LONG, "1.10", "1e999", "-0", '"ü\\u00fc"', "null", "[1.0, {}]"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_state_of_any_numbers_has_a_body_and_stays_as_upstream_wrote_it(format: Format, app_id: str) -> None:
+    raw = f'{{"status": "error", "many":{LONG}, "app_id" : {app_id} ,"boot_error":"no \\u2028 disk"}}'
+    body = render(format, event(("starting", "error"), raw=raw), ran=False).body.decode()
+    assert (f'"app_id":{app_id},' if format == "phala" else raw) in body
+    assert json.loads(body, parse_int=str)["data"]["to"] == "error"
+
+
+def test_what_upstream_says_twice_counts_as_every_parser_takes_it() -> None:
+    raw = '{"app_id":"first","status":"error","app_id":"last","boot_error":{"a":[1.0]}}'
+    data = json.loads(render("phala", event(("starting", "error"), raw=raw), ran=False).body)["data"]
+    assert (data["app_id"], data["error"]) == ("last", {"a": [1.0]})
