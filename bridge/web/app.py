@@ -138,12 +138,15 @@ class Front:
             Route("/v1/upstream/webhooks", self._hints.receive, methods=["POST"]),
             *Site(self._settings.namespace).routes(),
         ]
-        return Starlette(
+        app = Starlette(
             # In order: the streams first, for herds connect to them.
             routes=[*api.routes(), *self.dropin.routes(), *self._webhooks, *own],
             exception_handlers={**HANDLERS, **deliveries.HANDLERS, UpstreamRefusalError: on_refusal},
             middleware=cors(self._settings.cors_origins),
         )
+        # A redirect would name our own scheme, which need not be what a proxy's client speaks, its token in the query.
+        app.router.redirect_slashes = False
+        return app
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""

@@ -65,7 +65,7 @@ class SseResponse:
                     try:
                         self._started(sink)
                     except BaseException:
-                        sink.cut()  # nobody else would
+                        sink.cut()  # the server would, after a second head
                         raise
                     sink.flush()
         finally:

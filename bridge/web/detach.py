@@ -127,6 +127,7 @@ class Detached(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        self.backlog = self._transport.get_write_buffer_size  # not `_unsent`, which would be a circle
         if self._patience is not None:
             self._patience.cancel()
         self.resume_writing()
@@ -242,13 +243,28 @@ PROTOCOL: type[asyncio.Protocol] = H11Detaching
 if HttpToolsProtocol is not None:
 
     class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
+        _earlier: tuple[Any, ...] = ()
+        """Requests of a pipeline that have not ended, but for the last one."""
+
         def on_headers_complete(self) -> None:
+            before = self.cycle
             super().on_headers_complete()
             # The request's task was made in there, and has not run yet.
             self._offer()
+            if before is not None and not before.response_complete:
+                self._earlier = (*(each for each in self._earlier if not each.response_complete), before)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            # uvicorn tells the last request alone, and it is the first of a pipeline that runs.
+            for cycle in self._earlier:
+                cycle.disconnected = cycle.disconnected or not cycle.response_complete
+                cycle.message_event.set()
+            super().connection_lost(exc)
+            self._earlier = ()
 
         def _forget(self) -> None:
             super()._forget()
+            self._earlier = ()
             self.pipeline.clear()
             self.headers = []
             self.parser = None  # type: ignore[assignment]

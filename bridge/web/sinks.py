@@ -41,6 +41,10 @@ class Sink(Protocol):
         """Bytes written and not yet taken by the connection."""
         ...
 
+    def flush(self) -> None:
+        """Sends what waits for the first write to go along."""
+        ...
+
     async def drained(self) -> None:
         """Returns once the backlog is small: how a replay is paced."""
         ...
@@ -95,6 +99,8 @@ class AsgiSink:
 
     def backlog(self) -> int:
         return self._size
+
+    def flush(self) -> None: ...
 
     async def drained(self) -> None:
         await self._low.wait()

@@ -66,6 +66,8 @@ class FakeSink:
     def backlog(self) -> int:
         return self.stuck
 
+    def flush(self) -> None: ...
+
     async def drained(self) -> None: ...
 
     def close(self) -> None:

@@ -77,6 +77,8 @@ class ListSink:
     def backlog(self) -> int:
         return self.stuck
 
+    def flush(self) -> None: ...
+
     async def drained(self) -> None:
         await asyncio.sleep(0)
 

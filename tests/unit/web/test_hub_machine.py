@@ -147,6 +147,8 @@ class Connection:
     def backlog(self) -> int:
         return len(self.waiting)
 
+    def flush(self) -> None: ...
+
     async def drained(self) -> None:
         await self._reads.wait()
 
