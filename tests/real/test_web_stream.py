@@ -60,6 +60,8 @@ async def test_a_stop_tells_each_subscriber_when_to_come_back_and_ends_cleanly(
         web.stop.set()
         bodies = [(await rest_of(reader)).decode() for reader, _ in readers]
         await web.serving
+        with pytest.raises(ConnectionRefusedError):
+            await web.connect("/v1/events")
         for body in bodies:
             assert "event: snapshot\n" in body
             assert body.endswith("\r\n0\r\n\r\n")
