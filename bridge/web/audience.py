@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,9 +20,30 @@ class Group:
     direct: dict[int, Subscriber] = field(default_factory=dict)
     others: dict[Subscriber, None] = field(default_factory=dict)
     sent: int = 0
+    _files: array[int] | None = None
 
     def __len__(self) -> int:
         return len(self.direct) + len(self.others)
+
+    def add(self, subscriber: Subscriber) -> None:
+        if subscriber.file is None:
+            self.others[subscriber] = None
+        else:
+            self.direct[subscriber.file] = subscriber
+            self._files = None
+
+    def discard(self, subscriber: Subscriber) -> None:
+        if subscriber.file is None:
+            self.others.pop(subscriber, None)
+        else:
+            self.direct.pop(subscriber.file, None)
+            self._files = None
+
+    def files(self) -> array[int]:
+        """The keys of `direct`, one beside the other: those of a dict lie all over the memory."""
+        if self._files is None:
+            self._files = array("i", self.direct)
+        return self._files
 
 
 class Audience:
@@ -34,11 +56,7 @@ class Audience:
         sink = subscriber.sink
         subscriber.file = None if sink.backlog() else sink.file
         for cvm_id in _keys(subscriber):
-            group = self._by_cvm.setdefault(cvm_id, {}).setdefault(subscriber.types, Group())
-            if subscriber.file is None:
-                group.others[subscriber] = None
-            else:
-                group.direct[subscriber.file] = subscriber
+            self._by_cvm.setdefault(cvm_id, {}).setdefault(subscriber.types, Group()).add(subscriber)
 
     def discard(self, subscriber: Subscriber) -> None:
         for cvm_id in _keys(subscriber):
@@ -46,10 +64,7 @@ class Audience:
             group = groups.get(subscriber.types)
             if group is None:
                 continue
-            if subscriber.file is None:
-                group.others.pop(subscriber, None)
-            else:
-                group.direct.pop(subscriber.file, None)
+            group.discard(subscriber)
             if not len(group):
                 del groups[subscriber.types]
             if not groups:

@@ -209,7 +209,7 @@ class Hub:
                 slow.append(subscriber)
             elif subscriber.sink.file is not None and not subscriber.sink.backlog():
                 crowded.append(subscriber)
-        for file, taken in write_directly(group.direct, new.chunk):
+        for file, taken in write_directly(group.files(), new.chunk):
             subscriber = group.direct[file]
             subscriber.sink.pass_on(new.chunk[taken:])
             crowded.append(subscriber)

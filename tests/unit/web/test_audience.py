@@ -1,0 +1,78 @@
+"""Who an event goes to, and by which way, whoever comes, goes and falls behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle as Pool
+from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
+
+from bridge.web.audience import Audience
+from bridge.web.subscriber import Subscriber
+from tests.unit.web.test_hub import ListSink
+
+
+@dataclass(eq=False)
+class FileSink(ListSink):
+    """With a file, and bytes that wait while it is behind."""
+
+    file: int | None = None  # type: ignore[assignment]
+    behind: bool = False
+
+    def backlog(self) -> int:
+        return int(self.behind)
+
+
+CVMS = st.none() | st.frozensets(st.sampled_from("abc"), min_size=1)
+TYPES = st.none() | st.just(frozenset({"cvm.state"}))
+
+
+class Comings(RuleBasedStateMachine):
+    """Subscribers in every state, against a walk over all of them."""
+
+    pool = Pool("pool")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audience = Audience()
+        self.present: list[tuple[Subscriber, FileSink]] = []
+        self.free = list(range(1000, 1100))
+
+    @rule(target=pool, cvms=CVMS, types=TYPES, behind=st.booleans())
+    def come(self, cvms: frozenset[str] | None, types: frozenset[str] | None, *, behind: bool) -> Subscriber:
+        sink = FileSink()
+        sink.file, sink.behind = self.free.pop(0), behind
+        subscriber = Subscriber(sink, cvms, types)
+        self.present.append((subscriber, sink))
+        self.audience.add(subscriber)
+        return subscriber
+
+    @rule(who=consumes(pool))
+    def go(self, who: Subscriber) -> None:
+        self.audience.discard(who)
+        assert isinstance(who.sink, FileSink)
+        assert who.sink.file is not None
+        self.free.insert(0, who.sink.file)  # the next connection gets it
+        self.present = [each for each in self.present if each[0] is not who]
+
+    @rule(who=pool, behind=st.booleans())
+    def fall_behind_or_catch_up(self, who: Subscriber, *, behind: bool) -> None:
+        assert isinstance(who.sink, FileSink)
+        who.sink.behind = behind
+        self.audience.review(who)
+
+    @invariant()
+    def everybody_who_wants_an_event_is_written_to_once_and_directly_if_nothing_waits(self) -> None:
+        for cvm_id in "abc":
+            for kind in ("cvm.state", "cvm.transition"):
+                groups = self.audience.of(cvm_id, kind)
+                direct = sorted(file for group in groups for file in group.files())
+                others = [subscriber for group in groups for subscriber in group.others]
+                wanting = [(one, sink) for one, sink in self.present if one.wants(cvm_id, kind)]
+                assert direct == sorted(sink.file or 0 for _, sink in wanting if not sink.behind)
+                assert set(others) == {one for one, sink in wanting if sink.behind}
+                assert len(others) == len(set(others))
+
+
+TestComings = Comings.TestCase
