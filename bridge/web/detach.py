@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -243,28 +244,32 @@ PROTOCOL: type[asyncio.Protocol] = H11Detaching
 if HttpToolsProtocol is not None:
 
     class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
-        _earlier: tuple[Any, ...] = ()
-        """Requests of a pipeline that have not ended, but for the last one."""
+        _earlier: deque[Any] | None = None
+        """Requests of a pipeline in front of the last one; those that have ended leave when another comes."""
 
         def on_headers_complete(self) -> None:
             before = self.cycle
             super().on_headers_complete()
             # The request's task was made in there, and has not run yet.
             self._offer()
-            if before is not None and not before.response_complete:
-                self._earlier = (*(each for each in self._earlier if not each.response_complete), before)
+            if before is None or before.response_complete:
+                return
+            self._earlier = self._earlier or deque()
+            while self._earlier and self._earlier[0].response_complete:
+                self._earlier.popleft()
+            self._earlier.append(before)
 
         def connection_lost(self, exc: Exception | None) -> None:
             # uvicorn tells the last request alone, and it is the first of a pipeline that runs.
-            for cycle in self._earlier:
+            for cycle in self._earlier or ():
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.message_event.set()
             super().connection_lost(exc)
-            self._earlier = ()
+            self._earlier = None
 
         def _forget(self) -> None:
             super()._forget()
-            self._earlier = ()
+            self._earlier = None
             self.pipeline.clear()
             self.headers = []
             self.parser = None  # type: ignore[assignment]
