@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -143,12 +144,8 @@ class Rounds:
 
     async def _take_hints(self, survey: Survey) -> None:
         """Forgotten first: a hint that comes from now on stays, and one that came before is read for after it."""
-        try:
+        with contextlib.suppress(StoreUnavailableError):  # the reply alone may be lost: nobody else remembers them then
             await self._wishes.forget_hints(survey.hints)
-        finally:
-            self._heed_hints(survey)  # also where only the reply was lost, and nobody else remembers them
-
-    def _heed_hints(self, survey: Survey) -> None:
         now = self._reign.clock.monotonic()
         for reference in survey.hints:
             if tracked := self._reign.watches.get(reference):

@@ -60,15 +60,11 @@ class Detached(asyncio.Protocol):
         self.file: int | None = None if encrypted else transport.get_extra_info("socket").fileno()
         self._low: asyncio.Event | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self.backlog: Callable[[], int] = self._unsent
-
-    def _unsent(self) -> int:
-        return len(self._first) + self._transport.get_write_buffer_size()
+        self.backlog: Callable[[], int] = transport.get_write_buffer_size
 
     def _put(self, data: bytes) -> None:
         if self._first:
             data, self._first = self._first + data, b""
-            self.backlog = self._transport.get_write_buffer_size
         self._transport.write(data)
 
     def flush(self) -> None:
@@ -128,7 +124,6 @@ class Detached(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
-        self.backlog = self._transport.get_write_buffer_size  # not `_unsent`, which would be a circle
         if self._patience is not None:
             self._patience.cancel()
         self.resume_writing()

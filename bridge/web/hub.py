@@ -274,7 +274,7 @@ class Hub:
 
     def _go_live(self, subscriber: Subscriber) -> None:
         subscriber.live = True
-        subscriber.sink.flush()  # or something would wait there, and its first event go a longer way
+        subscriber.sink.flush()  # what waits there must not be overtaken by what is written to the file
         self._audience.add(subscriber)
 
     # From where a subscriber begins to the log's end

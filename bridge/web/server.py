@@ -95,7 +95,7 @@ async def serve_web(
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # nobody's address or scheme matters here
+        proxy_headers=False,  # what a proxy says of its client matters to /docs alone, which looks itself
         timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_keep_alive=75,
         backlog=BACKLOG,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +74,16 @@ class Front:
 
     async def _standing(self) -> tuple[float, float]:
         return await self.metric("bridge_subscribers"), await self.metric("bridge_subscribers_replaying")
+
+
+async def played(redis_url: str, scenario: Callable[[Front], Awaitable[None]], **given: Any) -> None:
+    """A scenario on a front end with a leader; at its end the clients close, and nobody is left."""
+    async with front(redis_url, **given) as web:
+        await web.lead()
+        await scenario(web)
+        for writer in web.writers:
+            writer.close()
+        await web.until_present(0)
 
 
 @asynccontextmanager

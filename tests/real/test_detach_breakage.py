@@ -20,7 +20,7 @@ from bridge.web import server
 from bridge.web.detach import Detached
 from bridge.web.hub import Hub
 from bridge.web.server import listen
-from tests.real.fronts import Front, front
+from tests.real.fronts import Front, played
 from tests.real.test_stream_clients import LOOPS, PROTOCOLS, STREAM, opened
 from tests.real.test_stream_servers import body_until, head_of, ids_in
 from tests.real.waiting import PATIENCE
@@ -40,17 +40,9 @@ OF_A_REQUEST = (
 def run(request: pytest.FixtureRequest, redis_url: str) -> Callable[..., None]:
     protocol, loop = request.param
 
-    async def alone(scenario: Callable[[Front], Awaitable[None]], given: dict[str, Any]) -> None:
-        async with front(redis_url, protocol=PROTOCOLS[protocol], **given) as web:
-            await web.lead()
-            await scenario(web)
-            for writer in web.writers:
-                writer.close()
-            await web.until_present(0)
-
     def runs(scenario: Callable[[Front], Awaitable[None]], **given: Any) -> None:
         with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-            runner.run(alone(scenario, given))
+            runner.run(played(redis_url, scenario, protocol=PROTOCOLS[protocol], **given))
 
     return runs
 

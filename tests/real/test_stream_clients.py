@@ -12,7 +12,7 @@ import uvloop
 from prometheus_client import REGISTRY
 
 from bridge.web.detach import H11Detaching, HttpToolsDetaching
-from tests.real.fronts import Front, front
+from tests.real.fronts import Front, front, played
 from tests.real.test_stream_servers import body_until, head_of, ids_in, reset
 from tests.real.waiting import PATIENCE
 from tests.virtual import assert_no_task_left
@@ -32,12 +32,7 @@ def run(request: pytest.FixtureRequest, redis_url: str, caplog: pytest.LogCaptur
     caplog.set_level(logging.WARNING)
 
     async def alone(scenario: Scenario, given: dict[str, Any]) -> None:
-        async with front(redis_url, protocol=PROTOCOLS[protocol], **given) as web:
-            await web.lead()
-            await scenario(web)
-            for writer in web.writers:
-                writer.close()
-            await web.until_present(0)
+        await played(redis_url, scenario, protocol=PROTOCOLS[protocol], **given)
         await assert_no_task_left({asyncio.current_task()})
 
     def runs(scenario: Scenario, **given: Any) -> None:

@@ -118,6 +118,7 @@ async def test_wrong_queries_are_422_and_name_the_field(redis_url: str) -> None:
             ("since=yesterday", "since"),
             ("type=cvm.explosion", "type"),
             ("snapshot=maybe", "snapshot"),
+            ("limit=0", "limit"),
             ("colour=red", "colour"),
         ):
             answer = await bridge.http.get(f"{bridge.url}/v1/events?{query}")

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from bridge.config import Settings
 from bridge.store.connection import Backend
+from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Log
 from bridge.store.wishes import Wishes
 from bridge.upstream.client import Reading
@@ -74,6 +77,25 @@ def test_a_change_that_a_hint_showed_and_that_was_taken_back_before_the_next_bat
             cloud.change("a", "running")
             await asyncio.sleep(12)
             assert await statuses(backend) == ["running", "running", "stopped", "running"]
+
+    run_virtual(scenario())
+
+
+def test_a_hint_whose_forgetting_was_not_answered_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget = Wishes.forget_hints
+
+    async def unanswered(wishes: Wishes, references: tuple[str, ...]) -> None:
+        await forget(wishes, references)
+        if references:
+            raise StoreUnavailableError
+
+    async def scenario() -> None:
+        async with polled(600) as (cloud, _, backend):
+            monkeypatch.setattr(Wishes, "forget_hints", unanswered)
+            cloud.change("a", "stopped")
+            await Wishes(backend).hint("a")
+            await asyncio.sleep(4)
+            assert await statuses(backend) == ["running", "running", "stopped"]
 
     run_virtual(scenario())
 

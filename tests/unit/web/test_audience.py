@@ -17,7 +17,7 @@ from tests.unit.web.test_hub import ListSink
 class FileSink(ListSink):
     """With a file, and bytes that wait while it is behind."""
 
-    file: int | None = None  # type: ignore[assignment]
+    file: int | None = None
     behind: bool = False
 
     def backlog(self) -> int:

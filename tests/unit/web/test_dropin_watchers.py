@@ -14,7 +14,7 @@ from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.web.demand import Demand
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
 from bridge.web.dropin.wheel import Wheel
-from bridge.web.frames import Frame
+from tests.unit.web.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
 
 
@@ -34,7 +34,7 @@ class FakeSnapshots(Snapshots):
         return {cvm_id: self.known[cvm_id] for cvm_id in cvm_ids if cvm_id in self.known}
 
 
-class FakeSink:
+class FakeSink(PlainSink):
     """What a client got: (second, event, data)."""
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -43,17 +43,6 @@ class FakeSink:
         self.times: list[float] = []
         self.closed = self.was_cut = False
         self.stuck = 0
-
-    file = None
-
-    def pass_on(self, rest: bytes) -> None:
-        raise AssertionError("there is no file")
-
-    def offer(self, frame: Frame, most: int) -> bool:
-        if self.backlog() > most:
-            return False
-        self.write(frame.data)
-        return True
 
     def send_all(self, frames: object) -> None:
         raise AssertionError("not for the drop-in")
@@ -65,8 +54,6 @@ class FakeSink:
 
     def backlog(self) -> int:
         return self.stuck
-
-    def flush(self) -> None: ...
 
     async def drained(self) -> None: ...
 

@@ -14,6 +14,7 @@ from bridge.web.hub import SLICES, Hub
 from bridge.web.ring import Ring
 from bridge.web.sinks import AsgiSink
 from bridge.web.subscriber import Start, Subscriber
+from tests.unit.web.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
 
 
@@ -52,21 +53,11 @@ class FakeLog(Log):
         return await self.position(), {}
 
 
-class ListSink:
+class ListSink(PlainSink):
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
         self.closed = False
         self.stuck = 0
-
-    file = None
-
-    def pass_on(self, rest: bytes) -> None:
-        raise AssertionError("there is no file")
-
-    def offer(self, frame: Frame, most: int) -> bool:
-        if self.stuck <= most:
-            self.blocks.append(frame.data)
-        return self.stuck <= most
 
     def send_all(self, frames: Iterable[Frame]) -> None:
         self.blocks += [frame.data for frame in frames]
@@ -76,8 +67,6 @@ class ListSink:
 
     def backlog(self) -> int:
         return self.stuck
-
-    def flush(self) -> None: ...
 
     async def drained(self) -> None:
         await asyncio.sleep(0)

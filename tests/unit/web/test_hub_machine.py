@@ -21,6 +21,7 @@ from bridge.web.frames import Frame
 from bridge.web.hub import Hub
 from bridge.web.ring import Ring
 from bridge.web.subscriber import Begin, Subscriber
+from tests.unit.web.sinks import PlainSink
 from tests.virtual import VirtualClock, VirtualLoop, assert_no_task_left
 
 BUFFER = 2000
@@ -110,7 +111,7 @@ class MovingLog(Log):
         return answer
 
 
-class Connection:
+class Connection(PlainSink):
     """A sink whose client may stop reading: what it did not take is lost when it is cut."""
 
     def __init__(self) -> None:
@@ -124,17 +125,6 @@ class Connection:
         if on:
             self.taken, self.waiting = self.taken + self.waiting, b""
 
-    file = None
-
-    def pass_on(self, rest: bytes) -> None:
-        raise AssertionError("there is no file")
-
-    def offer(self, frame: Frame, most: int) -> bool:
-        if self.backlog() > most:
-            return False
-        self.write(frame.data)
-        return True
-
     def send_all(self, frames: Iterable[Frame]) -> None:
         self.write(b"".join(frame.data for frame in frames))
 
@@ -146,8 +136,6 @@ class Connection:
 
     def backlog(self) -> int:
         return len(self.waiting)
-
-    def flush(self) -> None: ...
 
     async def drained(self) -> None:
         await self._reads.wait()

@@ -17,7 +17,7 @@ from bridge.store.limits import Limits
 from bridge.webhooks.dispatcher import LEASE
 from tests.fakes import fake_client
 from tests.lanes import Answer, FakePoster, Got, Plain, endpoint, plain, unsealed
-from tests.unit.webhooks.stage import cvm, number, staged
+from tests.unit.webhooks.stage import Stage, cvm, number, staged
 from tests.virtual import run_virtual
 
 
@@ -104,6 +104,17 @@ async def _true(value: object) -> bool:
     return bool(value)
 
 
+async def in_flight(stage: Stage) -> FakePoster:
+    """An endpoint's first attempt has begun; it ends when the poster's gate is set."""
+    await Endpoints(stage.backend).create(endpoint())
+    poster = FakePoster()
+    poster.stalled = lambda got: True
+    stage.start(poster)
+    await stage.writer.append()
+    await stage.until(lambda: _true(poster.got))
+    return poster
+
+
 def test_a_slow_attempt_keeps_its_lane_for_longer_than_a_lease() -> None:
     async def scenario() -> None:
         async with staged() as stage:
@@ -125,12 +136,7 @@ def test_a_slow_attempt_keeps_its_lane_for_longer_than_a_lease() -> None:
 def test_a_planned_stop_waits_for_what_is_in_flight_and_records_it() -> None:
     async def scenario() -> None:
         async with staged() as stage:
-            await Endpoints(stage.backend).create(endpoint())
-            poster = FakePoster()
-            poster.stalled = lambda got: True
-            stage.start(poster)
-            await stage.writer.append()
-            await stage.until(lambda: _true(poster.got))
+            poster = await in_flight(stage)
             stopping = asyncio.create_task(stage.stop(0))
             await stage.writer.append("b")
             await asyncio.sleep(3)
@@ -146,12 +152,7 @@ def test_a_planned_stop_waits_for_what_is_in_flight_and_records_it() -> None:
 def test_a_planned_stop_ends_although_redis_is_away_and_results_wait() -> None:
     async def scenario() -> None:
         async with staged() as stage:
-            await Endpoints(stage.backend).create(endpoint())
-            poster = FakePoster()
-            poster.stalled = lambda got: True
-            stage.start(poster)
-            await stage.writer.append()
-            await stage.until(lambda: _true(poster.got))
+            poster = await in_flight(stage)
             stage.server.connected = False
             poster.gate.set()
             await asyncio.sleep(3)
@@ -164,12 +165,7 @@ def test_a_planned_stop_ends_although_redis_is_away_and_results_wait() -> None:
 def test_results_that_waited_for_redis_are_recorded_before_anything_else_is_borrowed() -> None:
     async def scenario() -> None:
         async with staged() as stage:
-            await Endpoints(stage.backend).create(endpoint())
-            poster = FakePoster()
-            poster.stalled = lambda got: True
-            stage.start(poster)
-            await stage.writer.append()
-            await stage.until(lambda: _true(poster.got))
+            poster = await in_flight(stage)
             stage.server.connected = False
             poster.gate.set()
             await asyncio.sleep(3 * LEASE)

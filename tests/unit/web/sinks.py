@@ -1,0 +1,28 @@
+"""Fake sinks: the part that is the same in each."""
+
+from __future__ import annotations
+
+from bridge.web.frames import Frame
+
+
+class PlainSink:
+    """A sink without a file; what it does with bytes is its own."""
+
+    file: int | None = None
+
+    def pass_on(self, rest: bytes) -> None:
+        raise AssertionError("there is no file")
+
+    def offer(self, frame: Frame, most: int) -> bool:
+        if self.backlog() > most:
+            return False
+        self.write(frame.data)
+        return True
+
+    def flush(self) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def backlog(self) -> int:
+        raise NotImplementedError
