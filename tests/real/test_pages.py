@@ -215,6 +215,8 @@ async def test_the_reference_has_a_heading_for_everything_and_this_servers_addre
         assert names <= set(looked.ids)
         assert f"curl -N {web.url}/v1/events" in answer.text
         assert "{{" not in answer.text
+        behind_tls = await web.http.get(f"{web.url}/docs", headers={"X-Forwarded-Proto": "https"})
+        assert f"curl -N https://127.0.0.1:{web.port}/v1/events" in behind_tls.text
 
 
 @pytest.mark.parametrize("host", ['"><script>alert(1)</script>', "[", "a b"])
