@@ -1,7 +1,7 @@
 """Every setting of the bridge (contract section 4), read once at start and never changed afterwards.
 
 A variable that is set to the empty string counts as unset. The texts that a variable may hold are taken
-apart in `bridge.values`; here stand the names, the defaults and the bounds.
+apart in `bridge.config_values`; here stand the names, the defaults and the bounds.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridge import values
-from bridge.values import Allowlist, Token
+from bridge import config_values
+from bridge.config_values import Allowlist, Token
 
 __all__ = ["Allowlist", "Settings", "SettingsError", "Token", "load_settings"]
 
@@ -72,18 +72,18 @@ class Settings(BaseModel):
         hide_input_in_errors=True,
     )
 
-    api_key: Annotated[SecretStr | None, BeforeValidator(values.header_safe)] = _setting(
+    api_key: Annotated[SecretStr | None, BeforeValidator(config_values.header_safe)] = _setting(
         "PHALA_CLOUD_API_KEY", None, "printable ASCII without spaces", secret=True
     )
-    api_prefix: Annotated[str, BeforeValidator(values.api_prefix)] = _setting(
+    api_prefix: Annotated[str, BeforeValidator(config_values.api_prefix)] = _setting(
         "PHALA_CLOUD_API_PREFIX",
         "https://cloud-api.phala.com/api/v1",
         "an http:// or https:// URL without user name, query or fragment",
     )
-    webhook_secret: Annotated[SecretStr | None, BeforeValidator(values.header_safe)] = _setting(
+    webhook_secret: Annotated[SecretStr | None, BeforeValidator(config_values.header_safe)] = _setting(
         "PHALA_WEBHOOK_SECRET", None, "printable ASCII without spaces", secret=True
     )
-    redis_url: Annotated[str | None, BeforeValidator(values.redis_url)] = _setting(
+    redis_url: Annotated[str | None, BeforeValidator(config_values.redis_url)] = _setting(
         "REDIS_URL",
         None,
         "redis://host:port/db, rediss://host:port/db, unix:///path, "
@@ -98,7 +98,7 @@ class Settings(BaseModel):
         "1 to 64 letters, digits, dots, dashes or underscores",
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
     )
-    cvms: Annotated[tuple[str, ...], BeforeValidator(values.references)] = _setting(
+    cvms: Annotated[tuple[str, ...], BeforeValidator(config_values.references)] = _setting(
         "BRIDGE_CVMS", (), "CVM references (ids or names), comma separated, or * for every CVM"
     )
     max_streams: int = _whole("BRIDGE_MAX_STREAMS", 5, 0, 5)
@@ -107,7 +107,7 @@ class Settings(BaseModel):
     poll_interval: float = _seconds("BRIDGE_POLL_INTERVAL", 10.0, 0.1, 86_400)
     lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
     watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)
-    tokens: Annotated[tuple[Token, ...], BeforeValidator(values.tokens)] = _setting(
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(config_values.tokens)] = _setting(
         "BRIDGE_TOKENS",
         (),
         "name:secret:scope[:cvm,cvm…], separated by spaces; scope: read or admin",
@@ -122,22 +122,22 @@ class Settings(BaseModel):
     drain_seconds: float = _seconds("BRIDGE_DRAIN_SECONDS", 5.0, 0, 3_600)
     log_length: int = _whole("BRIDGE_LOG_LENGTH", 100_000, 1, 1_000_000_000, " (events)")
     webhook_timeout: float = _seconds("BRIDGE_WEBHOOK_TIMEOUT", 15.0, 0.1, 3_600)
-    webhook_retry: Annotated[tuple[float, ...], BeforeValidator(values.waits)] = _setting(
+    webhook_retry: Annotated[tuple[float, ...], BeforeValidator(config_values.waits)] = _setting(
         "BRIDGE_WEBHOOK_RETRY",
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
         "1 to 100 waits in seconds, from 0 to 2592000 each, comma separated",
     )
-    webhook_allow: Annotated[Allowlist, BeforeValidator(values.allowlist)] = _setting(
+    webhook_allow: Annotated[Allowlist, BeforeValidator(config_values.allowlist)] = _setting(
         "BRIDGE_WEBHOOK_ALLOW",
         Allowlist(),
         "networks (10.1.0.0/16, fd00::/8), addresses or host names, comma separated",
     )
-    secret_key: Annotated[tuple[SecretStr, ...], BeforeValidator(values.fernet_keys)] = _setting(
+    secret_key: Annotated[tuple[SecretStr, ...], BeforeValidator(config_values.fernet_keys)] = _setting(
         "BRIDGE_SECRET_KEY", (), _KEYS, secret=True
     )
     probe_port: int | None = _whole("BRIDGE_PROBE_PORT", None, 0, 65535, " (0: any free port)")
     passthrough: bool = _setting("BRIDGE_PASSTHROUGH", False, "on or off")
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(values.origins)] = _setting(
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(config_values.origins)] = _setting(
         "BRIDGE_CORS_ORIGINS", (), "origins such as https://app.example.com, comma separated, or *"
     )
     log_format: Annotated[Literal["console", "json"] | None, BeforeValidator(_lower)] = _setting(
@@ -162,7 +162,8 @@ class Settings(BaseModel):
         The origin is `environment`, the name of the file, `given` (by the program) or `default`.
         """
         return [
-            (name, values.shown(getattr(self, field)), self._origin(field, name)) for field, name in variables().items()
+            (name, config_values.shown(getattr(self, field)), self._origin(field, name))
+            for field, name in variables().items()
         ]
 
     def _origin(self, field: str, name: str) -> str:
@@ -235,7 +236,7 @@ def _fault(error: ErrorDetails, *, secret: bool) -> str:
     """What was wrong: a parser's own words (which quote no secret), else the value where it is none."""
     if error["type"] == "value_error":
         return f"; {error['ctx']['error']}"
-    return "" if secret else f"; it is {values.quoted(error['input'])}"
+    return "" if secret else f"; it is {config_values.quoted(error['input'])}"
 
 
 #: What Kubernetes sets in every pod beside a Service whose name begins with "bridge".

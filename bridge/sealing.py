@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
-from bridge.values import fernet_keys
+from bridge.config_values import fernet_keys
 
 
 class SealError(Exception):

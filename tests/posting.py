@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bridge.addresses import Resolve, with_loopback
 from bridge.clock import SystemClock
-from bridge.values import Allowlist
+from bridge.config_values import Allowlist
 from bridge.webhooks.transport import Outcome, Poster
 
 DEADLINE = 0.5

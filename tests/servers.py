@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import redis
 
-from bridge.embedded import find_server, wheel_server
+from bridge.process.embedded import find_server, wheel_server
 
 #: Far beyond what any wait here takes; reached, it is a fault, not a slow machine.
 PATIENCE = 20.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.fanout.contestants import Contestant
 from benchmarks.fanout.machine import free_port, started, until_answering
 from benchmarks.fanout.payload import draft
-from bridge.embedded import EmbeddedServer
+from bridge.process.embedded import EmbeddedServer
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
 from bridge.store.ledger import Ledger, Place

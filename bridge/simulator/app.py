@@ -17,6 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.clock import Clock, SystemClock
+from bridge.phala_queries import Query, UnprocessableError, pace
 from bridge.simulator import shapes
 from bridge.simulator.control import control_routes
 from bridge.simulator.faults import Fault, RouteName
@@ -26,7 +27,6 @@ from bridge.simulator.simulator import Settings, Simulator, Visit
 from bridge.simulator.streams import EXTENSION, StreamAnswer
 from bridge.simulator.validation import PAGE, PAGE_SIZE, batch_request
 from bridge.simulator.world import Cvm, World, dumps
-from bridge.validation import Query, UnprocessableError, pace
 
 Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 

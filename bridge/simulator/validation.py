@@ -1,4 +1,4 @@
-"""What the list and the batch route take, and how they refuse the rest; see `bridge.validation`."""
+"""What the list and the batch route take, and how they refuse the rest; see `bridge.phala_queries`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from bridge.validation import Integer, UnprocessableError, located
+from bridge.phala_queries import Integer, UnprocessableError, located
 
 PAGE: Integer = TypeAdapter(Annotated[int, Field(ge=1)])
 PAGE_SIZE: Integer = TypeAdapter(Annotated[int, Field(ge=1, le=100)])

@@ -30,22 +30,23 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.store.wishes import Wishes
-from bridge.web import deliveries, metrics
-from bridge.web.access import Access
-from bridge.web.capacity import Capacity
-from bridge.web.cvms import Cvms
+from bridge.web import metrics
+from bridge.web.api import deliveries
+from bridge.web.api.cvms import Cvms
+from bridge.web.api.events import Api, json_response, on_refusal
+from bridge.web.api.phala_webhooks import Hints
+from bridge.web.api.references import References, UpstreamRefusalError
+from bridge.web.api.webhook_secrets import Vault
+from bridge.web.api.webhooks import EndpointRoutes
 from bridge.web.dropin.front import DropIn
-from bridge.web.endpoints import EndpointRoutes
-from bridge.web.follower import Follower
-from bridge.web.hints import Hints
-from bridge.web.hub import Hub
-from bridge.web.once import Once
+from bridge.web.http.access import Access
+from bridge.web.http.capacity import Capacity
+from bridge.web.http.problems import HANDLERS
+from bridge.web.http.single_flight import Once
 from bridge.web.pages.site import Site
-from bridge.web.problems import HANDLERS
-from bridge.web.references import References, UpstreamRefusalError
-from bridge.web.routes import Api, json_response, on_refusal
-from bridge.web.stream import jittered_retry
-from bridge.web.vault import Vault
+from bridge.web.streaming.event_stream import jittered_retry
+from bridge.web.streaming.feed_consumer import Follower
+from bridge.web.streaming.hub import Hub
 
 RESERVED_FILES = 200
 """Open files that are not subscribers: the listener, Redis, plain requests, logs."""

@@ -16,7 +16,7 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.web.app import Front
-from bridge.web.detach import LAST_WORDS, PROTOCOL
+from bridge.web.streaming.detach import LAST_WORDS, PROTOCOL
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from yarl import URL
 from bridge import __version__
 from bridge.addresses import Resolve, UrlRefusedError, check_addresses, parse_url
 from bridge.clock import Clock
+from bridge.config_values import Allowlist
 from bridge.lookup import Lookup
-from bridge.values import Allowlist
 from bridge.webhooks.bodies import read_body, shown
 
 logger = logging.getLogger(__name__)

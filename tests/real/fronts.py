@@ -17,8 +17,8 @@ from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
 from bridge.store.ledger import Ledger, Place
 from bridge.store.snapshots import Snapshot
-from bridge.web.detach import PROTOCOL
 from bridge.web.server import serve_web
+from bridge.web.streaming.detach import PROTOCOL
 from tests.real.waiting import PATIENCE
 
 NOW = "2026-11-24T16:00:00.000Z"

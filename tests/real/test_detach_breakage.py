@@ -17,9 +17,9 @@ from uvicorn.protocols.http import h11_impl, httptools_impl
 from bridge.store.leadership import Leadership
 from bridge.store.watches import Watches
 from bridge.web import server
-from bridge.web.detach import Detached
-from bridge.web.hub import Hub
 from bridge.web.server import listen
+from bridge.web.streaming.detach import Detached
+from bridge.web.streaming.hub import Hub
 from tests.real.fronts import Front, played
 from tests.real.test_stream_clients import LOOPS, PROTOCOLS, STREAM, opened
 from tests.real.test_stream_servers import body_until, head_of, ids_in

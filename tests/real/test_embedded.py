@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from bridge import embedded
-from bridge.embedded import DirectoryHeldError, EmbeddedError, EmbeddedServer, NoServerError, find_server
+from bridge.process import embedded
+from bridge.process.embedded import DirectoryHeldError, EmbeddedError, EmbeddedServer, NoServerError, find_server
 from tests.servers import eventually
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PARENT = """
 import asyncio, signal, sys
 from pathlib import Path
-from bridge.embedded import EmbeddedServer
+from bridge.process.embedded import EmbeddedServer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in a shell's background inherits that it is ignored
 async def main():
     async with EmbeddedServer(Path(sys.argv[1])) as server:

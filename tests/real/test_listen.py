@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from bridge.commands.listen import Received, colourful_line
 from bridge.config import Settings
-from bridge.listen import Received, colourful_line
 from tests.commands import Command
 from tests.servers import RealServer, eventually, free_port
 

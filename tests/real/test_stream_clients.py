@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from prometheus_client import REGISTRY
 
-from bridge.web.detach import H11Detaching, HttpToolsDetaching
+from bridge.web.streaming.detach import H11Detaching, HttpToolsDetaching
 from tests.real.fronts import Front, front, played
 from tests.real.test_stream_servers import body_until, head_of, ids_in, reset
 from tests.real.waiting import PATIENCE

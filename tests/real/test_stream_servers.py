@@ -15,8 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.store.watches import Watches
-from bridge.web.detach import Detached, H11Detaching, HttpToolsDetaching
-from bridge.web.subscriber import Subscriber
+from bridge.web.streaming.detach import Detached, H11Detaching, HttpToolsDetaching
+from bridge.web.streaming.subscriber import Subscriber
 from tests.real.fronts import Front, front
 from tests.real.waiting import PATIENCE
 

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from bridge.addresses import UrlRefusedError, check_url
-from bridge.values import Allowlist, allowlist
+from bridge.config_values import Allowlist, allowlist
 from tests.posting import LOOPBACK, OK, fixed, names, post, poster, receiver, word
 
 

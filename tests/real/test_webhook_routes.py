@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from bridge.addresses import with_loopback
 from bridge.clock import SystemClock
 from bridge.config import Settings
+from bridge.config_values import Allowlist
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.endpoints import Endpoint, Endpoints
-from bridge.values import Allowlist
 from bridge.web.app import Front
 from tests.bridges import whole
 

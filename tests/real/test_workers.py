@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge import workers
 from bridge.config import Settings
+from bridge.process import workers
 from tests.commands import Command
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from bridge.addresses import UrlRefusedError, check_url, is_permitted, is_public, parse_url, with_loopback
-from bridge.values import Allowlist, allowlist
+from bridge.config_values import Allowlist, allowlist
 
 NOTHING = Allowlist()
 

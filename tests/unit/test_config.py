@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.config import Allowlist, Settings, SettingsError, Token, load_settings, unknown_names, variables
-from bridge.values import masked_url, shown
+from bridge.config_values import masked_url, shown
 
 if TYPE_CHECKING:
     from pathlib import Path

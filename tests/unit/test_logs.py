@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import logs
+from bridge.process import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

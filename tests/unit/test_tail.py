@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bridge.tail import GivenUpError, Request, colourful, follow
+from bridge.commands.tail import GivenUpError, Request, colourful, follow
 
 DATA = {"cvm_id": "0e4b", "name": "web-1", "from": "starting", "to": "running", "state": {"status": "running"}}
 ENVELOPE = {

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION
 from bridge.store.lanes import TEST_TYPE
-from bridge.web.cursors import HISTORY_LOST, UNKNOWN_CURSOR
+from bridge.web.streaming.cursors import HISTORY_LOST, UNKNOWN_CURSOR
 
 CVM_ID = "0e4b0c9e-5d0a-4a53-9d4e-6a1b6d3f7c21"
 ENTRY_ID = "1795536119319-0"

@@ -11,22 +11,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.clock import Clock
 from bridge.events import usable_id
+from bridge.phala_queries import UnprocessableError, pace
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.store.wishes import Answer, Wishes
-from bridge.validation import UnprocessableError, pace
-from bridge.web.access import Access, Principal
-from bridge.web.capacity import Capacity
-from bridge.web.connection import HEADERS, SseResponse
+from bridge.web.api.references import References, UpstreamRefusalError
 from bridge.web.dropin import wire
 from bridge.web.dropin.known import Known
+from bridge.web.dropin.passthrough import Passthrough
 from bridge.web.dropin.states import States
 from bridge.web.dropin.watchers import Watcher, Watchers
-from bridge.web.once import Once
-from bridge.web.passthrough import Passthrough
-from bridge.web.problems import ProblemError
-from bridge.web.references import References, UpstreamRefusalError
+from bridge.web.http.access import Access, Principal
+from bridge.web.http.capacity import Capacity
+from bridge.web.http.problems import ProblemError
+from bridge.web.http.single_flight import Once
+from bridge.web.streaming.sse_response import HEADERS, SseResponse
 
 RETRY = {"Retry-After": "5"}
 """Seconds: a leader reads again every few seconds, and a standby takes over within ten."""

@@ -11,17 +11,17 @@ from bridge.config import Settings
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.store.wishes import Wishes
-from bridge.web.access import Access
-from bridge.web.capacity import Capacity
-from bridge.web.connection import LOW_WATER
+from bridge.web.api.references import References
 from bridge.web.dropin import wire
 from bridge.web.dropin.endpoint import Parts, StateEndpoint
+from bridge.web.dropin.passthrough import Passthrough
 from bridge.web.dropin.states import States
 from bridge.web.dropin.watchers import Watchers
-from bridge.web.hub import Hub
-from bridge.web.once import Once
-from bridge.web.passthrough import Passthrough
-from bridge.web.references import References
+from bridge.web.http.access import Access
+from bridge.web.http.capacity import Capacity
+from bridge.web.http.single_flight import Once
+from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.sse_response import LOW_WATER
 
 COVERS = (
     "This is a bridge. Of Phala Cloud's API it serves GET /api/v1/cvms/{cvm_id}/state only; for other routes use "

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from bridge.events import Event
 from bridge.store.snapshots import Snapshot, Snapshots
-from bridge.web.problems import unavailable
+from bridge.web.http.problems import unavailable
 
 PATIENCE = 10.0
 """Seconds in which a leader that leads has read a new watch's state, even behind a slow upstream."""

@@ -15,11 +15,11 @@ from bridge.events import FRESH, Event
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshots
 from bridge.web import metrics
-from bridge.web.demand import Demand
 from bridge.web.dropin import wire
 from bridge.web.dropin.known import UNSEEN, Known
 from bridge.web.dropin.wheel import Wheel
-from bridge.web.sinks import Sink
+from bridge.web.streaming.demand import Demand
+from bridge.web.streaming.sinks import Sink
 
 logger = logging.getLogger(__name__)
 

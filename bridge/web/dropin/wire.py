@@ -8,8 +8,8 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from bridge.events import dumps
-from bridge.web.frames import block
-from bridge.web.problems import ProblemError
+from bridge.web.http.problems import ProblemError
+from bridge.web.streaming.frames import block
 
 NOT_AUTHENTICATED, INVALID_KEY = "Not authenticated", "Invalid API key"
 

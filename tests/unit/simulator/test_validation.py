@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.datastructures import QueryParams
 
+from bridge.phala_queries import UnprocessableError, pace
 from bridge.simulator.validation import batch_request
-from bridge.validation import UnprocessableError, pace
 
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.web.frames import Frame
+from bridge.web.streaming.frames import Frame
 
 
 class PlainSink:

@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
 from bridge.config import Token
-from bridge.web.access import Access, Principal
-from bridge.web.problems import ProblemError
+from bridge.web.http.access import Access, Principal
+from bridge.web.http.problems import ProblemError
 from tests.fakes import HandClock
 
 TOKENS = (

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Pool
 from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
-from bridge.web.audience import Audience
-from bridge.web.subscriber import Subscriber
+from bridge.web.streaming.subscriber import Subscriber
+from bridge.web.streaming.subscriber_index import Audience
 from tests.unit.web.test_hub import ListSink
 
 

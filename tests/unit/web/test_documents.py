@@ -25,8 +25,8 @@ from bridge.web.documents import samples
 from bridge.web.documents.asyncapi import LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
 from bridge.web.documents.problems import PROBLEMS
-from bridge.web.frames import NAMES
-from bridge.web.introduction import NOWHERE
+from bridge.web.streaming.frames import NAMES
+from bridge.web.streaming.initial_snapshot import NOWHERE
 from bridge.webhooks.formats import FORMATS
 from tests.schemas import check, check_named
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from bridge.events import Draft, Event
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.frames import Frame
-from bridge.web.hub import SLICES, Hub
-from bridge.web.ring import Ring
-from bridge.web.sinks import AsgiSink
-from bridge.web.subscriber import Start, Subscriber
+from bridge.web.streaming.frames import Frame
+from bridge.web.streaming.hub import SLICES, Hub
+from bridge.web.streaming.ring import Ring
+from bridge.web.streaming.sinks import AsgiSink
+from bridge.web.streaming.subscriber import Start, Subscriber
 from tests.unit.web.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
 

@@ -8,9 +8,9 @@ from bridge.events import Draft, Event
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.hub import Hub
-from bridge.web.ring import Ring
-from bridge.web.subscriber import Start, Subscriber
+from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.ring import Ring
+from bridge.web.streaming.subscriber import Start, Subscriber
 from tests.unit.web.test_hub import FakeLog, ListSink, SnapshotLog, connect, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
 

@@ -17,10 +17,10 @@ from bridge.events import Draft, Event, entry_key
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.frames import Frame
-from bridge.web.hub import Hub
-from bridge.web.ring import Ring
-from bridge.web.subscriber import Begin, Subscriber
+from bridge.web.streaming.frames import Frame
+from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.ring import Ring
+from bridge.web.streaming.subscriber import Begin, Subscriber
 from tests.unit.web.sinks import PlainSink
 from tests.virtual import VirtualClock, VirtualLoop, assert_no_task_left
 

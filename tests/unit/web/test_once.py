@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.web.once import Once
+from bridge.web.http.single_flight import Once
 from tests.virtual import run_virtual
 
 

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.config import Token
-from bridge.web.access import Access
-from bridge.web.passthrough import ACCEPTED_SECONDS, MOST_ACCEPTED, Passthrough
+from bridge.web.dropin.passthrough import ACCEPTED_SECONDS, MOST_ACCEPTED, Passthrough
+from bridge.web.http.access import Access
 from tests.virtual import VirtualClock, run_virtual
 
 TOKENS = (Token("root", SecretStr("rootsecret"), "admin"),)

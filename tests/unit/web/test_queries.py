@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from starlette.requests import Request
 
-from bridge.web import queries
-from bridge.web.problems import ProblemError, check_query
+from bridge.web.http import queries
+from bridge.web.http.problems import ProblemError, check_query
 
 
 def request(query: str, **headers: str) -> Request:

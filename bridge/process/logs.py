@@ -1,0 +1,125 @@
+"""Logs for people on a terminal, one JSON object per line for machines; secrets in neither.
+
+Secrets are not to be logged in the first place. The redaction here is the second belt: whatever slips into a
+message, a field or a traceback in one of the known shapes leaves as `***`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import Literal, TextIO
+
+from bridge.clock import rfc3339
+from bridge.config_values import masked_url
+
+Format = Literal["console", "json"]
+
+#: Shape of a secret → what is written instead; the name stays, so that a line still tells what it was.
+_SECRETS = (
+    (re.compile(r"\b(access_token=)[^&\s\"'#]+", re.IGNORECASE), r"\1***"),
+    (
+        re.compile(r"(authorization[\"']?\s*[:=,]\s*b?[\"']?)(?:(bearer|basic)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE),
+        r"\1***",
+    ),
+    (re.compile(r"(x-api-key[\"']?\s*[:=,]\s*b?[\"']?)[^\s\"',;)}\]]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), "whsec_***"),
+    (re.compile(r"\bphak_[A-Za-z0-9_-]+"), "phak_***"),
+)
+
+#: Attributes that every record has; what else one has came by `extra`.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+#: Libraries whose INFO is a line per request or connection, with URLs in it.
+_TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access")
+
+_COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1", "DEBUG": "2"}
+
+
+def configure(format: Format | None = None, level: str = "info", stream: TextIO | None = None) -> None:
+    """Sends every log record to `stream` (default: stderr), replacing what was configured before.
+
+    Without a format: `console` on a terminal, else `json` (contract section 4).
+    """
+    out = stream or sys.stderr
+    handler = logging.StreamHandler(out)
+    chosen = format or ("console" if out.isatty() else "json")
+    handler.setFormatter(JsonLines() if chosen == "json" else Console(colours=out.isatty()))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.captureWarnings(capture=True)
+    _tame()
+
+
+def _tame() -> None:
+    """uvicorn's loggers lose the handlers of their own; talkative libraries speak up from WARNING on."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def redacted(text: str) -> str:
+    """The text with every secret of a known shape replaced; idempotent."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return masked_url(text)
+
+
+def fields(record: logging.LogRecord) -> dict[str, object]:
+    """What came by `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class JsonLines(logging.Formatter):
+    """`{"ts", "level", "logger", "msg", …fields, "error"}`, always one line: JSON escapes every line end."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "ts": rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": redacted(record.getMessage()),
+        }
+        extra = {name: _plain(value) for name, value in fields(record).items()}
+        trace = {"error": redacted(self.formatException(record.exc_info))} if record.exc_info else {}
+        return json.dumps({**extra, **entry, **trace}, ensure_ascii=True)
+
+
+def _plain(value: object) -> object:
+    """As JSON can have it, without secrets; a number stays a number."""
+    if value is None or isinstance(value, bool | int | float):
+        return value if value == value and value not in (float("inf"), float("-inf")) else str(value)
+    return redacted(str(value))
+
+
+class Console(logging.Formatter):
+    """`12:34:56 warning bridge.store: message  key=value`, then the traceback if there is one.
+
+    Control characters in what was logged are escaped: a CVM's name must not write to the terminal.
+    """
+
+    def __init__(self, *, colours: bool = False) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = "".join(f"  {name}={_printable(redacted(str(value)))}" for name, value in fields(record).items())
+        message = _printable(redacted(record.getMessage()))
+        head = f"{self.formatTime(record, self.datefmt)} {record.levelname.lower():<7}"
+        line = f"{self._coloured(head, record.levelname)} {record.name}: {message}{extra}"
+        if record.exc_info:
+            line += "\n" + redacted(self.formatException(record.exc_info))
+        return line
+
+    def _coloured(self, text: str, level: str) -> str:
+        code = _COLOURS.get(level) if self._colours else None
+        return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

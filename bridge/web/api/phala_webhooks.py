@@ -1,0 +1,56 @@
+"""Phala Cloud's own webhooks: a hint that a CVM changed, never a state (contract section 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bridge.clock import Clock
+from bridge.config import Settings
+from bridge.events import usable_id
+from bridge.store.wishes import Wishes
+from bridge.web.http.problems import ProblemError
+from bridge.web.http.request_bodies import read_body
+
+MAX_AGE = 300.0
+"""Seconds; what Phala's own SDKs accept. An older delivery is a replay."""
+
+
+class Hints:
+    """`POST /v1/upstream/webhooks`: verified by its signature alone, no token."""
+
+    def __init__(self, settings: Settings, wishes: Wishes, clock: Clock) -> None:
+        self._secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
+        self._wishes = wishes
+        self._clock = clock
+
+    async def receive(self, request: Request) -> Response:
+        """204 whether or not the CVM is watched; 401 where forged or old; 404 where no secret is set."""
+        if self._secret is None:
+            raise ProblemError(404, "not-found", "No such route", detail="PHALA_WEBHOOK_SECRET is not set")
+        body = await read_body(request)
+        self._verify(self._secret, request, body)
+        cvm_id = _cvm_id(body)
+        if cvm_id is not None:
+            await self._wishes.hint(cvm_id)
+        return Response(None, 204, {"Cache-Control": "no-store"})
+
+    def _verify(self, secret: str, request: Request, body: bytes) -> None:
+        timestamp = request.headers.get("x-webhook-timestamp", "")
+        signed = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+        given = request.headers.get("x-webhook-signature", "")
+        genuine = hmac.compare_digest(f"sha256={signed}".encode(), given.encode())
+        whole = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 12
+        if not genuine or not whole or abs(self._clock.time() - int(timestamp)) > MAX_AGE:
+            raise ProblemError(401, "bad-signature", "The webhook's signature or time is not right")
+
+
+def _cvm_id(body: bytes) -> str | None:
+    try:
+        return usable_id(json.loads(body)["data"]["cvm_id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

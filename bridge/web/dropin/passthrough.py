@@ -1,0 +1,194 @@
+"""`BRIDGE_PASSTHROUGH=on`: callers with a Phala key of their own reach upstream through the bridge with that key.
+
+The bridge's own key is not known here, and a bridge's token never leaves for upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.parse import quote
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Scope
+
+from bridge.clock import Clock
+from bridge.events import MAX_STATE_BYTES, UnparsableStateError, parse_state
+from bridge.web.dropin.relay import Relayed, keep_location, unreachable
+from bridge.web.http.access import Access
+from bridge.web.http.single_flight import Once
+
+PREFIX = "/api/v1"
+
+ACCEPTED_SECONDS = 60.0
+"""A key that upstream withdraws is good here for this long at most."""
+
+MOST_ACCEPTED = 10_000
+"""Keys times CVMs remembered: two hundred bytes each."""
+
+MOST_CONNECTIONS = 200
+"""To upstream at once: a team's SDKs and consoles, not a flood in their name."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds for the question whether a key is good, in all."""
+
+LAST_WORDS = 1.0
+"""Seconds at shutdown; the server itself cancels what is left after two, and complains."""
+
+SILENCE = 300.0
+"""Seconds between two bytes from upstream; no request holds a connection for ever."""
+
+
+class Passthrough:
+    """Decides whose request goes to upstream, and lets it. One connection pool, no cookies, no redirects."""
+
+    def __init__(
+        self, prefix: str, access: Access, clock: Clock, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._prefix = prefix.rstrip("/")
+        self._access = access
+        self._clock = clock
+        self._accepted: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
+        self._questions = Once("passthrough key")
+        self._closing: asyncio.Future[None] | None = None
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
+            # One caller's cookies are nobody else's business.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            event_hooks={"response": [keep_location]},
+            transport=transport,
+        )
+
+    def let_go(self) -> None:
+        """Answers under way get LAST_WORDS seconds more."""
+        asyncio.get_running_loop().call_later(LAST_WORDS, self._close)
+
+    def _close(self) -> None:
+        closing = self._end()
+        if not closing.done():
+            closing.set_result(None)
+
+    def _end(self) -> asyncio.Future[None]:
+        """Done once the answers under way have had their time; made late, for it belongs to the running loop."""
+        self._closing = self._closing or asyncio.get_running_loop().create_future()
+        return self._closing
+
+    async def aclose(self) -> None:
+        self._close()
+        await self._questions.aclose()
+        await self._http.aclose()
+
+    # Whose request it is
+
+    def is_own(self, request: Request) -> bool:
+        """Whether any credential of the request is the bridge's own."""
+        return any(self._access.knows(secret) for secret in _credentials(request))
+
+    def foreign_key(self, request: Request) -> str | None:
+        """The caller's `X-API-Key`, where nothing in the request is a credential of the bridge."""
+        key = request.headers.get("x-api-key")
+        return key if key and not self.is_own(request) else None
+
+    def name_of(self, key: str) -> str:
+        """What a caller with this key is counted under; says nothing of the key."""
+        return f"key {_hash(key)[:12]}"
+
+    # Whether a key is good for a CVM
+
+    async def accept(self, key: str, reference: str) -> str | Response | None:
+        """The CVM's id where upstream lets this key read it, believed for a minute; else upstream's answer.
+
+        None where upstream does not say which CVM it is: a name may be another CVM's for the bridge's own key.
+        """
+        name = (_hash(key), reference)
+        remembered = self._accepted.get(name)
+        if remembered is not None and self._clock.monotonic() < remembered[1]:
+            return remembered[0]
+        found = await self._questions.ask(name, lambda: self._ask(key, reference))
+        if isinstance(found, str):
+            self._remember(name[0], (reference, found), found)
+        return found
+
+    def _remember(self, key_hash: str, names: Iterable[str], cvm_id: str) -> None:
+        until = self._clock.monotonic() + ACCEPTED_SECONDS
+        for name in names:
+            self._accepted[key_hash, name] = (cvm_id, until)
+            self._accepted.move_to_end((key_hash, name))
+        while len(self._accepted) > MOST_ACCEPTED:
+            self._accepted.popitem(last=False)
+
+    async def _ask(self, key: str, reference: str) -> str | Response | None:
+        headers = {"X-API-Key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                request = httpx.Request(
+                    "GET", f"{self._prefix}/cvms/{quote(reference, safe='')}/state", headers=headers
+                )
+                response = await self._http.send(request, stream=True)
+                try:
+                    body = await _read(response)
+                finally:
+                    await response.aclose()
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError):
+            return unreachable()
+        if response.status_code != 200:
+            return Response(body, response.status_code, _told(response))
+        try:
+            return parse_state(body.decode("utf-8", "replace")).cvm_id
+        except UnparsableStateError:
+            return None
+
+    # The relay
+
+    def relay(self, request: Request) -> ASGIApp:
+        """An answer that is upstream's, streamed both ways. The caller's key goes along; see `foreign_key`."""
+        url = self._url(request.scope)
+        if url is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        return Relayed(self._http, request, url, self._end())
+
+    def _url(self, scope: Scope) -> httpx.URL | None:
+        """As the caller wrote it. None where httpx would make another of it: dot segments lead out of the API."""
+        raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        path = raw.partition(b"?")[0].decode("ascii", "replace")
+        rest = path.removeprefix(PREFIX)
+        if rest == path or any(segment in (".", "..") for segment in rest.split("/")):
+            return None
+        query = scope["query_string"].decode("latin-1")
+        try:
+            return httpx.URL(f"{self._prefix}{rest}{'?' if query else ''}{query}")
+        except httpx.InvalidURL:
+            return None
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _credentials(request: Request) -> list[str]:
+    """Everything that could be a secret of the bridge, wherever a caller may have put it."""
+    found = [value for name in ("x-api-key", "authorization") for value in request.headers.getlist(name)]
+    found += [value.partition(" ")[2].strip() for value in found]
+    return [value for value in [*found, *request.query_params.getlist("access_token")] if value]
+
+
+def _told(response: httpx.Response) -> dict[str, str]:
+    """The headers of a short error that mean something to its reader."""
+    kept = ("content-type", "retry-after", "www-authenticate")
+    return {name: response.headers[name] for name in kept if name in response.headers}
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """At most a state's worth; more is cut off, and so no state."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_STATE_BYTES:
+            break
+    return bytes(body)

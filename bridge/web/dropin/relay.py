@@ -1,0 +1,160 @@
+"""One request relayed to upstream and its answer back, streamed both ways and unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from bridge.web.streaming.detach import ABORT
+
+logger = logging.getLogger(__name__)
+
+# RFC 9110 section 7.6.1, and what the server and httpx write themselves.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_NOT_ASKED = _HOP_BY_HOP | {b"host", b"expect"}
+_NOT_ANSWERED = _HOP_BY_HOP | {b"date"}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Relayed:
+    """One request on its way to upstream and its answer on the way back; ends with whoever goes first.
+
+    `closing` is done when the front end has no more time for it.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, request: Request, url: httpx.URL, closing: asyncio.Future[None]
+    ) -> None:
+        self._http = http
+        self._closing = closing
+        self._method = request.method
+        self._url = url
+        self._headers = _passed(request.headers.raw, _NOT_ASKED)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        upload = _Upload(receive)
+        talk = asyncio.create_task(self._talk(upload, scope, send), name="passthrough")
+        gone = asyncio.create_task(upload.gone(), name="passthrough client")
+        try:
+            await asyncio.wait({talk, gone, self._closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not talk.done() and not gone.done():
+                await self._break_off(upload, scope)
+        finally:
+            talk.cancel()
+            gone.cancel()
+            await asyncio.wait({talk, gone})
+        if not talk.cancelled():
+            talk.result()
+
+    async def _talk(self, upload: _Upload, scope: Scope, send: Send) -> None:
+        names = {name for name, _ in self._headers}
+        content = None
+        if b"content-length" in names or self._is_chunked(scope):
+            content = upload.chunks()
+        else:
+            upload.finished.set()
+        request = httpx.Request(self._method, self._url, headers=self._headers, content=content)
+        try:
+            response = await self._http.send(request, stream=True)
+        except httpx.HTTPError as error:
+            # No more of it than its kind: its text may quote a header, and so a key.
+            logger.info("a relayed request came to nothing", extra={"reason": type(error).__name__})
+            upload.finished.set()
+            await unreachable()(scope, upload.receive, send)
+            return
+        try:
+            await self._answer(response, scope, send)
+        except httpx.HTTPError as error:
+            logger.info("upstream broke off a relayed answer", extra={"reason": type(error).__name__})
+            await self._break_off(upload, scope)
+        finally:
+            await response.aclose()
+
+    def _is_chunked(self, scope: Scope) -> bool:
+        return any(name == b"transfer-encoding" for name, _ in scope["headers"])
+
+    async def _answer(self, response: httpx.Response, scope: Scope, send: Send) -> None:
+        headers = _passed(response.headers.raw, _NOT_ANSWERED)
+        if response.status_code in (204, 304):
+            # A length that no body follows; the server would wait for it.
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        location = response.extensions.get("bridge.location")
+        if location is not None:
+            headers.append((b"location", location))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        async for chunk in response.aiter_raw():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _break_off(self, upload: _Upload, scope: Scope) -> None:
+        """The caller is to see that the answer is not whole."""
+        abort = (scope.get("extensions") or {}).get(ABORT, {}).get("call")
+        if abort is not None:
+            abort()
+            upload.finished.set()
+            await upload.gone()
+
+
+class _Upload:
+    """The caller's body, and then its going."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.finished = asyncio.Event()
+        self._went = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                self._went = True
+                self.finished.set()
+                # A body that is not whole must not look so: the request to upstream is given up with this task.
+                await asyncio.Event().wait()
+            if body := message.get("body", b""):
+                yield body
+            if not message.get("more_body", False):
+                self.finished.set()
+                return
+
+    async def gone(self) -> None:
+        await self.finished.wait()
+        while not self._went and (await self.receive())["type"] != "http.disconnect":
+            continue
+
+
+def unreachable() -> Response:
+    return JSONResponse({"detail": "Upstream cannot be reached"}, 502)
+
+
+def _passed(headers: Iterable[tuple[bytes, bytes]], kept_back: frozenset[bytes]) -> Headers:
+    """Without what is between two neighbours only, and without what `Connection` names so."""
+    lower = [(name.lower(), value) for name, value in headers]
+    named = {token.strip().lower() for name, value in lower if name == b"connection" for token in value.split(b",")}
+    return [(name, value) for name, value in lower if name not in kept_back and name not in named]
+
+
+async def keep_location(response: httpx.Response) -> None:
+    """A hook for the client: httpx parses where a redirect leads though it follows none, and fails at no address."""
+    location = response.headers.pop("location", None)
+    if location is not None:
+        response.extensions["bridge.location"] = location.encode("latin-1", "replace")

@@ -1,0 +1,131 @@
+"""Who may see what: bearer tokens, their scopes and CVMs, and short-lived tokens for browsers' query strings."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from starlette.requests import HTTPConnection
+
+from bridge.clock import Clock
+from bridge.config import Token
+from bridge.events import dumps
+from bridge.web.http.problems import ProblemError
+
+STREAM_TOKEN_SECONDS = 60
+"""A stream token opens a connection; the connection may live on after it."""
+
+EXPIRED = "token-expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `cvms` are the canonical ids it may see; None: all."""
+
+    name: str
+    admin: bool
+    cvms: frozenset[str] | None
+
+    def may_see(self, cvm_id: str) -> bool:
+        return self.cvms is None or cvm_id in self.cvms
+
+
+EVERYBODY = Principal("everybody", True, None)
+
+
+class Access:
+    """Decides from the settings' tokens alone. `open_access`: everybody may everything."""
+
+    def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
+        self._tokens = tuple(tokens)
+        self._secrets = [(token.secret.get_secret_value().encode(), _principal(token)) for token in self._tokens]
+        self._open = open_access
+        self._clock = clock
+
+    def reader(self, connection: HTTPConnection) -> Principal:
+        """Raises ProblemError 401, of the kind `EXPIRED` for a stream token that was good once."""
+        if self._open:
+            return EVERYBODY
+        presented = _presented(connection)
+        if presented is None and (passed := connection.query_params.get("access_token")):
+            return self._by_stream_token(passed) or _refuse()
+        return self._by_secret(presented) or _refuse()
+
+    def holder(self, connection: HTTPConnection) -> Principal:
+        """As `reader`, but a stream token is not enough: it must not prolong itself. Raises ProblemError 401."""
+        if self._open:
+            return EVERYBODY
+        return self._by_secret(_presented(connection)) or _refuse()
+
+    def admin(self, connection: HTTPConnection) -> Principal:
+        """Raises ProblemError 401 or 403."""
+        principal = self.reader(connection)
+        if not principal.admin:
+            raise ProblemError(403, "forbidden", "This token may only read")
+        return principal
+
+    def knows(self, secret: str) -> bool:
+        """Whether this is a credential of the bridge's own: a token's secret, or a stream token."""
+        return self._by_secret(secret) is not None or self._by_stream_token(secret) is not None
+
+    def _by_secret(self, presented: str | None) -> Principal | None:
+        if presented is None:
+            return None
+        found, given = None, presented.encode()
+        # All are compared, whichever fits: the time taken tells nothing.
+        for secret, principal in self._secrets:
+            if hmac.compare_digest(secret, given):
+                found = principal
+        return found
+
+    def stream_token(self, principal: Principal) -> tuple[str, int]:
+        """A token for `?access_token=` that reads what `principal` may, and the seconds that it lives."""
+        expires = int(self._clock.time()) + STREAM_TOKEN_SECONDS
+        claims = base64.urlsafe_b64encode(dumps([principal.name, expires]).encode()).decode().rstrip("=")
+        return f"{claims}.{self._sign(principal.name, claims)}", STREAM_TOKEN_SECONDS
+
+    def _sign(self, name: str, claims: str) -> str:
+        token = next((token for token in self._tokens if token.name == name), None)
+        secret = token.secret.get_secret_value() if token else ""
+        return hmac.new(f"bridge stream token:{secret}".encode(), claims.encode(), hashlib.sha256).hexdigest()
+
+    def _by_stream_token(self, passed: str) -> Principal | None:
+        claims, _, signature = passed.partition(".")
+        try:
+            padded = claims + "=" * (-len(claims) % 4)
+            name, expires = json.loads(base64.urlsafe_b64decode(padded.encode()))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        token = next((token for token in self._tokens if token.name == name), None)
+        genuine = hmac.compare_digest(self._sign(str(name), claims).encode(), signature.encode())
+        if token is None or not genuine or not isinstance(expires, int):
+            return None
+        if expires <= self._clock.time():
+            raise ProblemError(401, EXPIRED, "This stream token has expired", detail="POST /v1/stream-tokens makes one")
+        return Principal(token.name, False, _principal(token).cvms)
+
+
+def _refuse() -> NoReturn:
+    raise ProblemError(
+        401,
+        "unauthorized",
+        "A valid token is needed",
+        detail="send Authorization: Bearer <token> or X-API-Key: <token>",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _principal(token: Token) -> Principal:
+    return Principal(token.name, token.scope == "admin", token.cvms or None)
+
+
+def _presented(connection: HTTPConnection) -> str | None:
+    scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials:
+        return credentials.strip()
+    return connection.headers.get("x-api-key")

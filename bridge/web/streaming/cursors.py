@@ -1,0 +1,63 @@
+"""What a client's cursor or time means in this log: an event to go on after, or a reset."""
+
+from __future__ import annotations
+
+from bridge.events import entry_key
+from bridge.store.log import Log
+from bridge.web.streaming.ring import Ring
+from bridge.web.streaming.subscriber import Begin, Start
+
+HISTORY_LOST = "history_lost"
+UNKNOWN_CURSOR = "unknown_cursor"
+
+
+class Cursors:
+    """Answers from the ring where it can, else from the log. A bad cursor is a reset, never an error."""
+
+    def __init__(self, log: Log, ring: Ring) -> None:
+        self._log = log
+        self._ring = ring
+
+    async def find(self, begin: Begin) -> Start | None:
+        """None where it begins without: there is no cursor, or a time and no log yet. Raises StoreError."""
+        if isinstance(begin, str):
+            return self.known(begin) or await self.locate(begin)
+        return await self.locate_time(begin) if isinstance(begin, int) else begin
+
+    def known(self, cursor: str) -> Start | None:
+        """Where the ring holds this event. At once."""
+        sequence = self._ring.sequence_of(cursor)
+        return None if sequence is None else Start(sequence, cursor)
+
+    async def locate(self, cursor: str) -> Start:
+        """Where a cursor stands in the log, or the reset that it gets."""
+        try:
+            key = entry_key(cursor)
+        except ValueError:
+            return Start(reset=UNKNOWN_CURSOR)
+        position = await self._log.position()
+        if position is None or "-" not in cursor:
+            return Start(reset=UNKNOWN_CURSOR)
+        if key == entry_key(position.floor):
+            return Start(position.floor_sequence, position.floor)
+        if key < entry_key(position.floor):
+            return Start(reset=HISTORY_LOST)
+        event = await self._log.find(cursor) if key <= entry_key(position.id) else None
+        return Start(event.sequence, event.id) if event else Start(reset=UNKNOWN_CURSOR)
+
+    async def locate_time(self, milliseconds: int) -> Start | None:
+        """Everything since a Unix time; what the log gave up before that is a reset, what never was is none."""
+        position = await self._log.position()
+        if position is None:
+            return None
+        before = f"{max(milliseconds - 1, 0)}-{2**64 - 1}"
+        if entry_key(before) < entry_key(position.floor):
+            return Start(reset=HISTORY_LOST) if position.trimmed else Start(position.floor_sequence, position.floor)
+        events = await self._log.read(before, 1)
+        if not events:
+            return Start(position.sequence, position.id)
+        # Asked again: it may have been trimmed in between, and then the first that is left is not the first.
+        position = await self._log.position()
+        if position is None or entry_key(before) < entry_key(position.floor):
+            return Start(reset=HISTORY_LOST)
+        return Start(events[0].sequence - 1, before)

@@ -1,0 +1,272 @@
+"""Connections without a request: what makes ten thousand subscribers cheap.
+
+uvicorn keeps a task, a request cycle, a parser and its headers for every response that has not ended. An SSE response
+ends in days. So the protocol classes here offer an ASGI extension: a callable that takes the connection out of
+uvicorn's hands once the response has begun, and hands back a `Detached`, which is a transport and three numbers. The
+ASGI call may then return. What uvicorn does by itself stays as it is: parsing, headers, every other response.
+
+The extension stands in `scope["extensions"][DETACH]` as `{"gather": gather, "call": detach}`. After `gather()` the
+response's start waits when it is sent, to go out in one piece with the first bytes of the body: each write is a system
+call of its own, and wakes the client. `detach(opening, on_lost, high_water)` is called once, after the start was sent.
+HTTP/1.0, another server or a test client do not offer it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bridge.web.streaming.frames import Frame, chunk_of
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError:  # pragma: no cover - httptools is a dependency, yet not everywhere built
+    HttpToolsProtocol = None  # type: ignore[misc, assignment]
+
+DETACH = "bridge.detach"
+ABORT = "bridge.abort"
+"""The extension that ends a connection at once, for who cannot detach: `{"call": abort}`."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+LAST_WORDS = 1.0
+"""Seconds in which a client takes its last bytes; one that does not is cut, or it would hold its connection."""
+
+OnLost = Callable[[], None]
+
+
+class Detached(asyncio.Protocol):
+    """A connection in the middle of a chunked response, owned by who detached it: a `subscriber.Sink`.
+
+    `on_lost` is called once, when the connection is gone, whoever ended it. What the client still sends is dropped.
+    `first` goes out ahead of what is written first, at `flush()` at the latest.
+    """
+
+    __slots__ = ("_closed", "_first", "_low", "_on_lost", "_patience", "_transport", "backlog", "file")
+
+    def __init__(self, transport: asyncio.Transport, on_lost: OnLost, first: bytes) -> None:
+        self._transport = transport
+        self._first = first
+        self._on_lost: OnLost | None = on_lost
+        self._closed = False
+        encrypted = transport.get_extra_info("sslcontext") is not None
+        self.file: int | None = None if encrypted else transport.get_extra_info("socket").fileno()
+        self._low: asyncio.Event | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self.backlog: Callable[[], int] = transport.get_write_buffer_size
+
+    def _put(self, data: bytes) -> None:
+        if self._first:
+            data, self._first = self._first + data, b""
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        if self._first and not self._closed:
+            self._put(b"")
+
+    # The sink
+
+    def offer(self, frame: Frame, most: int) -> bool:
+        if self.backlog() > most:
+            return False
+        if not self._closed:
+            self._put(frame.chunk)
+        return True
+
+    def pass_on(self, rest: bytes) -> None:
+        if not self._closed:
+            self._put(rest)
+
+    def send_all(self, frames: Iterable[Frame]) -> None:
+        if not self._closed and (chunks := b"".join([frame.chunk for frame in frames])):
+            self._put(chunks)
+
+    def write(self, data: bytes) -> None:
+        if not self._closed and data:
+            self._put(chunk_of(data))
+
+    async def drained(self) -> None:
+        if self._low is not None:
+            await self._low.wait()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._put(LAST_CHUNK)
+        self._closed = True
+        self._transport.close()
+        if self.backlog():
+            self._patience = asyncio.get_running_loop().call_later(LAST_WORDS, self._transport.abort)
+
+    def cut(self) -> None:
+        self._closed = True
+        self._transport.abort()
+
+    # The transport's side
+
+    def pause_writing(self) -> None:
+        self._low = self._low or asyncio.Event()
+
+    def resume_writing(self) -> None:
+        if self._low is not None:
+            self._low.set()
+            self._low = None
+
+    def data_received(self, data: bytes) -> None:
+        """Dropped: the request is long over."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        if self._patience is not None:
+            self._patience.cancel()
+        self.resume_writing()
+        if self._on_lost is not None:
+            on_lost, self._on_lost = self._on_lost, None
+            on_lost()
+
+
+def write_directly(files: Iterable[int], chunk: bytes) -> list[tuple[int, int]]:
+    """Writes one chunk to many connections; those that did not take it whole, and how many bytes of it they took.
+
+    The hot loop, ten thousand times for one event. It touches nothing of a subscriber but its file's number: a walk
+    over ten thousand Python objects costs a quarter of the system calls' own time in cache misses.
+
+    The caller sees to it that nothing waits in a file's transport, and that the number is still its connection's: both
+    event loops call `connection_lost` before they close a file. A broken connection counts as one that took nothing;
+    its transport finds out the rest.
+    """
+    size, write = len(chunk), os.write
+    short: list[tuple[int, int]] = []
+    for file in files:
+        try:
+            taken = write(file, chunk)
+        except OSError:
+            taken = 0
+        if taken != size:
+            short.append((file, taken))
+    return short
+
+
+class _Gathered:
+    """In place of the transport while a response's first bytes are gathered."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        """The response failed before its connection was detached."""
+        self._transport.write(self.data)
+        self._transport.close()
+
+
+class _Detaching:
+    """The part that both of uvicorn's protocol classes get. It knows their insides, which the tests watch."""
+
+    scope: Any
+    cycle: Any
+    flow: Any
+    transport: Any
+    connections: Any
+
+    def _offer(self) -> None:
+        if self.cycle is None:  # not a request
+            return
+        extensions = self.scope.setdefault("extensions", {})
+        extensions[ABORT] = {"call": self.transport.abort}
+        if self.scope.get("http_version", "1.1") == "1.1":
+            # Not `self.cycle` at the time of the call: that may be of a request pipelined behind this one. And weakly,
+            # or each request would be a circle.
+            made = weakref.ref(self.cycle)
+            extensions[DETACH] = {"gather": partial(self._gather, made), "call": partial(self._detach, made)}
+
+    def _gather(self, made: weakref.ref[Any]) -> None:
+        cycle: Any = made()
+        cycle.transport = _Gathered(self.transport)
+
+    def _detach(self, made: weakref.ref[Any], opening: bytes, on_lost: OnLost, high_water: int) -> Detached | None:
+        """None where the connection is gone already. A replay waits while more than `high_water` bytes wait.
+
+        The body is in chunks, because its start named no length.
+        """
+        cycle: Any = made()
+        # uvicorn takes the response for ended, and the connection for none of its own: its shutdown does not wait.
+        cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            return None
+        cycle.message_event.set()
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()  # type: ignore[attr-defined]
+        detached = Detached(self.transport, on_lost, cycle.transport.data + (chunk_of(opening) if opening else b""))
+        if self.flow.write_paused:
+            detached.pause_writing()
+        self.flow.resume_reading()  # the client's going is noticed by reading only
+        self.transport.set_protocol(detached)
+        self.transport.set_write_buffer_limits(high_water)
+        cycle.scope.pop("extensions", None)
+        self._forget()
+        return detached
+
+    def _forget(self) -> None:
+        """Breaks the circles, so that all of this is freed now and not by the collector."""
+        self.scope = self.cycle = None
+
+
+class H11Detaching(_Detaching, H11Protocol):
+    def handle_events(self) -> None:
+        super().handle_events()
+        # The request's task was made in there, and has not run yet.
+        if self.scope is not None:
+            self._offer()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.conn = None  # type: ignore[assignment]
+
+
+PROTOCOL: type[asyncio.Protocol] = H11Detaching
+
+if HttpToolsProtocol is not None:
+
+    class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
+        _earlier: deque[Any] | None = None
+        """Requests of a pipeline in front of the last one; those that have ended leave when another comes."""
+
+        def on_headers_complete(self) -> None:
+            before = self.cycle
+            super().on_headers_complete()
+            # The request's task was made in there, and has not run yet.
+            self._offer()
+            if before is None or before.response_complete:
+                return
+            self._earlier = self._earlier or deque()
+            while self._earlier and self._earlier[0].response_complete:
+                self._earlier.popleft()
+            self._earlier.append(before)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            # uvicorn tells the last request alone, and it is the first of a pipeline that runs.
+            for cycle in self._earlier or ():
+                cycle.disconnected = cycle.disconnected or not cycle.response_complete
+                cycle.message_event.set()
+            super().connection_lost(exc)
+            self._earlier = None
+
+        def _forget(self) -> None:
+            super()._forget()
+            self._earlier = None
+            self.pipeline.clear()
+            self.headers = []
+            self.parser = None  # type: ignore[assignment]
+
+    PROTOCOL = HttpToolsDetaching

@@ -1,0 +1,73 @@
+"""One subscription: what a request asked for, between its connection and the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from bridge.config import Settings
+from bridge.web.http.capacity import Capacity
+from bridge.web.streaming.frames import OPENING
+from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.sinks import Sink
+from bridge.web.streaming.sse_response import LOW_WATER, SseResponse
+from bridge.web.streaming.subscriber import Begin, Subscriber
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subscriber's filter and where it begins. `name`: the token's, which the stream counts for."""
+
+    name: str
+    cvms: frozenset[str] | None
+    types: frozenset[str] | None
+    snapshots: bool
+    begin: Begin
+    asked: bool
+
+
+class EventStream:
+    """The response to one subscription. The caller took its place in `capacity`; it is given back here."""
+
+    def __init__(
+        self, hub: Hub, capacity: Capacity, wanted: Subscription, *, settings: Settings, chance: random.Random
+    ) -> None:
+        self._hub = hub
+        self._capacity = capacity
+        self._wanted = wanted
+        self._chance = chance
+        self._low_water = min(LOW_WATER, settings.subscriber_buffer // 2)
+        self._max_age = settings.subscriber_max_age
+        self._subscriber: Subscriber | None = None
+        self._ageing: asyncio.TimerHandle | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await SseResponse(OPENING, self._start, self._end, low_water=self._low_water)(scope, receive, send)
+
+    def _start(self, sink: Sink) -> None:
+        wanted = self._wanted
+        self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
+        if self._max_age:
+            # 80 to 100 % of the age, so that subscribers of one herd do not come back as a herd.
+            age = self._max_age * (0.8 + 0.2 * self._chance.random())
+            self._ageing = asyncio.get_running_loop().call_later(age, self._expire)
+        self._hub.enter(self._subscriber, wanted.begin)
+
+    def _expire(self) -> None:
+        if self._subscriber is not None:
+            self._hub.let_go_one(self._subscriber, jittered_retry(self._chance))
+
+    def _end(self) -> None:
+        if self._ageing is not None:
+            self._ageing.cancel()
+        if self._subscriber is not None:
+            self._hub.leave(self._subscriber)
+        self._capacity.release(self._wanted.name)
+
+
+def jittered_retry(chance: random.Random) -> int:
+    """Milliseconds after which a client is to come back: spread, so that a herd comes back as a trickle."""
+    return chance.randint(500, 5000)

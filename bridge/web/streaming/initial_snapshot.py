@@ -1,0 +1,99 @@
+"""What a subscriber without a cursor begins with: the snapshots of its scope, encoded once for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from bridge.clock import Clock
+from bridge.store.log import Log, Position
+from bridge.store.snapshots import Snapshot
+from bridge.web.streaming.frames import block, snapshot_json
+
+MOST_AGE = 1.0
+"""Seconds: between events only `observed_at` moves, and it is to be no older than this."""
+
+NOWHERE = Position("", 0, "0-0", "0-0", 0, False)
+"""The position of a log that no leader has made yet."""
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """The snapshots as of `position`: a block by CVM, ascending, none of them with its `id:` line."""
+
+    position: Position
+    led: bool
+    made_at: float
+    blocks: dict[str, bytes]
+
+    def of(self, scope: frozenset[str] | None) -> bytes:
+        """The blocks of a scope, the last one with the cursor; empty where there is none."""
+        return self._whole if scope is None else self._joined(self._chosen(scope))
+
+    def pieces(self, scope: frozenset[str] | None, size: int) -> Iterator[bytes]:
+        """`of` in pieces of whole blocks, each of `size` bytes or little more: a large scope is not copied at once."""
+        chosen = self._chosen(scope)
+        first = 0
+        while first < len(chosen):
+            last, length = first, 0
+            while last < len(chosen) and length < size:
+                length += len(chosen[last])
+                last += 1
+            yield b"".join(chosen[first:last]) if last < len(chosen) else self._joined(chosen[first:])
+            first = last
+
+    def _chosen(self, scope: frozenset[str] | None) -> list[bytes]:
+        if scope is None:
+            return list(self.blocks.values())
+        return [self.blocks[cvm_id] for cvm_id in sorted(scope) if cvm_id in self.blocks]
+
+    @cached_property
+    def _whole(self) -> bytes:
+        return self._joined(self._chosen(None))
+
+    def _joined(self, chosen: list[bytes]) -> bytes:
+        if not chosen:
+            return b""
+        return b"".join([*chosen[:-1], f"id: {self.position.id}\n".encode(), chosen[-1]])
+
+
+class Introductions:
+    """The last one made, for as long as it is true."""
+
+    def __init__(self, log: Log, source: str, clock: Clock) -> None:
+        self._log = log
+        self._source = source
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._last: Introduction | None = None
+
+    def current(self, birth: str, entry_id: str, *, led: bool) -> Introduction | None:
+        """At once, where the last one made holds after this event. By its id: numbers repeat after a fail-over."""
+        last = self._last
+        if last is None or (last.position.birth, last.position.id, last.led) != (birth, entry_id, led):
+            return None
+        return last if self._clock.monotonic() - last.made_at <= MOST_AGE else None
+
+    async def get(self, birth: str, entry_id: str, *, led: bool) -> Introduction:
+        """Reads the states at most once for all who ask at the same moment. Raises StoreError."""
+        async with self._lock:
+            found = self.current(birth, entry_id, led=led)
+            if found is None:
+                found = self._last = await self._make(led)
+            return found
+
+    async def _make(self, led: bool) -> Introduction:
+        now = self._clock.monotonic()
+        position, snapshots = await self._log.snapshot()
+        if position is None:
+            return Introduction(NOWHERE, led, now, {})
+        return Introduction(position, led, now, self._encode(position, snapshots, led))
+
+    def _encode(self, position: Position, snapshots: dict[str, Snapshot], led: bool) -> dict[str, bytes]:
+        at = (position.sequence, position.id)
+        return {
+            cvm_id: block("snapshot", snapshot_json(snapshots[cvm_id], self._source, at, led=led))
+            for cvm_id in sorted(snapshots)
+        }

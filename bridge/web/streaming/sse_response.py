@@ -1,0 +1,102 @@
+"""The HTTP side of an SSE response: head and first bytes, then the connection is its owner's.
+
+Where the server lets a connection go (bridge.web.streaming.detach) the request's task ends here; elsewhere it stays
+and pumps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from bridge.web.streaming.detach import ABORT, DETACH
+from bridge.web.streaming.sinks import AsgiSink, Sink
+
+LOW_WATER = 64 * 1024
+"""Bytes waiting below which a replay goes on."""
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class SseResponse:
+    """An ASGI response that has no end of its own.
+
+    `started` gets the sink once the head and `opening` are out, and must not wait. `ended` is called exactly once, when
+    the connection is gone or came to nothing, whether it had started or not. HEAD gets the head alone.
+    """
+
+    def __init__(
+        self,
+        opening: bytes,
+        started: Callable[[Sink], None],
+        ended: Callable[[], None],
+        *,
+        low_water: int = LOW_WATER,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        self._opening = opening
+        self._started = started
+        self._ended = ended
+        self._low_water = low_water
+        self._headers = HEADERS if headers is None else headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        detached = False
+        start = {"type": "http.response.start", "status": 200, "headers": self._headers}
+        try:
+            if scope["method"] == "HEAD":
+                await send(start)
+                await send({"type": "http.response.body", "body": b""})
+            elif (offer := _offered(scope, DETACH)) is None:
+                await send(start)
+                await send({"type": "http.response.body", "body": self._opening, "more_body": True})
+                await self._hold(scope, receive, send)
+            else:
+                offer["gather"]()
+                await send(start)
+                if (sink := offer["call"](self._opening, self._ended, self._low_water)) is not None:
+                    detached = True
+                    try:
+                        self._started(sink)
+                    except BaseException:
+                        sink.cut()  # the server would, after a second head
+                        raise
+                    sink.flush()
+        finally:
+            if not detached:
+                self._ended()
+
+    async def _hold(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whoever ends first ends all; a clean end is told to the client."""
+        sink = AsgiSink(self._low_water)
+        pump = asyncio.create_task(sink.pump(send), name="sse pump")
+        gone = asyncio.create_task(_disconnected(receive), name="sse gone")
+        abort = _offered(scope, ABORT)
+        sink.abort = abort["call"] if abort else pump.cancel
+        try:
+            self._started(sink)
+            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sink.done()
+            pump.cancel()
+            gone.cancel()
+            await asyncio.wait({pump, gone})
+        if gone.cancelled() and not pump.cancelled():
+            await send({"type": "http.response.body", "body": b""})
+
+
+def _offered(scope: Scope, extension: str) -> dict[str, Callable[..., Any]] | None:
+    found: dict[str, Callable[..., Any]] | None = (scope.get("extensions") or {}).get(extension)
+    return found
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
