@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.bridges import whole
-from tests.unit.web.reference import reference
+from tests.unit.web.streaming.reference import reference
 
 PATH = "/api/v1/cvms/{cvm_id}/state"
 

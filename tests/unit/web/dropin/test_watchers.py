@@ -14,7 +14,7 @@ from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
 from bridge.web.dropin.wheel import Wheel
 from bridge.web.streaming.demand import Demand
-from tests.unit.web.sinks import PlainSink
+from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
 
 

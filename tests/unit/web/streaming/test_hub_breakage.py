@@ -11,7 +11,7 @@ from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Start, Subscriber
-from tests.unit.web.test_hub import FakeLog, ListSink, SnapshotLog, connect, hub_on, settle
+from tests.unit.web.streaming.test_hub import FakeLog, ListSink, SnapshotLog, connect, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
 
 

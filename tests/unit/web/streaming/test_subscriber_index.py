@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
 from bridge.web.streaming.subscriber import Subscriber
 from bridge.web.streaming.subscriber_index import Audience
-from tests.unit.web.test_hub import ListSink
+from tests.unit.web.streaming.test_hub import ListSink
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import Feed, Message, Published, Subscribed, Tick
 from bridge.web.streaming.feed_consumer import Follower
-from tests.unit.web.test_hub import FakeLog, ListSink, connect, ended, hub_on, settle
+from tests.unit.web.streaming.test_hub import FakeLog, ListSink, connect, ended, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
 
 

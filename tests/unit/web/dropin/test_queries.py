@@ -14,7 +14,7 @@ from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.app import Front
 from tests.fakes import fake_backend
-from tests.unit.web.reference import RAW, reference
+from tests.unit.web.streaming.reference import RAW, reference
 from tests.virtual import VirtualClock, run_virtual
 
 HUGE = "9" * 5000

@@ -21,7 +21,7 @@ from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Begin, Subscriber
-from tests.unit.web.sinks import PlainSink
+from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, VirtualLoop, assert_no_task_left
 
 BUFFER = 2000

@@ -14,7 +14,7 @@ from bridge.web.streaming.hub import SLICES, Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.sinks import AsgiSink
 from bridge.web.streaming.subscriber import Start, Subscriber
-from tests.unit.web.sinks import PlainSink
+from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
 
 
