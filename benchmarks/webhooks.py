@@ -26,7 +26,7 @@ from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
+from bridge.store.log_writer import Ledger, Place
 from bridge.store.snapshots import Snapshot
 from tests.servers import RealServer, free_port
 

@@ -13,9 +13,9 @@ from bridge.store.deliveries import Attempt
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.lanes import Claim, Claimed, Entry, Filled, Lanes, Place, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger
-from bridge.store.ledger import Place as Pen
 from bridge.store.limits import Limits
+from bridge.store.log_writer import Ledger
+from bridge.store.log_writer import Place as Pen
 from bridge.store.snapshots import Snapshot
 
 

@@ -17,7 +17,7 @@ from benchmarks.fanout.payload import draft
 from bridge.process.embedded import EmbeddedServer
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
+from bridge.store.log_writer import Ledger, Place
 
 NAMESPACE = "bench"
 SECRET = "a-secret-of-the-benchmark"  # noqa: S105 - it opens nothing but the benchmark's own server

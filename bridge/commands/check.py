@@ -12,8 +12,8 @@ from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
+from bridge.store.leader_status import Notes
 from bridge.store.log import Log
-from bridge.store.notes import Notes
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
 from bridge.upstream.client import PhalaClient

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from bridge.phala_queries import located
 from bridge.simulator.faults import Fault
 from bridge.simulator.hooks import Hook, Hooks, posting
-from bridge.simulator.ledger import Cut, Tally
 from bridge.simulator.simulator import Settings, Simulator
+from bridge.simulator.stream_quota import Cut, Tally
 from bridge.simulator.world import Change, Cvm, dumps
 
 #: Bytes of a control body: a raw state or a piece of stream may be a monster, and a slip of the pen may not

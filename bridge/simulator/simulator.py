@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.clock import Clock
 from bridge.simulator.faults import Faults, RouteName
-from bridge.simulator.ledger import LIMIT, Ledger
+from bridge.simulator.stream_quota import LIMIT, Ledger
 from bridge.simulator.world import Change, World
 
 #: Requests that are remembered with their details: a test of a minute makes fewer.

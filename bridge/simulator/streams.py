@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from bridge.simulator import shapes
 from bridge.simulator.faults import Fault
-from bridge.simulator.ledger import OpenStream
 from bridge.simulator.simulator import Simulator
+from bridge.simulator.stream_quota import OpenStream
 from bridge.simulator.world import Cvm, dumps
 
 #: Where the server offers the connection itself, for cuts; see `server.Connection`.

@@ -11,7 +11,7 @@ from bridge.store.watches import Watches
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import UpstreamError
-from bridge.upstream.reign import Reign
+from bridge.upstream.leader_context import Reign
 from bridge.upstream.resolver import Resolver
 
 logger = logging.getLogger(__name__)

@@ -10,20 +10,20 @@ from collections.abc import Callable
 
 from bridge.clock import Clock
 from bridge.config import Settings
+from bridge.store.batch_digests import Vouchers
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
+from bridge.store.log_writer import Ledger, Place
 from bridge.store.slots import Slots
-from bridge.store.vouchers import Vouchers
 from bridge.upstream import metrics
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
+from bridge.upstream.control_loops import Rounds
+from bridge.upstream.leader_context import Reign
 from bridge.upstream.recorder import Recorder
-from bridge.upstream.reign import Reign
-from bridge.upstream.rounds import Rounds
-from bridge.upstream.succession import Succession
+from bridge.upstream.slot_handover import Succession
 from bridge.upstream.tracked import NEVER, Tracked
 
 logger = logging.getLogger(__name__)

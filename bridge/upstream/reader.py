@@ -15,8 +15,8 @@ from bridge.upstream.errors import (
     UnauthorizedError,
     UpstreamError,
 )
+from bridge.upstream.leader_context import Reign
 from bridge.upstream.planner import GONE_EVERY, round_length
-from bridge.upstream.reign import Reign
 from bridge.upstream.tracked import Observation, Tracked
 
 logger = logging.getLogger(__name__)

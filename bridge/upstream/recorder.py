@@ -10,7 +10,7 @@ from bridge.clock import Clock, rfc3339
 from bridge.events import DROPPED, Draft, watch_data
 from bridge.store.errors import StillWantedError, StoreUnavailableError
 from bridge.store.leadership import Term
-from bridge.store.ledger import Ledger, Place
+from bridge.store.log_writer import Ledger, Place
 from bridge.store.snapshots import Snapshot
 from bridge.upstream import metrics
 from bridge.upstream.tracked import Observation, Step, Tracked, grow_stale, is_late, observe

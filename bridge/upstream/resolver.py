@@ -6,7 +6,7 @@ import logging
 
 from bridge.clock import Clock
 from bridge.events import usable_id
-from bridge.store.wishes import Answer
+from bridge.store.reference_lookups import Answer
 from bridge.upstream.client import Listed, PhalaClient
 from bridge.upstream.errors import UnparsableError, UpstreamError
 

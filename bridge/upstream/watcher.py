@@ -20,8 +20,8 @@ from bridge.upstream.errors import (
     UnparsableError,
     UpstreamError,
 )
+from bridge.upstream.leader_context import Reign
 from bridge.upstream.reader import read
-from bridge.upstream.reign import Reign
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Observation, Tracked
 

@@ -14,8 +14,8 @@ from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
 from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
+from bridge.webhooks.endpoint_cache import Opened, Roll
 from bridge.webhooks.formats import Format
-from bridge.webhooks.roll import Opened, Roll
 from bridge.webhooks.schedule import Outcome, Schedule
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
 from bridge.webhooks.demand import Demand
-from bridge.webhooks.filler import Filler
-from bridge.webhooks.roll import Roll
+from bridge.webhooks.endpoint_cache import Roll
+from bridge.webhooks.enqueuer import Filler
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
 

@@ -27,7 +27,7 @@ from bridge import __version__
 from bridge.addresses import Resolve, UrlRefusedError, check_addresses, parse_url
 from bridge.clock import Clock
 from bridge.config_values import Allowlist
-from bridge.lookup import Lookup
+from bridge.host_lookup import Lookup
 from bridge.webhooks.bodies import read_body, shown
 
 logger = logging.getLogger(__name__)

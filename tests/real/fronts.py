@@ -15,7 +15,7 @@ from bridge.config import Settings
 from bridge.events import STATE, Draft, cvm_data
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
+from bridge.store.log_writer import Ledger, Place
 from bridge.store.snapshots import Snapshot
 from bridge.web.server import serve_web
 from bridge.web.streaming.detach import PROTOCOL

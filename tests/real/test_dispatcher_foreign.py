@@ -9,8 +9,8 @@ from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.errors import StoreError
 from bridge.store.lanes import Lanes, Result, Share
-from bridge.webhooks.filler import Filler
-from bridge.webhooks.roll import Roll
+from bridge.webhooks.endpoint_cache import Roll
+from bridge.webhooks.enqueuer import Filler
 from tests.lanes import ATTEMPT, Bench, bench, endpoint, serve, settle, unsealed
 from tests.real.test_dispatcher import sending
 from tests.receivers import Hit

@@ -20,8 +20,8 @@ from bridge.store.errors import (
 )
 from bridge.store.lanes import Claimed, Share
 from bridge.store.log import Log
-from bridge.webhooks.filler import Filler
-from bridge.webhooks.roll import Roll
+from bridge.webhooks.endpoint_cache import Roll
+from bridge.webhooks.enqueuer import Filler
 from tests.lanes import Bench, Writer, bench, endpoint, serve, settle, unsealed
 from tests.servers import Guarded, RealServer, cluster_url
 

@@ -13,12 +13,12 @@ from bridge.store.connection import Backend, connect
 from bridge.store.errors import FencedError, StillWantedError, StoreUnavailableError
 from bridge.store.feed import Feed, Published, Subscribed
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
+from bridge.store.log_writer import Ledger, Place
+from bridge.store.reference_lookups import Answer, Wishes
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
-from bridge.store.wishes import Answer, Wishes
 from tests.servers import Guarded, RealServer, cluster_url
 
 DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-1"}')

@@ -14,13 +14,13 @@ from bridge.store.connection import Backend, connect
 from bridge.store.errors import FencedError, StoreUnavailableError, TooManyWishesError
 from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
+from bridge.store.log_writer import Ledger, Place
+from bridge.store.reference_lookups import MOST_WISHES, Answer, Wishes
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.wake import wakes
 from bridge.store.watches import Watches
-from bridge.store.wishes import MOST_WISHES, Answer, Wishes
 from tests.servers import Guarded, RealServer, cluster_url
 
 RAW = parse_state('{"status":"running","x":1.10,"y":1e5,"n":"\u2028\\u0000\\ud800 ü😀","z":' + "9" * 40 + "}").raw

@@ -9,8 +9,8 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.store.connection import Backend
+from bridge.store.reference_lookups import Answer, Wishes
 from bridge.store.watches import Watches
-from bridge.store.wishes import Answer, Wishes
 from tests.bridges import sse
 from tests.real.fronts import Front, front
 from tests.real.waiting import PATIENCE

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import usable_id
-from bridge.store.wishes import Wishes
+from bridge.store.reference_lookups import Wishes
 from bridge.web.http.problems import ProblemError
 from bridge.web.http.request_bodies import read_body
 

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from bridge.clock import Clock
 from bridge.events import usable_id
 from bridge.store.errors import TooManyWishesError
+from bridge.store.reference_lookups import Answer, Wishes
 from bridge.store.watches import Watches
-from bridge.store.wishes import Answer, Wishes
 from bridge.web.http.problems import ProblemError, invalid, problem_response, unavailable
 
 PATIENCE = 10.0

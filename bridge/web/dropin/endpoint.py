@@ -13,9 +13,9 @@ from bridge.clock import Clock
 from bridge.events import usable_id
 from bridge.phala_queries import UnprocessableError, pace
 from bridge.store.errors import StoreError
+from bridge.store.reference_lookups import Answer, Wishes
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from bridge.store.wishes import Answer, Wishes
 from bridge.web.api.references import References, UpstreamRefusalError
 from bridge.web.dropin import wire
 from bridge.web.dropin.known import Known

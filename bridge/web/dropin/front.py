@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.clock import Clock
 from bridge.config import Settings
+from bridge.store.reference_lookups import Wishes
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
-from bridge.store.wishes import Wishes
 from bridge.web.api.references import References
 from bridge.web.dropin import wire
 from bridge.web.dropin.endpoint import Parts, StateEndpoint

@@ -11,8 +11,8 @@ from bridge.events import Draft, entry_key
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StillWantedError
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
+from bridge.store.log_writer import Ledger, Place
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches

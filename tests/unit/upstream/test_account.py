@@ -11,8 +11,8 @@ from bridge.config import Settings
 from bridge.events import Event
 from bridge.store.connection import Backend
 from bridge.store.log import Log
+from bridge.store.reference_lookups import Wishes
 from bridge.store.watches import Watches
-from bridge.store.wishes import Wishes
 from bridge.upstream.client import Listed, Reading
 from bridge.upstream.errors import RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
 from bridge.upstream.leader import Upstream

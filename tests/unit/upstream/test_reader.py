@@ -14,7 +14,7 @@ from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Log
-from bridge.store.wishes import Wishes
+from bridge.store.reference_lookups import Wishes
 from bridge.upstream.client import Reading
 from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time

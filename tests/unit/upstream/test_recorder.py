@@ -11,8 +11,8 @@ from bridge.clock import SystemClock
 from bridge.events import DROPPED, STATE, parse_state
 from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
-from bridge.store.ledger import Ledger, Place
 from bridge.store.log import Log
+from bridge.store.log_writer import Ledger, Place
 from bridge.store.watches import Watches
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.tracked import Observation, Tracked

@@ -18,7 +18,7 @@ from bridge.events import entry_key
 from bridge.store.deliveries import STATUSES, Attempt, Deliveries
 from bridge.store.lanes import Claim, Place, Result, Share, Verdict
 from bridge.store.limits import Limits
-from bridge.webhooks.filler import portion
+from bridge.webhooks.enqueuer import portion
 from tests.fakes import HandClock, fake_backend, redis_time
 from tests.lanes import Bench, Writer, endpoint
 from tests.unit.webhooks.lanes_model import Model

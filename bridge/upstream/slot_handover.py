@@ -13,8 +13,8 @@ from bridge.config import Settings
 from bridge.store.errors import StoreError
 from bridge.store.leadership import Term
 from bridge.store.slots import Holding, Slots
-from bridge.upstream.drift import Drift
-from bridge.upstream.reign import Reign
+from bridge.upstream.clock_skew import Drift
+from bridge.upstream.leader_context import Reign
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.watcher import SETTLING, lifetime
 

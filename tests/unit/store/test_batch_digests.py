@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bridge.store.vouchers import Vouchers
+from bridge.store.batch_digests import Vouchers
 from tests.fakes import fake_backend
 
 

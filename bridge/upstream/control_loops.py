@@ -10,19 +10,19 @@ from typing import Any
 
 from bridge.clock import rfc3339
 from bridge.events import DELETED
+from bridge.store.batch_digests import Vouchers
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
-from bridge.store.notes import Notes
-from bridge.store.vouchers import Vouchers
+from bridge.store.leader_status import Notes
+from bridge.store.reference_lookups import Answer, Wishes
 from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
-from bridge.store.wishes import Answer, Wishes
 from bridge.upstream import metrics
 from bridge.upstream.budget import REQUESTS_PER_SECOND
 from bridge.upstream.discovery import Discovery
+from bridge.upstream.leader_context import Reign
 from bridge.upstream.planner import GONE_EVERY, Batch, Close, Open, Read, plan, poll_interval
 from bridge.upstream.reader import ask_batch, read
-from bridge.upstream.reign import Reign
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Tracked

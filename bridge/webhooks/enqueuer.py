@@ -9,7 +9,7 @@ from dataclasses import replace
 from bridge.events import entry_key
 from bridge.store.lanes import Entry, Filled, Lanes, Place, Share
 from bridge.webhooks import metrics
-from bridge.webhooks.roll import Roll
+from bridge.webhooks.endpoint_cache import Roll
 
 logger = logging.getLogger(__name__)
 

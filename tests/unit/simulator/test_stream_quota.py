@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator.ledger import Ledger, OpenStream
+from bridge.simulator.stream_quota import Ledger, OpenStream
 
 
 class Time:

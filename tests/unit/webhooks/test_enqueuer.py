@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.store.lanes import Entry, Place
-from bridge.webhooks.filler import portion
+from bridge.webhooks.enqueuer import portion
 from tests.lanes import entry
 
 START = Place("b", "0-0", "", 1, "9-0", "0-0", False)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from bridge.lookup import MAX_LOOKUPS, Lookup, ask_system
+from bridge.host_lookup import MAX_LOOKUPS, Lookup, ask_system
 
 
 class SlowNames:
