@@ -155,13 +155,22 @@ class RealServer:
 
     @property
     def arguments(self) -> list[str]:
-        return [part for name, value in self._options.items() for part in (f"--{name}", value)]
+        return [part for name, value in self._options.items() for part in (f"--{name}", *(value.split() or [""]))]
 
     def start(self) -> None:
-        """Returns once the server answers."""
+        """Returns once the server answers; one that does not is ended."""
         assert self._process is None, "the server is running"
-        self._process = subprocess.Popen([self.binary, *self.arguments], start_new_session=True)
-        eventually(lambda: self.call("PING") is not None, f"{self!r} answering")
+        self._process = process = subprocess.Popen([self.binary, *self.arguments], start_new_session=True)
+
+        def answers() -> bool:
+            assert process.poll() is None, f"{self!r} ended with status {process.returncode}"
+            return self.call("PING") is not None
+
+        try:
+            eventually(answers, f"{self!r} answering")
+        except BaseException:
+            self.stop()
+            raise
 
     def call(self, *command: str | int) -> Any:
         """One command on a connection of its own."""
