@@ -56,6 +56,12 @@ def parent(state: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
             process.kill()
 
 
+def remember(state: Path, port: int) -> None:
+    """As the port of an earlier start, which the next one takes where it can."""
+    state.mkdir()
+    (state / "port").write_text(f"{port}\n")
+
+
 def gone(pid: int) -> bool:
     """Ended; a zombie of another parent counts."""
     try:
@@ -74,8 +80,7 @@ def on(url: str) -> redis.Redis:
 async def test_it_answers_on_its_port_and_its_socket_and_keeps_its_data_for_the_next_start(
     state: Path,
 ) -> None:
-    state.mkdir()
-    (state / "port").write_text(f"{free_port()}\n")  # one that no other test takes between the starts
+    remember(state, free_port())  # one that no other test takes between the starts
     async with EmbeddedServer(state) as server:
         with on(server.url) as client:
             client.xadd("log", {"event": "1"}, id="1-0")
