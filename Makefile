@@ -10,22 +10,30 @@ GROUND := pyproject.toml constraints.txt bridge/__init__.py
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
+# Tests mostly wait, so there are more workers than cores; WORKERS=0 runs them one after the other in one process.
+WORKERS ?= 6
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format bench lock clean
+.PHONY: help up test test-unit lint format bench lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(VENV)/installed ## Everything in one process, ready to try (ctrl-C ends it)
 	@$(BIN)/bridge up $(ARGS)
 
 test: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
-lint: $(VENV)/installed-dev ## ruff and mypy --strict
+test-unit: $(VENV)/installed-dev ## The tests that need no sockets
+	@$(PYTEST) tests/unit $(ARGS)
+
+lint: $(VENV)/installed-dev ## ruff, mypy --strict and the import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@! grep -q '^\[tool\.importlinter' pyproject.toml || $(BIN)/lint-imports
 
 format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
 	@$(BIN)/ruff check --fix-only .

@@ -7,13 +7,18 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from bridge.config import variables
-from tests.servers import Guarded, RealServer, binaries, cluster, guarded
+from tests import servers
+from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
+
+
+def pytest_report_header() -> str:
+    binary = servers.server_binary()
+    return f"server: {servers.server_version(binary)} ({binary})"
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +44,10 @@ def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("_task_check")
 
 
-@pytest.fixture(scope="session", params=binaries(), ids=lambda path: cast(Path, path).name)
-def server_binary(request: pytest.FixtureRequest) -> Path:
-    """The server to run on; a test that asks for it runs once on each that this machine has."""
-    return cast(Path, request.param)
+@pytest.fixture(scope="session")
+def server_binary() -> Path:
+    """The server to run on: BRIDGE_TEST_SERVER, else the one that comes along."""
+    return servers.server_binary()
 
 
 @pytest.fixture(scope="session")

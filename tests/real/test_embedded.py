@@ -18,7 +18,7 @@ import redis
 
 from bridge.process import embedded
 from bridge.process.embedded import DirectoryHeldError, EmbeddedError, EmbeddedServer, NoServerError, find_server
-from tests.servers import eventually
+from tests.servers import eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,12 @@ def parent(state: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
             process.kill()
 
 
+def remember(state: Path, port: int) -> None:
+    """As the port of an earlier start, which the next one takes where it can."""
+    state.mkdir()
+    (state / "port").write_text(f"{port}\n")
+
+
 def gone(pid: int) -> bool:
     """Ended; a zombie of another parent counts."""
     try:
@@ -74,6 +80,7 @@ def on(url: str) -> redis.Redis:
 async def test_it_answers_on_its_port_and_its_socket_and_keeps_its_data_for_the_next_start(
     state: Path,
 ) -> None:
+    remember(state, free_port())  # one that no other test takes between the starts
     async with EmbeddedServer(state) as server:
         with on(server.url) as client:
             client.xadd("log", {"event": "1"}, id="1-0")
@@ -189,6 +196,19 @@ async def test_a_port_taken_meanwhile_is_passed_over(state: Path) -> None:
     async with EmbeddedServer(state) as server:
         taken = server.port
     with socket.create_server(("127.0.0.1", taken)):
+        async with EmbeddedServer(state) as server:
+            assert server.port != taken
+            with on(server.url) as client:
+                assert client.ping()
+
+
+async def test_a_port_taken_between_looking_and_listening_is_passed_over(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taker:
+        taken = taker.getsockname()[1]
+        found = iter([taken, free_port()])
+        monkeypatch.setattr(embedded, "free_port", lambda remembered: next(found))
         async with EmbeddedServer(state) as server:
             assert server.port != taken
             with on(server.url) as client:

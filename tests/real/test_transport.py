@@ -241,6 +241,7 @@ def test_no_spelling_of_a_secret_and_no_half_of_it_is_kept(secret: str) -> None:
         ("identity", b"hello"),
         ("gzip", b"no gzip"),
     ],
+    ids=["gzip", "x-gzip", "deflate", "identity", "broken gzip"],
 )
 async def test_a_compressed_body_is_read_and_a_broken_one_harms_nothing(encoding: str, body: bytes) -> None:
     async with receiver(fixed("200 OK", body, f"Content-Encoding: {encoding}")) as inner:

@@ -61,7 +61,11 @@ def test_all_who_ask_at_once_get_one_key(tmp_path: Path) -> None:
     assert len(set(found)) == 1
 
 
-@pytest.mark.parametrize("text", ["", "no key\n", "ü" * 44, f"{OLD.get_secret_value()},{NEW.get_secret_value()}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "no key\n", "ü" * 44, f"{OLD.get_secret_value()},{NEW.get_secret_value()}"],
+    ids=["empty", "words", "not ASCII", "two keys"],
+)
 def test_a_file_without_a_key_is_refused_and_left_as_it_was(tmp_path: Path, text: str) -> None:
     path = tmp_path / "k"
     path.write_text(text, "utf-8")
