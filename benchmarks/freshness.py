@@ -63,10 +63,10 @@ async def follow(
     bridge: Whole, arrivals: Arrivals, cvm_id: str, hinted: bool, found: dict[str, list[float]], until: float
 ) -> None:
     """Changes one CVM again and again, each time once the last change has arrived and a while has passed."""
-    chance, status = random.Random(cvm_id), "running"
+    rng, status = random.Random(cvm_id), "running"
     while time.monotonic() < until:
-        await asyncio.sleep(chance.uniform(0.0, POLL_INTERVAL))  # any moment between two looks
-        status = chance.choice([each for each in STATUSES if each != status])
+        await asyncio.sleep(rng.uniform(0.0, POLL_INTERVAL))  # any moment between two looks
+        status = rng.choice([each for each in STATUSES if each != status])
         arrival, began = arrivals.of(cvm_id, status), time.monotonic()
         await bridge.http.patch(f"{bridge.sim.control}/cvms/{cvm_id}", json={"status": status})
         if hinted:

@@ -55,7 +55,7 @@ async def _live(cvms: int, minutes: int, segment: int) -> list[Look]:
     server = fakeredis.FakeServer(version=(7,))
     backend: Backend = fake_backend(server)
     settings = Settings(cvms=("*",), log_length=200)
-    upstream = Upstream(settings, backend, ModelClient(cloud, clock, awake), clock, alone=True, chance=random.Random(1))
+    upstream = Upstream(settings, backend, ModelClient(cloud, clock, awake), clock, alone=True, rng=random.Random(1))
     with redis_time(clock):
         leading = asyncio.create_task(upstream.run(stop), name="upstream")
         changing = asyncio.create_task(_change(cloud), name="changes")
@@ -68,10 +68,10 @@ async def _live(cvms: int, minutes: int, segment: int) -> list[Look]:
 
 
 async def _change(cloud: Cloud) -> None:
-    chance = random.Random(2)
+    rng = random.Random(2)
     while True:
         await asyncio.sleep(1)
-        cloud.change(chance.choice(list(cloud.status)), chance.choice(STATUSES))
+        cloud.change(rng.choice(list(cloud.status)), rng.choice(STATUSES))
 
 
 async def _look(cloud: Cloud, minute: int, segment: int) -> Look:

@@ -27,7 +27,7 @@ def ask_system(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
-class Lookup:
+class HostLookup:
     """`await lookup(host, port)`: the addresses, as `bridge.addresses.Resolve` has it.
 
     A lookup that is cancelled goes on in its thread and keeps its place among MAX_LOOKUPS until it ends. The threads

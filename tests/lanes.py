@@ -11,11 +11,11 @@ from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoints import Endpoint, Endpoints
-from bridge.store.lanes import Claim, Claimed, Entry, Filled, Lanes, Place, Result, Share, Verdict
+from bridge.store.lanes import Checkpoint, Claim, Claimed, Entry, Filled, Lanes, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
 from bridge.store.limits import Limits
-from bridge.store.log_writer import Ledger
-from bridge.store.log_writer import Place as Pen
+from bridge.store.log_writer import LogWriter
+from bridge.store.log_writer import WritePosition as Pen
 from bridge.store.snapshots import Snapshot
 
 
@@ -50,7 +50,7 @@ class Writer:
         data = cvm_data(cvm_id, "n", (str(self.count - 1), status), "poll", f'{{"status":"{status}"}}')
         draft = Draft(type, cvm_id, "2026-11-24T16:00:00.000Z", data)
         snapshot = Snapshot(cvm_id, f'{{"status":"{status}"}}', status, "n", "t", "t")
-        self.pen = await Ledger(self.backend, self.log_length).append(
+        self.pen = await LogWriter(self.backend, self.log_length).append(
             self.term, self.pen, draft, snapshot, ran=type != STATE
         )
         return self.pen.last_id
@@ -78,19 +78,19 @@ class Bench:
 
     async def fill(self, *ids: str) -> Filled | None:
         """Everything that the log has behind the place, for these endpoints or for all."""
-        place = await self.lanes.place()
-        assert place is not None
-        entries, last = await self.lanes.read(place.id, 10_000)
+        checkpoint = await self.lanes.checkpoint()
+        assert checkpoint is not None
+        entries, last = await self.lanes.read(checkpoint.id, 10_000)
         chosen = ids or tuple((await self.endpoints.all()).endpoints)
-        return await self.lanes.fill(place, [Share(each, chosen) for each in entries], last or place.id, "")
+        return await self.lanes.fill(checkpoint, [Share(each, chosen) for each in entries], last or checkpoint.id, "")
 
     async def claim(self, most: int = 100, token: str = "t", lease: float = 5.0, share: int = 100) -> Claimed:
         return await self.lanes.claim(token, lease, most, share)
 
-    async def place(self) -> Place:
-        place = await self.lanes.place()
-        assert place is not None
-        return place
+    async def checkpoint(self) -> Checkpoint:
+        checkpoint = await self.lanes.checkpoint()
+        assert checkpoint is not None
+        return checkpoint
 
 
 @dataclass(frozen=True)

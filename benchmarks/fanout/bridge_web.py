@@ -17,7 +17,7 @@ from benchmarks.fanout.payload import draft
 from bridge.process.embedded import EmbeddedServer
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
-from bridge.store.log_writer import Ledger, Place
+from bridge.store.log_writer import LogWriter, Place
 
 NAMESPACE = "bench"
 SECRET = "a-secret-of-the-benchmark"  # noqa: S105 - it opens nothing but the benchmark's own server
@@ -30,7 +30,7 @@ class Writer:
 
     def __init__(self, backend: Backend, leadership: Leadership, term: Term) -> None:
         self._leadership, self._term, self._backend = leadership, term, backend
-        self._ledger = Ledger(backend, 100_000)
+        self._log_writer = LogWriter(backend, 100_000)
         self._place = Place(term.sequence, term.last_id)
 
     @classmethod
@@ -47,7 +47,7 @@ class Writer:
 
     async def publish(self, number: int) -> None:
         event, snapshot = draft(number, time.monotonic_ns())
-        self._place = await self._ledger.append(self._term, self._place, event, snapshot, ran=True)
+        self._place = await self._log_writer.append(self._term, self._place, event, snapshot, ran=True)
 
     def cursor(self) -> str:
         return self._place.last_id

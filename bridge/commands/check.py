@@ -12,7 +12,7 @@ from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
-from bridge.store.leader_status import Notes
+from bridge.store.leader_status import LeaderStatus
 from bridge.store.log import Log
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
@@ -95,7 +95,7 @@ async def _connected(url: str, namespace: str) -> AsyncIterator[Backend]:
 async def _say_bridge(backend: Backend, settings: Settings, say: Say) -> None:
     position = await Log(backend).position()
     say(f"  log      {f'sequence {position.sequence}, last id {position.id}' if position else 'none yet'}")
-    notes = await Notes(backend).read()
+    notes = await LeaderStatus(backend).read()
     if not notes:
         say("  leader   none: no `bridge upstream` (or `bridge up`) leads, so no event will come")
     else:

@@ -12,7 +12,7 @@ import click
 
 from bridge import __version__
 from bridge.commands.check import run_check
-from bridge.commands.listen import Manners, Received, Wish, colourful_line
+from bridge.commands.listen import Received, Registration, Reply, colourful_line
 from bridge.commands.listen import listen as receive
 from bridge.commands.tail import GivenUpError, Request, colourful, follow
 from bridge.config import Settings, SettingsError, load_settings
@@ -21,7 +21,7 @@ from bridge.process.embedded import EmbeddedError
 from bridge.process.roles import (
     Body,
     RefusalError,
-    Standing,
+    StartupInfo,
     execute,
     run_dispatcher,
     run_up,
@@ -78,7 +78,7 @@ def up() -> None:
       PHALA_CLOUD_API_KEY=phak_… BRIDGE_CVMS=web-1,web-2 bridge up
     """
     settings = _settings()
-    _execute(lambda stop: run_up(settings, lambda standing: click.echo(_banner(standing)), stop))
+    _execute(lambda stop: run_up(settings, lambda startup: click.echo(_banner(startup)), stop))
 
 
 @main.command()
@@ -226,10 +226,12 @@ def listen(
       bridge listen | jq .body.data.to
     """
     fields: dict[str, object] = {"cvms": cvms, "from": from_, "to": to, "format": form}
-    wish = Wish(url.rstrip("/"), token, host, port, address, fields | ({"types": types} if types else {}))
+    registration = Registration(
+        url.rstrip("/"), token, host, port, address, fields | ({"types": types} if types else {})
+    )
     dress = colourful_line if sys.stdout.isatty() else Received.to_json
-    manners = Manners(status, delay, fail)
-    work = receive(wish, manners, lambda each: _write(dress(each)), lambda line: click.echo(line, err=True))
+    reply = Reply(status, delay, fail)
+    work = receive(registration, reply, lambda each: _write(dress(each)), lambda line: click.echo(line, err=True))
     _log(level="warning")
     _execute(lambda stop: until(stop, work))
 
@@ -303,39 +305,39 @@ def _write(line: str) -> None:
     sys.stdout.flush()
 
 
-def _banner(standing: Standing) -> str:
+def _banner(startup: StartupInfo) -> str:
     """What to paste where. Printed once the front end listens."""
-    namespace, redis = standing.settings.namespace, standing.redis_url
-    bearer = "" if standing.open_access else '-H "Authorization: Bearer $BRIDGE_TOKEN" '
+    namespace, redis = startup.settings.namespace, startup.redis_url
+    bearer = "" if startup.open_access else '-H "Authorization: Bearer $BRIDGE_TOKEN" '
     lines = [
-        ("address", standing.address),
-        ("events", f"curl -N {bearer}{standing.address}/v1/events"),
+        ("address", startup.address),
+        ("events", f"curl -N {bearer}{startup.address}/v1/events"),
         (
             "webhooks",
-            f"bridge listen --url {standing.address}{'' if standing.open_access else ' --token $BRIDGE_TOKEN'}",
+            f"bridge listen --url {startup.address}{'' if startup.open_access else ' --token $BRIDGE_TOKEN'}",
         ),
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),
         ("log", f"redis-cli -u {redis} XRANGE '{{{namespace}}}:log' - + COUNT 10"),
-        ("upstream", _upstream_line(standing)),
-        ("access", _access_line(standing)),
+        ("upstream", _upstream_line(startup)),
+        ("access", _access_line(startup)),
     ]
-    if standing.embedded:
-        lines.append(("data", str(standing.embedded.directory)))
+    if startup.embedded:
+        lines.append(("data", str(startup.embedded.directory)))
     shown = "\n".join(f"  {name:<10}{text}" for name, text in lines)
     return f"bridge {__version__} is up (ctrl-C ends it)\n\n{shown}\n"
 
 
-def _upstream_line(standing: Standing) -> str:
-    if standing.simulated:
+def _upstream_line(startup: StartupInfo) -> str:
+    if startup.simulated:
         return "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
-    return standing.settings.api_prefix
+    return startup.settings.api_prefix
 
 
-def _access_line(standing: Standing) -> str:
-    if not standing.open_access:
-        return f"by token: {', '.join(token.name for token in standing.settings.tokens)}"
-    why = "BRIDGE_TOKENS is not set" if standing.settings.auth else "BRIDGE_AUTH=off"
+def _access_line(startup: StartupInfo) -> str:
+    if not startup.open_access:
+        return f"by token: {', '.join(token.name for token in startup.settings.tokens)}"
+    why = "BRIDGE_TOKENS is not set" if startup.settings.auth else "BRIDGE_AUTH=off"
     return f"OPEN, no token needed ({why})"
 
 

@@ -43,7 +43,7 @@ LEAVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class Registration:
     """What to register, and at which bridge. `fields` are the body of `POST /v1/webhooks`, without URL and secret.
 
     `address`: where the bridge reaches this receiver; None: where it listens.
@@ -58,7 +58,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Manners:
+class Reply:
     """How to answer: with `status` after `delay` seconds, a share `fail` of all with 500 instead."""
 
     status: int = 200
@@ -87,11 +87,11 @@ class Received:
 class Receiver:
     """The ASGI app. What it received is in `received`, in the order of arrival."""
 
-    def __init__(self, secret: str, manners: Manners, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, secret: str, reply: Reply, clock: Clock, rng: random.Random) -> None:
         self._secret = secret
-        self._manners = manners
+        self._manners = reply
         self._clock = clock
-        self._chance = chance
+        self._rng = rng
         self._attempts: OrderedDict[str, int] = OrderedDict()
         self.received: asyncio.Queue[Received] = asyncio.Queue(MOST_WAITING)
         self.app = Starlette(routes=[Route("/{rest:path}", self._receive, methods=["POST"])])
@@ -113,7 +113,7 @@ class Receiver:
         return PlainTextResponse(f"{fault or 'received'}\n", status)
 
     def _status(self) -> int:
-        return 500 if self._chance.random() < self._manners.fail else self._manners.status
+        return 500 if self._rng.random() < self._manners.fail else self._manners.status
 
     def _count(self, webhook_id: str) -> int:
         count = self._attempts.pop(webhook_id, 0) + 1
@@ -131,13 +131,13 @@ def _parsed(body: bytes) -> object:
 
 
 async def listen(
-    wish: Wish,
-    manners: Manners,
+    registration: Registration,
+    reply: Reply,
     write: Callable[[Received], None],
     announce: Callable[[str], None],
     *,
     clock: Clock | None = None,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:
     """Gives what arrives to `write`, until it is cancelled; unregisters however it ends.
 
@@ -145,10 +145,10 @@ async def listen(
     address is taken.
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
-    receiver = Receiver(secret, manners, clock or SystemClock(), chance or random.Random())
-    bound = listening(wish.host, wish.port)
-    address = wish.address or _own_address(wish.host, bound.getsockname()[1])
-    async with _serving(receiver.app, bound), _registered(wish, address, secret, announce):
+    receiver = Receiver(secret, reply, clock or SystemClock(), rng or random.Random())
+    bound = listening(registration.host, registration.port)
+    address = registration.address or _own_address(registration.host, bound.getsockname()[1])
+    async with _serving(receiver.app, bound), _registered(registration, address, secret, announce):
         while True:
             write(await receiver.received.get())
 
@@ -172,28 +172,32 @@ async def _serving(app: Starlette, bound: socket.socket) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _registered(wish: Wish, address: str, secret: str, announce: Callable[[str], None]) -> AsyncIterator[None]:
+async def _registered(
+    registration: Registration, address: str, secret: str, announce: Callable[[str], None]
+) -> AsyncIterator[None]:
     headers = {"User-Agent": f"bridge-listen/{__version__}"}
-    if wish.token:
-        headers["Authorization"] = f"Bearer {wish.token}"
+    if registration.token:
+        headers["Authorization"] = f"Bearer {registration.token}"
     async with httpx.AsyncClient(headers=headers, timeout=ASK_SECONDS) as http:
-        made = await _register(http, wish, address, secret)
-        announce(f"{address} is registered at {wish.url} as {made} (ctrl-C unregisters it)")
+        made = await _register(http, registration, address, secret)
+        announce(f"{address} is registered at {registration.url} as {made} (ctrl-C unregisters it)")
         try:
             yield
         finally:
-            announce(await _unregister(http, wish, made))
+            announce(await _unregister(http, registration, made))
 
 
-async def _register(http: httpx.AsyncClient, wish: Wish, address: str, secret: str) -> str:
+async def _register(http: httpx.AsyncClient, registration: Registration, address: str, secret: str) -> str:
     """The endpoint's id. Raises GivenUpError."""
-    body = {"description": "bridge listen", **wish.fields, "url": address, "secret": secret}
+    body = {"description": "bridge listen", **registration.fields, "url": address, "secret": secret}
     try:
-        answer = await http.post(f"{wish.url}/v1/webhooks", json=body)
+        answer = await http.post(f"{registration.url}/v1/webhooks", json=body)
     except httpx.InvalidURL:
-        raise GivenUpError(f"{wish.url} is no URL: pass --url http://host:port") from None
+        raise GivenUpError(f"{registration.url} is no URL: pass --url http://host:port") from None
     except httpx.HTTPError as error:
-        raise GivenUpError(f"{wish.url} cannot be reached ({type(error).__name__}): is `bridge up` running?") from None
+        raise GivenUpError(
+            f"{registration.url} cannot be reached ({type(error).__name__}): is `bridge up` running?"
+        ) from None
     if answer.status_code != 201:
         raise GivenUpError(f"the bridge answered {answer.status_code}{await problem_text(answer)}{_help(answer)}")
     return str(answer.json()["id"])
@@ -209,16 +213,17 @@ def _help(answer: httpx.Response) -> str:
     return ""
 
 
-async def _unregister(http: httpx.AsyncClient, wish: Wish, made: str) -> str:
+async def _unregister(http: httpx.AsyncClient, registration: Registration, made: str) -> str:
     """A line that says how it went."""
     path = f"/v1/webhooks/{quote(made, safe='')}"
     try:
-        answer = await http.delete(f"{wish.url}{path}", timeout=LEAVE_SECONDS)
+        answer = await http.delete(f"{registration.url}{path}", timeout=LEAVE_SECONDS)
     except httpx.HTTPError as error:
-        return f"{made} is still registered ({type(error).__name__}): DELETE {wish.url}{path} removes it"
+        return f"{made} is still registered ({type(error).__name__}): DELETE {registration.url}{path} removes it"
     if answer.status_code in (204, 404):
         return f"{made} is unregistered"
-    return f"{made} is still registered (the bridge answered {answer.status_code}): DELETE {wish.url}{path} removes it"
+    mending = f"DELETE {registration.url}{path} removes it"
+    return f"{made} is still registered (the bridge answered {answer.status_code}): {mending}"
 
 
 def _object(value: object) -> dict[str, Any]:

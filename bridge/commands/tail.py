@@ -71,8 +71,8 @@ class Request:
 class Waits:
     """How long to wait before the next try: doubling, with jitter, and back to the start once events came."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._next = FIRST_WAIT
 
     def after_success(self) -> None:
@@ -81,7 +81,7 @@ class Waits:
     def take(self, asked: float = 0.0) -> float:
         """Seconds; never less than what the bridge `asked` for."""
         wait, self._next = self._next, min(self._next * 2, LONGEST_WAIT)
-        return max(asked, wait * self._chance.uniform(0.5, 1.0))
+        return max(asked, wait * self._rng.uniform(0.5, 1.0))
 
 
 async def follow(
@@ -91,7 +91,7 @@ async def follow(
     *,
     client: httpx.AsyncClient | None = None,
     clock: Clock | None = None,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:
     """Gives every event's JSON to `write`, for ever. What passes is told to `complain`, once per time of trouble.
 
@@ -99,7 +99,7 @@ async def follow(
     """
     timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
     async with client or httpx.AsyncClient(timeout=timeout) as http:
-        await _Following(request, write, complain, http, clock or SystemClock(), Waits(chance or random.Random())).run()
+        await _Following(request, write, complain, http, clock or SystemClock(), Waits(rng or random.Random())).run()
 
 
 class _Following:

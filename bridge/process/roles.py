@@ -55,7 +55,7 @@ class RefusalError(Exception):
 
 
 @dataclass(frozen=True)
-class Standing:
+class StartupInfo:
     """What `bridge up` tells whoever started it; `simulated` and `embedded` say what it brought along itself."""
 
     address: str
@@ -157,7 +157,7 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def run_up(settings: Settings, announce: Callable[[Standing], None], stop: asyncio.Event) -> None:
+async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], stop: asyncio.Event) -> None:
     """Everything in one process. `announce` is called once the front end listens."""
     host, clock = settings.host or "127.0.0.1", SystemClock()
     opened = open_access(settings, host, alone=True)
@@ -177,7 +177,7 @@ async def run_up(settings: Settings, announce: Callable[[Standing], None], stop:
 
         def say(port: int) -> None:
             shown = embedded.url if embedded else masked_url(url)
-            announce(Standing(_url(host, port), shown, settings, simulated, embedded, opened))
+            announce(StartupInfo(_url(host, port), shown, settings, simulated, embedded, opened))
 
         web = _serve_web(settings, backend, clock, stop, host=host, opened=opened, say=say)
         async with _guarded(embedded, stop), asyncio.TaskGroup() as group:

@@ -157,7 +157,7 @@ class _Control:
     def __init__(self, simulator: Simulator, hooks: Hooks) -> None:
         self._simulator = simulator
         self._world = simulator.world
-        self._ledger = simulator.ledger
+        self._quota = simulator.quota
         self._hooks = hooks
 
     def _cvm(self, ref: str) -> Cvm:
@@ -174,7 +174,7 @@ class _Control:
 
     def _view(self, cvm: Cvm) -> dict[str, Any]:
         ids = {name: getattr(cvm, name) for name in ("vm_uuid", "cvm_id", "app_id", "instance_id", "name", "owner")}
-        tally = self._ledger.cvms.get(cvm.vm_uuid, Tally())
+        tally = self._quota.cvms.get(cvm.vm_uuid, Tally())
         state = {"status": cvm.status, "deleted": cvm.deleted, "state": cvm.state(self._simulator.now())}
         requests = self._simulator.counters.cvms[cvm.vm_uuid]
         return ids | state | {"streams": _cvm_tally(tally), "requests": requests}
@@ -235,18 +235,18 @@ class _Control:
         return self._changed(request, Change(cvm, cvm.status, cvm.status, cvm.ran))
 
     async def streams(self, _: Request) -> Answer:
-        items = [{name: getattr(stream, name) for name in _STREAM_FIELDS} for stream in self._ledger.streams()]
+        items = [{name: getattr(stream, name) for name in _STREAM_FIELDS} for stream in self._quota.streams()]
         users = {
-            user: asdict(self._ledger.users.get(user, Tally())) | {"occupied": self._ledger.occupied[user]}
-            for user in {*self._ledger.users, *self._ledger.occupied}
+            user: asdict(self._quota.users.get(user, Tally())) | {"occupied": self._quota.occupied[user]}
+            for user in {*self._quota.users, *self._quota.occupied}
         }
-        cvms = {cvm: _cvm_tally(tally) for cvm, tally in self._ledger.cvms.items()}
-        total = sum(tally.open for tally in self._ledger.users.values())
+        cvms = {cvm: _cvm_tally(tally) for cvm, tally in self._quota.cvms.items()}
+        total = sum(tally.open for tally in self._quota.users.values())
         return 200, {"open": total, "items": items, "users": users, "cvms": cvms}
 
     async def cut(self, request: Request) -> Answer:
         body = await _read(request, _CutBody)
-        streams = self._ledger.streams(self._uuid(body.cvm))
+        streams = self._quota.streams(self._uuid(body.cvm))
         for stream in streams:
             stream.cut = body.how
             stream.poke()
@@ -254,7 +254,7 @@ class _Control:
 
     async def silence(self, request: Request) -> Answer:
         body = await _read(request, _Silence)
-        streams = self._ledger.streams(self._uuid(body.cvm))
+        streams = self._quota.streams(self._uuid(body.cvm))
         for stream in streams:
             stream.silent = body.silent
             stream.poke()
@@ -262,7 +262,7 @@ class _Control:
 
     async def send(self, request: Request) -> Answer:
         piece = await _bytes(request)
-        streams = self._ledger.streams(self._uuid(request.query_params.get("cvm")))
+        streams = self._quota.streams(self._uuid(request.query_params.get("cvm")))
         for stream in streams:
             stream.pieces.append(piece)
             stream.poke()
@@ -270,7 +270,7 @@ class _Control:
 
     async def user(self, request: Request) -> Answer:
         body = await _read(request, _User)
-        self._ledger.occupied[request.path_params["user"]] = body.occupied
+        self._quota.occupied[request.path_params["user"]] = body.occupied
         return 200, {"occupied": body.occupied}
 
     async def counters(self, _: Request) -> Answer:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.clock import Clock
 from bridge.simulator.faults import Faults, RouteName
-from bridge.simulator.stream_quota import LIMIT, Ledger
+from bridge.simulator.stream_quota import LIMIT, StreamQuota
 from bridge.simulator.world import Change, World
 
 #: Requests that are remembered with their details: a test of a minute makes fewer.
@@ -83,7 +83,7 @@ class Simulator:
     def __init__(self, world: World, settings: Settings, clock: Clock) -> None:
         self.world = world
         self.clock = clock
-        self.ledger = Ledger(clock.monotonic)
+        self.quota = StreamQuota(clock.monotonic)
         self.faults = Faults()
         self.counters = Counters()
         self.closing = asyncio.Event()
@@ -102,8 +102,8 @@ class Simulator:
         self._base = (self.clock.monotonic(), self.now())
         self.settings = settings
         self.world.frozen = settings.frozen
-        self.ledger.limit = settings.limit
-        self.ledger.late_notice = settings.late_notice
+        self.quota.limit = settings.limit
+        self.quota.late_notice = settings.late_notice
 
     def user(self, key: str | None) -> str | None:
         """Whose key it is, None where it is none."""
@@ -122,14 +122,14 @@ class Simulator:
             for listener in self.listeners:
                 listener(change)
         if changes and (push or self.settings.instant):
-            self.ledger.push(change.cvm.vm_uuid for change in changes)
+            self.quota.push(change.cvm.vm_uuid for change in changes)
 
     def close(self) -> None:
         """Ends open streams and stalled answers; idempotent."""
         self.closing.set()
-        for stream in self.ledger.streams():
+        for stream in self.quota.streams():
             stream.poke()
 
     def reset_counters(self) -> None:
         self.counters = Counters()
-        self.ledger.reset_counts()
+        self.quota.reset_counts()

@@ -62,7 +62,7 @@ class Tally:
         self.max = max(self.max, self.open)
 
 
-class Ledger:
+class StreamQuota:
     """All open streams. `late_notice` (real seconds): so long does the place of a client that went away still
     count, as a proxy in front of upstream may notice late.
     """

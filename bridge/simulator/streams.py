@@ -89,8 +89,8 @@ class StreamAnswer:
         self.fault: Fault | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ledger = self._simulator.ledger
-        opened = ledger.open(self._cvm.vm_uuid, self._user, self._target, self._interval, self._timeout)
+        quota = self._simulator.quota
+        opened = quota.open(self._cvm.vm_uuid, self._user, self._target, self._interval, self._timeout)
         if opened is None:
             await JSONResponse(shapes.TOO_MANY, 429)(scope, receive, send)
             return
@@ -100,19 +100,19 @@ class StreamAnswer:
                 await self._run(opened, scope, send)
                 listener.cancel()
         finally:
-            ledger.release(opened)
+            quota.release(opened)
 
     async def _listen(self, stream: OpenStream, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        if stream in self._simulator.ledger.streams():
+        if stream in self._simulator.quota.streams():
             stream.gone = True
-            self._simulator.ledger.release(stream)
+            self._simulator.quota.release(stream)
             stream.poke()
 
     async def _run(self, stream: OpenStream, scope: Scope, send: Send) -> None:
         if self.fault is not None and not await self._obstructed(stream, self.fault, scope):
-            self._simulator.ledger.release(stream)
+            self._simulator.quota.release(stream)
             return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         action = self.fault.action if self.fault else None
@@ -123,7 +123,7 @@ class StreamAnswer:
                 await self._break(stream, end, scope)
                 return
         # Released first: a client that has the end of the body may open the next stream at once.
-        self._simulator.ledger.release(stream)
+        self._simulator.quota.release(stream)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _obstructed(self, stream: OpenStream, fault: Fault, scope: Scope) -> bool:
@@ -162,7 +162,7 @@ class StreamAnswer:
         stream.push = False
         if stream.silent:
             if now >= pace.deadline:
-                self._simulator.ledger.lapse(stream)
+                self._simulator.quota.lapse(stream)
             return False
         said, ended = frames(self._cvm, self._target, pace, now, push=push)
         await writer.frames(said)

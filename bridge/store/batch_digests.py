@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bridge.store.connection import Backend
 
 
-class Vouchers:
+class BatchDigests:
     """One text per CVM: the event that made its state, and the digest of the batch answer that belongs to that state.
 
     Nothing fences the writer: a voucher is good only together with its event, whoever wrote it.
@@ -18,7 +18,7 @@ class Vouchers:
 
     async def read(self, events: Mapping[str, str]) -> dict[str, str]:
         """The digests of the CVMs whose last event is the one given here; all others are forgotten."""
-        key = self._backend.keys.vouchers
+        key = self._backend.keys.batch_digests
         found: dict[str, str] = await self._backend.call(self._backend.client.hgetall(key))
         told = {cvm_id: text.partition(" ") for cvm_id, text in found.items()}
         good = {cvm_id: digest for cvm_id, (event, _, digest) in told.items() if event == events.get(cvm_id)}
@@ -27,8 +27,8 @@ class Vouchers:
             await self._backend.call(self._backend.client.hdel(key, *gone))
         return good
 
-    async def write(self, vouchers: Mapping[str, tuple[str, str]]) -> None:
+    async def write(self, batch_digests: Mapping[str, tuple[str, str]]) -> None:
         """Event and digest of each."""
-        if vouchers:
-            texts = {cvm_id: f"{event} {digest}" for cvm_id, (event, digest) in vouchers.items()}
-            await self._backend.call(self._backend.client.hset(self._backend.keys.vouchers, mapping=texts))
+        if batch_digests:
+            texts = {cvm_id: f"{event} {digest}" for cvm_id, (event, digest) in batch_digests.items()}
+            await self._backend.call(self._backend.client.hset(self._backend.keys.batch_digests, mapping=texts))

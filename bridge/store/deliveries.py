@@ -130,17 +130,17 @@ class Deliveries:
         UnknownEndpointError, EndpointDisabledError.
         """
         found = await self._endpoints.get(endpoint_id)
-        place = await self._lanes.place()
+        checkpoint = await self._lanes.checkpoint()
         if found is None:
             raise UnknownEndpointError
         if not found[0].enabled:
             raise EndpointDisabledError
         after, queued = f"{since_ms - 1}-{_NO_ID_ABOVE}" if since_ms > 0 else "0-0", 0
-        while place is not None:
+        while checkpoint is not None:
             entries, last = await self._lanes.read(after, RECOVER_AT_ONCE)
             # What lies behind the place will be queued anyway, and must not overtake what lies between.
-            read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(place.id)]
-            wanted = list(_wanted(found[0], place.birth, read, until_ms))
+            read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(checkpoint.id)]
+            wanted = list(_wanted(found[0], checkpoint.log_id, read, until_ms))
             answer = await self._run("recover", endpoint_id, *(part for entry in wanted for part in _parts(entry)))
             _refuse(answer[0], UnknownEndpointError)
             queued += int(answer[1])
@@ -208,12 +208,12 @@ def _refuse(answer: str, unknown: type[StoreError]) -> None:
         raise {"unknown": unknown, "pending": AlreadyPendingError, "disabled": EndpointDisabledError}[answer]
 
 
-def _wanted(endpoint: Endpoint, birth: str, entries: Sequence[Entry], until_ms: int | None) -> Iterator[Entry]:
+def _wanted(endpoint: Endpoint, log_id: str, entries: Sequence[Entry], until_ms: int | None) -> Iterator[Entry]:
     for entry in entries:
         event = entry.event
         if _is_past(entry, until_ms):
             return
-        old = endpoint.created_birth == birth and entry_key(event.id) <= entry_key(endpoint.created_after)
+        old = endpoint.created_log_id == log_id and entry_key(event.id) <= entry_key(endpoint.created_after)
         if not old and endpoint.wants(event.type, event.cvm_id, entry.from_, entry.to):
             yield entry
 

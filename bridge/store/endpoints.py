@@ -55,7 +55,7 @@ class Endpoint:
     disabled_reason: str | None = None
     created_at: str = ""
     created_after: str = ""
-    created_birth: str = ""
+    created_log_id: str = ""
 
     def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None) -> bool:
         """Whether its filters let such an event through; `from_` and `to` are None where the event has none."""
@@ -69,7 +69,7 @@ class Endpoint:
     def to_json(self) -> str:
         """As it is stored; whether it is on is kept elsewhere, for scripts switch that."""
         return (
-            f'{self.head()},"created_after":{dumps(self.created_after)},"created_birth":{dumps(self.created_birth)}}}'
+            f'{self.head()},"created_after":{dumps(self.created_after)},"created_birth":{dumps(self.created_log_id)}}}'
         )
 
     def head(self) -> str:
@@ -124,7 +124,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class EndpointSet:
     """All endpoints as of one revision; the revision moves with every change to any of them."""
 
     revision: int
@@ -138,7 +138,7 @@ class Endpoints:
     _change = load_rule("change_endpoint")
     _switch = load_rule("switch_endpoint")
     _remove = load_rule("remove_endpoint")
-    _roster = load_rule("roster")
+    _endpoint_set = load_rule("endpoint_set")
     _health = load_script("endpoint_health")
 
     def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
@@ -161,7 +161,7 @@ class Endpoints:
             raise EndpointExistsError
         if answer == "full":
             raise TooManyEndpointsError
-        return replace(endpoint, created_after=str(answer[0]), created_birth=str(answer[1]))
+        return replace(endpoint, created_after=str(answer[0]), created_log_id=str(answer[1]))
 
     async def get(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
         return (await self._load([endpoint_id])).get(endpoint_id)
@@ -188,7 +188,7 @@ class Endpoints:
                 edit(old),
                 created_at=old.created_at,
                 created_after=old.created_after,
-                created_birth=old.created_birth,
+                created_log_id=old.created_log_id,
             )
             text = new.to_json()
             done, disabled = await self._run(self._change, endpoint_id, stored, text)
@@ -211,20 +211,20 @@ class Endpoints:
         """With all its deliveries. False where there was none."""
         return bool(await self._run(self._remove, endpoint_id))
 
-    async def all(self, known: Roster | None = None) -> Roster:
+    async def all(self, known: EndpointSet | None = None) -> EndpointSet:
         """Everything as of one moment; from `known` on, only what has changed since is read."""
-        revision, whole, *rest = await self._run(self._roster, known.revision if known else 0)
+        revision, whole, *rest = await self._run(self._endpoint_set, known.revision if known else 0)
         if int(whole):
             texts, disabled = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rest)
             read = (_readable(each, text, disabled.get(each)) for each, text in texts.items())
-            return Roster(int(revision), {each.id: each for each in read if each is not None})
+            return EndpointSet(int(revision), {each.id: each for each in read if each is not None})
         found = dict(known.endpoints) if known else {}
         for each, text, reason in zip(*[iter(rest[0])] * 3, strict=True):
             found.pop(each, None)
             endpoint = _readable(each, text, reason) if text is not None else None
             if endpoint is not None:
                 found[each] = endpoint
-        return Roster(int(revision), found)
+        return EndpointSet(int(revision), found)
 
     async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
         if not ids:

@@ -22,7 +22,7 @@ class StillWantedError(StoreError):
     """the watch was wanted again while it was being dropped"""
 
 
-class TooManyWishesError(StoreError):
+class TooManyLookupsError(StoreError):
     """too many unknown references are waiting for the leader"""
 
 

@@ -33,7 +33,7 @@ class Published:
 class Tick:
     """The leader renewed its lease; it does so every `period` seconds."""
 
-    birth: str
+    log_id: str
     sequence: int
     id: str
     period: float

@@ -22,10 +22,10 @@ class Keys:
         self.pins = f"{prefix}pins"
         self.config_pins = f"{prefix}pins:config"
         self.demand = f"{prefix}demand"
-        self.wishes = f"{prefix}wishes"
+        self.lookups = f"{prefix}wishes"
         self.hints = f"{prefix}hints"
         self.notes = f"{prefix}notes"
-        self.vouchers = f"{prefix}vouchers"
+        self.batch_digests = f"{prefix}vouchers"
         self.webhooks = f"{prefix}webhooks"  # the names of everything else about webhooks begin with it
         self.webhook_endpoints = f"{self.webhooks}:endpoints"
         self.webhook_wake_channel = f"{self.webhooks}:wake"

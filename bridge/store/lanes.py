@@ -31,15 +31,15 @@ def _unheard(endpoint_id: str, lane: str, why: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Checkpoint:
     """Where the log has been read to. `partial`: the endpoint up to which (by id) the next event is queued already."""
 
-    birth: str
+    log_id: str
     id: str
     partial: str
     revision: int
     last_id: str
-    floor: str
+    low_water_mark: str
     trimmed: bool
 
 
@@ -107,7 +107,7 @@ class Lanes:
     A lane whose keys are broken is set aside by whatever step meets it, `tell` hears of it, and the others go on.
     """
 
-    _place = load_rule("place")
+    _checkpoint = load_rule("checkpoint")
     _fill = load_rule("fill")
     _claim = load_rule("claim")
     _extend = load_rule("extend")
@@ -119,13 +119,13 @@ class Lanes:
         self._limits = (limits or Limits()).to_json()
         self._tell = tell
 
-    async def place(self) -> Place | None:
+    async def checkpoint(self) -> Checkpoint | None:
         """None without a log. A log born anew is begun at its birth; without endpoints the position is its end."""
-        answer = await self._run(self._place)
+        answer = await self._run(self._checkpoint)
         if not answer:
             return None
-        birth, position, partial, revision, last_id, floor, trimmed = answer
-        return Place(birth, position, partial, int(revision), last_id, floor, trimmed == "1")
+        log_id, position, partial, revision, last_id, low_water_mark, trimmed = answer
+        return Checkpoint(log_id, position, partial, int(revision), last_id, low_water_mark, trimmed == "1")
 
     async def read(self, after: str, count: int) -> tuple[list[Entry], str | None]:
         """At most `count` log entries above `after`, oldest first, without somebody else's; and the last one's id."""
@@ -136,9 +136,16 @@ class Lanes:
         entries = [entry for entry in (_entry(*row) for row in rows) if entry is not None]
         return entries, rows[-1][0] if rows else None
 
-    async def fill(self, place: Place, shares: Sequence[Share], to_id: str, to_partial: str) -> Filled | None:
+    async def fill(self, checkpoint: Checkpoint, shares: Sequence[Share], to_id: str, to_partial: str) -> Filled | None:
         """Queues and moves the position to `to_id`. None: position, birth or revision is not `place`'s any more."""
-        arguments: list[object] = [place.birth, place.id, place.partial, place.revision, to_id, to_partial]
+        arguments: list[object] = [
+            checkpoint.log_id,
+            checkpoint.id,
+            checkpoint.partial,
+            checkpoint.revision,
+            to_id,
+            to_partial,
+        ]
         for share in shares:
             event = share.entry.event
             arguments += [event.id, int(share.entry.ran), event.json, event.cvm_id, len(share.endpoints)]

@@ -13,7 +13,7 @@ NOTES_SECONDS = 60
 """Notes of a leader that vanished are not shown for longer than this."""
 
 
-class Notes:
+class LeaderStatus:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 

@@ -18,7 +18,7 @@ class Term:
 
     holder: str
     epoch: int
-    birth: str
+    log_id: str
     sequence: int
     last_id: str
     born: bool
@@ -38,14 +38,14 @@ class Leadership:
         self.server_time = math.nan
         """Seconds since the Unix epoch by the server's clock, at the last `acquire`."""
 
-    async def acquire(self, holder: str, lease: float, birth: str, last_id: str = "0-0") -> Term | float:
+    async def acquire(self, holder: str, lease: float, log_id: str, last_id: str = "0-0") -> Term | float:
         """A term, or the seconds until the present leader's lease ends.
 
         `birth` names the log should one have to be made, `last_id` is the highest id this process ever wrote: a new
         log starts above it.
         """
         keys = self._backend.keys
-        arguments = [holder, int(lease * 1000), birth, last_id]
+        arguments = [holder, int(lease * 1000), log_id, last_id]
         epoch, wait, found, sequence, last, born, now, age, ran_out = await self._backend.run(
             self._acquire, [keys.leader, keys.meta, keys.log], arguments
         )

@@ -21,11 +21,11 @@ class Position:
     (or the birth): a cursor below it has lost events. `birth` names the log; another birth is another log.
     """
 
-    birth: str
+    log_id: str
     sequence: int
     id: str
-    floor: str
-    floor_sequence: int
+    low_water_mark: str
+    low_water_sequence: int
     trimmed: bool
 
 
@@ -33,10 +33,10 @@ _META = ("birth", "sequence", "last_id", "floor", "floor_sequence", "trimmed")
 
 
 def _position(values: list[str | None]) -> Position | None:
-    birth, sequence, last_id, floor, floor_sequence, trimmed = values
-    if birth is None or last_id is None or floor is None:
+    log_id, sequence, last_id, low_water_mark, low_water_sequence, trimmed = values
+    if log_id is None or last_id is None or low_water_mark is None:
         return None
-    return Position(birth, int(sequence or 0), last_id, floor, int(floor_sequence or 0), trimmed == "1")
+    return Position(log_id, int(sequence or 0), last_id, low_water_mark, int(low_water_sequence or 0), trimmed == "1")
 
 
 class Log:

@@ -26,14 +26,14 @@ CONFIRM_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WritePosition:
     """Where the writer stands: what it wrote last."""
 
     sequence: int
     last_id: str
 
 
-class Ledger:
+class LogWriter:
     """Appends events of one term. Repeating an append whose reply was lost is safe: it finds itself done."""
 
     _append = load_script("append")
@@ -44,17 +44,21 @@ class Ledger:
         self._log_length = log_length
         self._unread = 0
 
-    async def append(self, term: Term, place: Place, draft: Draft, snapshot: Snapshot, *, ran: bool) -> Place:
+    async def append(
+        self, term: Term, written: WritePosition, draft: Draft, snapshot: Snapshot, *, ran: bool
+    ) -> WritePosition:
         """Event and snapshot in one step. Raises FencedError, StoreUnavailableError (then call again as it was)."""
-        return await self._write(term, place, draft, snapshot.head(), ran, 0)
+        return await self._write(term, written, draft, snapshot.head(), ran, 0)
 
-    async def drop(self, term: Term, place: Place, draft: Draft, wanted_before_ms: int) -> Place:
+    async def drop(self, term: Term, written: WritePosition, draft: Draft, wanted_before_ms: int) -> WritePosition:
         """The event, and the end of watch and snapshot, unless it was wanted later: StillWantedError."""
-        return await self._write(term, place, draft, "", False, wanted_before_ms)
+        return await self._write(term, written, draft, "", False, wanted_before_ms)
 
-    async def _write(self, term: Term, place: Place, draft: Draft, head: str, ran: bool, cutoff: int) -> Place:
+    async def _write(
+        self, term: Term, written: WritePosition, draft: Draft, head: str, ran: bool, cutoff: int
+    ) -> WritePosition:
         keys = self._backend.keys
-        sequence = place.sequence + 1
+        sequence = written.sequence + 1
         answer = await self._backend.run(
             self._append,
             [
@@ -70,9 +74,9 @@ class Ledger:
             [
                 term.holder,
                 term.epoch,
-                term.birth,
+                term.log_id,
                 sequence,
-                place.last_id,
+                written.last_id,
                 draft.envelope(keys.source, sequence),
                 draft.cvm_id,
                 head,
@@ -85,7 +89,7 @@ class Ledger:
         )
         if answer[0]:
             self._tell_unread(int(answer[1]) if len(answer) > 1 else 0)
-            return Place(sequence, str(answer[0]))
+            return WritePosition(sequence, str(answer[0]))
         raise StillWantedError if answer[1] == "wanted" else FencedError
 
     def _tell_unread(self, count: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import TooManyWishesError
+from bridge.store.errors import TooManyLookupsError
 
 MOST_WISHES = 1000
 """Unknown references waiting at once; a scan of random names must not grow Redis."""
@@ -30,10 +30,10 @@ class Answer:
     content_type: str = "application/json"
 
 
-class Wishes:
+class ReferenceLookups:
     """The question side (`ask`, any process) and the answering side (`answer`, the leader)."""
 
-    _wish = load_script("wish")
+    _wish = load_script("ask_lookup")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -45,9 +45,9 @@ class Wishes:
         """
         keys = self._backend.keys
         arguments = [reference, MOST_WISHES, keys.wake_channel]
-        text = await self._backend.run(self._wish, [keys.answer(reference), keys.wishes], arguments)
+        text = await self._backend.run(self._wish, [keys.answer(reference), keys.lookups], arguments)
         if text == "full":
-            raise TooManyWishesError
+            raise TooManyLookupsError
         if not text:
             return None
         fields = json.loads(text)
@@ -73,7 +73,7 @@ class Wishes:
         lifetime = FOUND_SECONDS if answer.cvm_id is not None else REFUSED_SECONDS
         async with self._backend.transaction() as pipe:
             pipe.set(keys.answer(answer.reference), text, ex=lifetime)
-            pipe.zrem(keys.wishes, answer.reference)
+            pipe.zrem(keys.lookups, answer.reference)
             await self._backend.call(pipe.execute())
         await self._backend.call(self._backend.client.publish(keys.answer_channel, answer.reference))
 

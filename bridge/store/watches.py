@@ -29,7 +29,7 @@ class Survey:
     pins: frozenset[str] = frozenset()
     config_pins: frozenset[str] = frozenset()
     demand: dict[str, int] = field(default_factory=dict)
-    wishes: tuple[str, ...] = ()
+    lookups: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
 
@@ -48,16 +48,16 @@ class Watches:
             pipe.execute_command("SMEMBERS", keys.pins)
             pipe.execute_command("SMEMBERS", keys.config_pins)
             pipe.execute_command("HGETALL", keys.demand)
-            pipe.zrange(keys.wishes, 0, 99)
+            pipe.zrange(keys.lookups, 0, 99)
             pipe.execute_command("SMEMBERS", keys.hints)
-            watches, pins, config_pins, demand, wishes, hints = await self._backend.call(pipe.execute())
+            watches, pins, config_pins, demand, lookups, hints = await self._backend.call(pipe.execute())
         return Survey(
             now,
             {cvm_id: int(score) for cvm_id, score in watches},
             frozenset(pins),
             frozenset(config_pins),
             _summed(demand, now),
-            tuple(wishes),
+            tuple(lookups),
             tuple(hints),
         )
 

@@ -18,11 +18,11 @@ class Backoff:
     failures: int = 0
     until: float = float("-inf")
 
-    def fail(self, now: float, chance: random.Random, at_least: float = 0.0) -> float:
+    def fail(self, now: float, rng: random.Random, at_least: float = 0.0) -> float:
         """Counts a failure; returns the seconds to wait: full jitter between half and the whole of the step."""
         step = min(FIRST * 2.0**self.failures, LONGEST)
         self.failures = min(self.failures + 1, 16)
-        wait = max(step * (0.5 + chance.random() / 2), at_least)
+        wait = max(step * (0.5 + rng.random() / 2), at_least)
         self.until = now + wait
         return wait
 

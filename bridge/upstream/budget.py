@@ -79,7 +79,7 @@ class Budget:
         self.paused_until = max(self.paused_until, now + pause)
         self.restore_at = max(now, self.paused_until) + SHRUNK_FOR
 
-    def unauthorized(self, now: float, chance: random.Random, cvm_id: str, status: int | None) -> None:
+    def unauthorized(self, now: float, rng: random.Random, cvm_id: str, status: int | None) -> None:
         """401 blocks the account; 403 does once three CVMs in a row were forbidden.
 
         Answers that were under way when the block began are the same refusal, not further ones.
@@ -88,7 +88,7 @@ class Budget:
         if now < self.blocked.until:
             return
         if status == 401 or len(self.forbidden) >= 3:
-            self.blocked.fail(now, chance, at_least=5.0)
+            self.blocked.fail(now, rng, at_least=5.0)
 
     def authorized(self) -> None:
         self.forbidden.clear()

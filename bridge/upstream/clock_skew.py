@@ -13,7 +13,7 @@ REMEMBERED = 700.0
 
 
 @dataclass(slots=True)
-class Drift:
+class ClockSkew:
     """Pure; fed with each answer that told the server's time. Sees only leaps between two answers."""
 
     latest: float = math.nan

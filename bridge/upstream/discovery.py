@@ -11,7 +11,7 @@ from bridge.store.watches import Watches
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import UpstreamError
-from bridge.upstream.leader_context import Reign
+from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ TURN_EVERY = 0.1
 class Discovery:
     """Keeps the configured pins true: names move, CVMs come and go."""
 
-    def __init__(self, reign: Reign, resolver: Resolver, watches: Watches) -> None:
-        self._reign = reign
+    def __init__(self, context: LeaderContext, resolver: Resolver, watches: Watches) -> None:
+        self._context = context
         self._resolver = resolver
         self._watches = watches
         self._canonical: dict[str, str] = {}
@@ -44,26 +44,26 @@ class Discovery:
 
     async def run(self) -> None:
         """Never returns; trouble at upstream takes no pin away and is tried again, ever later."""
-        every = LIST_EVERY if EVERYTHING in self._reign.settings.cvms else RESOLVE_EVERY
+        every = LIST_EVERY if EVERYTHING in self._context.settings.cvms else RESOLVE_EVERY
         backoff = Backoff()
         while True:
             if await self._round():
                 backoff.heal()
                 wait = every
             else:
-                wait = backoff.fail(self._reign.clock.monotonic(), self._reign.chance, RETRY_EVERY)
-            await self._reign.clock.sleep(wait)
+                wait = backoff.fail(self._context.clock.monotonic(), self._context.rng, RETRY_EVERY)
+            await self._context.clock.sleep(wait)
 
     async def _round(self) -> bool:
         """Asks for each reference. False: some could not be asked for, and what was pinned before stays."""
-        reign, wanted, complete = self._reign, set[str](), True
-        if reign.budget.is_blocked and not reign.budget.probe(reign.clock.monotonic()):
+        context, wanted, complete = self._context, set[str](), True
+        if context.budget.is_blocked and not context.budget.probe(context.clock.monotonic()):
             return False
-        for reference in reign.settings.cvms:
+        for reference in context.settings.cvms:
             found = await self._everything() if reference == EVERYTHING else await self._one(reference)
             complete = complete and found is not None
             wanted |= found or set()
-            if reign.budget.is_blocked:
+            if context.budget.is_blocked:
                 break
         return await self._pin(wanted, whole=complete) and complete
 
@@ -79,7 +79,7 @@ class Discovery:
         """The CVM it names, or named last: it may have been deleted. None: upstream could not say."""
         answer = await self._resolver.resolve(reference)
         if answer.cvm_id is not None:
-            self._reign.budget.authorized()
+            self._context.budget.authorized()
             self._canonical[reference] = answer.cvm_id
             self._complained.discard(reference)
             return {answer.cvm_id}
@@ -94,15 +94,15 @@ class Discovery:
         return {known} if known else set()
 
     def _count(self, reference: str, status: int | None, retry_after: float | None = None) -> None:
-        now = self._reign.clock.monotonic()
+        now = self._context.clock.monotonic()
         if status in (401, 403):
-            self._reign.budget.unauthorized(now, self._reign.chance, reference, status)
+            self._context.budget.unauthorized(now, self._context.rng, reference, status)
         elif status == 429:
-            self._reign.budget.too_many_requests(now, retry_after)
+            self._context.budget.too_many_requests(now, retry_after)
 
     async def _everything(self) -> set[str] | None:
         try:
-            listed = await self._reign.client.list_cvms()
+            listed = await self._context.client.list_cvms()
         except UpstreamError as error:
             if EVERYTHING not in self._complained:
                 logger.warning("the CVMs cannot be listed", extra={"reason": error.reason, "error": str(error)})
@@ -113,15 +113,15 @@ class Discovery:
         found, complete = set[str](), True
         while listed:
             # A blocked account is asked one question, not several.
-            count = 1 if self._reign.budget.is_blocked else AT_ONCE
+            count = 1 if self._context.budget.is_blocked else AT_ONCE
             some, listed = await asyncio.gather(*map(self._canonical_of, listed[:count])), listed[count:]
             ids = set[str]().union(*(each for each in some if each is not None))
             complete = complete and None not in some
             found |= ids
             # A large workspace takes minutes to be found out; what is found is watched meanwhile.
-            if not ids <= self._reign.watches.keys() and not await self._pin(ids, whole=False):
+            if not ids <= self._context.watches.keys() and not await self._pin(ids, whole=False):
                 return None
-            if self._reign.budget.is_blocked:
+            if self._context.budget.is_blocked:
                 return None
         if not complete:
             await self._pin(found, whole=False)
@@ -129,9 +129,9 @@ class Discovery:
 
     async def _turn(self) -> None:
         """Waits until the account's budget has a request left: a large workspace must not flood upstream at a start."""
-        while self._reign.budget.refill(self._reign.clock.monotonic()) < 1:
-            await self._reign.clock.sleep(TURN_EVERY)
-        self._reign.budget.spend(1)
+        while self._context.budget.refill(self._context.clock.monotonic()) < 1:
+            await self._context.clock.sleep(TURN_EVERY)
+        self._context.budget.spend(1)
 
     async def _canonical_of(self, entry: Listed) -> set[str] | None:
         """The CVM of an entry, if it is one. None: upstream could not say."""
@@ -139,14 +139,14 @@ class Discovery:
         if key is None:
             return set()
         if key not in self._canonical:
-            if key in self._reign.watches:
+            if key in self._context.watches:
                 self._canonical[key] = key
             else:
                 await self._turn()
                 answer = await self._resolver.resolve(key)
                 if answer.cvm_id is None:
                     return self._unknown(key, answer.status)
-                self._reign.budget.authorized()
+                self._context.budget.authorized()
                 self._canonical[key] = answer.cvm_id
         return {self._canonical[key]}
 

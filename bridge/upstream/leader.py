@@ -10,20 +10,20 @@ from collections.abc import Callable
 
 from bridge.clock import Clock
 from bridge.config import Settings
-from bridge.store.batch_digests import Vouchers
+from bridge.store.batch_digests import BatchDigests
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import Ledger, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.slots import Slots
 from bridge.upstream import metrics
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
-from bridge.upstream.control_loops import Rounds
-from bridge.upstream.leader_context import Reign
+from bridge.upstream.control_loops import ControlLoops
+from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.recorder import Recorder
-from bridge.upstream.slot_handover import Succession
+from bridge.upstream.slot_handover import SlotHandover
 from bridge.upstream.tracked import NEVER, Tracked
 
 logger = logging.getLogger(__name__)
@@ -47,24 +47,24 @@ class Upstream:
         clock: Clock,
         *,
         alone: bool = False,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
         make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._client = client
         self._clock = clock
-        self._chance = chance or random.Random()
+        self._rng = rng or random.Random()
         self._make_id = make_id
         self._leadership = Leadership(backend)
-        self._last = Place(0, "0-0")
-        self._birth = ""
+        self._last = WritePosition(0, "0-0")
+        self._log_id = ""
         self._slots = Slots(backend)
-        self._succession = Succession(settings, self._slots, clock, alone=alone)
+        self._succession = SlotHandover(settings, self._slots, clock, alone=alone)
         self._renewed_at = NEVER
         """When the last answer was asked for that gave this process the lead (monotonic)."""
         self.leading = False
-        self.reign: Reign | None = None
+        self.context: LeaderContext | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Campaigns and leads in turns until `stop` is set. Redis being away is waited out."""
@@ -95,22 +95,22 @@ class Upstream:
         holder, asked_at = self._make_id(), self._clock.monotonic()
         lease, last_id = self._settings.lease_seconds, self._last.last_id
         found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
-        self._succession.drift.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
+        self._succession.clock_skew.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
         return found
 
     async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
-        reign = await self._begin(term)
+        context = await self._begin(term)
         self._renewed_at = asked_at
-        self.reign, self.leading = reign, True
+        self.context, self.leading = context, True
         metrics.LEADER.set(1)
-        logger.info("leading", extra={"epoch": term.epoch, "sequence": reign.recorder.place.sequence})
+        logger.info("leading", extra={"epoch": term.epoch, "sequence": context.recorder.written.sequence})
         again_after = 0.0
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._renew(reign), name="lease")
+                group.create_task(self._renew(context), name="lease")
                 group.create_task(self._end_with_the_lease(), name="lease end")
                 group.create_task(_until(stop), name="stop")
-                Rounds(reign, self._backend, group).start()
+                ControlLoops(context, self._backend, group).start()
         except* (FencedError, TermOverError) as ended:
             logger.info("no longer leading", extra={"epoch": term.epoch, "reason": _reason(ended)})
         except* StoreError as refused:
@@ -121,26 +121,26 @@ class Upstream:
             self.leading = False
             metrics.LEADER.set(0)
             metrics.WATCHES.set(0)
-            self._last, self._birth = reign.recorder.place, term.birth
-            await self._succession.bequeath(reign)
+            self._last, self._log_id = context.recorder.written, term.log_id
+            await self._succession.persist(context)
             await self._resign(term)
         if again_after:
             await self._pause(stop, again_after)
 
-    async def _begin(self, term: Term) -> Reign:
+    async def _begin(self, term: Term) -> LeaderContext:
         """Everything as the log and the slots tell it; this process's own last write where Redis lost it."""
         _, snapshots = await Log(self._backend).snapshot()
-        place = Place(term.sequence, term.last_id)
-        if term.birth == self._birth and self._last.sequence > place.sequence:
+        written = WritePosition(term.sequence, term.last_id)
+        if term.log_id == self._log_id and self._last.sequence > written.sequence:
             logger.error("Redis lost events that it had confirmed", extra={"sequence": self._last.sequence})
-            place = self._last
-        slots = await self._succession.inherit()
+            written = self._last
+        slots = await self._succession.load()
         now = self._clock.monotonic()
-        recorder = Recorder(Ledger(self._backend, self._settings.log_length), term, self._clock, place)
-        reign = Reign(
+        recorder = Recorder(LogWriter(self._backend, self._settings.log_length), term, self._clock, written)
+        context = LeaderContext(
             self._settings,
             self._clock,
-            self._chance,
+            self._rng,
             self._client,
             term,
             recorder,
@@ -150,27 +150,27 @@ class Upstream:
             self._succession.patience(term, self._renewed_at),
             {cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
         )
-        await self._trust_batches(reign)
-        return reign
+        await self._trust_batches(context)
+        return context
 
-    async def _trust_batches(self, reign: Reign) -> None:
+    async def _trust_batches(self, context: LeaderContext) -> None:
         """Where the last leader knew the batch answer that belongs to a state, the next answer tells whether it is to
         be read: reading a thousand states at once would keep hints from all of them for a minute.
         """
-        fresh = {cvm_id: each.snapshot for cvm_id, each in reign.watches.items() if each.snapshot and each.fresh}
+        fresh = {cvm_id: each.snapshot for cvm_id, each in context.watches.items() if each.snapshot and each.fresh}
         events = {cvm_id: snapshot.event_id for cvm_id, snapshot in fresh.items()}
-        for cvm_id, digest in (await Vouchers(self._backend).read(events)).items():
-            tracked, now = reign.watches[cvm_id], self._clock.monotonic()
+        for cvm_id, digest in (await BatchDigests(self._backend).read(events)).items():
+            tracked, now = context.watches[cvm_id], self._clock.monotonic()
             tracked.batch_answer = digest
-            tracked.read_due = reign.turns.next(now, len(reign.watches), reign.limits_of_route())
+            tracked.read_due = context.turns.next(now, len(context.watches), context.limits_of_route())
 
-    async def _renew(self, reign: Reign) -> None:
+    async def _renew(self, context: LeaderContext) -> None:
         lease = self._settings.lease_seconds
         period = lease / 3
         while True:
             asked_at = self._clock.monotonic()
             try:
-                await self._leadership.renew(reign.term, lease, period)
+                await self._leadership.renew(context.term, lease, period)
                 self._renewed_at = asked_at
                 await self._clock.sleep(period)
             except StoreUnavailableError:

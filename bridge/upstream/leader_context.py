@@ -18,12 +18,12 @@ from bridge.upstream.tracked import Tracked
 
 
 @dataclass(slots=True)
-class Reign:
+class LeaderContext:
     """One term's state, owned by the leader's tasks on one event loop; nothing of it outlives the term."""
 
     settings: Settings
     clock: Clock
-    chance: random.Random
+    rng: random.Random
     client: PhalaClient
     term: Term
     recorder: Recorder

@@ -15,7 +15,7 @@ from bridge.upstream.errors import (
     UnauthorizedError,
     UpstreamError,
 )
-from bridge.upstream.leader_context import Reign
+from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.planner import GONE_EVERY, round_length
 from bridge.upstream.tracked import Observation, Tracked
 
@@ -30,35 +30,35 @@ LONGEST_READ_WAIT = 30.0
 _BATCH_VOLATILE = frozenset({"uptime", "vm_uuid", "correlation_id"})
 
 
-async def read(reign: Reign, tracked: Tracked) -> bool:
+async def read(context: LeaderContext, tracked: Tracked) -> bool:
     """Reads one CVM's state and records it. True when upstream answered (a state, or that it is gone)."""
     tracked.reading = True
     try:
-        return await _read(reign, tracked)
+        return await _read(context, tracked)
     finally:
         tracked.reading = False
 
 
-async def _read(reign: Reign, tracked: Tracked) -> bool:
-    sent_at = reign.clock.monotonic()
+async def _read(context: LeaderContext, tracked: Tracked) -> bool:
+    sent_at = context.clock.monotonic()
     try:
-        reading = await reign.client.read_state(tracked.cvm_id)
+        reading = await context.client.read_state(tracked.cvm_id)
         seen = Observation(tracked.cvm_id, reading.state, "poll", reading.sent_at, reading.made_at)
     except NotFoundError:
-        seen = Observation(tracked.cvm_id, None, "poll", sent_at, reign.clock.monotonic())
+        seen = Observation(tracked.cvm_id, None, "poll", sent_at, context.clock.monotonic())
     except UpstreamError as error:
-        trouble(reign, tracked, error)
-        tracked.read_due = reign.clock.monotonic()
+        trouble(context, tracked, error)
+        tracked.read_due = context.clock.monotonic()
         return False
     metrics.REQUESTS.labels("state", "ok" if seen.state else "gone").inc()
     before = tracked.state if not tracked.gone else None
-    applied = await reign.recorder.record(tracked, seen)
-    reign.budget.authorized()
+    applied = await context.recorder.record(tracked, seen)
+    context.budget.authorized()
     tracked.read_backoff.heal()
     # Not by the event: growing fresh again is one, and with very many CVMs each would then need one more read.
     same = applied and before is not None and seen.state is not None and before.same_as(seen.state)
     _remember(tracked, seen.sent_at, same=same)
-    _come_again(reign, tracked, seen.sent_at)
+    _come_again(context, tracked, seen.sent_at)
     return True
 
 
@@ -75,8 +75,8 @@ def _remember(tracked: Tracked, sent_at: float, *, same: bool) -> None:
         tracked.batch_pending = None
 
 
-def _come_again(reign: Reign, tracked: Tracked, sent_at: float) -> None:
-    now, count, limits = reign.clock.monotonic(), len(reign.watches), reign.limits_of_route()
+def _come_again(context: LeaderContext, tracked: Tracked, sent_at: float) -> None:
+    now, count, limits = context.clock.monotonic(), len(context.watches), context.limits_of_route()
     if sent_at < tracked.hinted_at:
         tracked.read_due = now  # the hint came while the question was under way
     elif tracked.gone:
@@ -84,72 +84,72 @@ def _come_again(reign: Reign, tracked: Tracked, sent_at: float) -> None:
     elif limits.batch and tracked.batch_answer is None:
         tracked.read_due = now + round_length(count, limits)  # the next batch has it read sooner, so it takes no turn
     else:
-        tracked.read_due = reign.turns.next(now, count, limits)
+        tracked.read_due = context.turns.next(now, count, limits)
 
 
-def trouble(reign: Reign, tracked: Tracked, error: UpstreamError, *, kind: str = "state") -> None:
+def trouble(context: LeaderContext, tracked: Tracked, error: UpstreamError, *, kind: str = "state") -> None:
     """What a failed plain request of one CVM leads to."""
-    now = reign.clock.monotonic()
+    now = context.clock.monotonic()
     if tracked.trouble != error.reason:
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a CVM's state could not be read", extra=fields)
     tracked.trouble = error.reason
     metrics.REQUESTS.labels(kind, error.reason).inc()
     if isinstance(error, RateLimitedError):
-        reign.budget.too_many_requests(now, error.retry_after)
+        context.budget.too_many_requests(now, error.retry_after)
         return
     if isinstance(error, UnauthorizedError):
-        reign.budget.unauthorized(now, reign.chance, tracked.cvm_id, error.status)
-    wait = tracked.read_backoff.fail(now, reign.chance, error.retry_after or 0.0)
+        context.budget.unauthorized(now, context.rng, tracked.cvm_id, error.status)
+    wait = tracked.read_backoff.fail(now, context.rng, error.retry_after or 0.0)
     # A state that is polled every 10 s must not be forgotten for a minute because of three bad answers.
     tracked.read_backoff.until = now + min(wait, max(LONGEST_READ_WAIT, error.retry_after or 0.0))
 
 
-async def ask_batch(reign: Reign, cvm_ids: tuple[str, ...]) -> None:
+async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
     """One call for many: who differs from the last batch answer is read now, who does not is vouched for."""
-    sent_at = reign.clock.monotonic()
-    asked = [reign.watches[cvm_id] for cvm_id in cvm_ids if cvm_id in reign.watches]
+    sent_at = context.clock.monotonic()
+    asked = [context.watches[cvm_id] for cvm_id in cvm_ids if cvm_id in context.watches]
     for tracked in asked:
         tracked.batched_at = sent_at
     try:
-        answers = await reign.client.batch([tracked.cvm_id for tracked in asked])
+        answers = await context.client.batch([tracked.cvm_id for tracked in asked])
     except BatchAbsentError:
-        reign.batch_route = False
-        reign.batch_again_at = sent_at + BATCH_AGAIN_AFTER
+        context.batch_route = False
+        context.batch_again_at = sent_at + BATCH_AGAIN_AFTER
         logger.warning("upstream has no batch route: every polled CVM's state is read instead")
-        spread(reign, asked)
+        spread(context, asked)
         return
     except RateLimitedError as error:
-        reign.budget.too_many_requests(reign.clock.monotonic(), error.retry_after)
+        context.budget.too_many_requests(context.clock.monotonic(), error.retry_after)
         metrics.REQUESTS.labels("batch", error.reason).inc()
         return
     except UpstreamError as error:
         # No hint is no news: each of these is read itself, so that a broken batch route hides nothing.
         metrics.REQUESTS.labels("batch", error.reason).inc()
-        spread(reign, asked)
+        spread(context, asked)
         return
     metrics.REQUESTS.labels("batch", "ok").inc()
     for tracked in asked:
-        await _weigh(reign, tracked, answers.get(tracked.cvm_id), sent_at)
+        await _weigh(context, tracked, answers.get(tracked.cvm_id), sent_at)
 
 
-def spread(reign: Reign, asked: list[Tracked]) -> None:
+def spread(context: LeaderContext, asked: list[Tracked]) -> None:
     """Reads of the states themselves, evenly over the next poll interval."""
-    now = reign.clock.monotonic()
+    now = context.clock.monotonic()
     for position, tracked in enumerate(asked):
-        due = now + reign.settings.poll_interval * position / len(asked)
+        due = now + context.settings.poll_interval * position / len(asked)
         tracked.read_due = min(tracked.read_due, due)
 
 
-async def _weigh(reign: Reign, tracked: Tracked, answer: dict[str, Any] | None, sent_at: float) -> None:
+async def _weigh(context: LeaderContext, tracked: Tracked, answer: dict[str, Any] | None, sent_at: float) -> None:
     if tracked.streaming:
         return
     said = None if answer is None else digest(answer)
     if said is not None and said == tracked.batch_answer and tracked.fresh:
         # Made when it was asked, at the latest: what a read found in between counts as newer.
-        await reign.recorder.vouch(tracked, sent_at)
+        await context.recorder.vouch(tracked, sent_at)
         return
-    tracked.hint(reign.clock.monotonic())
+    tracked.hint(context.clock.monotonic())
     # One that was asked for before the present status was seen may be words on the status before it.
     tracked.batch_pending = said if sent_at >= tracked.changed_at else None
 

@@ -10,7 +10,7 @@ from bridge.clock import Clock, rfc3339
 from bridge.events import DROPPED, Draft, watch_data
 from bridge.store.errors import StillWantedError, StoreUnavailableError
 from bridge.store.leadership import Term
-from bridge.store.log_writer import Ledger, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.upstream import metrics
 from bridge.upstream.tracked import Observation, Step, Tracked, grow_stale, is_late, observe
@@ -27,13 +27,13 @@ class Recorder:
     The lock is what makes the order of decisions the order of the log.
     """
 
-    def __init__(self, ledger: Ledger, term: Term, clock: Clock, place: Place) -> None:
-        self._ledger = ledger
+    def __init__(self, log_writer: LogWriter, term: Term, clock: Clock, written: WritePosition) -> None:
+        self._log_writer = log_writer
         self._term = term
         self._clock = clock
         self._lock = asyncio.Lock()
         self._unconfirmed: dict[str, Snapshot] = {}
-        self.place = place
+        self.written = written
 
     async def record(self, tracked: Tracked, observation: Observation) -> bool:
         """Applies an observation. False: it was late and changed nothing."""
@@ -81,7 +81,7 @@ class Recorder:
             draft = Draft(DROPPED, tracked.cvm_id, rfc3339(self._clock.time()), data)
             while True:
                 try:
-                    self.place = await self._ledger.drop(self._term, self.place, draft, wanted_before_ms)
+                    self.written = await self._log_writer.drop(self._term, self.written, draft, wanted_before_ms)
                     self._unconfirmed.pop(tracked.cvm_id, None)
                     tracked.dropped = True
                     return True
@@ -95,16 +95,18 @@ class Recorder:
         async with self._lock:
             waiting, self._unconfirmed = self._unconfirmed, {}
             if waiting:
-                await self._ledger.confirm(self._term, waiting.values())
+                await self._log_writer.confirm(self._term, waiting.values())
 
     async def _append(self, tracked: Tracked, step: Step) -> None:
         while True:
             try:
-                place = await self._ledger.append(self._term, self.place, step.draft, step.snapshot, ran=step.ran)
+                written = await self._log_writer.append(
+                    self._term, self.written, step.draft, step.snapshot, ran=step.ran
+                )
                 break
             except StoreUnavailableError:
                 await self._clock.sleep(RETRY_EVERY)
-        self.place = place
+        self.written = written
         self._unconfirmed.pop(tracked.cvm_id, None)
-        tracked.snapshot = replace(step.snapshot, event_id=place.last_id)
+        tracked.snapshot = replace(step.snapshot, event_id=written.last_id)
         metrics.EVENTS.labels(step.draft.type).inc()

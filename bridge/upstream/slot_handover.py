@@ -13,15 +13,15 @@ from bridge.config import Settings
 from bridge.store.errors import StoreError
 from bridge.store.leadership import Term
 from bridge.store.slots import Holding, Slots
-from bridge.upstream.clock_skew import Drift
-from bridge.upstream.leader_context import Reign
+from bridge.upstream.clock_skew import ClockSkew
+from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.watcher import SETTLING, lifetime
 
 logger = logging.getLogger(__name__)
 
 
-class Succession:
+class SlotHandover:
     """One process's memory over all its terms; `alone`: no other process can hold a stream."""
 
     def __init__(self, settings: Settings, redis_slots: Slots, clock: Clock, *, alone: bool) -> None:
@@ -29,10 +29,10 @@ class Succession:
         self._redis_slots = redis_slots
         self._clock = clock
         self._alone = alone
-        self._past: Reign | None = None
-        self.drift = Drift()
+        self._past: LeaderContext | None = None
+        self.clock_skew = ClockSkew()
 
-    async def inherit(self) -> list[Slot]:
+    async def load(self) -> list[Slot]:
         """The slots as a new term finds them: whoever held one may still have its stream, so it waits it out.
 
         Raises StoreUnavailableError.
@@ -45,7 +45,7 @@ class Succession:
         return [_slot(index, holdings.get(index), now) for index in range(size)]
 
     def _judged(self, holding: Holding) -> Holding:
-        leapt = self.drift.leapt(holding.lifetime, self._clock.monotonic())
+        leapt = self.clock_skew.leapt(holding.lifetime, self._clock.monotonic())
         if holding.closed or not leapt:
             return holding
         return replace(holding, remaining=min(holding.remaining + leapt, holding.lifetime))
@@ -59,15 +59,15 @@ class Succession:
             if slot.owner == (term.holder, term.epoch):
                 await self._redis_slots.free(term, slot.index, SETTLING)
 
-    async def bequeath(self, reign: Reign) -> None:
+    async def persist(self, context: LeaderContext) -> None:
         """A term is over, its streams are closed. Redis may have been flushed meanwhile: what is known of the slots is
         written down again, whoever leads now; that one waits for it (`patience`).
         """
-        self._past = reign
+        self._past = context
         now, whole = self._clock.monotonic(), lifetime(self._settings)
         known = [
             Holding(slot.index, *slot.owner, slot.cvm_id or "", whole, slot.until - now)
-            for slot in reign.slots
+            for slot in context.slots
             if slot.life in (Life.CLOSING, Life.QUARANTINED) and slot.until > now
         ]
         try:

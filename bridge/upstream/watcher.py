@@ -20,7 +20,7 @@ from bridge.upstream.errors import (
     UnparsableError,
     UpstreamError,
 )
-from bridge.upstream.leader_context import Reign
+from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import read
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Observation, Tracked
@@ -66,23 +66,23 @@ def target_for(tracked: Tracked) -> str:
     return "stopped" if tracked.status == "running" else "running"
 
 
-async def watch(reign: Reign, tracked: Tracked, slot: Slot) -> None:
+async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     """Takes the slot (marked as opening by the planner's tick), follows the stream, frees the slot.
 
     Trouble ends in backoff, never in an exception.
 
     Raises FencedError when the term is over. On cancellation the stream is closed and the slot freed before it passes.
     """
-    asked_at = reign.clock.monotonic()
-    slot.owner = (reign.term.holder, reign.term.epoch)
+    asked_at = context.clock.monotonic()
+    slot.owner = (context.term.holder, context.term.epoch)
     try:
-        wait = await reign.redis_slots.take(reign.term, slot.index, tracked.cvm_id, lifetime(reign.settings))
+        wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, lifetime(context.settings))
     except FencedError:
         _quarantine(slot, asked_at)  # surely not taken
         raise
     except BaseException as error:
         # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
-        _quarantine(slot, asked_at + lifetime(reign.settings))
+        _quarantine(slot, asked_at + lifetime(context.settings))
         if isinstance(error, StoreUnavailableError):
             return
         raise
@@ -90,13 +90,13 @@ async def watch(reign: Reign, tracked: Tracked, slot: Slot) -> None:
         _quarantine(slot, asked_at + wait)
         return
     try:
-        await _follow(reign, tracked, slot, asked_at)
+        await _follow(context, tracked, slot, asked_at)
     finally:
         tracked.streaming = False
         tracked.batch_answer = tracked.batch_pending = None
         # The last look may lie a whole interval back already.
-        tracked.read_due = min(tracked.read_due, tracked.made_at + reign.settings.poll_interval)
-        await _release(reign, slot, asked_at)
+        tracked.read_due = min(tracked.read_due, tracked.made_at + context.settings.poll_interval)
+        await _release(context, slot, asked_at)
 
 
 def _quarantine(slot: Slot, until: float) -> None:
@@ -104,14 +104,14 @@ def _quarantine(slot: Slot, until: float) -> None:
     slot.until = until
 
 
-async def _release(reign: Reign, slot: Slot, asked_at: float) -> None:
+async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
     """The one durable write that a cancellation must not take away; Redis away: the deadline does it.
 
     The slot is not used again before Redis has answered, however long that takes.
     """
     slot.step(Life.CLOSING)
-    slot.until = asked_at + lifetime(reign.settings)
-    release = asyncio.ensure_future(reign.redis_slots.free(reign.term, slot.index, SETTLING))
+    slot.until = asked_at + lifetime(context.settings)
+    release = asyncio.ensure_future(context.redis_slots.free(context.term, slot.index, SETTLING))
     try:
         await asyncio.shield(release)
     except StoreError:
@@ -121,11 +121,11 @@ async def _release(reign: Reign, slot: Slot, asked_at: float) -> None:
     except asyncio.CancelledError:
         await asyncio.gather(release, return_exceptions=True)
         raise
-    slot.until = reign.clock.monotonic() + SETTLING
+    slot.until = context.clock.monotonic() + SETTLING
 
 
-async def _follow(reign: Reign, tracked: Tracked, slot: Slot, asked_at: float) -> None:
-    now = reign.clock.monotonic
+async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at: float) -> None:
+    now = context.clock.monotonic
     opened_at = now()
     end = End.CUT
     try:
@@ -133,9 +133,9 @@ async def _follow(reign: Reign, tracked: Tracked, slot: Slot, asked_at: float) -
             # Redis's answer found this process asleep: it may not even ask any more.
             end = End.LATE_OPEN
             return
-        settings = reign.settings
+        settings = context.settings
         target = target_for(tracked)
-        async with reign.client.stream(
+        async with context.client.stream(
             tracked.cvm_id, target=target, interval=settings.stream_interval, timeout=settings.stream_timeout
         ) as events:
             opened_at = now()
@@ -145,43 +145,45 @@ async def _follow(reign: Reign, tracked: Tracked, slot: Slot, asked_at: float) -
             slot.step(Life.OPEN)
             slot.opened_at = opened_at
             tracked.streaming = True
-            reign.budget.authorized()
+            context.budget.authorized()
             metrics.STREAMS.inc()
             try:
-                end = await _listen(reign, tracked, events, opened_at)
+                end = await _listen(context, tracked, events, opened_at)
             finally:
                 metrics.STREAMS.dec()
     except UpstreamError as error:
         end = End.CUT if tracked.streaming else End.REFUSED
-        await _refused(reign, tracked, slot, error)
+        await _refused(context, tracked, slot, error)
     finally:
-        _weigh(reign, tracked, end, now() - opened_at)
+        _weigh(context, tracked, end, now() - opened_at)
 
 
-async def _listen(reign: Reign, tracked: Tracked, events: AsyncIterator[StreamEvent], opened_at: float) -> End:
-    silence = SILENT_INTERVALS * reign.settings.stream_interval
-    hard_end = opened_at + reign.settings.stream_timeout + END_GRACE
+async def _listen(
+    context: LeaderContext, tracked: Tracked, events: AsyncIterator[StreamEvent], opened_at: float
+) -> End:
+    silence = SILENT_INTERVALS * context.settings.stream_interval
+    hard_end = opened_at + context.settings.stream_timeout + END_GRACE
     pending: asyncio.Task[StreamEvent | None] | None = None
     said = _latest(tracked)
     try:
         while True:
             if pending is None:
                 pending = asyncio.create_task(_next(events), name=f"stream {tracked.cvm_id}")
-            left = hard_end - reign.clock.monotonic()
+            left = hard_end - context.clock.monotonic()
             done, _ = await asyncio.wait({pending}, timeout=max(0.0, min(silence, left)))
             if not done:
-                if reign.clock.monotonic() >= hard_end:
+                if context.clock.monotonic() >= hard_end:
                     return End.ORDINARY
-                await read(reign, tracked)
+                await read(context, tracked)
                 if _latest(tracked) != said:
                     return End.HALF_OPEN  # whoever saw it, this stream should have said it long since
                 continue
             finished, pending = pending, None
             event = finished.result()
             if event is None:
-                lived = reign.clock.monotonic() - opened_at
+                lived = context.clock.monotonic() - opened_at
                 return End.ORDINARY if lived >= HEALTHY_AFTER else End.EARLY
-            end = await _take(reign, tracked, event, opened_at)
+            end = await _take(context, tracked, event, opened_at)
             if end is not None:
                 return end
             said = _latest(tracked)
@@ -195,10 +197,10 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
     return await anext(events, None)
 
 
-async def _take(reign: Reign, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
-    now = reign.clock.monotonic()
+async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
+    now = context.clock.monotonic()
     if isinstance(event, StateSeen):
-        await reign.recorder.record(tracked, Observation(tracked.cvm_id, event.state, "stream", now, now))
+        await context.recorder.record(tracked, Observation(tracked.cvm_id, event.state, "stream", now, now))
         return None
     if isinstance(event, Garbled):
         if tracked.trouble != UnparsableError.reason:
@@ -208,7 +210,7 @@ async def _take(reign: Reign, tracked: Tracked, event: StreamEvent, opened_at: f
         return None
     if event.kind == "error":
         # It may say that the CVM is gone, or nothing of importance: the state route knows.
-        await read(reign, tracked)
+        await read(context, tracked)
         return None
     return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
 
@@ -217,31 +219,31 @@ def _latest(tracked: Tracked) -> str:
     return tracked.snapshot.event_id if tracked.snapshot else ""
 
 
-async def _refused(reign: Reign, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
+async def _refused(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
     """One action for each class of trouble that a stream can meet."""
-    now = reign.clock.monotonic()
+    now = context.clock.monotonic()
     if tracked.trouble != error.reason:
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a stream ended badly", extra=fields)
     if isinstance(error, NotFoundError):
-        await reign.recorder.record(tracked, Observation(tracked.cvm_id, None, "stream", now, now))
+        await context.recorder.record(tracked, Observation(tracked.cvm_id, None, "stream", now, now))
         return
     tracked.trouble = error.reason
     if isinstance(error, RateLimitedError):
         # Those that are being opened count: of many at once the first answer may be a refusal.
-        others = sum(other.life in (Life.OPENING, Life.OPEN) for other in reign.slots if other is not slot)
-        reign.budget.too_many_streams(now, others, error.retry_after)
-        allowed = {"budget": reign.budget.streams}
+        others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
+        context.budget.too_many_streams(now, others, error.retry_after)
+        allowed = {"budget": context.budget.streams}
         logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=allowed)
     elif isinstance(error, UnauthorizedError):
-        reign.budget.unauthorized(now, reign.chance, tracked.cvm_id, error.status)
+        context.budget.unauthorized(now, context.rng, tracked.cvm_id, error.status)
     elif isinstance(error, RefusedError) and error.status == 422:
         tracked.refuses_deleted = True
 
 
-def _weigh(reign: Reign, tracked: Tracked, end: End, lived: float) -> None:
+def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
     metrics.STREAM_ENDS.labels(end.value).inc()
     if end in (End.ORDINARY, End.HALF_OPEN) or lived >= HEALTHY_AFTER:
         tracked.stream_backoff.heal()
     else:
-        tracked.stream_backoff.fail(reign.clock.monotonic(), reign.chance)
+        tracked.stream_backoff.fail(context.clock.monotonic(), context.rng)

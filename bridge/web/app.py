@@ -19,14 +19,14 @@ from starlette.routing import Route
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import dumps
-from bridge.host_lookup import Lookup
+from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints
 from bridge.store.feed import Feed
-from bridge.store.leader_status import Notes
+from bridge.store.leader_status import LeaderStatus
 from bridge.store.log import Log
-from bridge.store.reference_lookups import Wishes
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
@@ -42,7 +42,7 @@ from bridge.web.dropin.front import DropIn
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.problems import HANDLERS
-from bridge.web.http.single_flight import Once
+from bridge.web.http.single_flight import SingleFlight
 from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
 from bridge.web.streaming.feed_consumer import Follower
@@ -73,7 +73,7 @@ def webhook_routes(
 ) -> list[Route]:
     endpoints, vault = Endpoints(backend), Vault(settings.secret_key, clock)
     return [
-        *EndpointRoutes(settings, access, references, Watches(backend), endpoints, vault, Lookup(), clock).routes(),
+        *EndpointRoutes(settings, access, references, Watches(backend), endpoints, vault, HostLookup(), clock).routes(),
         *deliveries.DeliveryRoutes(access, endpoints, Deliveries(backend), clock).routes(),
     ]
 
@@ -88,30 +88,30 @@ class Front:
         clock: Clock,
         *,
         open_access: bool = False,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
         make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         open_files: int | None = None,
     ) -> None:
         """`open_files`: how many the process may have; subscribers beyond that are refused and not left to fail."""
         self._settings = settings
         self._clock = clock
-        self._chance = chance or random.Random()
+        self._rng = rng or random.Random()
         self._id = make_id()
-        self._once = Once("look-up")
+        self._single_flight = SingleFlight("look-up")
         self._watches = Watches(backend)
         log = Log(backend)
         self.hub = Hub(
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
-        wishes = Wishes(backend)
-        self._references = references = References(wishes, self._watches, clock)
-        self._hints = Hints(settings, wishes, clock)
+        lookups = ReferenceLookups(backend)
+        self._references = references = References(lookups, self._watches, clock)
+        self._hints = Hints(settings, lookups, clock)
         self.follower = Follower(self.hub, Feed(backend), references, clock, period=settings.lease_seconds / 3)
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
         snapshots = Snapshots(backend)
-        cvms = Cvms(self._watches, snapshots, Slots(backend), Notes(backend))
+        cvms = Cvms(self._watches, snapshots, Slots(backend), LeaderStatus(backend))
         self.dropin = DropIn(
             settings,
             clock,
@@ -120,12 +120,21 @@ class Front:
             capacity=self.capacity,
             snapshots=snapshots,
             watches=self._watches,
-            wishes=wishes,
+            lookups=lookups,
             references=references,
-            once=self._once,
+            single_flight=self._single_flight,
         )
         api = Api(
-            settings, access, self.hub, self.capacity, log, self._watches, cvms, references, self._once, self._chance
+            settings,
+            access,
+            self.hub,
+            self.capacity,
+            log,
+            self._watches,
+            cvms,
+            references,
+            self._single_flight,
+            self._rng,
         )
         self._webhooks = webhook_routes(settings, backend, clock, access, references)
         self.draining = False
@@ -158,13 +167,13 @@ class Front:
                 group.create_task(self.follower.announce(self._watches, self._id), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
         finally:
-            await self._once.aclose()
+            await self._single_flight.aclose()
 
     async def drain(self) -> None:
         """Readiness turns false and every subscriber is let go within BRIDGE_DRAIN_SECONDS."""
         self.draining = self.capacity.closing = True
         self._references.close()
-        waits, seconds = iter(lambda: jittered_retry(self._chance), None), self._settings.drain_seconds
+        waits, seconds = iter(lambda: jittered_retry(self._rng), None), self._settings.drain_seconds
         async with asyncio.TaskGroup() as group:
             group.create_task(self.hub.let_go(seconds, waits), name="letting go")
             group.create_task(self.dropin.drain(seconds), name="letting go of the drop-in's")

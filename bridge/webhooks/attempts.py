@@ -14,7 +14,7 @@ from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
 from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
-from bridge.webhooks.endpoint_cache import Opened, Roll
+from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Format
 from bridge.webhooks.schedule import Outcome, Schedule
 
@@ -68,9 +68,15 @@ class Attempts:
     """Makes attempts; any number at once."""
 
     def __init__(
-        self, roll: Roll, poster: Poster, render: Render, sign: Sign, schedule: Schedule, clock: Clock
+        self,
+        endpoint_cache: EndpointCache,
+        poster: Poster,
+        render: Render,
+        sign: Sign,
+        schedule: Schedule,
+        clock: Clock,
     ) -> None:
-        self._roll = roll
+        self._endpoint_cache = endpoint_cache
         self._poster = poster
         self._render = render
         self._sign = sign
@@ -83,7 +89,7 @@ class Attempts:
         at = self._clock.time()
         outcome: Outcome
         try:
-            opened = self._roll.opened(claim.endpoint_id)
+            opened = self._endpoint_cache.opened(claim.endpoint_id)
             if opened is None:
                 return None
             outcome = await self._post(claim, opened, at)
@@ -98,7 +104,7 @@ class Attempts:
         return self._result(claim, at, outcome)
 
     async def _post(self, claim: Claim, opened: Opened, at: float) -> Outcome:
-        format = self._roll.roster.endpoints[claim.endpoint_id].format
+        format = self._endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
         signed = self._sign(
             claim.delivery_id, int(at), rendered.body, opened.valid_secrets(at), phala=format == "phala"

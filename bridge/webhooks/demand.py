@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bridge.events import DELETED
-from bridge.store.endpoints import Roster
+from bridge.store.endpoints import EndpointSet
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 
@@ -20,10 +20,10 @@ class Demand:
         self._watches = watches
         self._snapshots = snapshots
 
-    async def announce(self, roster: Roster, seconds: float) -> None:
+    async def announce(self, endpoint_set: EndpointSet, seconds: float) -> None:
         """Holds for `seconds`. A CVM that upstream says is gone is not asked for again. Raises StoreError."""
         counts = Counter(
-            cvm_id for endpoint in roster.endpoints.values() if endpoint.enabled for cvm_id in endpoint.cvms
+            cvm_id for endpoint in endpoint_set.endpoints.values() if endpoint.enabled for cvm_id in endpoint.cvms
         )
         if counts:
             for cvm_id, known in (await self._snapshots.get(list(counts))).items():

@@ -24,8 +24,8 @@ from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
 from bridge.webhooks.demand import Demand
-from bridge.webhooks.endpoint_cache import Roll
-from bridge.webhooks.enqueuer import Filler
+from bridge.webhooks.endpoint_cache import EndpointCache
+from bridge.webhooks.enqueuer import Enqueuer
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
 
@@ -77,7 +77,7 @@ class Dispatcher:
         unseal: Callable[[str], str],
         retry: Sequence[float],
         clock: Clock,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
         limits: Limits | None = None,
         lease: float = LEASE,
         most: int = MOST_IN_FLIGHT,
@@ -89,11 +89,11 @@ class Dispatcher:
         self._most = most
         self._make_token = make_token
         self._lanes = Lanes(backend, limits, _tell_broken)
-        self._roll = Roll(Endpoints(backend, limits), unseal)
-        self._filler = Filler(self._lanes, self._roll)
+        self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
+        self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
         self._demand = Demand(Watches(backend), Snapshots(backend))
-        schedule = Schedule(retry, chance or random.Random())
-        self._attempts = Attempts(self._roll, poster, render, sign, schedule, clock)
+        schedule = Schedule(retry, rng or random.Random())
+        self._attempts = Attempts(self._endpoint_cache, poster, render, sign, schedule, clock)
         self._news = asyncio.Event()
         self._work = asyncio.Event()
         self._stopping = False
@@ -151,14 +151,14 @@ class Dispatcher:
         while True:
             await _signalled(self._news, SLOW_TICK)
             if self._clock.monotonic() - believed_since >= SLOW_TICK:
-                self._filler.doubt()
+                self._enqueuer.doubt()
                 believed_since = self._clock.monotonic()
             self._news.clear()
             try:
-                await self._filler.catch_up()
+                await self._enqueuer.catch_up()
             except StoreError as error:
                 logger.info("filling waits for Redis", extra={"error": str(error)})
-                self._filler.doubt()
+                self._enqueuer.doubt()
                 self._news.set()
                 await self._clock.sleep(RETRY_EVERY)
             self._work.set()
@@ -197,7 +197,7 @@ class Dispatcher:
         borrowed_at = self._clock.monotonic()
         most, share = min(free, CLAIM_AT_ONCE), max(free // SHARE, 1)
         found = await self._lanes.claim(self._make_token(), self._lease, most, share)
-        await self._roll.at(found.revision)
+        await self._endpoint_cache.at(found.revision)
         for claim in found.claims:
             self._start(group, claim, borrowed_at)
         metrics.IN_FLIGHT.set(len(self._in_flight))
@@ -261,7 +261,7 @@ class Dispatcher:
                 logger.info("the sweep waits for Redis", extra={"error": str(error)})
 
     async def _sweep_once(self) -> None:
-        ids, pending = list(self._roll.roster.endpoints), 0
+        ids, pending = list(self._endpoint_cache.endpoint_set.endpoints), 0
         for start in range(0, len(ids), SWEEP_AT_ONCE):
             waiting, repaired = await self._lanes.sweep(ids[start : start + SWEEP_AT_ONCE])
             pending += waiting
@@ -270,14 +270,14 @@ class Dispatcher:
                 logger.error("lanes had been forgotten", extra={"lanes": repaired})
         metrics.PENDING.set(pending)
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
-        await self._demand.announce(self._roll.roster, 3 * SWEEP_EVERY)
+        await self._demand.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
         self._work.set()
 
 
 def _tell_broken(endpoint_id: str, lane: str, why: str) -> None:
     metrics.BROKEN.inc()
-    place = {"endpoint": endpoint_id, "lane": lane, "error": why}
-    logger.error("keys in Redis hold what the bridge never wrote: set aside", extra=place)
+    checkpoint = {"endpoint": endpoint_id, "lane": lane, "error": why}
+    logger.error("keys in Redis hold what the bridge never wrote: set aside", extra=checkpoint)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

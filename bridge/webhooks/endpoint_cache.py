@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bridge.store.endpoints import Endpoint, Endpoints, Roster
+from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
 from bridge.webhooks import metrics
 from bridge.webhooks.matching import Matcher
 
@@ -29,7 +29,7 @@ class Opened:
         return [secret for secret, expires in self.secrets if expires is None or expires > at * 1000]
 
 
-class Roll:
+class EndpointCache:
     """`at(revision)` brings it up to date; the rest answers from memory."""
 
     def __init__(self, endpoints: Endpoints, unseal: Callable[[str], str]) -> None:
@@ -37,24 +37,24 @@ class Roll:
         self._unseal = unseal
         self._opened: dict[str, Opened] = {}
         self._matcher: Matcher | None = None
-        self.roster = Roster(0, {})
+        self.endpoint_set = EndpointSet(0, {})
 
-    async def at(self, revision: int) -> Roster:
+    async def at(self, revision: int) -> EndpointSet:
         """Reads what has changed where `revision` is not the one known."""
-        if self.roster.revision != revision:
-            self._renew(await self._endpoints.all(self.roster))
-        return self.roster
+        if self.endpoint_set.revision != revision:
+            self._renew(await self._endpoints.all(self.endpoint_set))
+        return self.endpoint_set
 
     @property
     def matcher(self) -> Matcher:
-        if self._matcher is None or self._matcher.revision != self.roster.revision:
-            self._matcher = Matcher(self.roster)
+        if self._matcher is None or self._matcher.revision != self.endpoint_set.revision:
+            self._matcher = Matcher(self.endpoint_set)
         return self._matcher
 
     def opened(self, endpoint_id: str) -> Opened | None:
         """None where there is no such endpoint (any more). Raises what `unseal` raises."""
         found = self._opened.get(endpoint_id)
-        endpoint = self.roster.endpoints.get(endpoint_id)
+        endpoint = self.endpoint_set.endpoints.get(endpoint_id)
         if found is None and endpoint is not None:
             found = self._opened[endpoint_id] = self._open(endpoint)
         return found
@@ -66,12 +66,12 @@ class Roll:
             tuple((self._unseal(secret.text), secret.expires_at_ms) for secret in endpoint.secrets_sealed),
         )
 
-    def _renew(self, roster: Roster) -> None:
-        before, now = self.roster.endpoints, roster.endpoints
+    def _renew(self, endpoint_set: EndpointSet) -> None:
+        before, now = self.endpoint_set.endpoints, endpoint_set.endpoints
         self._opened = {
             each: opened for each, opened in self._opened.items() if each in now and before.get(each) == now[each]
         }
-        self.roster = roster
-        on = sum(endpoint.enabled for endpoint in roster.endpoints.values())
+        self.endpoint_set = endpoint_set
+        on = sum(endpoint.enabled for endpoint in endpoint_set.endpoints.values())
         metrics.ENDPOINTS.labels("enabled").set(on)
-        metrics.ENDPOINTS.labels("disabled").set(len(roster.endpoints) - on)
+        metrics.ENDPOINTS.labels("disabled").set(len(endpoint_set.endpoints) - on)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bridge.events import entry_key
-from bridge.store.lanes import Entry, Filled, Lanes, Place, Share
+from bridge.store.lanes import Checkpoint, Entry, Filled, Lanes, Share
 from bridge.webhooks import metrics
-from bridge.webhooks.endpoint_cache import Roll
+from bridge.webhooks.endpoint_cache import EndpointCache
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +20,18 @@ FILL_AT_ONCE = 500
 """Deliveries per script: some 10 ms, for which the server answers nobody else."""
 
 
-class Filler:
+class Enqueuer:
     """One process's hand in filling; a place that another has moved meanwhile is refused and read again."""
 
-    def __init__(self, lanes: Lanes, roll: Roll) -> None:
+    def __init__(self, lanes: Lanes, endpoint_cache: EndpointCache) -> None:
         self._lanes = lanes
-        self._roll = roll
-        self._place: Place | None = None
+        self._endpoint_cache = endpoint_cache
+        self._checkpoint: Checkpoint | None = None
         self._reported = ""
 
     def doubt(self) -> None:
         """What was known of the place is read anew: on a slow tick, so that a log born anew is noticed."""
-        self._place = None
+        self._checkpoint = None
 
     async def catch_up(self) -> None:
         """Returns at the end of the log. Raises StoreError."""
@@ -40,42 +40,44 @@ class Filler:
 
     async def _step(self) -> bool:
         """Whether there may be more."""
-        place = self._place or await self._find()
-        if place is None:
+        checkpoint = self._checkpoint or await self._find()
+        if checkpoint is None:
             return False
-        entries, last_id = await self._lanes.read(place.id, READ_AT_ONCE)
+        entries, last_id = await self._lanes.read(checkpoint.id, READ_AT_ONCE)
         if last_id is None:
-            self._place = place
+            self._checkpoint = checkpoint
             return False
-        matcher, self._place = self._roll.matcher, None
-        if matcher.revision == place.revision:  # else the claiming side has met newer endpoints: find the place anew
-            matched = ((entry, matcher.matching(entry, place.birth)) for entry in entries)
-            shares, to_id, to_partial = portion(place, matched, last_id, FILL_AT_ONCE)
-            filled = await self._lanes.fill(place, shares, to_id, to_partial)
+        matcher, self._checkpoint = self._endpoint_cache.matcher, None
+        if (
+            matcher.revision == checkpoint.revision
+        ):  # else the claiming side has met newer endpoints: find the place anew
+            matched = ((entry, matcher.matching(entry, checkpoint.log_id)) for entry in entries)
+            shares, to_id, to_partial = portion(checkpoint, matched, last_id, FILL_AT_ONCE)
+            filled = await self._lanes.fill(checkpoint, shares, to_id, to_partial)
             if filled:
-                self._place = replace(place, id=to_id, partial=to_partial)
+                self._checkpoint = replace(checkpoint, id=to_id, partial=to_partial)
                 _count(filled)
         return True
 
-    async def _find(self) -> Place | None:
+    async def _find(self) -> Checkpoint | None:
         """None where there is nothing to read: no log, or nobody who waits for it."""
-        place = await self._lanes.place()
-        if place is None or not (await self._roll.at(place.revision)).endpoints:
+        checkpoint = await self._lanes.checkpoint()
+        if checkpoint is None or not (await self._endpoint_cache.at(checkpoint.revision)).endpoints:
             return None
         # Endpoints that changed between the two reads: the script refuses what was matched with them.
-        place = replace(place, revision=self._roll.roster.revision)
-        if place.trimmed and entry_key(place.id) < entry_key(place.floor):
-            return await self._beyond(place)
-        return place
+        checkpoint = replace(checkpoint, revision=self._endpoint_cache.endpoint_set.revision)
+        if checkpoint.trimmed and entry_key(checkpoint.id) < entry_key(checkpoint.low_water_mark):
+            return await self._beyond(checkpoint)
+        return checkpoint
 
-    async def _beyond(self, place: Place) -> Place:
+    async def _beyond(self, checkpoint: Checkpoint) -> Checkpoint:
         """The log was trimmed behind the place: what was queued in part is gone, and the next entry is not its rest."""
-        if self._reported != place.floor:
+        if self._reported != checkpoint.low_water_mark:
             metrics.UNQUEUED.inc()
-            logger.error("the log was trimmed beyond what webhooks had read", extra={"position": place.id})
-            self._reported = place.floor
-        moved = await self._lanes.fill(place, [], place.floor, "")
-        return replace(place, id=place.floor, partial="") if moved else place
+            logger.error("the log was trimmed beyond what webhooks had read", extra={"position": checkpoint.id})
+            self._reported = checkpoint.low_water_mark
+        moved = await self._lanes.fill(checkpoint, [], checkpoint.low_water_mark, "")
+        return replace(checkpoint, id=checkpoint.low_water_mark, partial="") if moved else checkpoint
 
 
 def _count(filled: Filled) -> None:
@@ -88,14 +90,14 @@ def _count(filled: Filled) -> None:
 
 
 def portion(
-    place: Place, matched: Iterable[tuple[Entry, list[str]]], last_id: str, most: int
+    checkpoint: Checkpoint, matched: Iterable[tuple[Entry, list[str]]], last_id: str, most: int
 ) -> tuple[list[Share], str, str]:
     """What to queue in one step, at most `most` deliveries, and the place after it: (shares, id, partial).
 
     `matched`: the entries above the place in order, and who wants them; `last_id`: the last entry read.
     """
     shares: list[Share] = []
-    done, partial = place.id, place.partial
+    done, partial = checkpoint.id, checkpoint.partial
     for entry, endpoints in matched:
         left = [each for each in endpoints if each > partial] if partial else endpoints
         if len(left) > most:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bridge.events import entry_key
-from bridge.store.endpoints import Endpoint, Roster
+from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.lanes import Entry
 
 ANY = ""
@@ -23,23 +23,23 @@ class _Candidate:
 class Matcher:
     """Pure. Disabled endpoints match too: what they miss is listed."""
 
-    def __init__(self, roster: Roster) -> None:
-        self.revision = roster.revision
+    def __init__(self, endpoint_set: EndpointSet) -> None:
+        self.revision = endpoint_set.revision
         self._index: dict[tuple[str, str], list[_Candidate]] = defaultdict(list)
-        for endpoint in roster.endpoints.values():
+        for endpoint in endpoint_set.endpoints.values():
             candidate = _Candidate(endpoint, entry_key(endpoint.created_after))
             for type in endpoint.types or (ANY,):
                 for cvm in endpoint.cvms or (ANY,):
                     self._index[type, cvm].append(candidate)
 
-    def matching(self, entry: Entry, birth: str) -> list[str]:
+    def matching(self, entry: Entry, log_id: str) -> list[str]:
         """The ids, ascending, of the endpoints that want this entry of the log born as `birth`."""
         key = entry_key(entry.event.id)
         return sorted(
             {
                 each.endpoint.id
                 for each in self._candidates(entry.event.type, entry.event.cvm_id)
-                if (each.after < key or each.endpoint.created_birth != birth)
+                if (each.after < key or each.endpoint.created_log_id != log_id)
                 and each.endpoint.wants(entry.event.type, entry.event.cvm_id, entry.from_, entry.to)
             }
         )

@@ -35,9 +35,9 @@ class Outcome(Protocol):
 class Schedule:
     """The waits of BRIDGE_WEBHOOK_RETRY, each with full jitter: anywhere between nothing and the whole of it."""
 
-    def __init__(self, waits: Sequence[float], chance: random.Random) -> None:
+    def __init__(self, waits: Sequence[float], rng: random.Random) -> None:
         self._waits = tuple(waits)
-        self._chance = chance
+        self._rng = rng
 
     def verdict(self, outcome: Outcome, failures: int, *, once: bool = False) -> tuple[Verdict, float]:
         """What to do, and the seconds to wait; `failures` came before this attempt. `once`: it is never retried."""
@@ -51,10 +51,10 @@ class Schedule:
         return "failed", self._wait(outcome, failures)
 
     def jitter(self) -> float:
-        return self._chance.random()
+        return self._rng.random()
 
     def _wait(self, outcome: Outcome, failures: int) -> float:
         planned = self._waits[min(failures, len(self._waits) - 1)]
         if outcome.retry_after is not None and outcome.status_code in HEEDED:
-            return outcome.retry_after * (1 + RETRY_AFTER_SPREAD * self._chance.random())
-        return planned * self._chance.random()
+            return outcome.retry_after * (1 + RETRY_AFTER_SPREAD * self._rng.random())
+        return planned * self._rng.random()

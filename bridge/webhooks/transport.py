@@ -27,7 +27,7 @@ from bridge import __version__
 from bridge.addresses import Resolve, UrlRefusedError, check_addresses, parse_url
 from bridge.clock import Clock
 from bridge.config_values import Allowlist
-from bridge.host_lookup import Lookup
+from bridge.host_lookup import HostLookup
 from bridge.webhooks.bodies import read_body, shown
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Poster:
         self._timeout = timeout
         self._allow = allow
         self._clock = clock
-        self._resolve = resolve or Lookup()
+        self._resolve = resolve or HostLookup()
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 

@@ -68,12 +68,12 @@ class Unreliable:
     """Fails half; the chosen acceptance is answered while the dispatcher is frozen, which then dies."""
 
     def __init__(self, receiver: Receiver, dispatchers: Dispatchers, chosen: int) -> None:
-        self._chance = random.Random(11)
+        self._rng = random.Random(11)
         self._receiver, self._dispatchers, self._chosen = receiver, dispatchers, chosen
         self.frozen: Hit | None = None
 
     async def answer(self, hit: Hit) -> int:
-        if self._chance.random() < 0.5:
+        if self._rng.random() < 0.5:
             return 500
         if self.frozen is None and len(self._receiver.accepted) >= self._chosen:
             self.frozen = hit

@@ -26,7 +26,7 @@ async def test_phalas_sdk_is_told_by_the_bridge_what_the_simulator_alone_tells(r
         prefixes = (f"{bridge.url}/api/v1", sim.api_prefix)
         told = [asyncio.create_task(script(prefix, id=cvm_id, target="stopped", count=24)) for prefix in prefixes]
         await until_subscribed(bridge, 24)
-        await bridge.until(lambda: counted(sim.simulator.ledger.streams()), "24 streams of the simulator")
+        await bridge.until(lambda: counted(sim.simulator.quota.streams()), "24 streams of the simulator")
         for status in ("stopping", "stopped"):
             await both(bridge, sim, "PATCH", f"/cvms/{cvm_id}", {"status": status})
         ours, its = [normalised(await telling) for telling in told]

@@ -25,7 +25,7 @@ KEY = {"X-API-Key": "any"}
 async def alone(cvms: int) -> AsyncIterator[Running]:
     """The world that `whole` has, without a bridge and without the limit that makes one necessary."""
     async with serve(world=World(seed=7, cvms=cvms, frozen=True), instant=True) as sim:
-        sim.simulator.ledger.limit = 1000
+        sim.simulator.quota.limit = 1000
         yield sim
 
 

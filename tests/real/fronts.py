@@ -15,7 +15,7 @@ from bridge.config import Settings
 from bridge.events import STATE, Draft, cvm_data
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
-from bridge.store.log_writer import Ledger, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.web.server import serve_web
 from bridge.web.streaming.detach import PROTOCOL
@@ -33,7 +33,7 @@ class Front:
     backend: Backend
     stop: asyncio.Event
     serving: asyncio.Task[None]
-    place: Place = field(default_factory=lambda: Place(0, "0-0"))
+    written: WritePosition = field(default_factory=lambda: WritePosition(0, "0-0"))
     term: Term | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class Front:
     async def lead(self) -> None:
         term = await Leadership(self.backend).acquire("test", 60.0, "birth")
         assert isinstance(term, Term)
-        self.term, self.place = term, Place(term.sequence, term.last_id)
+        self.term, self.written = term, WritePosition(term.sequence, term.last_id)
 
     async def append(self, cvm_id: str = "cvm-1", filling: int = 0) -> str:
         """One event's id; `filling` characters make it large."""
@@ -59,8 +59,8 @@ class Front:
         raw = f'{{"status":"running","filling":"{"x" * filling}"}}'
         draft = Draft(STATE, cvm_id, NOW, cvm_data(cvm_id, None, (None, "running"), "poll", raw))
         snapshot = Snapshot(cvm_id, '{"status":"running"}', "running", None, NOW, NOW)
-        self.place = await Ledger(self.backend, 1000).append(self.term, self.place, draft, snapshot, ran=True)
-        return self.place.last_id
+        self.written = await LogWriter(self.backend, 1000).append(self.term, self.written, draft, snapshot, ran=True)
+        return self.written.last_id
 
     async def metric(self, name: str) -> float:
         text = (await self.http.get(f"{self.url}/metrics")).text

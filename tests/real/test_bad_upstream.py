@@ -48,9 +48,9 @@ async def test_what_cannot_be_a_state_makes_one_watch_stale_and_no_other(redis_u
 
 def _age(bridge: Whole, cvm_id: str) -> None:
     """Fifteen seconds without confirmation, without waiting for them."""
-    reign = bridge.upstream.leader_context
-    assert reign is not None
-    reign.watches[cvm_id].confirmed_at -= 20
+    context = bridge.upstream.context
+    assert context is not None
+    context.watches[cvm_id].confirmed_at -= 20
 
 
 async def test_ten_megabytes_on_one_line_leave_the_other_watches_untouched(redis_url: str) -> None:

@@ -66,7 +66,7 @@ async def sending(url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: fl
             unseal=unsealed,
             retry=retry,
             clock=clock,
-            chance=random.Random(5),
+            rng=random.Random(5),
             limits=Limits(),
         )
         running = asyncio.create_task(dispatcher.run(stop))

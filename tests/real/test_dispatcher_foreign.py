@@ -9,8 +9,8 @@ from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.errors import StoreError
 from bridge.store.lanes import Lanes, Result, Share
-from bridge.webhooks.endpoint_cache import Roll
-from bridge.webhooks.enqueuer import Filler
+from bridge.webhooks.endpoint_cache import EndpointCache
+from bridge.webhooks.enqueuer import Enqueuer
 from tests.lanes import ATTEMPT, Bench, bench, endpoint, serve, settle, unsealed
 from tests.real.test_dispatcher import sending
 from tests.receivers import Hit
@@ -19,8 +19,8 @@ from tests.servers import RealServer
 ROOT = "{bridge}:webhooks"
 
 
-def filler(made: Bench) -> Filler:
-    return Filler(made.lanes, Roll(made.endpoints, unsealed))
+def enqueuer(made: Bench) -> Enqueuer:
+    return Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed))
 
 
 async def order(made: Bench, lane: str = "a") -> list[str]:
@@ -42,15 +42,15 @@ async def test_foreign_entries_with_ids_from_far_ahead_are_skipped_and_order_is_
     await made.endpoints.create(endpoint("before"))
     ids = [await made.writer.append()]
     await backend.client.xadd("{bridge}:log", {"x": "y"}, id=f"{high}-1")
-    known = filler(made)
+    known = enqueuer(made)
     await known.catch_up()
     await made.endpoints.create(endpoint("after"))
     ids += [await made.writer.append() for _ in range(4)]
     await known.catch_up()
     await backend.client.xadd("{bridge}:log", {"event": "{}"})
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     ids += [await made.writer.append() for _ in range(4)]  # the log is trimmed, too
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     assert ids[1].startswith(f"{high}-")
     assert list(dict.fromkeys(await order(made))) == ids
     for name, count in (("before", 9), ("after", 8)):
@@ -64,8 +64,8 @@ async def test_a_log_that_can_take_no_more_is_read_to_its_end(backend: Backend) 
     await made.endpoints.create(endpoint())
     event = await made.writer.append()
     await backend.client.xadd("{bridge}:log", {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
-    await filler(made).catch_up()
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
+    await enqueuer(made).catch_up()
     assert await order(made) == [event]
 
 
@@ -142,7 +142,7 @@ async def test_what_a_broken_lane_cannot_take_is_listed_and_everything_else_is_q
         await made.endpoints.create(endpoint(name))
     await spoil(backend, "lane:e:a")
     ids = [await made.writer.append(cvm) for cvm in ("a", "b", "a", "b", "c")]
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     found = {each.event.id: each.status for each in (await Deliveries(backend).page("e"))[0]}
     assert found == dict(zip(ids, ["skipped", "pending", "skipped", "pending", "pending"], strict=True))
     assert len(await serve(made)) == 5 + 3
@@ -174,7 +174,7 @@ async def test_an_endpoint_that_cannot_be_read_does_not_hide_the_others(backend:
     await made.endpoints.disable("e")  # as whatever touches it: from now on it counts as changed
     assert list((await made.endpoints.all(known)).endpoints) == ["f"]
     await made.writer.append()
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     assert await serve(made) == [("f", "a")]
 
 
@@ -183,7 +183,7 @@ async def test_a_place_that_says_words_for_numbers_stops_nothing(backend: Backen
     await made.endpoints.create(endpoint())
     await backend.client.hset(ROOT, "stamp", "x")
     event = await made.writer.append()
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     assert await order(made) == [event]
 
 
@@ -195,14 +195,14 @@ async def test_a_fill_that_ends_in_its_middle_is_done_again_and_queues_each_even
     for name in ("e", "f"):
         await made.endpoints.create(endpoint(name))
     ids = [await made.writer.append() for _ in range(2)]
-    place = await made.place()
-    entries, last = await made.lanes.read(place.id, 10)
+    checkpoint = await made.checkpoint()
+    entries, last = await made.lanes.read(checkpoint.id, 10)
     shares = [Share(entry, ["e", "f"]) for entry in entries]
     await spoil(backend, f"event:{ids[share]}")  # refused in the step itself: no one endpoint's trouble
     with pytest.raises(StoreError):
-        await made.lanes.fill(place, shares, last or "", "")
+        await made.lanes.fill(checkpoint, shares, last or "", "")
     await backend.client.delete(f"{ROOT}:event:{ids[share]}")
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     assert await order(made) == [each for each in ids for _ in "ef"]
 
 
@@ -215,9 +215,9 @@ async def test_a_server_without_memory_loses_no_delivery(own_server: RealServer)
     own_server.call("CONFIG", "SET", "maxmemory", 1)
     for _ in range(2):
         with pytest.raises(StoreError):
-            await filler(made).catch_up()
+            await enqueuer(made).catch_up()
     own_server.call("CONFIG", "SET", "maxmemory", 0)
-    await filler(made).catch_up()
+    await enqueuer(made).catch_up()
     assert await order(made) == [each for each in ids for _ in "ef"]
     await backend.close()
 

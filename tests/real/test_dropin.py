@@ -55,7 +55,7 @@ async def test_clients_are_told_what_the_simulator_alone_tells(redis_url: str) -
             await both(bridge, sim, "PATCH", f"/cvms/{bridge.ids[0]}", {"status": "starting"})
         for path, mine, theirs in zip(paths, ours, its, strict=True):
             assert mine.result() == theirs.result(), path
-        assert bridge.sim.simulator.ledger.users["demo"].max <= 5
+        assert bridge.sim.simulator.quota.users["demo"].max <= 5
 
 
 async def test_the_python_sdk_watches_24_at_once(redis_url: str) -> None:
@@ -72,7 +72,7 @@ async def test_the_python_sdk_watches_24_at_once(redis_url: str) -> None:
                 await bridge.patch(cvm.vm_uuid, status="stopped")
                 for result in await asyncio.gather(*watching):
                     assert (result.status, result.target) == ("stopped", "stopped")
-        assert bridge.sim.simulator.ledger.users["demo"].max == 1
+        assert bridge.sim.simulator.quota.users["demo"].max == 1
         await until_subscribed(bridge, 0)
 
 

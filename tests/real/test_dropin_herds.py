@@ -76,7 +76,7 @@ async def test_a_thousand_watchers_of_three_cvms_cost_upstream_three_streams(
             assert client.got.count(b"event: state") >= 2
             assert client.got.count(b"event: complete") == 1
         times = sorted(client.completed - started for client in clients)
-        assert bridge.sim.simulator.ledger.users["demo"].max == 3
+        assert bridge.sim.simulator.quota.users["demo"].max == 3
     with capsys.disabled():
         print(f"\n  change to complete, 1000 watchers of 3 CVMs: p50 {times[500]:.3f} s, last {times[-1]:.3f} s")
 

@@ -20,8 +20,8 @@ from bridge.store.errors import (
 )
 from bridge.store.lanes import Claimed, Share
 from bridge.store.log import Log
-from bridge.webhooks.endpoint_cache import Roll
-from bridge.webhooks.enqueuer import Filler
+from bridge.webhooks.endpoint_cache import EndpointCache
+from bridge.webhooks.enqueuer import Enqueuer
 from tests.lanes import Bench, Writer, bench, endpoint, serve, settle, unsealed
 from tests.servers import Guarded, RealServer, cluster_url
 
@@ -71,12 +71,12 @@ async def test_a_place_that_moved_and_endpoints_that_changed_refuse_a_fill(backe
     made = await bench(backend)
     await made.endpoints.create(endpoint())
     await made.writer.append()
-    place = await made.place()
+    checkpoint = await made.checkpoint()
     assert (await made.fill()) is not None
-    assert await made.lanes.fill(place, [], place.last_id, "") is None
-    place = await made.place()
+    assert await made.lanes.fill(checkpoint, [], checkpoint.last_id, "") is None
+    checkpoint = await made.checkpoint()
     await made.endpoints.create(endpoint("f"))
-    assert await made.lanes.fill(place, [], place.last_id, "") is None
+    assert await made.lanes.fill(checkpoint, [], checkpoint.last_id, "") is None
 
 
 async def test_the_first_endpoint_begins_at_the_logs_end(backend: Backend) -> None:
@@ -84,13 +84,13 @@ async def test_the_first_endpoint_begins_at_the_logs_end(backend: Backend) -> No
     for _ in range(3):
         last = await made.writer.append()
     known = await made.endpoints.create(endpoint())
-    assert (known.created_after, known.created_birth, (await made.place()).id) == (last, "birth-one", last)
+    assert (known.created_after, known.created_log_id, (await made.checkpoint()).id) == (last, "birth-one", last)
     with pytest.raises(EndpointExistsError):
         await made.endpoints.create(endpoint())
     await made.endpoints.remove("e")
     last = await made.writer.append()
     await made.endpoints.create(endpoint())
-    assert (await made.place()).id == last
+    assert (await made.checkpoint()).id == last
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,20 @@ async def test_the_first_endpoint_begins_at_the_logs_end(backend: Backend) -> No
 async def test_somebody_elses_entry_neither_ends_the_reader_nor_holds_a_lane(backend: Backend, text: str) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint())
-    place = await made.place()
+    checkpoint = await made.checkpoint()
     await backend.client.xadd("{bridge}:log", {"event": text})
-    entries, last = await made.lanes.read(place.id, 10)
+    entries, last = await made.lanes.read(checkpoint.id, 10)
     assert (entries, last is None) == ([], False)
 
 
 async def test_a_state_with_a_number_of_any_length_reaches_its_endpoints(backend: Backend) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint())
-    place = await made.place()
+    checkpoint = await made.checkpoint()
     data = cvm_data("a", "n", ("x", "y"), "poll", '{"status":"y","many":' + "9" * 5000 + "}")
     text = Draft(TRANSITION, "a", "2026-11-24T16:00:00.000Z", data).envelope("s", 1)
     await backend.client.xadd("{bridge}:log", {"event": text, "ran": "1"})
-    (entry,), _ = await made.lanes.read(place.id, 10)
+    (entry,), _ = await made.lanes.read(checkpoint.id, 10)
     assert (entry.from_, entry.to, entry.event.cvm_id) == ("x", "y", "a")
 
 
@@ -130,9 +130,9 @@ async def test_a_flush_and_a_log_born_anew_are_honest_starts(backend: Backend) -
     await backend.client.delete("{bridge}:meta", "{bridge}:leader")
     made.writer = await Writer.lead(backend, "two")
     ids = [await made.writer.append("b") for _ in range(2)]
-    place = await made.place()
-    assert place.birth == "birth-two"
-    assert entry_key(place.id) < entry_key(ids[0])
+    checkpoint = await made.checkpoint()
+    assert checkpoint.log_id == "birth-two"
+    assert entry_key(checkpoint.id) < entry_key(ids[0])
     await made.fill()
     assert sorted(await serve(made)) == [("e", "a"), ("e", "b"), ("e", "b")]
     (claim,) = (await _after_one_more(made)).claims
@@ -140,7 +140,7 @@ async def test_a_flush_and_a_log_born_anew_are_honest_starts(backend: Backend) -
     assert await settle(made, claim, "delivered") == "lost"
     assert await made.lanes.extend([claim], 5) == [False]
     assert (await made.claim()).claims == []
-    assert await made.lanes.place() is None
+    assert await made.lanes.checkpoint() is None
     assert (await made.endpoints.all()).endpoints == {}
 
 
@@ -244,11 +244,11 @@ async def test_the_rest_of_an_event_that_was_trimmed_is_not_taken_for_the_next_e
     for name in ("a", "b"):
         await made.endpoints.create(endpoint(name))
     await made.writer.append("x")
-    place = await made.place()
-    entries, _ = await made.lanes.read(place.id, 1)
-    assert await made.lanes.fill(place, [Share(entries[0], ["a"])], place.id, "a") is not None
+    checkpoint = await made.checkpoint()
+    entries, _ = await made.lanes.read(checkpoint.id, 1)
+    assert await made.lanes.fill(checkpoint, [Share(entries[0], ["a"])], checkpoint.id, "a") is not None
     kept = [await made.writer.append(f"cvm-{number}") for number in range(10)]
-    await Filler(made.lanes, Roll(made.endpoints, unsealed)).catch_up()
+    await Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed)).catch_up()
     found, _ = await Deliveries(backend).page("a")
     assert sorted(each.event.id for each in found) == sorted([entries[0].event.id, *kept])
 
@@ -334,10 +334,10 @@ async def test_trimming_waits_for_webhooks_up_to_ten_times_the_length(backend: B
     assert await backend.client.xlen("{bridge}:log") == 30
     assert unread() - before == 11
     position = await Log(backend).position()
-    place = await made.place()
+    checkpoint = await made.checkpoint()
     assert position is not None
-    assert place.trimmed
-    assert entry_key(place.id) < entry_key(position.floor)
+    assert checkpoint.trimmed
+    assert entry_key(checkpoint.id) < entry_key(position.low_water_mark)
 
 
 async def test_lanes_work_in_a_cluster(redis_cluster: RealServer) -> None:

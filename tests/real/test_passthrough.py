@@ -308,7 +308,7 @@ async def test_one_base_url_serves_a_whole_sdk(redis_url: str) -> None:
         assert (listed.total, batch[cvm.vm_uuid].status, details.name) == (2, "running", cvm.name)
         assert (state.id, [result.status for result in results]) == (cvm.vm_uuid, ["stopped"] * 24)
         # The bridge's own streams alone, for a key of the same user.
-        assert bridge.sim.simulator.ledger.users["ops"].max <= 2
+        assert bridge.sim.simulator.quota.users["ops"].max <= 2
 
 
 async def test_a_key_reads_what_upstream_lets_it_read_and_is_asked_about_once(redis_url: str) -> None:

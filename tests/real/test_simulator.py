@@ -58,7 +58,7 @@ async def streaming(client: httpx.AsyncClient, path: str, **more: Any) -> AsyncI
 
 async def until_open(sim: Running, count: int) -> None:
     """Returns once so many streams are open."""
-    await until(lambda: len(sim.simulator.ledger.streams()) == count)
+    await until(lambda: len(sim.simulator.quota.streams()) == count)
 
 
 async def test_immediate_mode_answers_the_state_now(sim: Running, client: httpx.AsyncClient) -> None:
@@ -128,7 +128,7 @@ async def test_of_many_at_the_same_moment_exactly_five_are_let_in(sim: Running, 
     answers = await asyncio.gather(*(_status_of_stream(client, state_path(sim)) for _ in range(40)))
 
     assert sorted(answers) == [200] * 5 + [429] * 35
-    assert sim.simulator.ledger.users["alice"].max == 5
+    assert sim.simulator.quota.users["alice"].max == 5
 
 
 async def _status_of_stream(client: httpx.AsyncClient, path: str) -> int:
@@ -145,7 +145,7 @@ async def test_a_client_that_goes_away_frees_its_place(sim: Running, client: htt
                 await stack.enter_async_context(streaming(client, state_path(sim, number % 3)))
         await until_open(sim, 0)
 
-    assert sim.simulator.ledger.users["alice"].refused == 0
+    assert sim.simulator.quota.users["alice"].refused == 0
 
 
 async def test_the_end_of_a_stream_frees_its_place_before_the_client_hears_of_it(
@@ -155,7 +155,7 @@ async def test_the_end_of_a_stream_frees_its_place_before_the_client_hears_of_it
         events = await asyncio.gather(*(heard(client, state_path(sim), target="running") for _ in range(5)))
         assert [len(one) for one in events] == [2] * 5
 
-    assert sim.simulator.ledger.users["alice"].refused == 0
+    assert sim.simulator.quota.users["alice"].refused == 0
 
 
 @pytest.mark.parametrize(

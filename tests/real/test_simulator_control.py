@@ -68,7 +68,7 @@ async def streaming(client: httpx.AsyncClient, path: str, timeout: int = 600) ->
 
 async def settled(sim: Running, count: int) -> None:
     """Returns once so many streams are connected."""
-    await until(lambda: len(sim.simulator.ledger.streams()) == count)
+    await until(lambda: len(sim.simulator.quota.streams()) == count)
 
 
 async def test_a_cvm_is_made_changed_deleted_and_restored(
@@ -166,7 +166,7 @@ async def test_a_stalled_stream_holds_its_place_until_its_client_goes(
     await control.post("/faults", json={"route": "stream", "times": None, "delay": 60})
     with pytest.raises(httpx.ReadTimeout):
         await client.get(path, params={"target": "x"}, timeout=0.2)
-    assert sim.simulator.ledger.users["alice"].opened == 1
+    assert sim.simulator.quota.users["alice"].opened == 1
     await settled(sim, 0)
 
 
@@ -232,7 +232,7 @@ async def test_a_stream_can_end_at_once_and_empty(
     await control.post("/faults", json={"route": "stream", "action": "end"})
     async with streaming(client, path) as source:
         assert [event async for event in source.aiter_sse()] == []
-    assert sim.simulator.ledger.cvms[path.split("/")[2]].opened == 1
+    assert sim.simulator.quota.cvms[path.split("/")[2]].opened == 1
 
 
 @pytest.mark.parametrize(("action", "first"), [("silent", 0), ("mute", 1)])
@@ -251,8 +251,8 @@ async def test_a_silent_stream_says_nothing_while_the_state_route_shows_the_chan
         await control.patch(path.removesuffix("/state"), json={"status": "stopped", "push": True})
         shown = (await client.get(path)).json()["status"]
         # Its timeout comes: the place is free, and the client hears nothing of it.
-        await until(lambda: sim.simulator.ledger.held("alice") == 0)
-        still = len(sim.simulator.ledger.streams())
+        await until(lambda: sim.simulator.quota.held("alice") == 0)
+        still = len(sim.simulator.quota.streams())
         listening.cancel()
         await asyncio.wait({listening})
 

@@ -70,7 +70,7 @@ async def test_watch_cvm_state_returns_when_the_target_comes(
         asyncio.create_task(sdk.watch_cvm_state(request)),
         asyncio.create_task(asyncio.to_thread(sync_sdk.watch_cvm_state, request)),
     ]
-    await until(lambda: len(sim.simulator.ledger.streams()) == 2)
+    await until(lambda: len(sim.simulator.quota.streams()) == 2)
     sim.simulator.world.update(cvm, {"status": "stopped"})
 
     for result in await asyncio.gather(*watching):

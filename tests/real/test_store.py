@@ -14,8 +14,8 @@ from bridge.store.errors import FencedError, StillWantedError, StoreUnavailableE
 from bridge.store.feed import Feed, Published, Subscribed
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import Ledger, Place
-from bridge.store.reference_lookups import Answer, Wishes
+from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
@@ -31,32 +31,32 @@ class Writer:
 
     backend: Backend
     term: Term
-    place: Place
+    written: WritePosition
     log_length: int = 100
 
-    async def append(self, draft: Draft = DRAFT) -> Place:
-        ledger = Ledger(self.backend, self.log_length)
-        self.place = await ledger.append(self.term, self.place, draft, SNAPSHOT, ran=False)
-        return self.place
+    async def append(self, draft: Draft = DRAFT) -> WritePosition:
+        log_writer = LogWriter(self.backend, self.log_length)
+        self.written = await log_writer.append(self.term, self.written, draft, SNAPSHOT, ran=False)
+        return self.written
 
 
 async def lead(backend: Backend, holder: str = "one", last: str = "0-0") -> Writer:
     term = await Leadership(backend).acquire(holder, 10, f"birth-{holder}", last)
     assert isinstance(term, Term)
-    return Writer(backend, term, Place(term.sequence, term.last_id))
+    return Writer(backend, term, WritePosition(term.sequence, term.last_id))
 
 
 async def test_an_event_is_in_the_log_the_snapshot_and_on_both_channels_with_one_id(backend: Backend) -> None:
     writer = await lead(backend)
     async with backend.client.pubsub() as channels:
         await channels.subscribe("{bridge}:events", "{bridge}:events:cvm-1")
-        place = await writer.append()
+        written = await writer.append()
         messages = [m["data"] async for m in _first(channels.listen(), 4) if m["type"] == "message"]
     (entry,) = await backend.client.xrange("{bridge}:log")
     state = json.loads(await backend.client.hget("{bridge}:state", "cvm-1"))
-    assert entry[0] == state["event_id"] == place.last_id
-    assert [json.loads(message)["id"] for message in messages] == [place.last_id] * 2
-    assert {"id": place.last_id, **json.loads(entry[1]["event"])} == json.loads(messages[0])
+    assert entry[0] == state["event_id"] == written.last_id
+    assert [json.loads(message)["id"] for message in messages] == [written.last_id] * 2
+    assert {"id": written.last_id, **json.loads(entry[1]["event"])} == json.loads(messages[0])
     assert json.loads(messages[0])["sequence"] == "1"
     assert (await Snapshots(backend).get(["cvm-1"]))["cvm-1"].raw_state == SNAPSHOT.raw_state
 
@@ -71,9 +71,9 @@ async def _first(source: AsyncIterator[dict[str, str]], count: int) -> AsyncIter
 
 async def test_an_append_repeated_after_a_lost_reply_finds_itself_done(backend: Backend) -> None:
     writer = await lead(backend)
-    ledger, before = Ledger(backend, 100), writer.place
-    first = await ledger.append(writer.term, before, DRAFT, SNAPSHOT, ran=False)
-    again = await ledger.append(writer.term, before, DRAFT, SNAPSHOT, ran=False)
+    log_writer, before = LogWriter(backend, 100), writer.written
+    first = await log_writer.append(writer.term, before, DRAFT, SNAPSHOT, ran=False)
+    again = await log_writer.append(writer.term, before, DRAFT, SNAPSHOT, ran=False)
     assert first == again
     assert len(await Log(backend).read("0-0", 10)) == 1
 
@@ -105,19 +105,19 @@ async def test_a_flush_fences_and_the_new_log_starts_at_one_above_the_old_ids(ba
     future = f"{entry_key(last.last_id)[0] + 60_000}-0"
     new = await lead(backend, "one", future)
     assert new.term.born
-    place = await new.append()
-    assert place.sequence == 1
-    assert entry_key(place.last_id) > entry_key(future)
+    written = await new.append()
+    assert written.sequence == 1
+    assert entry_key(written.last_id) > entry_key(future)
 
 
 async def test_a_promoted_replica_without_the_last_writes_uses_no_number_twice(backend: Backend) -> None:
     writer = await lead(backend)
     await writer.append()
-    lost = Place(5, f"{entry_key(writer.place.last_id)[0] + 60_000}-3")
-    writer.place = lost
-    place = await writer.append()
-    assert place.sequence == 6
-    assert entry_key(place.last_id) > entry_key(lost.last_id)
+    lost = WritePosition(5, f"{entry_key(writer.written.last_id)[0] + 60_000}-3")
+    writer.written = lost
+    written = await writer.append()
+    assert written.sequence == 6
+    assert entry_key(written.last_id) > entry_key(lost.last_id)
 
 
 async def test_the_floor_is_the_newest_entry_that_is_gone(backend: Backend) -> None:
@@ -126,7 +126,7 @@ async def test_the_floor_is_the_newest_entry_that_is_gone(backend: Backend) -> N
     ids = [(await writer.append()).last_id for _ in range(5)]
     position = await Log(backend).position()
     assert position is not None
-    assert (position.floor, position.floor_sequence, position.trimmed) == (ids[1], 2, True)
+    assert (position.low_water_mark, position.low_water_sequence, position.trimmed) == (ids[1], 2, True)
     assert [event.id for event in await Log(backend).read("0-0", 10)] == ids[2:]
 
 
@@ -142,10 +142,10 @@ async def test_a_watch_wanted_meanwhile_is_not_dropped(backend: Backend) -> None
     await writer.append()
     await watches.want("cvm-1")
     with pytest.raises(StillWantedError):
-        await Ledger(backend, 100).drop(writer.term, writer.place, DRAFT, 5)
-    writer.place = await Ledger(backend, 100).drop(writer.term, writer.place, DRAFT, 2**50)
+        await LogWriter(backend, 100).drop(writer.term, writer.written, DRAFT, 5)
+    writer.written = await LogWriter(backend, 100).drop(writer.term, writer.written, DRAFT, 2**50)
     assert await watches.get("cvm-1") is None
-    await Ledger(backend, 100).confirm(writer.term, [SNAPSHOT])
+    await LogWriter(backend, 100).confirm(writer.term, [SNAPSHOT])
     assert await Snapshots(backend).all() == {}
 
 
@@ -191,12 +191,12 @@ async def test_a_vanished_holders_slot_is_quarantined_until_it_frees_it_itself(b
 
 
 async def test_many_who_ask_for_one_reference_make_one_wish(backend: Backend) -> None:
-    wishes, watches = Wishes(backend), Watches(backend)
-    assert [await wishes.ask("web") for _ in range(3)] == [None] * 3
-    assert (await watches.survey()).wishes == ("web",)
-    await wishes.answer(Answer("web", "cvm-1"))
-    assert await wishes.ask("web") == Answer("web", "cvm-1")
-    assert (await watches.survey()).wishes == ()
+    lookups, watches = ReferenceLookups(backend), Watches(backend)
+    assert [await lookups.ask("web") for _ in range(3)] == [None] * 3
+    assert (await watches.survey()).lookups == ("web",)
+    await lookups.answer(Answer("web", "cvm-1"))
+    assert await lookups.ask("web") == Answer("web", "cvm-1")
+    assert (await watches.survey()).lookups == ()
 
 
 async def test_demand_counts_over_front_ends_and_ends_with_them(backend: Backend) -> None:
@@ -214,10 +214,10 @@ async def test_a_killed_server_ends_the_feed_and_a_restarted_one_has_everything(
     writer = await lead(backend)
     messages = Feed(backend).messages()
     assert isinstance(await anext(messages), Subscribed)
-    place = await writer.append()
+    written = await writer.append()
     published = await anext(messages)
     assert isinstance(published, Published)
-    assert published.event.id == place.last_id
+    assert published.event.id == written.last_id
     await backend.client.publish("{bridge}:events", "rubbish")
     await writer.append()
     assert isinstance(await anext(messages), Published)
@@ -251,9 +251,9 @@ async def test_a_sentinels_failover_is_survived(redis_guarded: Guarded) -> None:
     redis_guarded.primary.kill()
     while True:
         try:
-            place = await writer.append()
+            written = await writer.append()
             break
         except StoreUnavailableError:
             continue
-    assert place.sequence == 2
+    assert written.sequence == 2
     await backend.close()

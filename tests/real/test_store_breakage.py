@@ -11,12 +11,12 @@ import pytest
 
 from bridge.events import Draft, entry_key, parse_state
 from bridge.store.connection import Backend, connect
-from bridge.store.errors import FencedError, StoreUnavailableError, TooManyWishesError
+from bridge.store.errors import FencedError, StoreUnavailableError, TooManyLookupsError
 from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import Ledger, Place
-from bridge.store.reference_lookups import MOST_WISHES, Answer, Wishes
+from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.reference_lookups import MOST_WISHES, Answer, ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.wake import wakes
@@ -34,20 +34,20 @@ async def lead(backend: Backend, holder: str = "one") -> Term:
     return term
 
 
-def start(term: Term) -> Place:
-    return Place(term.sequence, term.last_id)
+def start(term: Term) -> WritePosition:
+    return WritePosition(term.sequence, term.last_id)
 
 
-async def append(backend: Backend, term: Term, place: Place) -> Place:
-    return await Ledger(backend, 100).append(term, place, DRAFT, SNAPSHOT, ran=True)
+async def append(backend: Backend, term: Term, written: WritePosition) -> WritePosition:
+    return await LogWriter(backend, 100).append(term, written, DRAFT, SNAPSHOT, ran=True)
 
 
-async def persistently(backend: Backend, term: Term, place: Place) -> Place:
+async def persistently(backend: Backend, term: Term, written: WritePosition) -> WritePosition:
     """As the recorder does it: the same append again until Redis answers."""
     async with asyncio.timeout(20):
         while True:
             try:
-                return await append(backend, term, place)
+                return await append(backend, term, written)
             except StoreUnavailableError:
                 await asyncio.sleep(0.02)
 
@@ -59,12 +59,12 @@ async def heard(messages: AsyncIterator[Message]) -> Message:
 
 async def test_upstreams_text_comes_back_character_for_character(backend: Backend) -> None:
     term = await lead(backend)
-    place = await append(backend, term, start(term))
+    written = await append(backend, term, start(term))
     (event,) = await Log(backend).latest(5)
     assert RAW in event.json
     snapshot = (await Snapshots(backend).all())["cvm-1"]
-    assert (snapshot.raw_state, snapshot.name, snapshot.event_id) == (RAW, SNAPSHOT.name, place.last_id)
-    await Ledger(backend, 100).confirm(term, [snapshot])
+    assert (snapshot.raw_state, snapshot.name, snapshot.event_id) == (RAW, SNAPSHOT.name, written.last_id)
+    await LogWriter(backend, 100).confirm(term, [snapshot])
     assert (await Snapshots(backend).all())["cvm-1"] == snapshot
 
 
@@ -89,14 +89,14 @@ async def test_many_campaigns_at_once_make_one_leader_and_one_log(backend: Backe
     (term,) = [term for term in terms if isinstance(term, Term)]
     position = await Log(backend).position()
     assert position is not None
-    assert position.birth == term.birth
+    assert position.log_id == term.log_id
 
 
 async def test_many_takers_at_once_never_get_one_slot_or_one_cvm_twice(backend: Backend) -> None:
     term, slots = await lead(backend), Slots(backend)
-    wishes = [(index, f"cvm-{cvm}") for index in range(5) for cvm in range(5)]
-    waits = await asyncio.gather(*(slots.take(term, index, cvm, 60) for index, cvm in wishes))
-    taken = [wish for wish, wait in zip(wishes, waits, strict=True) if wait == 0]
+    lookups = [(index, f"cvm-{cvm}") for index in range(5) for cvm in range(5)]
+    waits = await asyncio.gather(*(slots.take(term, index, cvm, 60) for index, cvm in lookups))
+    taken = [lookup for lookup, wait in zip(lookups, waits, strict=True) if wait == 0]
     assert len({index for index, _ in taken}) == len({cvm for _, cvm in taken}) == len(taken)
     held = [(record.index, record.cvm_id) for record in await slots.list() if record.state == "held"]
     assert sorted(held) == sorted(taken)
@@ -107,10 +107,10 @@ async def test_every_script_survives_a_server_that_forgot_them(backend: Backend)
     steps: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: append(backend, term, start(term)),
         "renew": lambda: Leadership(backend).renew(term, 10, 1.5),
-        "confirm": lambda: Ledger(backend, 100).confirm(term, [SNAPSHOT]),
+        "confirm": lambda: LogWriter(backend, 100).confirm(term, [SNAPSHOT]),
         "take": lambda: Slots(backend).take(term, 0, "c", 60),
         "free": lambda: Slots(backend).free(term, 0, 0),
-        "ask": lambda: Wishes(backend).ask("web"),
+        "ask": lambda: ReferenceLookups(backend).ask("web"),
         "resign": lambda: Leadership(backend).resign(term),
         "acquire": lambda: lead(backend, "two"),
     }
@@ -142,14 +142,14 @@ async def test_the_feed_tells_events_ticks_and_answers_and_passes_over_garbage(b
     for text in garbage:
         await backend.client.publish("{bridge}:events", text)
         await backend.client.publish("{bridge}:tick", text)
-    place = await append(backend, term, start(term))
+    written = await append(backend, term, start(term))
     published = await heard(messages)
     assert isinstance(published, Published)
-    assert (published.event.id, published.event.sequence) == (place.last_id, 1)
+    assert (published.event.id, published.event.sequence) == (written.last_id, 1)
     assert [published.event] == await Log(backend).latest(1)
     await Leadership(backend).renew(term, 10, 1.5)
-    assert await heard(messages) == Tick("birth-one", 1, place.last_id, 1.5)
-    await Wishes(backend).answer(Answer("wéb {x}", "cvm-1"))
+    assert await heard(messages) == Tick("birth-one", 1, written.last_id, 1.5)
+    await ReferenceLookups(backend).answer(Answer("wéb {x}", "cvm-1"))
     assert await heard(messages) == Answered("wéb {x}")
     await messages.aclose()
 
@@ -173,11 +173,11 @@ async def test_a_wish_a_watch_and_a_hint_wake_the_leader(backend: Backend) -> No
     calls = wakes(backend)
     waiting = asyncio.ensure_future(heard_wake(calls))
     await waiting
-    for step in (Wishes(backend).ask("web"), Watches(backend).want("c"), Wishes(backend).hint("c")):
+    for step in (ReferenceLookups(backend).ask("web"), Watches(backend).want("c"), ReferenceLookups(backend).hint("c")):
         await step
         await heard_wake(calls)
     assert (await Watches(backend).survey()).hints == ("c",)
-    await Wishes(backend).forget_hints(("c",))
+    await ReferenceLookups(backend).forget_hints(("c",))
     assert (await Watches(backend).survey()).hints == ()
     await calls.aclose()  # type: ignore[attr-defined]
 
@@ -188,28 +188,28 @@ async def heard_wake(calls: AsyncIterator[None]) -> None:
 
 
 async def test_answers_are_believed_for_a_minute_and_errors_for_five_seconds(backend: Backend) -> None:
-    wishes = Wishes(backend)
+    lookups = ReferenceLookups(backend)
     refused = Answer("gone", None, 404, '{"detail":"ü\u2028"}', "application/problem+json")
-    await wishes.answer(refused)
-    await wishes.answer(Answer("web", "cvm-1"))
-    assert await wishes.ask("gone") == refused
+    await lookups.answer(refused)
+    await lookups.answer(Answer("web", "cvm-1"))
+    assert await lookups.ask("gone") == refused
     assert 0 < await backend.client.ttl("{bridge}:answer:gone") <= 5
     assert 5 < await backend.client.ttl("{bridge}:answer:web") <= 60
     await backend.client.delete("{bridge}:answer:gone")
-    assert await wishes.ask("gone") is None
-    assert (await Watches(backend).survey()).wishes == ("gone",)
+    assert await lookups.ask("gone") is None
+    assert (await Watches(backend).survey()).lookups == ("gone",)
 
 
 async def test_a_scan_of_random_names_is_stopped_and_known_ones_are_still_answered(backend: Backend) -> None:
-    wishes = Wishes(backend)
-    await asyncio.gather(*(wishes.ask(f"name-{number}") for number in range(50)))
+    lookups = ReferenceLookups(backend)
+    await asyncio.gather(*(lookups.ask(f"name-{number}") for number in range(50)))
     await backend.client.zadd("{bridge}:wishes", {f"more-{number}": 1 for number in range(MOST_WISHES - 50)})
-    with pytest.raises(TooManyWishesError):
-        await wishes.ask("one more")
-    assert await wishes.ask("name-7") is None
-    await wishes.answer(Answer("name-7", "cvm-7"))
-    assert await wishes.ask("name-7") == Answer("name-7", "cvm-7")
-    assert await wishes.ask("one more") is None
+    with pytest.raises(TooManyLookupsError):
+        await lookups.ask("one more")
+    assert await lookups.ask("name-7") is None
+    await lookups.answer(Answer("name-7", "cvm-7"))
+    assert await lookups.ask("name-7") == Answer("name-7", "cvm-7")
+    assert await lookups.ask("one more") is None
 
 
 async def test_a_read_only_server_and_one_without_its_primary_are_waited_for(own_server: RealServer) -> None:
@@ -236,9 +236,9 @@ async def test_a_silent_server_is_given_up_and_the_repeated_append_is_the_same_e
     with pytest.raises(StoreUnavailableError):
         await append(backend, term, start(term))
     own_server.thaw()
-    place = await persistently(patient, term, start(term))
-    assert place.sequence == 1
-    assert [event.id for event in await Log(patient).read("0-0", 10)] == [place.last_id]
+    written = await persistently(patient, term, start(term))
+    assert written.sequence == 1
+    assert [event.id for event in await Log(patient).read("0-0", 10)] == [written.last_id]
     await patient.close()
 
 
@@ -250,7 +250,7 @@ async def kept(backend: Backend) -> tuple[object, object, object]:
 async def test_a_killed_and_restarted_server_keeps_log_lease_slots_and_watches(own_server: RealServer) -> None:
     backend = connect(own_server.url, "bridge")
     term = await lead(backend)
-    place = await append(backend, term, start(term))
+    written = await append(backend, term, start(term))
     await Slots(backend).take(term, 2, "cvm-1", 60)
     await Watches(backend).pin("cvm-1")
     before = (
@@ -260,7 +260,7 @@ async def test_a_killed_and_restarted_server_keeps_log_lease_slots_and_watches(o
     )
     own_server.kill()
     with pytest.raises(StoreUnavailableError):
-        await append(backend, term, place)
+        await append(backend, term, written)
     own_server.start()
     after = (
         await Log(backend).snapshot(),
@@ -269,7 +269,7 @@ async def test_a_killed_and_restarted_server_keeps_log_lease_slots_and_watches(o
     )
     assert after == before
     assert isinstance(await Leadership(backend).acquire("two", 10, "b"), float)
-    assert (await append(backend, term, place)).sequence == 2
+    assert (await append(backend, term, written)).sequence == 2
     await backend.close()
 
 
@@ -277,16 +277,16 @@ async def test_an_empty_restart_fences_the_leader_and_makes_a_new_log(server_bin
     with RealServer(server_binary, tcp=True) as server:
         backend = connect(server.url, "bridge")
         term = await lead(backend)
-        place = await append(backend, term, start(term))
+        written = await append(backend, term, start(term))
         server.restart()
         with pytest.raises(FencedError):
-            await persistently(backend, term, place)
-        again = await Leadership(backend).acquire("one", 10, "second", place.last_id)
+            await persistently(backend, term, written)
+        again = await Leadership(backend).acquire("one", 10, "second", written.last_id)
         assert isinstance(again, Term)
         assert again.born
         reborn = await append(backend, again, start(again))
         assert reborn.sequence == 1
-        assert entry_key(reborn.last_id) > entry_key(place.last_id)
+        assert entry_key(reborn.last_id) > entry_key(written.last_id)
         await backend.close()
 
 
@@ -295,19 +295,19 @@ async def test_a_cluster_subscribes_before_anything_else_was_asked_of_it(redis_c
     messages = Feed(backend).messages()
     assert isinstance(await heard(messages), Subscribed)
     term = await lead(backend)
-    place = await append(backend, term, start(term))
+    written = await append(backend, term, start(term))
     assert isinstance(await heard(messages), Published)
     await Leadership(backend).renew(term, 10, 1)
-    assert await heard(messages) == Tick("birth-one", 1, place.last_id, 1)
+    assert await heard(messages) == Tick("birth-one", 1, written.last_id, 1)
     assert await Slots(backend).take(term, 0, "c", 60) == 0
     assert (await Slots(backend).list())[0].state == "held"
     await Watches(backend).set_config_pins(["c"])
-    assert await Wishes(backend).ask("web") is None
-    await Wishes(backend).answer(Answer("web", "c"))
+    assert await ReferenceLookups(backend).ask("web") is None
+    await ReferenceLookups(backend).answer(Answer("web", "c"))
     assert await heard(messages) == Answered("web")
     assert (await Watches(backend).survey()).config_pins == {"c"}
     redis_cluster.call("SCRIPT", "FLUSH")
-    assert (await append(backend, term, place)).sequence == 2
+    assert (await append(backend, term, written)).sequence == 2
     await messages.aclose()
     await backend.close()
 
@@ -351,14 +351,14 @@ async def test_a_dead_sentinel_before_a_living_one_does_not_matter(redis_guarded
 async def test_after_a_failover_log_and_feed_go_on_and_ids_grow(redis_guarded: Guarded) -> None:
     backend = connect(redis_guarded.url, "bridge")
     term = await lead(backend)
-    place = await append(backend, term, start(term))
+    written = await append(backend, term, start(term))
     await backend.client.wait(1, 5000)
     messages = Feed(backend).messages()
     assert isinstance(await heard(messages), Subscribed)
     redis_guarded.primary.kill()
-    second = await persistently(backend, term, place)
+    second = await persistently(backend, term, written)
     assert second.sequence == 2
-    assert entry_key(second.last_id) > entry_key(place.last_id)
+    assert entry_key(second.last_id) > entry_key(written.last_id)
     try:
         assert isinstance(await heard(messages), Subscribed)
     except StoreUnavailableError:

@@ -128,7 +128,7 @@ async def test_a_client_that_stops_reading_and_resets_leaves_nothing(web: Front)
 
 
 async def test_replaying_clients_aborted_at_random_get_nobody_elses_data(web: Front) -> None:
-    chance = random.Random(5)
+    rng = random.Random(5)
     cvms = [f"cvm-{number}" for number in range(10)]
     written = [await web.append(cvm_id, filling=2000) for cvm_id in cvms for _ in range(12)]
     for cvm_id in cvms:
@@ -137,11 +137,11 @@ async def test_replaying_clients_aborted_at_random_get_nobody_elses_data(web: Fr
     async def client(cvm_id: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
         writer.write(f"GET /v1/events?cvm={cvm_id} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {written[0]}\r\n\r\n".encode())
-        await asyncio.sleep(chance.random() * 0.05)
+        await asyncio.sleep(rng.random() * 0.05)
         read = b""
-        for _ in range(chance.randint(0, 4)):
+        for _ in range(rng.randint(0, 4)):
             async with asyncio.timeout(PATIENCE):
-                read += await reader.read(chance.randint(1, 5000))
+                read += await reader.read(rng.randint(1, 5000))
         reset(writer)
         subjects = {found.decode() for found in re.findall(rb'"subject":"([^"]+)"', read)}
         assert subjects <= {cvm_id}
@@ -149,7 +149,7 @@ async def test_replaying_clients_aborted_at_random_get_nobody_elses_data(web: Fr
 
     seen = 0
     for _ in range(10):
-        seen += sum(await asyncio.gather(*(client(chance.choice(cvms)) for _ in range(50))))
+        seen += sum(await asyncio.gather(*(client(rng.choice(cvms)) for _ in range(50))))
     assert seen > 50
     await web.until_present(0)
 
@@ -178,11 +178,11 @@ async def test_readers_of_every_pace_get_the_same_bytes(redis_url: str, server: 
     """Full sockets, chunks taken in part, backlogs that come and go: whole chunks, in order, for each."""
     async with front(redis_url, protocol=SERVERS[server], subscriber_buffer=64 << 20, heartbeat=3600) as web:
         await web.lead()
-        chance = random.Random(11)
+        rng = random.Random(11)
         readers = [await web.connect("/v1/events?snapshot=0") for _ in range(12)]
         await web.until_present(12)
         reading = [asyncio.create_task(read_at_a_pace(reader, number)) for number, (reader, _) in enumerate(readers)]
-        written = [await web.append(filling=chance.choice((0, 100, 5000, 150_000))) for _ in range(150)]
+        written = [await web.append(filling=rng.choice((0, 100, 5000, 150_000))) for _ in range(150)]
         bodies = await asyncio.gather(*reading)
         assert [ids_in(body)[1:] for body in bodies] == [written] * 12
         assert len(set(bodies)) == 1
@@ -191,9 +191,9 @@ async def test_readers_of_every_pace_get_the_same_bytes(redis_url: str, server: 
 async def read_at_a_pace(reader: asyncio.StreamReader, number: int) -> bytes:
     """The body up to the 150th event; every third reader pauses now and then, every other one seldom."""
     await head_of(reader)
-    chance, body, events = random.Random(number), b"", 0
+    rng, body, events = random.Random(number), b"", 0
     while events < 150:
-        if chance.random() < (0.2 if number % 3 == 0 else 0.01):
+        if rng.random() < (0.2 if number % 3 == 0 else 0.01):
             await asyncio.sleep(0.02)
         async with asyncio.timeout(PATIENCE):
             size = int(await reader.readuntil(b"\r\n"), 16)
@@ -205,14 +205,14 @@ async def read_at_a_pace(reader: asyncio.StreamReader, number: int) -> bytes:
 
 async def follow_with_kills(web: Front, seen: list[str], standing: asyncio.Event, last: asyncio.Event) -> None:
     """Reads events from `standing` on; its connection is reset at random until the last one is written."""
-    chance, cursor = random.Random(3), ""
+    rng, cursor = random.Random(3), ""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
         resume = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
         writer.write(f"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n{resume}\r\n".encode())
         try:
             await head_of(reader)
-            for _ in range(chance.randint(1, 200)) if not last.is_set() else iter(int, 1):
+            for _ in range(rng.randint(1, 200)) if not last.is_set() else iter(int, 1):
                 body = await body_until(reader, b"\n\n")
                 for block in body.split(b"\n\n"):
                     for entry_id in ids_in(block):

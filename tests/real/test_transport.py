@@ -220,11 +220,11 @@ async def test_a_receiver_that_echoes_the_request_brings_no_secret_into_the_hist
 @pytest.mark.parametrize("secret", ["geheim-geheim", "ge/heim=?&", 'a"b"c"d'])
 def test_no_spelling_of_a_secret_and_no_half_of_it_is_kept(secret: str) -> None:
     body = f"{secret} {quote(secret, safe='')} {json.dumps(secret)} ".encode()
-    filler = b"." * (4090 - len(body))
+    enqueuer = b"." * (4090 - len(body))
     url = f"http://hooks.test/?key={quote(secret, safe='')}"
     headers = {"X-Token": secret, "Authorization": quote(secret, safe="")}
     for request in ((url, {}), ("http://hooks.test/", headers)):
-        text = shown(body + filler + secret.encode() * 10, *request)
+        text = shown(body + enqueuer + secret.encode() * 10, *request)
         assert all(part not in text for part in (secret[:6], quote(secret, safe="")[:7]) if len(part) > 3), text
         assert len(text) <= 4096
         echoed = shown((secret.encode() * 5000)[: 12 * 1024], *request)

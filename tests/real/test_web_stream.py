@@ -10,7 +10,7 @@ from httpx_sse import aconnect_sse
 
 from bridge.clock import SystemClock
 from bridge.store.connection import Backend
-from bridge.store.reference_lookups import Answer, Wishes
+from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from tests.bridges import sse
 from tests.real.fronts import Front, front
@@ -95,7 +95,7 @@ async def test_a_stop_waits_for_no_unread_stream_and_no_unanswered_reference(
 
 async def _until_wished(backend: Backend) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not await backend.client.zcard(backend.keys.wishes):  # noqa: ASYNC110
+        while not await backend.client.zcard(backend.keys.lookups):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -259,9 +259,9 @@ async def test_many_who_ask_for_one_reference_get_one_answer(redis_url: str) -> 
     async with front(redis_url) as web:
         asked = [asyncio.create_task(web.http.get(f"{web.url}/v1/cvms/web-1")) for _ in range(10)]
         await _until_wished(web.backend)
-        assert await web.backend.client.zcard(web.backend.keys.wishes) == 1
+        assert await web.backend.client.zcard(web.backend.keys.lookups) == 1
         refusal = Answer("web-1", None, 404, '{"detail":"CVM not found"}', "application/json")
-        await Wishes(web.backend).answer(refusal)
+        await ReferenceLookups(web.backend).answer(refusal)
         for answer in await asyncio.gather(*asked):
             assert (answer.status_code, answer.text) == (404, refusal.body)
 

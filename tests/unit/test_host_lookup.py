@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from bridge.host_lookup import MAX_LOOKUPS, Lookup, ask_system
+from bridge.host_lookup import MAX_LOOKUPS, HostLookup, ask_system
 
 
 class SlowNames:
@@ -24,8 +24,8 @@ class SlowNames:
 
 
 async def test_addresses_come_in_the_systems_order_each_once() -> None:
-    assert await Lookup()("127.0.0.1", 80) == ["127.0.0.1"]
-    assert set(await Lookup()("localhost", 80)) <= {"127.0.0.1", "::1"}
+    assert await HostLookup()("127.0.0.1", 80) == ["127.0.0.1"]
+    assert set(await HostLookup()("localhost", 80)) <= {"127.0.0.1", "::1"}
 
 
 async def test_a_name_that_does_not_resolve_is_an_os_error() -> None:
@@ -33,7 +33,7 @@ async def test_a_name_that_does_not_resolve_is_an_os_error() -> None:
         raise OSError("no such name")
 
     with pytest.raises(OSError, match="no such name"):
-        await Lookup(unknown)("x.test", 80)
+        await HostLookup(unknown)("x.test", 80)
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".test", "a..test", "\ud800.test"])
@@ -44,7 +44,7 @@ def test_what_is_no_host_name_is_an_os_error_too(host: str) -> None:
 
 async def test_a_slow_name_holds_up_no_other_and_a_cancelled_one_keeps_its_place() -> None:
     slow = SlowNames()
-    lookup = Lookup(lambda host, port: slow(host, port) if host == "slow.test" else ["192.0.2.2"])
+    lookup = HostLookup(lambda host, port: slow(host, port) if host == "slow.test" else ["192.0.2.2"])
     waiting = [asyncio.create_task(lookup("slow.test", 80)) for _ in range(MAX_LOOKUPS - 1)]
     await asyncio.sleep(0)
     assert await lookup("quick.test", 80) == ["192.0.2.2"]
@@ -71,7 +71,7 @@ async def test_an_answer_that_comes_after_the_loop_has_ended_harms_nothing() -> 
     slow = SlowNames()
 
     async def ask() -> None:
-        task = asyncio.create_task(Lookup(slow)("slow.test", 80))
+        task = asyncio.create_task(HostLookup(slow)("slow.test", 80))
         await asyncio.sleep(0)
         task.cancel()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bridge.events import dumps
-from bridge.store.leader_status import Notes
+from bridge.store.leader_status import LeaderStatus
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
@@ -15,11 +15,11 @@ from bridge.web.streaming.frames import freshness
 class Cvms:
     """Reads what the store knows; `led` says whether a leader is heard."""
 
-    def __init__(self, watches: Watches, snapshots: Snapshots, slots: Slots, notes: Notes) -> None:
+    def __init__(self, watches: Watches, snapshots: Snapshots, slots: Slots, leader_status: LeaderStatus) -> None:
         self._watches = watches
         self._snapshots = snapshots
         self._slots = slots
-        self._notes = notes
+        self._leader_status = leader_status
 
     async def page(self, after: str, limit: int, *, led: bool) -> tuple[list[str], str | None]:
         """Encoded CVMs by ascending id, and where the next page begins."""
@@ -40,7 +40,7 @@ class Cvms:
 
     async def slots(self, *, led: bool) -> dict[str, object]:
         """The slots, and in the leader's own words why the other CVMs are polled."""
-        notes: Mapping[str, object] = await self._notes.read() if led else {}
+        leader_status: Mapping[str, object] = await self._leader_status.read() if led else {}
         items = [
             {
                 "index": slot.index,
@@ -53,7 +53,9 @@ class Cvms:
             }
             for slot in await self._slots.list()
         ]
-        told = {key: notes.get(key) for key in ("leader", "epoch", "budget", "budget_reason", "blocked", "polling")}
+        told = {
+            key: leader_status.get(key) for key in ("leader", "epoch", "budget", "budget_reason", "blocked", "polling")
+        }
         return {"items": items, "next": None, **told}
 
 

@@ -48,7 +48,7 @@ class DeliveryRoutes:
 
     async def list(self, request: Request) -> Response:
         """Newest first."""
-        overseer(self.access.reader(request))
+        require_all_cvms(self.access.reader(request))
         check_query(request, ("limit", "after", "status"))
         status, size, endpoint_id = _status(request), queries.limit(request), request.path_params["id"]
         if await self.endpoints.get(endpoint_id) is None:
@@ -62,7 +62,7 @@ class DeliveryRoutes:
         return json_answer(f'{{"items":[{",".join(map(delivery_json, found))}],"next":{dumps(following)}}}')
 
     async def get(self, request: Request) -> Response:
-        overseer(self.access.reader(request))
+        require_all_cvms(self.access.reader(request))
         check_query(request, ())
         delivery = await self.deliveries.get(request.path_params["id"])
         if delivery is None:
@@ -83,13 +83,13 @@ class DeliveryRoutes:
         return json_answer(delivery_json(delivery), 202, {"Location": f"/v1/deliveries/{delivery_id}"})
 
     async def _asked(self, request: Request) -> None:
-        overseer(self.access.admin(request))
+        require_all_cvms(self.access.admin(request))
         check_query(request, ())
         await read_model(request, Nothing, optional=True)
 
     async def recover(self, request: Request) -> Response:
         """202 and how many deliveries were queued; `complete` false: ask again once some of them are delivered."""
-        overseer(self.access.admin(request))
+        require_all_cvms(self.access.admin(request))
         check_query(request, ())
         period = await read_model(request, Period)
         since = queries.moment("since", period.since)
@@ -122,7 +122,7 @@ def delivery_json(delivery: Delivery) -> str:
     return f'{dumps(head)[:-1]},"event":{delivery.event.json},{dumps(rest)[1:]}'
 
 
-def overseer(principal: Principal) -> Principal:
+def require_all_cvms(principal: Principal) -> Principal:
     """Whoever sees every CVM. Raises ProblemError 403."""
     if principal.cvms is not None:
         raise ProblemError(403, "forbidden", "This token sees some CVMs only, webhooks may be about all")

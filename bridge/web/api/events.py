@@ -22,7 +22,7 @@ from bridge.web.http import queries
 from bridge.web.http.access import EXPIRED, Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.problems import ProblemError, check_query, invalid
-from bridge.web.http.single_flight import Once
+from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.event_stream import EventStream, Subscription
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.subscriber import Begin
@@ -51,8 +51,8 @@ class Api:
     watches: Watches
     cvms: Cvms
     references: References
-    once: Once
-    chance: random.Random
+    single_flight: SingleFlight
+    rng: random.Random
 
     def routes(self) -> list[Route]:
         return [
@@ -112,7 +112,7 @@ class Api:
 
     async def _resolve(self, reference: str, principal: Principal) -> str:
         # A herd that asks for one CVM costs one question.
-        cvm_id = await self.once.ask(("reference", reference), lambda: self.references.resolve(reference))
+        cvm_id = await self.single_flight.ask(("reference", reference), lambda: self.references.resolve(reference))
         if not principal.may_see(cvm_id):
             raise ProblemError(403, "forbidden", "This token may not see this CVM")
         return cvm_id
@@ -173,11 +173,11 @@ class Api:
 
     async def _page_start(self, after: str | None, since: int | None) -> str:
         position = await self.log.position()
-        floor = position.floor if position else "0-0"
+        low_water_mark = position.low_water_mark if position else "0-0"
         if after is None:
-            return floor if since is None else f"{max(since - 1, 0)}-{2**64 - 1}"
+            return low_water_mark if since is None else f"{max(since - 1, 0)}-{2**64 - 1}"
         try:
-            lost = entry_key(after) < entry_key(floor)
+            lost = entry_key(after) < entry_key(low_water_mark)
         except ValueError as error:
             raise invalid("after", "an event's id") from error
         if lost:
@@ -216,10 +216,10 @@ class EventsEndpoint:
         subscription = Subscription(principal.name, wanted, query.types, query.snapshots, begin, named)
         if wanted is not None and named and request.method == "GET":
             api.capacity.check(principal.name)
-            await api.once.ask(("renew", wanted), lambda: api.watches.renew(wanted))
+            await api.single_flight.ask(("renew", wanted), lambda: api.watches.renew(wanted))
         # Asked last: many may have waited above at the same time.
         api.capacity.take(principal.name)
-        return EventStream(api.hub, api.capacity, subscription, settings=api.settings, chance=api.chance)
+        return EventStream(api.hub, api.capacity, subscription, settings=api.settings, rng=api.rng)
 
 
 def _prefers_json(request: Request) -> bool:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import usable_id
-from bridge.store.reference_lookups import Wishes
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.web.http.problems import ProblemError
 from bridge.web.http.request_bodies import read_body
 
@@ -23,9 +23,9 @@ MAX_AGE = 300.0
 class Hints:
     """`POST /v1/upstream/webhooks`: verified by its signature alone, no token."""
 
-    def __init__(self, settings: Settings, wishes: Wishes, clock: Clock) -> None:
+    def __init__(self, settings: Settings, lookups: ReferenceLookups, clock: Clock) -> None:
         self._secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
-        self._wishes = wishes
+        self._lookups = lookups
         self._clock = clock
 
     async def receive(self, request: Request) -> Response:
@@ -36,7 +36,7 @@ class Hints:
         self._verify(self._secret, request, body)
         cvm_id = _cvm_id(body)
         if cvm_id is not None:
-            await self._wishes.hint(cvm_id)
+            await self._lookups.hint(cvm_id)
         return Response(None, 204, {"Cache-Control": "no-store"})
 
     def _verify(self, secret: str, request: Request, body: bytes) -> None:

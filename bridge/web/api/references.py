@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.events import usable_id
-from bridge.store.errors import TooManyWishesError
-from bridge.store.reference_lookups import Answer, Wishes
+from bridge.store.errors import TooManyLookupsError
+from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.http.problems import ProblemError, invalid, problem_response, unavailable
 
@@ -28,8 +28,8 @@ class UpstreamRefusalError(Exception):
 
 
 class References:
-    def __init__(self, wishes: Wishes, watches: Watches, clock: Clock) -> None:
-        self._wishes = wishes
+    def __init__(self, lookups: ReferenceLookups, watches: Watches, clock: Clock) -> None:
+        self._lookups = lookups
         self._watches = watches
         self._clock = clock
         # Held by who waits: the entry goes with the last of them, however it ends.
@@ -65,14 +65,14 @@ class References:
             # Before asking: an answer that comes in between is not missed.
             event = self._waiting.setdefault(reference, asyncio.Event())
             try:
-                answer = await self._wishes.ask(reference)
+                answer = await self._lookups.ask(reference)
                 if answer is not None:
                     return answer
                 async with asyncio.timeout(ASK_AGAIN_EVERY):
                     await event.wait()
             except TimeoutError:
                 continue
-            except TooManyWishesError as error:
+            except TooManyLookupsError as error:
                 raise unavailable("too many unknown references are being looked up") from error
         if self._closed:
             raise unavailable("this front end is shutting down")
@@ -83,7 +83,7 @@ class References:
         answer = await self.ask(reference)
         if answer.cvm_id is None:
             return answer
-        await self._wishes.forget(reference)
+        await self._lookups.forget(reference)
         return await self.ask(reference)
 
 

@@ -24,7 +24,7 @@ from bridge.config import Settings
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, new_endpoint_id
 from bridge.store.errors import EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
-from bridge.web.api.deliveries import answer, overseer
+from bridge.web.api.deliveries import answer, require_all_cvms
 from bridge.web.api.references import References, UpstreamRefusalError
 from bridge.web.api.webhook_models import HIDDEN, Change, Nothing, Registration, Rotation
 from bridge.web.api.webhook_secrets import Vault
@@ -65,7 +65,7 @@ class EndpointRoutes:
     # Reading
 
     async def list(self, request: Request) -> Response:
-        overseer(self.access.reader(request))
+        require_all_cvms(self.access.reader(request))
         check_query(request, ("limit", "after"))
         size = queries.limit(request)
         found = await self.endpoints.page(request.query_params.get("after", ""), size + 1)
@@ -73,7 +73,7 @@ class EndpointRoutes:
         return answer({"items": [self._shown(*each) for each in found[:size]], "next": following})
 
     async def get(self, request: Request) -> Response:
-        overseer(self.access.reader(request))
+        require_all_cvms(self.access.reader(request))
         check_query(request, ())
         return answer(self._shown(*await self._known(request.path_params["id"])))
 
@@ -109,7 +109,7 @@ class EndpointRoutes:
 
     def _writer(self, request: Request) -> Principal:
         """Raises ProblemError 401, 403, or 503 where nothing could be kept secret."""
-        principal = overseer(self.access.admin(request))
+        principal = require_all_cvms(self.access.admin(request))
         check_query(request, ())
         self.vault.check()
         return principal
@@ -201,7 +201,7 @@ class EndpointRoutes:
         return tuple(dict.fromkeys(found))
 
     async def delete(self, request: Request) -> Response:
-        principal = overseer(self.access.admin(request))
+        principal = require_all_cvms(self.access.admin(request))
         check_query(request, ())
         endpoint_id = request.path_params["id"]
         if not await self.endpoints.remove(endpoint_id):
@@ -210,7 +210,7 @@ class EndpointRoutes:
         return Response(None, 204, {"Cache-Control": "no-store"})
 
     async def enable(self, request: Request) -> Response:
-        principal = overseer(self.access.admin(request))
+        principal = require_all_cvms(self.access.admin(request))
         check_query(request, ())
         await read_model(request, Nothing, optional=True)
         endpoint_id = request.path_params["id"]

@@ -13,7 +13,7 @@ from bridge.clock import Clock
 from bridge.events import usable_id
 from bridge.phala_queries import UnprocessableError, pace
 from bridge.store.errors import StoreError
-from bridge.store.reference_lookups import Answer, Wishes
+from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.api.references import References, UpstreamRefusalError
@@ -25,7 +25,7 @@ from bridge.web.dropin.watchers import Watcher, Watchers
 from bridge.web.http.access import Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.problems import ProblemError
-from bridge.web.http.single_flight import Once
+from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.sse_response import HEADERS, SseResponse
 
 RETRY = {"Retry-After": "5"}
@@ -43,11 +43,11 @@ class Parts:
     access: Access
     capacity: Capacity
     watches: Watches
-    wishes: Wishes
+    lookups: ReferenceLookups
     references: References
     states: States
     watchers: Watchers
-    once: Once
+    single_flight: SingleFlight
     passthrough: Passthrough | None
     led: Callable[[], bool]
     low_water: int
@@ -142,18 +142,18 @@ class StateEndpoint:
         A herd costs Redis what one caller costs. Raises as `References.resolve`.
         """
         parts = self._parts
-        cvm_id = await parts.once.ask(("reference", reference), lambda: parts.references.resolve(reference))
+        cvm_id = await parts.single_flight.ask(("reference", reference), lambda: parts.references.resolve(reference))
         _check_scope(principal, cvm_id)
-        snapshot = await parts.once.ask(("state", cvm_id), lambda: self._visit(cvm_id))
+        snapshot = await parts.single_flight.ask(("state", cvm_id), lambda: self._visit(cvm_id))
         if snapshot is None or not Known.of(snapshot).gone:
             return cvm_id, snapshot
-        answer = await parts.once.ask(("gone", reference), lambda: parts.references.ask_anew(reference))
+        answer = await parts.single_flight.ask(("gone", reference), lambda: parts.references.ask_anew(reference))
         if answer.cvm_id is None:
             raise UpstreamRefusalError(answer)
         # A name that another CVM has by now, or one that is there again.
         _check_scope(principal, answer.cvm_id)
         if answer.cvm_id == cvm_id:
-            await parts.wishes.hint(cvm_id)
+            await parts.lookups.hint(cvm_id)
             return cvm_id, await parts.states.newer(cvm_id, snapshot.event_id)
         return answer.cvm_id, await self._visit(answer.cvm_id)
 
@@ -166,7 +166,7 @@ class StateEndpoint:
 
     async def _immediate(self, cvm_id: str, snapshot: Snapshot | None) -> Response:
         if snapshot is None or (snapshot.status is None and snapshot.fresh):
-            snapshot = await self._parts.once.ask(("first", cvm_id), lambda: self._parts.states.first(cvm_id))
+            snapshot = await self._parts.single_flight.ask(("first", cvm_id), lambda: self._parts.states.first(cvm_id))
         known, now = Known.of(snapshot), self._parts.clock.time()
         doubt = known.doubt(led=self._parts.led(), now=now)
         if doubt is not None:

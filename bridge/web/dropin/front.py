@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.clock import Clock
 from bridge.config import Settings
-from bridge.store.reference_lookups import Wishes
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web.api.references import References
@@ -19,7 +19,7 @@ from bridge.web.dropin.states import States
 from bridge.web.dropin.watchers import Watchers
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
-from bridge.web.http.single_flight import Once
+from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.sse_response import LOW_WATER
 
@@ -42,9 +42,9 @@ class DropIn:
         capacity: Capacity,
         snapshots: Snapshots,
         watches: Watches,
-        wishes: Wishes,
+        lookups: ReferenceLookups,
         references: References,
-        once: Once,
+        single_flight: SingleFlight,
     ) -> None:
         buffer = settings.subscriber_buffer
         self._passthrough = Passthrough(settings.api_prefix, access, clock) if settings.passthrough else None
@@ -58,11 +58,11 @@ class DropIn:
             access=access,
             capacity=capacity,
             watches=watches,
-            wishes=wishes,
+            lookups=lookups,
             references=references,
             states=self._states,
             watchers=self.watchers,
-            once=once,
+            single_flight=single_flight,
             passthrough=self._passthrough,
             led=lambda: hub.led,
             low_water=min(LOW_WATER, buffer // 2),

@@ -21,7 +21,7 @@ from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, UnparsableStateError, parse_state
 from bridge.web.dropin.relay import Relayed, keep_location, unreachable
 from bridge.web.http.access import Access
-from bridge.web.http.single_flight import Once
+from bridge.web.http.single_flight import SingleFlight
 
 PREFIX = "/api/v1"
 
@@ -54,7 +54,7 @@ class Passthrough:
         self._access = access
         self._clock = clock
         self._accepted: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
-        self._questions = Once("passthrough key")
+        self._questions = SingleFlight("passthrough key")
         self._closing: asyncio.Future[None] | None = None
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),

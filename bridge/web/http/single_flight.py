@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Once:
+class SingleFlight:
     """Questions under way, by key. What is answered is not kept: who comes later asks anew."""
 
     def __init__(self, name: str) -> None:

@@ -38,9 +38,9 @@ class Cursors:
         position = await self._log.position()
         if position is None or "-" not in cursor:
             return Start(reset=UNKNOWN_CURSOR)
-        if key == entry_key(position.floor):
-            return Start(position.floor_sequence, position.floor)
-        if key < entry_key(position.floor):
+        if key == entry_key(position.low_water_mark):
+            return Start(position.low_water_sequence, position.low_water_mark)
+        if key < entry_key(position.low_water_mark):
             return Start(reset=HISTORY_LOST)
         event = await self._log.find(cursor) if key <= entry_key(position.id) else None
         return Start(event.sequence, event.id) if event else Start(reset=UNKNOWN_CURSOR)
@@ -51,13 +51,17 @@ class Cursors:
         if position is None:
             return None
         before = f"{max(milliseconds - 1, 0)}-{2**64 - 1}"
-        if entry_key(before) < entry_key(position.floor):
-            return Start(reset=HISTORY_LOST) if position.trimmed else Start(position.floor_sequence, position.floor)
+        if entry_key(before) < entry_key(position.low_water_mark):
+            return (
+                Start(reset=HISTORY_LOST)
+                if position.trimmed
+                else Start(position.low_water_sequence, position.low_water_mark)
+            )
         events = await self._log.read(before, 1)
         if not events:
             return Start(position.sequence, position.id)
         # Asked again: it may have been trimmed in between, and then the first that is left is not the first.
         position = await self._log.position()
-        if position is None or entry_key(before) < entry_key(position.floor):
+        if position is None or entry_key(before) < entry_key(position.low_water_mark):
             return Start(reset=HISTORY_LOST)
         return Start(events[0].sequence - 1, before)

@@ -33,12 +33,12 @@ class EventStream:
     """The response to one subscription. The caller took its place in `capacity`; it is given back here."""
 
     def __init__(
-        self, hub: Hub, capacity: Capacity, wanted: Subscription, *, settings: Settings, chance: random.Random
+        self, hub: Hub, capacity: Capacity, wanted: Subscription, *, settings: Settings, rng: random.Random
     ) -> None:
         self._hub = hub
         self._capacity = capacity
         self._wanted = wanted
-        self._chance = chance
+        self._rng = rng
         self._low_water = min(LOW_WATER, settings.subscriber_buffer // 2)
         self._max_age = settings.subscriber_max_age
         self._subscriber: Subscriber | None = None
@@ -52,13 +52,13 @@ class EventStream:
         self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
         if self._max_age:
             # 80 to 100 % of the age, so that subscribers of one herd do not come back as a herd.
-            age = self._max_age * (0.8 + 0.2 * self._chance.random())
+            age = self._max_age * (0.8 + 0.2 * self._rng.random())
             self._ageing = asyncio.get_running_loop().call_later(age, self._expire)
         self._hub.enter(self._subscriber, wanted.begin)
 
     def _expire(self) -> None:
         if self._subscriber is not None:
-            self._hub.let_go_one(self._subscriber, jittered_retry(self._chance))
+            self._hub.let_go_one(self._subscriber, jittered_retry(self._rng))
 
     def _end(self) -> None:
         if self._ageing is not None:
@@ -68,6 +68,6 @@ class EventStream:
         self._capacity.release(self._wanted.name)
 
 
-def jittered_retry(chance: random.Random) -> int:
+def jittered_retry(rng: random.Random) -> int:
     """Milliseconds after which a client is to come back: spread, so that a herd comes back as a trickle."""
-    return chance.randint(500, 5000)
+    return rng.randint(500, 5000)

@@ -76,7 +76,7 @@ class Follower:
         elif isinstance(message, Tick):
             self._heard_at, self._period = self._clock.monotonic(), message.period
             self._hub.led = True
-            await self._hub.heard(message.birth, message.sequence, message.id)
+            await self._hub.heard(message.log_id, message.sequence, message.id)
         elif isinstance(message, Subscribed):
             metrics.RESUBSCRIBES.inc()
             await self._hub.catch_up()

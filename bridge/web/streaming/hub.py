@@ -19,10 +19,10 @@ from bridge.web.streaming.cursors import HISTORY_LOST, Cursors
 from bridge.web.streaming.demand import Demand
 from bridge.web.streaming.detach import write_directly
 from bridge.web.streaming.frames import Frame, frame, position_block, reset_block, retry_line
-from bridge.web.streaming.initial_snapshot import Introduction, Introductions
+from bridge.web.streaming.initial_snapshot import InitialSnapshot, InitialSnapshots
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Begin, Start, Subscriber
-from bridge.web.streaming.subscriber_index import Audience, Group
+from bridge.web.streaming.subscriber_index import Group, SubscriberIndex
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +70,14 @@ class Hub:
         self._ring = ring or Ring()
         self.cursors = Cursors(log, self._ring)
         self.demand = demand or Demand()
-        self._introductions = Introductions(log, source, clock)
+        self._initial_snapshots = InitialSnapshots(log, source, clock)
         self._catching = asyncio.Lock()
         self._reading = asyncio.Semaphore(REPLAYS_AT_ONCE)
         self._present: dict[Subscriber, None] = {}
-        self._audience = Audience()
+        self._index = SubscriberIndex()
         self._beats: list[dict[Subscriber, None]] = [{} for _ in range(SLICES)]
         self._beat = self._entered = 0
-        self.birth = ""
+        self.log_id = ""
         self.sequence = 0
         self.last_id = "0-0"
         self._unsent = 0
@@ -101,15 +101,15 @@ class Hub:
             return  # published by somebody else
         async with self._catching:
             later = key > entry_key(self.last_id)
-            if self.birth and later and event.sequence == self.sequence + 1:
+            if self.log_id and later and event.sequence == self.sequence + 1:
                 await self._publish_all([event])
             elif later or event.sequence > self.sequence:
                 metrics.HEALED.inc()
                 await self._catch_up()
 
-    async def heard(self, birth: str, sequence: int, entry_id: str | None = None) -> None:
+    async def heard(self, log_id: str, sequence: int, entry_id: str | None = None) -> None:
         """A tick: it tells where the log stands."""
-        if birth != self.birth or sequence != self.sequence or entry_id not in (None, self.last_id):
+        if log_id != self.log_id or sequence != self.sequence or entry_id not in (None, self.last_id):
             await self.catch_up()
 
     async def catch_up(self) -> None:
@@ -133,7 +133,7 @@ class Hub:
     async def awaken(self) -> None:
         """Finds the log's end when nobody has yet: a subscriber may be here before the feed is."""
         async with self._catching:
-            if not self.birth and (position := await self._log.position()) is not None:
+            if not self.log_id and (position := await self._log.position()) is not None:
                 await self._begin(position)
 
     async def _continues(self, position: Position) -> bool:
@@ -141,12 +141,12 @@ class Hub:
 
         A replica promoted without the last writes goes on with other events under their numbers.
         """
-        if position.birth != self.birth or position.sequence < self.sequence:
+        if position.log_id != self.log_id or position.sequence < self.sequence:
             return False
         if position.sequence == self.sequence:
             return position.id == self.last_id
-        if self.last_id == position.floor:
-            return self.sequence == position.floor_sequence
+        if self.last_id == position.low_water_mark:
+            return self.sequence == position.low_water_sequence
         last = await self._log.find(self.last_id)
         return last is not None and last.sequence == self.sequence
 
@@ -165,13 +165,13 @@ class Hub:
 
     async def _begin(self, position: Position) -> None:
         """Stands at the end of this log; whoever followed another history is told."""
-        anew = bool(self.birth)
+        anew = bool(self.log_id)
         recent = await self._log.latest(PAGE)
         self._ring.clear()
         for event in recent:
             if event.sequence <= position.sequence:
                 self._ring.add(frame(event))
-        self.birth, self.sequence, self.last_id = position.birth, position.sequence, position.id
+        self.log_id, self.sequence, self.last_id = position.log_id, position.sequence, position.id
         metrics.POSITION.set(self.sequence)
         if anew:
             metrics.RESETS.inc()
@@ -179,9 +179,9 @@ class Hub:
             self._start_over(self._present, Start(reset=HISTORY_LOST))
         else:
             # They came before there was a log: all of it is news to them.
-            whole = position.floor_sequence == 0
+            whole = position.low_water_sequence == 0
             live = [subscriber for subscriber in self._present if subscriber.live]
-            self._start_over(live, Start(0, position.floor) if whole else Start(reset=HISTORY_LOST))
+            self._start_over(live, Start(0, position.low_water_mark) if whole else Start(reset=HISTORY_LOST))
         for told in self.on_reset:
             told()
 
@@ -198,7 +198,7 @@ class Hub:
         metrics.POSITION.set(new.sequence)
         self._ring.add(new)
         self._unsent += len(new.chunk)
-        for group in self._audience.of(new.cvm_id, new.type):
+        for group in self._index.of(new.cvm_id, new.type):
             self._deliver(group, new)
 
     def _deliver(self, group: Group, new: Frame) -> None:
@@ -214,7 +214,7 @@ class Hub:
             subscriber.sink.pass_on(new.chunk[taken:])
             crowded.append(subscriber)
         for subscriber in crowded:
-            self._audience.review(subscriber)
+            self._index.review(subscriber)
         metrics.SENT.inc(count - len(slow))
         for subscriber in slow:
             metrics.SLOW.inc()
@@ -228,13 +228,13 @@ class Hub:
         for subscriber in self._beats[self._beat]:
             if not subscriber.live:
                 continue
-            sent = max(subscriber.sent, self._audience.sent(subscriber))
+            sent = max(subscriber.sent, self._index.sent(subscriber))
             if self.sequence - sent >= self._skip_at_most:
                 subscriber.sink.write(position_block(self.sequence, self.last_id))
                 subscriber.sent = self.sequence
             elif subscriber.sink.backlog() <= self._buffer:
                 subscriber.sink.write(comment)
-            self._audience.review(subscriber)
+            self._index.review(subscriber)
 
     # The endpoints' side
 
@@ -270,18 +270,18 @@ class Hub:
         """Not live for now: nothing is published to it."""
         if subscriber.live:
             subscriber.live = False
-            self._audience.discard(subscriber)
+            self._index.discard(subscriber)
 
     def _go_live(self, subscriber: Subscriber) -> None:
         subscriber.live = True
         subscriber.sink.flush()  # what waits there must not be overtaken by what is written to the file
-        self._audience.add(subscriber)
+        self._index.add(subscriber)
 
     # From where a subscriber begins to the log's end
 
     def _settle_at_once(self, subscriber: Subscriber, begin: Begin) -> bool:
         """Live within this call. False, with nothing written: it takes waiting."""
-        if not self.birth:
+        if not self.log_id:
             return False
         if isinstance(begin, str):
             start = self.cursors.known(begin)
@@ -307,7 +307,7 @@ class Hub:
     def _introduced_at_once(self, subscriber: Subscriber) -> bool:
         at = Start(self.sequence, self.last_id)
         if subscriber.snapshots:
-            made = self._introductions.current(self.birth, self.last_id, led=self.led)
+            made = self._initial_snapshots.current(self.log_id, self.last_id, led=self.led)
             if made is None or len(blocks := made.of(subscriber.cvms)) > self._buffer // 2:
                 return False
         else:
@@ -341,7 +341,7 @@ class Hub:
         subscriber.sink.close()
 
     async def _settle_until_live(self, subscriber: Subscriber, begin: Begin) -> None:
-        if not self.birth:
+        if not self.log_id:
             await self.awaken()
         start = await self.cursors.find(begin)
         while not await self._advance(subscriber, start):
@@ -381,15 +381,15 @@ class Hub:
         # What the feed has of a log that is gone stands until there is another, and then everybody is reset.
         return Start(self.sequence, self.last_id) if gone else at
 
-    async def _introduction(self) -> tuple[Introduction, bool]:
+    async def _introduction(self) -> tuple[InitialSnapshot, bool]:
         """And whether Redis has no log any more although the feed follows one."""
-        if not self.birth:
+        if not self.log_id:
             await self.awaken()
-        birth = self.birth
-        made = await self._introductions.get(birth, self.last_id, led=self.led)
-        if made.position.birth != self.birth:
+        log_id = self.log_id
+        made = await self._initial_snapshots.get(log_id, self.last_id, led=self.led)
+        if made.position.log_id != self.log_id:
             await self.catch_up()
-        return made, bool(birth) and not made.position.birth
+        return made, bool(log_id) and not made.position.log_id
 
     async def _reaches(self, start: Start) -> bool:
         """Whether the feed has come to where a subscriber begins; what it does not know yet, it reads here.

@@ -20,7 +20,7 @@ NOWHERE = Position("", 0, "0-0", "0-0", 0, False)
 
 
 @dataclass(frozen=True)
-class Introduction:
+class InitialSnapshot:
     """The snapshots as of `position`: a block by CVM, ascending, none of them with its `id:` line."""
 
     position: Position
@@ -59,7 +59,7 @@ class Introduction:
         return b"".join([*chosen[:-1], f"id: {self.position.id}\n".encode(), chosen[-1]])
 
 
-class Introductions:
+class InitialSnapshots:
     """The last one made, for as long as it is true."""
 
     def __init__(self, log: Log, source: str, clock: Clock) -> None:
@@ -67,29 +67,29 @@ class Introductions:
         self._source = source
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._last: Introduction | None = None
+        self._last: InitialSnapshot | None = None
 
-    def current(self, birth: str, entry_id: str, *, led: bool) -> Introduction | None:
+    def current(self, log_id: str, entry_id: str, *, led: bool) -> InitialSnapshot | None:
         """At once, where the last one made holds after this event. By its id: numbers repeat after a fail-over."""
         last = self._last
-        if last is None or (last.position.birth, last.position.id, last.led) != (birth, entry_id, led):
+        if last is None or (last.position.log_id, last.position.id, last.led) != (log_id, entry_id, led):
             return None
         return last if self._clock.monotonic() - last.made_at <= MOST_AGE else None
 
-    async def get(self, birth: str, entry_id: str, *, led: bool) -> Introduction:
+    async def get(self, log_id: str, entry_id: str, *, led: bool) -> InitialSnapshot:
         """Reads the states at most once for all who ask at the same moment. Raises StoreError."""
         async with self._lock:
-            found = self.current(birth, entry_id, led=led)
+            found = self.current(log_id, entry_id, led=led)
             if found is None:
                 found = self._last = await self._make(led)
             return found
 
-    async def _make(self, led: bool) -> Introduction:
+    async def _make(self, led: bool) -> InitialSnapshot:
         now = self._clock.monotonic()
         position, snapshots = await self._log.snapshot()
         if position is None:
-            return Introduction(NOWHERE, led, now, {})
-        return Introduction(position, led, now, self._encode(position, snapshots, led))
+            return InitialSnapshot(NOWHERE, led, now, {})
+        return InitialSnapshot(position, led, now, self._encode(position, snapshots, led))
 
     def _encode(self, position: Position, snapshots: dict[str, Snapshot], led: bool) -> dict[str, bytes]:
         at = (position.sequence, position.id)

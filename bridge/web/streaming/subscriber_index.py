@@ -46,7 +46,7 @@ class Group:
         return self._files
 
 
-class Audience:
+class SubscriberIndex:
     """Groups by CVM (None: every CVM) and, within, by types (None: every type)."""
 
     def __init__(self) -> None:

@@ -94,7 +94,7 @@ async def run(bridge: Bridge, request: Request, ended: type[Exception] = EnoughE
             outcome.complaints.append,
             client=client,
             clock=outcome.naps,
-            chance=random.Random(1),
+            rng=random.Random(1),
         )
     return outcome
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from bridge.store.batch_digests import Vouchers
+from bridge.store.batch_digests import BatchDigests
 from tests.fakes import fake_backend
 
 
 async def test_a_voucher_is_good_with_its_own_event_alone_and_forgotten_with_its_cvm() -> None:
     backend = fake_backend()
-    vouchers = Vouchers(backend)
-    await vouchers.write({"a": ("1-0", "x"), "b": ("2-0", "y"), "c": ("3-0", "z")})
-    assert await vouchers.read({"a": "1-0", "b": "9-0"}) == {"a": "x"}
-    assert await vouchers.read({"a": "1-0", "b": "2-0", "c": "3-0"}) == {"a": "x", "b": "y"}
-    await vouchers.write({})
+    batch_digests = BatchDigests(backend)
+    await batch_digests.write({"a": ("1-0", "x"), "b": ("2-0", "y"), "c": ("3-0", "z")})
+    assert await batch_digests.read({"a": "1-0", "b": "9-0"}) == {"a": "x"}
+    assert await batch_digests.read({"a": "1-0", "b": "2-0", "c": "3-0"}) == {"a": "x", "b": "y"}
+    await batch_digests.write({})
     await backend.close()

@@ -12,7 +12,7 @@ from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StillWantedError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import Ledger, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
@@ -22,28 +22,28 @@ DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-
 SNAPSHOT = Snapshot("cvm-1", '{"status":"running"}', "running", "n", "t", "t")
 
 
-async def lead(backend: Backend, holder: str = "one", last_id: str = "0-0", birth: str = "b") -> Term:
-    term = await Leadership(backend).acquire(holder, 10, birth, last_id)
+async def lead(backend: Backend, holder: str = "one", last_id: str = "0-0", log_id: str = "b") -> Term:
+    term = await Leadership(backend).acquire(holder, 10, log_id, last_id)
     assert isinstance(term, Term)
     return term
 
 
-def start(term: Term) -> Place:
-    return Place(term.sequence, term.last_id)
+def start(term: Term) -> WritePosition:
+    return WritePosition(term.sequence, term.last_id)
 
 
-async def append(backend: Backend, term: Term, place: Place, log_length: int = 100) -> Place:
-    return await Ledger(backend, log_length).append(term, place, DRAFT, SNAPSHOT, ran=False)
+async def append(backend: Backend, term: Term, written: WritePosition, log_length: int = 100) -> WritePosition:
+    return await LogWriter(backend, log_length).append(term, written, DRAFT, SNAPSHOT, ran=False)
 
 
 async def test_ids_grow_while_the_clock_stands_and_when_it_steps_back(backend: Backend, clock: HandClock) -> None:
     term = await lead(backend)
-    place = start(term)
-    ids = [place.last_id]
+    written = start(term)
+    ids = [written.last_id]
     for step in (0.0, 0.0, 0.001, -3600.0, 0.0, 3600.5):
         clock.now += step
-        place = await append(backend, term, place)
-        ids.append(place.last_id)
+        written = await append(backend, term, written)
+        ids.append(written.last_id)
     assert [entry_key(one) for one in ids] == sorted({entry_key(one) for one in ids})
     assert ids[-1] == f"{clock.ms}-0"
     assert [event.sequence for event in await Log(backend).read("0-0", 10)] == [1, 2, 3, 4, 5, 6]
@@ -53,9 +53,9 @@ async def test_ids_stay_above_what_the_leader_wrote_to_a_primary_that_is_gone(
     backend: Backend, clock: HandClock
 ) -> None:
     term = await lead(backend)
-    lost = Place(7, f"{clock.ms + 60_000}-4")
-    place = await append(backend, term, lost)
-    assert place == Place(8, f"{clock.ms + 60_000}-5")
+    lost = WritePosition(7, f"{clock.ms + 60_000}-4")
+    written = await append(backend, term, lost)
+    assert written == WritePosition(8, f"{clock.ms + 60_000}-5")
 
 
 @pytest.mark.parametrize("ahead", [-1, 0, 5000])
@@ -66,22 +66,22 @@ async def test_a_log_born_after_a_flush_honours_no_cursor_of_the_old_one(
     term = await lead(backend, last_id=written)
     position = await Log(backend).position()
     assert position is not None
-    assert (position.id, position.sequence, position.trimmed) == (position.floor, 0, False)
-    assert entry_key(position.floor) > entry_key(written)
-    place = await append(backend, term, start(term))
-    assert place.sequence == 1
-    assert entry_key(place.last_id) > entry_key(position.floor)
+    assert (position.id, position.sequence, position.trimmed) == (position.low_water_mark, 0, False)
+    assert entry_key(position.low_water_mark) > entry_key(written)
+    first = await append(backend, term, start(term))
+    assert first.sequence == 1
+    assert entry_key(first.last_id) > entry_key(position.low_water_mark)
 
 
 async def test_a_birth_whose_reply_was_lost_is_told_again(backend: Backend) -> None:
     first, again = await lead(backend), await lead(backend)
     assert (first.born, again.born) == (True, True)
-    assert (await lead(backend, birth="later")).born is False
+    assert (await lead(backend, log_id="later")).born is False
 
 
 async def test_a_lease_ends_at_its_time_and_the_sequence_goes_on(backend: Backend, clock: HandClock) -> None:
     old = await lead(backend)
-    place = await append(backend, old, start(old))
+    written = await append(backend, old, start(old))
     clock.now += 9.9
     assert await Leadership(backend).acquire("two", 10, "other") == pytest.approx(0.1)
     await Leadership(backend).renew(old, 10, 3.3)
@@ -89,7 +89,7 @@ async def test_a_lease_ends_at_its_time_and_the_sequence_goes_on(backend: Backen
     assert isinstance(await Leadership(backend).acquire("two", 10, "other"), float)
     clock.now += 0.1
     new = await lead(backend, "two")
-    assert (new.epoch, new.birth, new.sequence, new.last_id) == (old.epoch + 1, "b", 1, place.last_id)
+    assert (new.epoch, new.log_id, new.sequence, new.last_id) == (old.epoch + 1, "b", 1, written.last_id)
     assert (await append(backend, new, start(new))).sequence == 2
 
 
@@ -104,13 +104,13 @@ async def test_a_leader_whose_lease_ran_out_goes_on_while_nobody_else_came(backe
 async def test_who_led_before_a_flush_can_do_nothing_although_the_epochs_are_equal(backend: Backend, way: str) -> None:
     old = await lead(backend)
     await backend.client.execute_command("FLUSHALL")
-    new = await lead(backend, "two", birth="second")
+    new = await lead(backend, "two", log_id="second")
     assert new.epoch == old.epoch
-    ledger = Ledger(backend, 100)
+    log_writer = LogWriter(backend, 100)
     attempts: dict[str, Callable[[], Awaitable[object]]] = {
-        "append": lambda: ledger.append(old, start(old), DRAFT, SNAPSHOT, ran=False),
-        "drop": lambda: ledger.drop(old, start(old), DRAFT, 2**50),
-        "confirm": lambda: ledger.confirm(old, [SNAPSHOT]),
+        "append": lambda: log_writer.append(old, start(old), DRAFT, SNAPSHOT, ran=False),
+        "drop": lambda: log_writer.drop(old, start(old), DRAFT, 2**50),
+        "confirm": lambda: log_writer.confirm(old, [SNAPSHOT]),
         "renew": lambda: Leadership(backend).renew(old, 10, 1),
         "take": lambda: Slots(backend).take(old, 0, "cvm-1", 60),
     }
@@ -135,31 +135,31 @@ async def test_another_leaders_event_with_the_same_number_is_not_taken_for_ones_
 @pytest.mark.parametrize("length", [1, 2, 5])
 async def test_every_trim_moves_the_floor_to_the_newest_entry_that_is_gone(backend: Backend, length: int) -> None:
     term = await lead(backend)
-    place, ids = start(term), [start(term).last_id]
+    written, ids = start(term), [start(term).last_id]
     for number in range(1, 8):
-        place = await append(backend, term, place, length)
-        ids.append(place.last_id)
+        written = await append(backend, term, written, length)
+        ids.append(written.last_id)
         position = await Log(backend).position()
         assert position is not None
         gone = max(0, number - length)
-        assert (position.floor, position.floor_sequence) == (ids[gone], gone)
+        assert (position.low_water_mark, position.low_water_sequence) == (ids[gone], gone)
         assert position.trimmed is (gone > 0)
-        assert [event.id for event in await Log(backend).read(position.floor, 100)] == ids[gone + 1 :]
+        assert [event.id for event in await Log(backend).read(position.low_water_mark, 100)] == ids[gone + 1 :]
 
 
 async def test_a_log_made_much_shorter_is_trimmed_a_thousand_at_once(backend: Backend) -> None:
     term = await lead(backend)
-    place = start(term)
+    written = start(term)
     for _ in range(1205):
-        place = await append(backend, term, place, 5000)
-    place = await append(backend, term, place, 10)
+        written = await append(backend, term, written, 5000)
+    written = await append(backend, term, written, 10)
     position = await Log(backend).position()
     assert position is not None
-    assert position.floor_sequence == 1000
-    await append(backend, term, place, 10)
+    assert position.low_water_sequence == 1000
+    await append(backend, term, written, 10)
     position = await Log(backend).position()
     assert position is not None
-    assert position.floor_sequence == 1197
+    assert position.low_water_sequence == 1197
     assert [event.sequence for event in await Log(backend).read("0-0", 100)] == list(range(1198, 1208))
 
 
@@ -167,23 +167,23 @@ async def test_a_strangers_entry_is_passed_over_and_does_not_stop_the_writer(
     backend: Backend, clock: HandClock
 ) -> None:
     term = await lead(backend)
-    place = await append(backend, term, start(term), 2)
+    written = await append(backend, term, start(term), 2)
     await backend.client.xadd("{bridge}:log", {"x": "y"}, id=f"{clock.ms + 9000}-0")
-    place = await append(backend, term, place, 2)
-    assert entry_key(place.last_id) > (clock.ms + 9000, 0)
+    written = await append(backend, term, written, 2)
+    assert entry_key(written.last_id) > (clock.ms + 9000, 0)
     assert [event.sequence for event in await Log(backend).read("0-0", 10)] == [2]
-    assert (await append(backend, term, place, 2)).sequence == 3
+    assert (await append(backend, term, written, 2)).sequence == 3
 
 
 async def test_only_an_exact_id_finds_an_event(backend: Backend, clock: HandClock) -> None:
     clock.now += 0.001
     term = await lead(backend)
-    place = await append(backend, term, start(term))
-    milliseconds, counter = entry_key(place.last_id)
+    written = await append(backend, term, start(term))
+    milliseconds, counter = entry_key(written.last_id)
     log = Log(backend)
-    found = await log.find(place.last_id)
+    found = await log.find(written.last_id)
     assert found is not None
-    assert found.id == place.last_id
+    assert found.id == written.last_id
     for near in (f"{milliseconds}", f"{milliseconds}-{counter + 1}", f"{milliseconds}-{2**64 - 1}"):
         assert await log.find(near) is None
     for bad in ("", "$", f"{milliseconds}-{2**64}"):
@@ -192,20 +192,20 @@ async def test_only_an_exact_id_finds_an_event(backend: Backend, clock: HandCloc
 
 
 async def test_a_watch_wanted_since_the_look_or_pinned_is_kept(backend: Backend, clock: HandClock) -> None:
-    term, watches, ledger = await lead(backend), Watches(backend), Ledger(backend, 100)
+    term, watches, log_writer = await lead(backend), Watches(backend), LogWriter(backend, 100)
     await watches.want("cvm-1")
-    place = await append(backend, term, start(term))
+    written = await append(backend, term, start(term))
     with pytest.raises(StillWantedError):
-        await ledger.drop(term, place, DRAFT, clock.ms - 1)
+        await log_writer.drop(term, written, DRAFT, clock.ms - 1)
     await watches.pin("cvm-1")
     with pytest.raises(StillWantedError):
-        await ledger.drop(term, place, DRAFT, clock.ms)
+        await log_writer.drop(term, written, DRAFT, clock.ms)
     assert (await Log(backend).position()).sequence == 1  # type: ignore[union-attr]
     await watches.unpin("cvm-1")
-    gone = await ledger.drop(term, place, DRAFT, clock.ms)
+    gone = await log_writer.drop(term, written, DRAFT, clock.ms)
     assert gone.sequence == 2
-    assert await ledger.drop(term, place, DRAFT, clock.ms) == gone
-    await ledger.confirm(term, [SNAPSHOT])
+    assert await log_writer.drop(term, written, DRAFT, clock.ms) == gone
+    await log_writer.confirm(term, [SNAPSHOT])
     assert (await Log(backend).snapshot())[1] == {}
 
 
@@ -246,7 +246,7 @@ async def test_only_who_took_a_slot_frees_it_also_when_fenced(backend: Backend, 
     await slots.take(old, 0, "a", 130)
     clock.now += 11
     new = await lead(backend, "two")
-    again = Term("one", new.epoch, new.birth, 0, "0-0", False)
+    again = Term("one", new.epoch, new.log_id, 0, "0-0", False)
     for stranger in (new, again):
         assert await slots.free(stranger, 0, 0) is False
     assert (await slots.list())[0].state == "quarantined"
@@ -321,5 +321,5 @@ async def test_an_event_that_follows_an_append_whose_answer_nobody_awaited_is_no
     await append(backend, term, start(term))
     other = Draft("cvm.state", "cvm-2", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-2"}')
     with pytest.raises(FencedError):
-        await Ledger(backend, 100).append(term, start(term), other, SNAPSHOT, ran=False)
+        await LogWriter(backend, 100).append(term, start(term), other, SNAPSHOT, ran=False)
     assert [event.cvm_id for event in await Log(backend).read("0-0", 9)] == ["cvm-1"]

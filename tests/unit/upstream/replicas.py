@@ -50,11 +50,11 @@ class FrozenClock(VirtualClock):
 class ModelBackend(Backend):
     """A backend whose calls wait while its process is frozen, and fail as its links say."""
 
-    def __init__(self, client: object, thawed: asyncio.Event, links: Iterable[Link], chance: random.Random) -> None:
+    def __init__(self, client: object, thawed: asyncio.Event, links: Iterable[Link], rng: random.Random) -> None:
         super().__init__(client, "bridge")
         self._thawed = thawed
         self._links = tuple(links)
-        self._chance = chance
+        self._rng = rng
 
     async def call(self, command: Awaitable[T]) -> T:
         try:
@@ -69,7 +69,7 @@ class ModelBackend(Backend):
             raise
         done = await super().call(command)
         await self._thawed.wait()
-        if "deaf" in modes and self._chance.random() < 0.5:
+        if "deaf" in modes and self._rng.random() < 0.5:
             raise StoreUnavailableError
         return done
 
@@ -121,11 +121,11 @@ class Replicas:
 
     def start(self, index: int) -> Replica:
         """A new process in this place."""
-        thawed, link, chance = asyncio.Event(), Link(), random.Random(index)
+        thawed, link, rng = asyncio.Event(), Link(), random.Random(index)
         thawed.set()
         clock = FrozenClock(thawed)
-        backend = ModelBackend(fake_client(self.redis), thawed, (link, self.link), chance)
-        upstream = Upstream(SETTINGS, backend, ModelClient(self.cloud, clock, thawed), clock, chance=chance)
+        backend = ModelBackend(fake_client(self.redis), thawed, (link, self.link), rng)
+        upstream = Upstream(SETTINGS, backend, ModelClient(self.cloud, clock, thawed), clock, rng=rng)
         made = Replica(thawed, link, clock, upstream, backend)
         made.task = asyncio.create_task(upstream.run(made.stop), name=f"replica {index}")
         self.all[index : index + 1] = [made]
@@ -142,7 +142,7 @@ class Replicas:
         One that leads and sleeps or is cut off just then is beyond what anybody can know of (design section 2).
         """
         holder = await self.plain.client.hget(self.plain.keys.leader, "holder")
-        known = [each for each in self.all if each.upstream.reign and each.upstream.reign.term.holder == holder]
+        known = [each for each in self.all if each.upstream.context and each.upstream.context.term.holder == holder]
         self._wake(*(known or self.all))
         await self.plain.client.flushall()
         await asyncio.sleep(SETTINGS.lease_seconds / 3 + 1)

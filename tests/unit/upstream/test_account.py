@@ -11,7 +11,7 @@ from bridge.config import Settings
 from bridge.events import Event
 from bridge.store.connection import Backend
 from bridge.store.log import Log
-from bridge.store.reference_lookups import Wishes
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.upstream.client import Listed, Reading
 from bridge.upstream.errors import RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
@@ -104,10 +104,10 @@ async def demand_alone() -> None:
         await asyncio.sleep(600)
         found = None
         for _ in range(30):
-            await Wishes(backend).forget("b")  # the fake's expiry does not follow the clock
-            await Wishes(backend).ask("b")
+            await ReferenceLookups(backend).forget("b")  # the fake's expiry does not follow the clock
+            await ReferenceLookups(backend).ask("b")
             await asyncio.sleep(6)
-            answer = await Wishes(backend).ask("b")
+            answer = await ReferenceLookups(backend).ask("b")
             found = found or (answer and answer.cvm_id)
         stop.set()
         await running

@@ -14,7 +14,7 @@ from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Log
-from bridge.store.reference_lookups import Wishes
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.upstream.client import Reading
 from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
@@ -72,7 +72,7 @@ def test_a_change_that_a_hint_showed_and_that_was_taken_back_before_the_next_bat
         async with polled(10) as (cloud, _, backend):
             await asyncio.sleep(12)
             cloud.change("a", "stopped")
-            await Wishes(backend).hint("a")
+            await ReferenceLookups(backend).hint("a")
             await asyncio.sleep(2)
             cloud.change("a", "running")
             await asyncio.sleep(12)
@@ -82,18 +82,18 @@ def test_a_change_that_a_hint_showed_and_that_was_taken_back_before_the_next_bat
 
 
 def test_a_hint_whose_forgetting_was_not_answered_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget = Wishes.forget_hints
+    forget = ReferenceLookups.forget_hints
 
-    async def unanswered(wishes: Wishes, references: tuple[str, ...]) -> None:
-        await forget(wishes, references)
+    async def unanswered(lookups: ReferenceLookups, references: tuple[str, ...]) -> None:
+        await forget(lookups, references)
         if references:
             raise StoreUnavailableError
 
     async def scenario() -> None:
         async with polled(600) as (cloud, _, backend):
-            monkeypatch.setattr(Wishes, "forget_hints", unanswered)
+            monkeypatch.setattr(ReferenceLookups, "forget_hints", unanswered)
             cloud.change("a", "stopped")
-            await Wishes(backend).hint("a")
+            await ReferenceLookups(backend).hint("a")
             await asyncio.sleep(4)
             assert await statuses(backend) == ["running", "running", "stopped"]
 
@@ -104,10 +104,10 @@ def test_a_hint_that_comes_while_a_read_is_under_way_has_it_read_again() -> None
     async def scenario() -> None:
         async with polled(600) as (cloud, client, backend):
             client.slow = 2.0
-            await Wishes(backend).hint("a")
+            await ReferenceLookups(backend).hint("a")
             await asyncio.sleep(1.5)
             cloud.change("a", "stopped")
-            await Wishes(backend).hint("a")
+            await ReferenceLookups(backend).hint("a")
             await asyncio.sleep(4)
             assert await statuses(backend) == ["running", "running", "stopped"]
 
@@ -120,7 +120,7 @@ def test_a_change_between_a_batch_and_its_read_that_is_taken_back_before_the_nex
     async def scenario() -> None:
         async with polled(10) as (cloud, client, backend):
             cloud.change("a", "stopped")
-            await Wishes(backend).hint("a")
+            await ReferenceLookups(backend).hint("a")
             await asyncio.sleep(1)
             client.after_batch = lambda: cloud.change("a", "running")
             await asyncio.sleep(9)
@@ -140,7 +140,7 @@ def test_a_batch_answer_that_is_older_than_the_change_does_not_hide_that_the_cha
             await client.worded.wait()
             client.slow_batch = 0.0
             cloud.change("a", "stopped")
-            await Wishes(backend).hint("a")
+            await ReferenceLookups(backend).hint("a")
             await asyncio.sleep(7)
             cloud.change("a", "running")
             await asyncio.sleep(12)

@@ -12,7 +12,7 @@ from bridge.events import DROPPED, STATE, parse_state
 from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import Ledger, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.watches import Watches
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.tracked import Observation, Tracked
@@ -33,7 +33,7 @@ def seen(status: str, at: float) -> Observation:
 async def test_what_waited_while_a_watch_was_dropped_writes_nothing_after_its_end(backend: Backend) -> None:
     term = await Leadership(backend).acquire("one", 10, "birth")
     assert isinstance(term, Term)
-    recorder = Recorder(Ledger(backend, 100), term, SystemClock(), Place(term.sequence, term.last_id))
+    recorder = Recorder(LogWriter(backend, 100), term, SystemClock(), WritePosition(term.sequence, term.last_id))
     await Watches(backend).want("a")
     tracked = Tracked("a")
     await recorder.record(tracked, seen("running", 1))

@@ -44,8 +44,8 @@ async def open_beside(others: int) -> tuple[int, int]:
         upstream = Upstream(Settings(cvms=tuple(NAMES)), backend, client, clock, alone=True)
         running = asyncio.create_task(upstream.run(stop))
         await asyncio.sleep(20)
-        assert upstream.reign is not None
-        found = len(cloud.streams), upstream.reign.budget.streams
+        assert upstream.context is not None
+        found = len(cloud.streams), upstream.context.budget.streams
         stop.set()
         await running
         await backend.close()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.upstream.clock_skew import REMEMBERED, Drift
+from bridge.upstream.clock_skew import REMEMBERED, ClockSkew
 from tests.fakes import redis_time
 from tests.unit.upstream.model import NOTICED_AFTER, Cloud
 from tests.unit.upstream.replicas import SETTINGS, Replicas
@@ -111,23 +111,23 @@ def test_no_stream_outlives_the_lease_while_redis_is_away_and_all_are_back_soon_
 
 
 def test_a_clock_that_leaps_forward_is_seen_by_how_far_and_forgotten_after_the_longest_stream() -> None:
-    drift = Drift()
-    drift.saw(1000.0, 0.0, 0.1)
-    drift.saw(1001.0, 1.0, 1.1)
-    assert drift.leapt(145, 2.0) == 0
-    drift.saw(1062.0, 2.0, 2.1)
-    assert drift.leapt(145, 3.0) == pytest.approx(60, abs=0.2)
-    drift.saw(1003.0, 3.0, 3.1)
-    drift.saw(1004.0, 4.0, 4.1)
-    assert drift.leapt(145, 5.0) == pytest.approx(60, abs=0.2)
-    assert drift.leapt(145, 150.0) == 0
-    drift.saw(1004.0 + REMEMBERED, 4.0 + REMEMBERED, 4.1 + REMEMBERED)
-    assert drift.leaps == []
+    clock_skew = ClockSkew()
+    clock_skew.saw(1000.0, 0.0, 0.1)
+    clock_skew.saw(1001.0, 1.0, 1.1)
+    assert clock_skew.leapt(145, 2.0) == 0
+    clock_skew.saw(1062.0, 2.0, 2.1)
+    assert clock_skew.leapt(145, 3.0) == pytest.approx(60, abs=0.2)
+    clock_skew.saw(1003.0, 3.0, 3.1)
+    clock_skew.saw(1004.0, 4.0, 4.1)
+    assert clock_skew.leapt(145, 5.0) == pytest.approx(60, abs=0.2)
+    assert clock_skew.leapt(145, 150.0) == 0
+    clock_skew.saw(1004.0 + REMEMBERED, 4.0 + REMEMBERED, 4.1 + REMEMBERED)
+    assert clock_skew.leaps == []
 
 
 def test_a_slow_answer_is_no_leap() -> None:
-    drift = Drift()
-    drift.saw(1000.0, 0.0, 0.1)
-    drift.saw(1006.0, 1.0, 6.0)
-    drift.saw(1007.0, 6.9, 7.0)
-    assert drift.leapt(145, 7.0) == 0
+    clock_skew = ClockSkew()
+    clock_skew.saw(1000.0, 0.0, 0.1)
+    clock_skew.saw(1006.0, 1.0, 6.0)
+    clock_skew.saw(1007.0, 6.9, 7.0)
+    assert clock_skew.leapt(145, 7.0) == 0

@@ -46,7 +46,7 @@ class Stage:
             poster,
             retry=retry,
             clock=self.clock,
-            chance=random.Random(7),
+            rng=random.Random(7),
             limits=self.limits,
             **chosen,
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from bridge.events import DELETED
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, Roster
+from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
 from bridge.webhooks.demand import Demand
@@ -12,8 +12,8 @@ from tests.fakes import fake_backend
 from tests.lanes import endpoint
 
 
-def roster(*endpoints: Endpoint) -> Roster:
-    return Roster(1, {each.id: each for each in endpoints})
+def endpoint_set(*endpoints: Endpoint) -> EndpointSet:
+    return EndpointSet(1, {each.id: each for each in endpoints})
 
 
 async def watched(backend: Backend) -> tuple[list[str], Mapping[str, int]]:
@@ -23,7 +23,7 @@ async def watched(backend: Backend) -> tuple[list[str], Mapping[str, int]]:
 
 async def test_what_endpoints_name_is_watched_and_counts_as_asked_for() -> None:
     backend = fake_backend()
-    named = roster(endpoint("one", cvms=("a", "b")), endpoint("two", cvms=("a",)), endpoint("all"))
+    named = endpoint_set(endpoint("one", cvms=("a", "b")), endpoint("two", cvms=("a",)), endpoint("all"))
     for _ in range(2):  # a second dispatcher says the same: it counts once
         await Demand(Watches(backend), Snapshots(backend)).announce(named, 45.0)
     assert await watched(backend) == (["a", "b"], {"a": 2, "b": 1})
@@ -31,7 +31,9 @@ async def test_what_endpoints_name_is_watched_and_counts_as_asked_for() -> None:
 
 async def test_a_disabled_endpoint_asks_for_nothing() -> None:
     backend = fake_backend()
-    await Demand(Watches(backend), Snapshots(backend)).announce(roster(endpoint(cvms=("a",), enabled=False)), 45.0)
+    await Demand(Watches(backend), Snapshots(backend)).announce(
+        endpoint_set(endpoint(cvms=("a",), enabled=False)), 45.0
+    )
     assert await watched(backend) == ([], {})
 
 
@@ -39,5 +41,5 @@ async def test_a_cvm_that_is_gone_is_not_asked_for_again() -> None:
     backend = fake_backend()
     gone = Snapshot("a", None, DELETED, "n", "t", "t")
     await backend.client.hset(backend.keys.state, "a", gone.to_json())
-    await Demand(Watches(backend), Snapshots(backend)).announce(roster(endpoint(cvms=("a", "b"))), 45.0)
+    await Demand(Watches(backend), Snapshots(backend)).announce(endpoint_set(endpoint(cvms=("a", "b"))), 45.0)
     assert await watched(backend) == (["b"], {"b": 1})

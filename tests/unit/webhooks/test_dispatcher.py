@@ -22,10 +22,10 @@ from tests.virtual import run_virtual
 
 
 def test_half_of_the_answers_fail_and_each_lane_still_arrives_in_order() -> None:
-    chance, accepted = random.Random(3), defaultdict[str, list[int]](list)
+    rng, accepted = random.Random(3), defaultdict[str, list[int]](list)
 
     def answer(got: Got) -> Answer:
-        if chance.random() < 0.5:
+        if rng.random() < 0.5:
             return Answer(500, "http_5xx: no")
         accepted[cvm(got)].append(number(got))
         return Answer()

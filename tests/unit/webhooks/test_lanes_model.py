@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.events import entry_key
 from bridge.store.deliveries import STATUSES, Attempt, Deliveries
-from bridge.store.lanes import Claim, Place, Result, Share, Verdict
+from bridge.store.lanes import Checkpoint, Claim, Result, Share, Verdict
 from bridge.store.limits import Limits
 from bridge.webhooks.enqueuer import portion
 from tests.fakes import HandClock, fake_backend, redis_time
@@ -55,7 +55,7 @@ class Lanes(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.tokens = 0
         self.log: list[tuple[str, str]] = []
-        self.stale: Place | None = None
+        self.stale: Checkpoint | None = None
         self.born_at: dict[str, int] = {}
 
     def do(self, work: Coroutine[object, object, T]) -> T:
@@ -107,11 +107,11 @@ class Lanes(RuleBasedStateMachine):
         self.do(self._fill(most, batch))
 
     async def _fill(self, most: int, batch: int) -> None:
-        lanes, place = self.bench.lanes, await self.bench.place()
-        stale, self.stale = self.stale, place
-        if stale is not None and replace(stale, last_id=place.last_id) != place:
-            assert await lanes.fill(stale, [], place.last_id, "") is None, "a place that has moved was honoured"
-        entries, last = await lanes.read(place.id, batch)
+        lanes, checkpoint = self.bench.lanes, await self.bench.checkpoint()
+        stale, self.stale = self.stale, checkpoint
+        if stale is not None and replace(stale, last_id=checkpoint.last_id) != checkpoint:
+            assert await lanes.fill(stale, [], checkpoint.last_id, "") is None, "a place that has moved was honoured"
+        entries, last = await lanes.read(checkpoint.id, batch)
         if last is None or not self.model.endpoints:
             return
         numbers = {event: number for number, (event, _) in enumerate(self.log)}
@@ -126,13 +126,13 @@ class Lanes(RuleBasedStateMachine):
             )
             for each in entries
         ]
-        shares, to_id, to_partial = portion(place, matched, last, most)
+        shares, to_id, to_partial = portion(checkpoint, matched, last, most)
         busy = {name: await self._busy(name) for name in self.model.endpoints}
-        filled = await lanes.fill(place, shares, to_id, to_partial)
+        filled = await lanes.fill(checkpoint, shares, to_id, to_partial)
         assert filled is not None
-        assert await lanes.fill(place, shares, to_id, to_partial) is None or (to_id, to_partial) == (
-            place.id,
-            place.partial,
+        assert await lanes.fill(checkpoint, shares, to_id, to_partial) is None or (to_id, to_partial) == (
+            checkpoint.id,
+            checkpoint.partial,
         )
         await self._queued(shares, busy)
 
@@ -236,7 +236,7 @@ class Lanes(RuleBasedStateMachine):
     async def _recover(self, name: str) -> None:
         """What is not yet filled is left to the filler: it must not overtake what lies before it."""
         client, expected = self.bench.backend.client, []
-        filled = entry_key((await self.bench.place()).id)
+        filled = entry_key((await self.bench.checkpoint()).id)
         for event, cvm in self.log[self.born_at[name] :]:
             delivery = f"{name}-{event}"
             status = await client.hget(f"{{bridge}}:webhooks:delivery:{delivery}", "s")
@@ -311,8 +311,8 @@ class Lanes(RuleBasedStateMachine):
             claims = await self._claim(5)
             for claim in claims:
                 await self._settle(claim, "delivered", 0)
-            place = await self.bench.place()
-            if not claims and (place.id == place.last_id or not self.model.endpoints):
+            checkpoint = await self.bench.checkpoint()
+            if not claims and (checkpoint.id == checkpoint.last_id or not self.model.endpoints):
                 if not any(self.model.age.values()):
                     break
                 self.clock.now += 5

@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.events import STATE, TRANSITION
-from bridge.store.endpoints import Endpoint, Roster
+from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.webhooks.matching import Matcher
 from tests.lanes import endpoint, entry
 
 
 def matcher(*endpoints: Endpoint) -> Matcher:
     stamped = [Endpoint.from_json(each.id, each.to_json(), None) for each in endpoints]
-    return Matcher(Roster(1, {each.id: each for each in stamped}))
+    return Matcher(EndpointSet(1, {each.id: each for each in stamped}))
 
 
-def born(id: str, after: str = "5-0", birth: str = "b", **given: Any) -> Endpoint:
-    return endpoint(id, created_after=after, created_birth=birth, **given)
+def born(id: str, after: str = "5-0", log_id: str = "b", **given: Any) -> Endpoint:
+    return endpoint(id, created_after=after, created_log_id=log_id, **given)
 
 
 def test_an_endpoint_sees_only_what_is_newer_than_itself_in_the_log_it_was_made_in() -> None:

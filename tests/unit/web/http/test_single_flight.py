@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.web.http.single_flight import Once
+from bridge.web.http.single_flight import SingleFlight
 from tests.virtual import run_virtual
 
 
@@ -22,30 +22,30 @@ class Question:
 
 def test_who_asks_meanwhile_shares_the_answer_and_who_comes_later_asks_anew() -> None:
     async def scenario() -> None:
-        once, question = Once("test"), Question()
-        assert await asyncio.gather(*[once.ask("a", question) for _ in range(100)]) == [1] * 100
-        assert await asyncio.gather(*[once.ask("a", question) for _ in range(2)]) == [2, 2]
+        single_flight, question = SingleFlight("test"), Question()
+        assert await asyncio.gather(*[single_flight.ask("a", question) for _ in range(100)]) == [1] * 100
+        assert await asyncio.gather(*[single_flight.ask("a", question) for _ in range(2)]) == [2, 2]
 
     run_virtual(scenario())
 
 
 def test_an_error_is_everybodys_and_one_key_is_not_another() -> None:
     async def scenario() -> None:
-        once, question, other = Once("test"), Question(), Question()
+        single_flight, question, other = SingleFlight("test"), Question(), Question()
         question.asked = 2
-        found = await asyncio.gather(*[once.ask("a", question) for _ in range(3)], return_exceptions=True)
+        found = await asyncio.gather(*[single_flight.ask("a", question) for _ in range(3)], return_exceptions=True)
         assert [type(error) for error in found] == [LookupError] * 3
-        assert await asyncio.gather(*[once.ask(key, other) for key in "bc"]) == [2, 2]
+        assert await asyncio.gather(*[single_flight.ask(key, other) for key in "bc"]) == [2, 2]
 
     run_virtual(scenario())
 
 
 def test_who_goes_away_takes_the_answer_from_nobody() -> None:
     async def scenario() -> None:
-        once, question = Once("test"), Question()
-        first = asyncio.create_task(once.ask("a", question))
+        single_flight, question = SingleFlight("test"), Question()
+        first = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0.5)
-        second = asyncio.create_task(once.ask("a", question))
+        second = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0)
         first.cancel()
         assert await second == 1
@@ -56,9 +56,9 @@ def test_who_goes_away_takes_the_answer_from_nobody() -> None:
 
 def test_an_error_that_nobody_waits_for_any_more_is_quiet() -> None:
     async def scenario() -> None:
-        once, question = Once("test"), Question()
+        single_flight, question = SingleFlight("test"), Question()
         question.asked = 2
-        asking = asyncio.create_task(once.ask("a", question))
+        asking = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0.5)
         asking.cancel()
         await asyncio.sleep(1)
@@ -68,10 +68,10 @@ def test_an_error_that_nobody_waits_for_any_more_is_quiet() -> None:
 
 def test_closing_gives_up_what_is_under_way() -> None:
     async def scenario() -> None:
-        once, question = Once("test"), Question()
-        asking = asyncio.create_task(once.ask("a", question))
+        single_flight, question = SingleFlight("test"), Question()
+        asking = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0.5)
-        await once.aclose()
+        await single_flight.aclose()
         with pytest.raises(asyncio.CancelledError):
             await asking
 

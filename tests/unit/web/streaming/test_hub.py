@@ -23,9 +23,9 @@ class FakeLog(Log):
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.birth = "b"
+        self.log_id = "b"
         self.trimmed = False
-        self.floor, self.floor_sequence = "1000-0", 0
+        self.low_water_mark, self.low_water_sequence = "1000-0", 0
 
     def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
         sequence = self.events[-1].sequence + 1 if self.events else 1
@@ -36,8 +36,8 @@ class FakeLog(Log):
 
     async def position(self) -> Position | None:
         last = self.events[-1] if self.events else None
-        at = (last.sequence, last.id) if last else (self.floor_sequence, self.floor)
-        return Position(self.birth, *at, self.floor, self.floor_sequence, self.trimmed)
+        at = (last.sequence, last.id) if last else (self.low_water_sequence, self.low_water_mark)
+        return Position(self.log_id, *at, self.low_water_mark, self.low_water_sequence, self.trimmed)
 
     async def read(self, after: str, count: int) -> list[Event]:
         await asyncio.sleep(0)
@@ -106,7 +106,7 @@ def test_whoever_reconnects_at_any_boundary_sees_each_event_once(actions: list[s
         log = FakeLog()
         hub = hub_on(log, ring=ring)
         await hub.catch_up()
-        cursor, seen = log.floor, list[str]()
+        cursor, seen = log.low_water_mark, list[str]()
         sink = ListSink()
         subscriber = connect(hub, sink, cursor)
         for action in actions:
@@ -121,7 +121,7 @@ def test_whoever_reconnects_at_any_boundary_sees_each_event_once(actions: list[s
                 cursor = seen[-1] if seen else cursor
                 sink = ListSink()
                 subscriber = connect(hub, sink, cursor)
-        await hub.heard(log.birth, len(log.events))
+        await hub.heard(log.log_id, len(log.events))
         await settle()
         assert seen + sink.ids == [event.id for event in log.events]
 
@@ -142,7 +142,7 @@ def test_another_birth_resets_everybody() -> None:
         sink = ListSink()
         connect(hub, sink, None)
         await settle()
-        log.birth, log.events = "another", []
+        log.log_id, log.events = "another", []
         await hub.heard("another", 0)
         await settle()
         assert [b"event: reset" in data for data in sink.blocks] == [False, True, False]
@@ -174,7 +174,7 @@ def test_a_filter_that_skips_much_gets_a_position() -> None:
         await hub.catch_up()
         sink = ListSink()
         subscriber = Subscriber(sink, cvms=frozenset({"b"}))
-        hub.enter(subscriber, Start(0, log.floor))
+        hub.enter(subscriber, Start(0, log.low_water_mark))
         await settle()
         for _ in range(11):
             await hub.receive(log.append("a"))
@@ -190,7 +190,7 @@ def test_cursors_are_honoured_or_refused() -> None:
         log = FakeLog()
         for _ in range(5):
             log.append()
-        log.floor, log.floor_sequence, log.events = "1002-0", 2, log.events[2:]
+        log.low_water_mark, log.low_water_sequence, log.events = "1002-0", 2, log.events[2:]
         hub = hub_on(log)
         await hub.catch_up()
         assert await hub.cursors.find("1002-0") == Start(2, "1002-0")
@@ -271,7 +271,7 @@ def test_a_log_that_went_on_without_its_last_events_resets_everybody(
                 await hub.receive(log.events[-1])
         position = await log.position()
         assert position is not None
-        await hub.heard(position.birth, position.sequence, position.id)
+        await hub.heard(position.log_id, position.sequence, position.id)
         await settle()
         told = b"".join(sink.blocks)
         assert told.count(b"history_lost") == 1
@@ -310,7 +310,7 @@ def test_a_healed_hole_larger_than_the_buffer_cuts_nobody_who_reads() -> None:
         await settle()
         for _ in range(200):
             log.append()
-        await hub.heard(log.birth, 200)
+        await hub.heard(log.log_id, 200)
         await settle()
         await ended(pump)
         assert b"".join(sent).count(b"event: state") == 200

@@ -40,7 +40,7 @@ def test_a_replay_that_a_filter_skips_gets_positions() -> None:
         await hub.catch_up()
         sink = ListSink()
         subscriber = Subscriber(sink, cvms=frozenset({"b"}))
-        hub.enter(subscriber, Start(0, log.floor))
+        hub.enter(subscriber, Start(0, log.low_water_mark))
         await asyncio.sleep(1)
         told = [block.split(b"\n")[0].decode() for block in sink.blocks]
         assert told == ["id: 2000-0", "id: 3000-0", "id: 4000-0"]
@@ -79,7 +79,7 @@ def test_who_comes_after_redis_was_emptied_is_told_once_and_gets_no_dead_events(
             await asyncio.sleep(60)
             assert without.blocks == [b'id: 0-0\nevent: position\ndata: {"sequence":"0"}\n\n']
             assert [b"event: reset" in block for block in lost.blocks] == [True, False]
-            log.gone, log.birth, log.events = False, "another", []
+            log.gone, log.log_id, log.events = False, "another", []
             await hub.heard("another", 0)
             await asyncio.sleep(1)
             assert b"history_lost" in without.blocks[1]
@@ -104,7 +104,7 @@ def test_a_log_that_went_back_behind_the_feed_resets_nobody_over_and_over() -> N
         hub.enter(Subscriber(late))
         await asyncio.sleep(3)
         assert len(late.blocks) < 20
-        await hub.heard(log.birth, 10, "1010-0")
+        await hub.heard(log.log_id, 10, "1010-0")
         await asyncio.sleep(3)
         assert b"history_lost" in late.blocks[-2]
         assert b"id: 1010-0" in late.blocks[-1]
@@ -215,7 +215,7 @@ def test_history_lost_within_a_snapshot_starts_it_over_whole() -> None:
         sink = UnreadSink()
         hub.enter(Subscriber(sink))
         await asyncio.sleep(1)
-        log.birth = "another"
+        log.log_id = "another"
         await hub.heard("another", 0)
         sink.reads.set()
         await asyncio.sleep(5)
@@ -289,7 +289,7 @@ def test_after_a_fail_over_nobody_is_introduced_to_the_lost_history() -> None:
         hub.enter(Subscriber(sink))
         await settle()
         log.events = [numbered(1, 5000)]
-        await hub.heard(log.birth, 1, "5000-0")
+        await hub.heard(log.log_id, 1, "5000-0")
         hub.enter(Subscriber(late))
         await settle()
         assert [block.split(b"\n")[0] for block in sink.blocks[::2]] == [b"id: 1001-0", b"id: 5000-0"]
@@ -305,7 +305,11 @@ def test_a_cursor_of_a_log_that_the_feed_does_not_know_yet_gets_no_dead_events()
         await hub.catch_up()
         for _ in range(10):
             await hub.receive(log.append())
-        log.birth, log.floor, log.events = "another", "4999-0", [numbered(number, 4999 + number) for number in (1, 2)]
+        log.log_id, log.low_water_mark, log.events = (
+            "another",
+            "4999-0",
+            [numbered(number, 4999 + number) for number in (1, 2)],
+        )
         sink = ListSink()
         connect(hub, sink, "5000-0")
         await asyncio.sleep(0.1)
@@ -322,7 +326,7 @@ class TrimmedBetweenLog(FakeLog):
     """Its first event goes while somebody asks for a time."""
 
     async def read(self, after: str, count: int) -> list[Event]:
-        self.floor, self.floor_sequence, self.trimmed = self.events[0].id, 1, True
+        self.low_water_mark, self.low_water_sequence, self.trimmed = self.events[0].id, 1, True
         del self.events[0]
         return await super().read(after, count)
 

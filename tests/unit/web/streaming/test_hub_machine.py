@@ -41,10 +41,10 @@ class MovingLog(Log):
         self.begin()
 
     def begin(self) -> None:
-        self.birth = f"birth {self.clock}"
+        self.log_id = f"birth {self.clock}"
         self.whole: list[Event] = []
         self.events: list[Event] = []
-        self.floor, self.floor_sequence, self.trimmed = self._new_id(), 0, False
+        self.low_water_mark, self.low_water_sequence, self.trimmed = self._new_id(), 0, False
 
     def _new_id(self) -> str:
         self.clock += 10
@@ -61,7 +61,7 @@ class MovingLog(Log):
 
     def trim(self, count: int) -> None:
         if gone := self.events[: min(count, len(self.events) - 1)]:
-            self.floor, self.floor_sequence, self.trimmed = gone[-1].id, gone[-1].sequence, True
+            self.low_water_mark, self.low_water_sequence, self.trimmed = gone[-1].id, gone[-1].sequence, True
             del self.events[: len(gone)]
 
     def lose(self, count: int) -> None:
@@ -72,8 +72,8 @@ class MovingLog(Log):
 
     def standing(self) -> Position:
         last = self.events[-1] if self.events else None
-        at = (last.sequence, last.id) if last else (self.floor_sequence, self.floor)
-        return Position(self.birth, *at, self.floor, self.floor_sequence, self.trimmed)
+        at = (last.sequence, last.id) if last else (self.low_water_sequence, self.low_water_mark)
+        return Position(self.log_id, *at, self.low_water_mark, self.low_water_sequence, self.trimmed)
 
     async def _answer(self) -> None:
         await asyncio.sleep(self.takes)
@@ -242,7 +242,7 @@ class FanOut(RuleBasedStateMachine):
 
     def _tick(self) -> None:
         at = self.log.standing()
-        self._tell(lambda: self.hub.heard(at.birth, at.sequence, at.id))
+        self._tell(lambda: self.hub.heard(at.log_id, at.sequence, at.id))
 
     def _append(self, cvm_id: str, kind: str, *, published: bool) -> None:
         event = self.log.append(cvm_id, kind)
@@ -324,7 +324,7 @@ class FanOut(RuleBasedStateMachine):
         if begin == "event" and events:
             client.cursor = events[-1 - min(back, len(events) - 1)].id
         elif begin == "floor":
-            client.cursor = self.log.floor
+            client.cursor = self.log.low_water_mark
         elif begin == "time" and events:
             client.since = min(int(events[0].id[:-2]) + 5 * back, int(events[-1].id[:-2]))
         self._at_once(client.connect, self.hub, client.since if client.cursor is None else client.cursor)

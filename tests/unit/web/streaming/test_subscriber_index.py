@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle as Pool
 from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
 from bridge.web.streaming.subscriber import Subscriber
-from bridge.web.streaming.subscriber_index import Audience
+from bridge.web.streaming.subscriber_index import SubscriberIndex
 from tests.unit.web.streaming.test_hub import ListSink
 
 
@@ -35,7 +35,7 @@ class Comings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.audience = Audience()
+        self.index = SubscriberIndex()
         self.present: list[tuple[Subscriber, FileSink]] = []
         self.free = list(range(1000, 1100))
 
@@ -45,12 +45,12 @@ class Comings(RuleBasedStateMachine):
         sink.file, sink.behind = self.free.pop(0), behind
         subscriber = Subscriber(sink, cvms, types)
         self.present.append((subscriber, sink))
-        self.audience.add(subscriber)
+        self.index.add(subscriber)
         return subscriber
 
     @rule(who=consumes(pool))
     def go(self, who: Subscriber) -> None:
-        self.audience.discard(who)
+        self.index.discard(who)
         assert isinstance(who.sink, FileSink)
         assert who.sink.file is not None
         self.free.insert(0, who.sink.file)  # the next connection gets it
@@ -60,13 +60,13 @@ class Comings(RuleBasedStateMachine):
     def fall_behind_or_catch_up(self, who: Subscriber, *, behind: bool) -> None:
         assert isinstance(who.sink, FileSink)
         who.sink.behind = behind
-        self.audience.review(who)
+        self.index.review(who)
 
     @invariant()
     def everybody_who_wants_an_event_is_written_to_once_and_directly_if_nothing_waits(self) -> None:
         for cvm_id in "abc":
             for kind in ("cvm.state", "cvm.transition"):
-                groups = self.audience.of(cvm_id, kind)
+                groups = self.index.of(cvm_id, kind)
                 direct = sorted(file for group in groups for file in group.files())
                 others = [subscriber for group in groups for subscriber in group.others]
                 wanting = [(one, sink) for one, sink in self.present if one.wants(cvm_id, kind)]
