@@ -41,3 +41,12 @@ def rfc3339(seconds: float) -> str:
     """A Unix time as the product writes it everywhere: UTC, milliseconds, `Z`."""
     moment = datetime.fromtimestamp(round(seconds * 1000) / 1000, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    """Waits at most `seconds` (None: for ever) for the event; True where it is set then, False where time ran out."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return event.is_set()

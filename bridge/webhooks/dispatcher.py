@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 
-from bridge.clock import Clock
+from bridge.clock import Clock, set_within
 from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
@@ -149,7 +149,7 @@ class Dispatcher:
     async def _fill(self) -> None:
         believed_since = self._clock.monotonic()
         while True:
-            await _signalled(self._news, SLOW_TICK)
+            await set_within(self._news, SLOW_TICK)
             if self._clock.monotonic() - believed_since >= SLOW_TICK:
                 self._enqueuer.doubt()
                 believed_since = self._clock.monotonic()
@@ -175,7 +175,7 @@ class Dispatcher:
                     await self._recover(error)
                     wait = 0.0
             if wait > 0:
-                await _signalled(self._work, wait)
+                await set_within(self._work, wait)
 
     async def _recover(self, error: StoreError) -> None:
         """Redis was away: what is in flight must be known there again before anything else is borrowed."""
@@ -287,13 +287,3 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=1.0)
-
-
-async def _signalled(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event was set before that time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
