@@ -17,19 +17,14 @@ from bridge.commands.listen import listen as receive
 from bridge.commands.tail import GivenUpError, Request, colourful, follow
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
+from bridge.process.dispatcher import run_dispatcher
 from bridge.process.embedded import EmbeddedError
-from bridge.process.roles import (
-    Body,
-    RefusalError,
-    StartupInfo,
-    execute,
-    run_dispatcher,
-    run_up,
-    run_upstream,
-    run_web,
-    run_web_workers,
-    until,
-)
+from bridge.process.errors import RefusalError
+from bridge.process.signals import Body, execute, until
+from bridge.process.startup import StartupInfo
+from bridge.process.up import run_up
+from bridge.process.upstream import run_upstream
+from bridge.process.web import run_web, run_web_workers
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
 from bridge.webhooks.formats import FORMATS

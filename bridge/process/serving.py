@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bridge.process.startup import bound_address
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
 
@@ -74,3 +75,8 @@ async def serve_app(app: Starlette, listener: socket.socket, stop: asyncio.Event
         group.create_task(server.serve([listener]), name="server")
         await stop.wait()
         server.should_exit = True
+
+
+async def serve_role_probe(port: int, backend: Backend, role: Callable[[], str], stop: asyncio.Event) -> None:
+    with bound_address("0.0.0.0", port, "BRIDGE_PROBE_PORT"):  # noqa: S104 - probes come from outside
+        await serve_probe("0.0.0.0", port, backend, role, stop)  # noqa: S104
