@@ -18,8 +18,7 @@ from bridge.commands.tail import GivenUpError, Request, colourful, follow
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
-from bridge.process.embedded import EmbeddedError
-from bridge.process.errors import RefusalError
+from bridge.process.errors import StartError
 from bridge.process.signals import Body, execute, until
 from bridge.process.startup import StartupInfo
 from bridge.process.up import run_up
@@ -286,7 +285,7 @@ def _execute(body: Body) -> None:
         execute(body, GivenUpError, OSError)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
-    except (RefusalError, EmbeddedError, GivenUpError) as error:
+    except (StartError, GivenUpError) as error:
         _end(str(error))
     except OSError as error:
         _end(error.strerror or str(error))

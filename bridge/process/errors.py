@@ -1,7 +1,7 @@
-"""What keeps a command from running."""
+"""Why a command cannot run."""
 
 from __future__ import annotations
 
 
-class RefusalError(Exception):
-    """a command cannot run as it is set up; one line says why and what helps"""
+class StartError(Exception):
+    """the command cannot run as it is set up; the text is one line that tells why, and what helps"""

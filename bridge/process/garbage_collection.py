@@ -6,10 +6,10 @@ import gc
 
 
 def settle_garbage_collection() -> None:
-    """What is here now stays, so that collections need not walk through it; and they come seldom.
+    """Exempts all objects of now from collections, and makes collections rare.
 
-    Ten thousand subscribers are a million young objects within two seconds, none of them garbage: with the default
-    thresholds the collector takes a third of that time.
+    Ten thousand subscribers are a million new objects within two seconds, and no garbage: with the default thresholds
+    the collector takes a third of that time.
     """
     gc.collect()
     gc.freeze()

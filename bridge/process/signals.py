@@ -8,26 +8,26 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from bridge.process.embedded import EmbeddedError
-from bridge.process.errors import RefusalError
+from bridge.process.errors import StartError
 
 Body = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+"""A command's work: it runs until the event is set, and returns once everything it started has ended."""
 
 
 def execute(body: Body, *expected: type[Exception]) -> None:
-    """Runs a body on uvloop where it is installed; SIGINT and SIGTERM set its `stop`, a second one ends the process.
+    """Runs a body, on uvloop where that is installed. SIGINT and SIGTERM set its `stop`; a second signal exits at once.
 
-    Raises RefusalError, EmbeddedError and what else is `expected` alone even where a task group had wrapped it.
+    Raises StartError, and errors of the types in `expected`, without the exception group of a task group around them.
     """
-    caught: tuple[type[Exception], ...] = (RefusalError, EmbeddedError, *expected)
+    caught: tuple[type[Exception], ...] = (StartError, *expected)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_heeding_signals(body))
+            runner.run(_with_signals(body))
     except* caught as group:
-        refusal = _first(group)
+        error = _first(group)
     else:
         return
-    raise refusal from None
+    raise error from None
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:
@@ -40,31 +40,31 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415 - it is not everywhere
+        import uvloop  # noqa: PLC0415 - not every platform has it
     except ImportError:
         return None
     return uvloop.new_event_loop
 
 
-async def _heeding_signals(body: Body) -> None:
+async def _with_signals(body: Body) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    heard = False
+    received = False
 
-    def hear(number: signal.Signals) -> None:
-        nonlocal heard
-        if heard:
-            os._exit(128 + number)  # whoever asks twice means now; the embedded server ends by its own watch
-        # Not told by `stop`: a parent's word on its way to a worker that is signalled too is no second asking.
-        heard = True
+    def receive(number: signal.Signals) -> None:
+        nonlocal received
+        if received:
+            os._exit(128 + number)  # the embedded server ends by its own watch
+        # `stop` cannot tell whether this is the second signal: in a worker, the parent may have set it.
+        received = True
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, hear, number)
+        loop.add_signal_handler(number, receive, number)
     await body(stop)
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work` until it ends or `stop` is set; then it is cancelled and its end awaited."""
+    """Runs `work` until it ends; cancels it when `stop` is set, and waits for its end."""
     async with asyncio.TaskGroup() as group:
         working = group.create_task(work, name="work")
         stopping = group.create_task(_cancel_at(stop, working), name="stop")
@@ -78,6 +78,7 @@ async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
 
 
 async def run_role(name: str, work: Awaitable[None], stop: asyncio.Event) -> None:
+    """Awaits a role's work. Raises StartError if it ends before `stop` is set."""
     await work
     if not stop.is_set():
-        raise RefusalError(f"{name} ended although nothing had asked it to; the log says more")
+        raise StartError(f"{name} ended unexpectedly; see the log")

@@ -1,4 +1,4 @@
-"""What every role settles before it starts: who may come in, and at which address."""
+"""What a role settles before it starts: whether callers need a token, and the address it listens on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer
-from bridge.process.errors import RefusalError
+from bridge.process.errors import StartError
+from bridge.uvicorn_server import http_url
+
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the default of `bridge web`, see docs/contract.md#environment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StartupInfo:
-    """What `bridge up` tells whoever started it; `simulated` and `embedded` say what it brought along itself."""
+    """What the banner of `bridge up` shows."""
 
     address: str
     redis_url: str
@@ -27,9 +30,9 @@ class StartupInfo:
 
 
 def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
-    """Whether callers need no token. Raises RefusalError where that would open the bridge to others unasked.
+    """Whether callers need no token. Raises StartError where other machines could connect and no setting allows that.
 
-    `alone`: this is `bridge up`, which may be open without being told so while only this machine can connect.
+    `alone`: this is `bridge up`, which needs no such setting while only this machine can connect.
     """
     if not settings.auth:
         return True
@@ -37,9 +40,9 @@ def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
         return False
     if alone and _is_loopback(host):
         return True
-    raise RefusalError(
-        "BRIDGE_TOKENS is not set, so nobody could be let in: set it to name:secret:scope, or BRIDGE_AUTH=off to let "
-        "everybody in"
+    raise StartError(
+        "BRIDGE_TOKENS is not set, so no caller could get access: set it to name:secret:scope, or set BRIDGE_AUTH=off "
+        "to give everyone access"
     )
 
 
@@ -50,18 +53,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def http_url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 @contextlib.contextmanager
-def bound_address(host: str, port: int, variable: str) -> Iterator[None]:
-    """An address that cannot be had is a refusal that names the variable to change."""
+def named_address(host: str, port: int, variable: str) -> Iterator[None]:
+    """Makes an address that is not available a StartError that names the variable to change."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
             raise
-        what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({os.strerror(error.errno)})"
-        place = http_url(host, port).removeprefix("http://")
-        raise RefusalError(f"{place} {what}: set {variable} to another port") from None
+        fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({os.strerror(error.errno)})"
+        address = http_url(host, port).removeprefix("http://")
+        raise StartError(f"{address} {fault}: set {variable} to another port") from None

@@ -12,25 +12,26 @@ from bridge.addresses import with_loopback
 from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.dispatcher import running_dispatcher
+from bridge.process.dispatcher import open_dispatcher
 from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
-from bridge.process.errors import RefusalError
+from bridge.process.errors import StartError
 from bridge.process.redis_connection import connected, report_redis
 from bridge.process.signals import run_role
-from bridge.process.startup import StartupInfo, http_url, open_access
+from bridge.process.startup import StartupInfo, open_access
 from bridge.process.upstream import phala_client
 from bridge.process.web import serve_front
 from bridge.sealing import KeyFileError, kept_key
 from bridge.simulator.server import serve as serve_simulator
 from bridge.store.errors import StoreError
 from bridge.upstream.leader import Upstream
+from bridge.uvicorn_server import http_url
 
 STATUS_SECONDS = 2.0
 """How long the exit status of a server whose connections broke may take."""
 
 
 async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], stop: asyncio.Event) -> None:
-    """Everything in one process. `announce` is called once the front end listens."""
+    """Everything in one process. `announce` is called once the front end listens. Raises StartError."""
     host, clock = settings.host or "127.0.0.1", SystemClock()
     opened = open_access(settings, host, alone=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -42,36 +43,41 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
             settings = await stack.enter_async_context(_simulated(settings))
         backend = await stack.enter_async_context(connected(url, settings.namespace))
         client = await stack.enter_async_context(phala_client(settings, clock))
+        dispatcher = await stack.enter_async_context(open_dispatcher(settings, backend, clock))
         upstream = Upstream(settings, backend, client, clock, alone=embedded is not None)
-        dispatcher = None
-        if settings.secret_key:
-            dispatcher = await stack.enter_async_context(running_dispatcher(settings, backend, clock))
 
-        def say(port: int) -> None:
-            shown = embedded.url if embedded else masked_url(url)
-            announce(StartupInfo(http_url(host, port), shown, settings, simulated, embedded, opened))
+        def report(port: int) -> None:
+            announce(
+                StartupInfo(
+                    address=http_url(host, port),
+                    redis_url=embedded.url if embedded else masked_url(url),
+                    settings=settings,
+                    simulated=simulated,
+                    embedded=embedded,
+                    open_access=opened,
+                )
+            )
 
-        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, say=say)
-        async with _guarded(embedded, stop), asyncio.TaskGroup() as group:
+        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report)
+        async with _watched(embedded, stop), asyncio.TaskGroup() as group:
             report_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
             group.create_task(run_role("web", web, stop), name="web")
             group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
-            if dispatcher is not None:
-                group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
+            group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
 
 
 def _with_webhooks(settings: Settings) -> Settings:
-    """With a key of this machine's own where none is set, and receivers on this machine allowed."""
+    """With this machine's own secret key if none is set, and with receivers on this machine allowed."""
     try:
         keys = settings.secret_key or (kept_key(state_directory() / "secret.key"),)
     except KeyFileError as error:
-        raise RefusalError(str(error)) from None
+        raise StartError(str(error)) from None
     return settings.model_copy(update={"secret_key": keys, "webhook_allow": with_loopback(settings.webhook_allow)})
 
 
 @contextlib.asynccontextmanager
 async def _simulated(settings: Settings) -> AsyncIterator[Settings]:
-    """The settings with a simulator of their own as upstream, all of its CVMs watched unless some are named."""
+    """The settings with a simulator as upstream; if they name no CVMs, all of its CVMs are watched."""
     async with serve_simulator() as simulator:
         yield settings.model_copy(
             update={
@@ -83,18 +89,21 @@ async def _simulated(settings: Settings) -> AsyncIterator[Settings]:
 
 
 @contextlib.asynccontextmanager
-async def _guarded(embedded: EmbeddedServer | None, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Sets `stop` once the embedded server ends before the inside, and raises its EmbeddedError after that."""
+async def _watched(embedded: EmbeddedServer | None, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Sets `stop` if the embedded server ends while the context is open, and raises its EmbeddedError at the end."""
+    if embedded is None:
+        yield
+        return
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_stop_with(embedded, stop), name="embedded-redis") if embedded else None
+        watching = group.create_task(_stop_with(embedded, stop), name="embedded-redis")
         try:
             yield
         except* StoreError:
-            if embedded is None or not await _has_ended(embedded):
+            if not await _has_ended(embedded):
                 raise
-        if watching is not None and not watching.done():
+        if not watching.done():
             watching.cancel()
-    if embedded is not None and watching is not None and not watching.cancelled():
+    if not watching.cancelled():
         await embedded.wait()
 
 
@@ -105,7 +114,7 @@ async def _stop_with(embedded: EmbeddedServer, stop: asyncio.Event) -> None:
 
 
 async def _has_ended(embedded: EmbeddedServer) -> bool:
-    """Broken connections are how a server's end shows first: its status follows within moments."""
+    """Whether a server whose connections broke has ended; its exit status may come a moment later."""
     try:
         async with asyncio.timeout(STATUS_SECONDS):
             await embedded.wait()

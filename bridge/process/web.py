@@ -9,47 +9,43 @@ from collections.abc import Callable
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import RefusalError
 from bridge.process.garbage_collection import settle_garbage_collection
-from bridge.process.redis_connection import connected, needed_redis, report_redis
+from bridge.process.redis_connection import connected, report_redis, required_redis
 from bridge.process.signals import run_role
-from bridge.process.startup import bound_address, http_url, open_access
-from bridge.process.workers import RefusedError, end_with_parent, run_workers
+from bridge.process.startup import ALL_ADDRESSES, named_address, open_access
+from bridge.process.workers import end_with_parent, run_workers
 from bridge.store.connection import Backend
+from bridge.uvicorn_server import http_url
 from bridge.web.server import serve_web
 
 logger = logging.getLogger(__name__)
 
 
 async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -> None:
-    """So many front ends on one port."""
-    needed_redis(settings)
-    host = settings.host or "0.0.0.0"  # noqa: S104 - the contract's default
+    """`count` front ends on one port, each a process. Raises StartError."""
+    required_redis(settings)
+    host = settings.host or ALL_ADDRESSES
     open_access(settings, host, alone=False)
-    with bound_address(host, settings.port, "PORT"):
-        try:
-            await run_workers(settings, count, stop)
-        except* RefusedError:
-            raise RefusalError("a worker could not start") from None
+    with named_address(host, settings.port, "PORT"):
+        await run_workers(settings, host, count, stop)
 
 
 async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = False) -> None:
-    """One front end. An absent Redis is waited for: it listens meanwhile and is not ready.
+    """One front end. Without Redis it listens already and is not ready. Raises StartError.
 
-    `worker`: one of several on the same port, that ends with its parent.
+    `worker`: this process shares its port with others and ends with its parent.
     """
     if worker:
         end_with_parent(stop)
-    host, clock = settings.host or "0.0.0.0", SystemClock()  # noqa: S104 - the contract's default
-    url = needed_redis(settings)
+    host, url, clock = settings.host or ALL_ADDRESSES, required_redis(settings), SystemClock()
     opened = open_access(settings, host, alone=False)
 
-    def say(port: int) -> None:
+    def report(port: int) -> None:
         logger.info("listening", extra={"address": http_url(host, port), "redis": masked_url(url)})
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         report_redis(group, backend, clock, stop, masked_url(url))
-        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, say=say, shared=worker)
+        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=worker)
         group.create_task(run_role("web", web, stop), name="web")
 
 
@@ -61,14 +57,16 @@ async def serve_front(
     *,
     host: str,
     opened: bool,
-    say: Callable[[int], None],
+    report: Callable[[int], None],
     shared: bool = False,
 ) -> None:
-    def listening(port: int) -> None:
-        settle_garbage_collection()
-        say(port)
+    """Serves until `stop`; `report` gets the port once the front end listens. Raises StartError."""
 
-    with bound_address(host, settings.port, "PORT"):
+    def on_listening(port: int) -> None:
+        settle_garbage_collection()
+        report(port)
+
+    with named_address(host, settings.port, "PORT"):
         await serve_web(
             settings,
             backend,
@@ -77,6 +75,6 @@ async def serve_front(
             host=host,
             port=settings.port,
             open_access=opened,
-            on_listening=listening,
+            on_listening=on_listening,
             shared=shared,
         )
