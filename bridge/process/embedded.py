@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 
 #: Bytes that a socket's path may have: 108 on Linux and 104 on macOS, closing NUL included.
 SOCKET_PATH_LIMIT = 100
@@ -53,7 +53,7 @@ ORPHAN_SECONDS = 10.0
 _WATCH = 'read -r _; kill -TERM "$1" 2>/dev/null'
 
 
-class EmbeddedError(StartError):
+class EmbeddedError(CommandError):
     """the embedded server cannot run; the text is one line that tells why, and what helps"""
 
 

@@ -108,8 +108,8 @@ class Console(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = "".join(f"  {name}={_printable(redacted(str(value)))}" for name, value in fields(record).items())
-        message = _printable(redacted(record.getMessage()))
+        extra = "".join(f"  {name}={printable(redacted(str(value)))}" for name, value in fields(record).items())
+        message = printable(redacted(record.getMessage()))
         head = f"{self.formatTime(record, self.datefmt)} {record.levelname.lower():<7}"
         line = f"{self._coloured(head, record.levelname)} {record.name}: {message}{extra}"
         if record.exc_info:
@@ -121,5 +121,6 @@ class Console(logging.Formatter):
         return f"\x1b[{code}m{text}\x1b[0m" if code else text
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Control characters escaped, so that a CVM's name cannot write to the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
