@@ -72,6 +72,7 @@ def environment(name: str, python: Path, constraints: Path) -> Path:
     if not own.exists():
         subprocess.run([python, "-m", "venv", FOLDER / name], check=True)
     _install(own, "--editable", ".[test]", "--constraint", str(constraints))
+    _install(own, "--no-deps", "--requirement", "requirements-sdk.txt")
     return own
 
 
