@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from bridge.embedded import wheel_server
+from bridge.process.embedded import wheel_server
 from tests.servers import server_version
 
 ROOT = Path(__file__).parent.parent
