@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 from bridge.clock import Clock, SystemClock
 from bridge.commands.terminal import client_headers, invalid_url, problem_text
 from bridge.process.errors import CommandError
+from bridge.retry_after import parse_retry_after
 
 SILENCE_SECONDS = 60.0
 """Four heartbeats at their default; a connection that is silent for so long is taken for dead."""
@@ -134,7 +136,7 @@ class _Follower:
             headers=request.headers(self._cursor),
         ) as source:
             if source.response.status_code != 200:
-                raise await _refusal(source.response)
+                raise await _refusal(source.response, self._clock.time())
             async for event in source.aiter_sse():
                 yield event
 
@@ -154,16 +156,12 @@ class _Follower:
         self._interrupted = True
 
 
-async def _refusal(response: httpx.Response) -> Exception:
+async def _refusal(response: httpx.Response, now: float) -> Exception:
     """_TryLaterError for a status that another try may change, CommandError for any other."""
     status, detail = response.status_code, await problem_text(response)
     if status == 401:
         return CommandError(f"the bridge refuses the token (401): pass --token or set BRIDGE_TOKEN{detail}")
     if status in (408, 425, 429) or status >= 500:
-        return _TryLaterError(f"the bridge answered {status}{detail}", _retry_after(response))
+        asked = parse_retry_after(response.headers.get("Retry-After"), now, longest=math.inf) or 0.0
+        return _TryLaterError(f"the bridge answered {status}{detail}", min(asked, LONGEST_WAIT * 4))
     return CommandError(f"the bridge answered {status}{detail}")
-
-
-def _retry_after(response: httpx.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_WAIT * 4) if text.isascii() and text.isdigit() else 0.0
