@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge import config_values
 from bridge.config_values import Allowlist, Token
+from bridge.phala_queries import DEFAULT_INTERVAL, INTERVAL_BOUNDS, TIMEOUT_BOUNDS
 
 __all__ = ["Allowlist", "Settings", "SettingsError", "Token", "load_settings"]
 
@@ -99,8 +100,8 @@ class Settings(BaseModel):
         "BRIDGE_CVMS", (), "CVM references (ids or names), comma separated, or * for every CVM"
     )
     max_streams: int = _whole("BRIDGE_MAX_STREAMS", 5, 0, 5)
-    stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", 5, 5, 30, " (seconds)")
-    stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, 10, 600, " (seconds)")
+    stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", DEFAULT_INTERVAL, *INTERVAL_BOUNDS, " (seconds)")
+    stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, *TIMEOUT_BOUNDS, " (seconds)")
     poll_interval: float = _seconds("BRIDGE_POLL_INTERVAL", 10.0, 0.1, 86_400)
     lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
     watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)

@@ -16,7 +16,6 @@ from tests import servers
 from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
 
-
 # An example that takes long on a busy machine is no failure.
 hypothesis.settings.register_profile("bridge", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("bridge")

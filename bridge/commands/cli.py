@@ -27,7 +27,7 @@ from bridge.process.upstream import run_upstream
 from bridge.process.web import run_web, run_web_workers
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
-from bridge.webhooks.formats import FORMATS
+from bridge.store.endpoints import FORMATS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

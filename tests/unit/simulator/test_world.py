@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator.lives import BOOT_PROGRESS, CHOICES
+from bridge.simulator.scenes import BOOT_PROGRESS, CHOICES
 from bridge.simulator.world import Change, Cvm, World, dumps, uptime
 
 HOUR = 3600.0
@@ -86,7 +86,7 @@ def test_the_population_stays() -> None:
     world.advance(world.start + 6 * HOUR)
 
     assert 9 <= len(world.cvms) <= 12
-    assert len(world.everyone) > 40
+    assert len(world.all_cvms) > 40
 
 
 def test_a_boot_tells_its_progress_and_a_crash_its_time() -> None:
@@ -248,7 +248,7 @@ def test_only_so_many_deleted_cvms_are_remembered() -> None:
     for _ in range(1000):
         world.delete(world.create())
 
-    assert len(world.everyone) == 1000
+    assert len(world.all_cvms) == 1000
     assert world.find_any("first") == []
 
 
@@ -258,4 +258,4 @@ def test_a_demo_moves_within_seconds_and_all_of_it_within_a_minute(seed: int) ->
     first = {change.cvm.vm_uuid for change in world.advance(1003.0)}
     rest = {change.cvm.vm_uuid for change in world.advance(1060.0)}
     assert first
-    assert {cvm.vm_uuid for cvm in world.everyone if cvm.number < 12} <= first | rest
+    assert {cvm.vm_uuid for cvm in world.all_cvms if cvm.number < 12} <= first | rest

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from bridge.simulator.hooks import event_of, headers, posting
+from bridge.simulator.webhooks import event_of, headers, webhook
 from bridge.simulator.world import World
 
 
@@ -51,7 +51,7 @@ def test_a_deletion_is_told_once() -> None:
 def test_the_envelope_and_its_signature_are_upstreams() -> None:
     world = World(cvms=1, frozen=True)
     cvm = world.cvms[0]
-    what = posting(cvm, "cvm.stopped", "evt_1", world.now, error="why")
+    what = webhook(cvm, "cvm.stopped", "evt_1", world.now, error="why")
     sent = headers(what, "whsec_c2VjcmV0", "1795536000")
     digest = hmac.new(b"whsec_c2VjcmV0", b"1795536000." + what.body, hashlib.sha256).hexdigest()
 
