@@ -48,7 +48,7 @@ def test_the_timeout_ends_it(cvm: Cvm) -> None:
     assert json.loads(events[0][1])["target"] == "deleted"
 
 
-def test_a_deleted_cvm_is_an_error_at_the_next_look(world: World, cvm: Cvm) -> None:
+def test_a_deleted_cvm_is_an_error_at_the_next_read(world: World, cvm: Cvm) -> None:
     pace = Schedule(0.0, 5, 30)
     said(cvm, pace, 0.0)
     world.delete(cvm)
@@ -58,7 +58,7 @@ def test_a_deleted_cvm_is_an_error_at_the_next_look(world: World, cvm: Cvm) -> N
     assert said(cvm, pace, 6.0, push=True) == ["error"]
 
 
-def test_a_push_says_it_now_and_moves_no_tick(cvm: Cvm) -> None:
+def test_a_push_sends_at_once_and_leaves_the_schedule(cvm: Cvm) -> None:
     pace = Schedule(0.0, 5, 30)
     said(cvm, pace, 0.0)
 
@@ -67,7 +67,7 @@ def test_a_push_says_it_now_and_moves_no_tick(cvm: Cvm) -> None:
 
 
 @given(st.floats(0, 1000), st.lists(st.floats(0, 60), min_size=1, max_size=20))
-def test_the_next_look_is_always_ahead_and_on_the_grid(start: float, waits: list[float]) -> None:
+def test_the_next_read_is_always_ahead_and_a_multiple_of_the_interval(start: float, waits: list[float]) -> None:
     pace, now = Schedule(start, 5, 600), start
     for wait in waits:
         now += wait
