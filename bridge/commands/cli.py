@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from bridge import __version__
+from bridge.clock import SystemClock
 from bridge.commands.check import run_check
 from bridge.commands.listen import Received, Registration, Reply, received_line
 from bridge.commands.listen import listen as receive
@@ -27,6 +28,7 @@ from bridge.process.upstream import run_upstream
 from bridge.process.web import run_web, run_web_workers
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
+from bridge.simulator.world import World
 from bridge.store.endpoints import FORMATS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -164,7 +166,8 @@ def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> N
       curl -X PATCH http://127.0.0.1:8088/control/cvms/web-1 -d '{"status": "error"}'
     """
     _log()
-    work = run_simulator(host, port, seed, cvms=cvms, time_scale=time_scale, announce=_announce_simulator)
+    world = World(seed, cvms, now=SystemClock().time())
+    work = run_simulator(host, port, world, time_scale=time_scale, announce=_announce_simulator)
     _execute(lambda stop: until(stop, work))
 
 

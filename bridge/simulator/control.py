@@ -18,7 +18,7 @@ from starlette.routing import Route
 from bridge.phala_queries import located
 from bridge.simulator.faults import Fault
 from bridge.simulator.simulator import Settings, Simulator
-from bridge.simulator.stream_quota import Cut, Tally
+from bridge.simulator.stream_quota import Cut, OpenStream, Tally
 from bridge.simulator.webhooks import WebhookSender, WebhookTarget, webhook
 from bridge.simulator.world import Change, Cvm, dumps
 
@@ -241,28 +241,32 @@ class _Control:
         total = sum(tally.open for tally in self._quota.users.values())
         return 200, {"open": total, "items": items, "users": users, "cvms": cvms}
 
+    def _poked(self, ref: str | None) -> list[OpenStream]:
+        """The streams of one CVM or, for None, all. Their tasks run later, so the caller can still set fields."""
+        streams = self._quota.streams(self._uuid(ref))
+        for stream in streams:
+            stream.poke()
+        return streams
+
     async def cut(self, request: Request) -> Answer:
         body = await _read(request, _CutBody)
-        streams = self._quota.streams(self._uuid(body.cvm))
+        streams = self._poked(body.cvm)
         for stream in streams:
             stream.cut = body.how
-            stream.poke()
         return 200, {"cut": len(streams)}
 
     async def silence(self, request: Request) -> Answer:
         body = await _read(request, _Silence)
-        streams = self._quota.streams(self._uuid(body.cvm))
+        streams = self._poked(body.cvm)
         for stream in streams:
             stream.silent = body.silent
-            stream.poke()
         return 200, {"streams": len(streams)}
 
     async def send(self, request: Request) -> Answer:
         piece = await _bytes(request)
-        streams = self._quota.streams(self._uuid(request.query_params.get("cvm")))
+        streams = self._poked(request.query_params.get("cvm"))
         for stream in streams:
             stream.pieces.append(piece)
-            stream.poke()
         return 200, {"sent": len(streams)}
 
     async def user(self, request: Request) -> Answer:

@@ -116,29 +116,9 @@ def _delete(random: Random, rest: float) -> Scene:
     return (stopping, Step(_pause(random), "deleted"), Step(random.uniform(10, 20), end=True))
 
 
-_SCENES = {
-    "boot": _boot,
-    "restart": _restart,
-    "crash": _crash,
-    "stop": _stop,
-    "delete": _delete,
-    "fail": _fail,
-}
+_SCENES = {"boot": _boot, "restart": _restart, "crash": _crash, "stop": _stop, "delete": _delete, "fail": _fail}
 
-_WORDS = (
-    "web",
-    "api",
-    "oracle",
-    "agent",
-    "vault",
-    "relay",
-    "signer",
-    "worker",
-    "bot",
-    "proxy",
-    "index",
-    "cache",
-)
+_WORDS = ["web", "api", "oracle", "agent", "vault", "relay", "signer", "worker", "bot", "proxy", "index", "cache"]
 
 
 def name_for(number: int, random: Random) -> str:

@@ -120,25 +120,12 @@ async def serve(
 
 
 async def run_simulator(
-    host: str = "127.0.0.1",
-    port: int = 8088,
-    seed: int = 0,
-    *,
-    cvms: int = 12,
-    frozen: bool = False,
-    time_scale: float = 1.0,
-    instant: bool = False,
-    keys: Mapping[str, str] | None = None,
-    announce: Callable[[Running], None] = lambda _: None,
+    host: str, port: int, world: World, *, time_scale: float = 1.0, announce: Callable[[Running], None]
 ) -> None:
     """`bridge simulate`: serves until it is cancelled, then ends cleanly. `announce` is called once it listens.
 
     Raises OSError if the address is not available.
     """
-    clock = SystemClock()
-    world = World(seed, cvms, frozen=frozen, now=clock.time())
-    async with serve(
-        host, port, world=world, keys=keys, time_scale=time_scale, instant=instant, clock=clock
-    ) as running:
+    async with serve(host, port, world=world, time_scale=time_scale) as running:
         announce(running)
         await asyncio.Event().wait()

@@ -70,6 +70,7 @@ def webhook(cvm: Cvm, event: str, webhook_id: str, now: float, error: str | None
 
 
 def headers(message: Webhook, secret: str, seconds: str) -> dict[str, str]:
+    """`seconds`: Unix time, which is signed too."""
     return {
         "Content-Type": "application/json",
         "X-Webhook-Id": message.id,
@@ -109,15 +110,14 @@ class WebhookSender:
             self._awake.clear()
             while self._waiting:
                 target, message = self._waiting.popleft()
-                await self.post(target.url, message, headers(message, target.secret, self._seconds()))
-
-    def _seconds(self) -> str:
-        """Real time, because receivers refuse webhooks that are older than five minutes."""
-        return str(int(self._simulator.clock.time()))
+                await self.post(target.url, message, self.headers(message, target.secret))
 
     def headers(self, message: Webhook, secret: str, seconds: str | None = None) -> dict[str, str]:
-        """The headers of a webhook that is sent now, or at the time `seconds`."""
-        return headers(message, secret, self._seconds() if seconds is None else seconds)
+        """The headers of a webhook that is sent now, or at the time `seconds`.
+
+        Now is real time, because receivers refuse webhooks that are older than five minutes.
+        """
+        return headers(message, secret, str(int(self._simulator.clock.time())) if seconds is None else seconds)
 
     async def post(self, url: str, message: Webhook, fields: dict[str, str]) -> dict[str, Any]:
         """One attempt; returns its result and raises nothing if the receiver fails."""

@@ -226,14 +226,14 @@ async def test_unreadable_data_stops_the_start_with_the_servers_own_message(stat
 async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     state = tmp_path / "file" / "state"
     os.mknod(state.parent)
-    with pytest.raises(EmbeddedError, match="cannot be made: "):
+    with pytest.raises(EmbeddedError, match="cannot be created: "):
         await EmbeddedServer(state).__aenter__()
 
 
 def test_without_any_server_one_line_tells_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(embedded, "wheel_server", lambda: None)
-    with pytest.raises(NoServerError, match=r"^No Redis server found: install .* set REDIS_URL$"):
+    with pytest.raises(NoServerError, match=r"^no Redis server was found: install .* set REDIS_URL$"):
         find_server()
 
 

@@ -279,7 +279,7 @@ async def test_it_ends_at_once_with_streams_open(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     up: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(run_simulator(port=0, frozen=True, announce=up.set_result))
+    running = asyncio.create_task(run_simulator("127.0.0.1", 0, World(frozen=True), announce=up.set_result))
     sim = await up
     headers = {"X-API-Key": "any"}
     async with contextlib.AsyncExitStack() as stack:
