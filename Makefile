@@ -30,7 +30,7 @@ test-unit: $(VENV)/installed-dev ## The tests that need no sockets
 	@$(PYTEST) tests/unit $(ARGS)
 
 coverage: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
-	@$(PYTEST) --cov --cov-report term-missing $(ARGS)
+	@$(PYTEST) --timeout 240 --cov --cov-report term-missing $(ARGS) # measured, the longest take thrice their time
 
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(ARGS)
