@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import Event, dumps, entry_key
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import (
     AlreadyPendingError,
@@ -20,7 +20,7 @@ from bridge.store.errors import (
     UnknownEndpointError,
 )
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
-from bridge.store.limits import LaneLimits, load_rule
+from bridge.store.limits import LaneLimits
 
 DeliveryStatus = Literal["pending", "delivered", "given_up", "skipped"]
 
@@ -84,8 +84,8 @@ class Recovered:
 class Deliveries:
     """The callers' side: any process may use it."""
 
-    _read = load_rule("read_deliveries")
-    _requeue = load_rule("requeue")
+    _read = load_script("lane_rules", "read_deliveries")
+    _requeue = load_script("lane_rules", "requeue")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend

@@ -13,7 +13,7 @@ from bridge.clock import rfc3339
 from bridge.events import TRANSITION, dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
-from bridge.store.limits import LaneLimits, load_rule
+from bridge.store.limits import LaneLimits
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +143,11 @@ class EndpointSet:
 class Endpoints:
     """Every change is one atomic step that moves the revision and wakes the dispatchers."""
 
-    _create = load_rule("create_endpoint")
-    _change = load_rule("change_endpoint")
-    _switch = load_rule("switch_endpoint")
-    _remove = load_rule("remove_endpoint")
-    _endpoint_set = load_rule("endpoint_set")
+    _create = load_script("lane_rules", "create_endpoint")
+    _change = load_script("lane_rules", "change_endpoint")
+    _switch = load_script("lane_rules", "switch_endpoint")
+    _remove = load_script("lane_rules", "remove_endpoint")
+    _endpoint_set = load_script("lane_rules", "endpoint_set")
     _health = load_script("endpoint_health")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:

@@ -1,12 +1,10 @@
-"""The bounds of lanes and history, and how scripts that share the lanes' rules are loaded."""
+"""The bounds of lanes and of deliveries' history."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 
 from bridge.events import dumps
-from bridge.store.connection import Script, load_script
 
 DAY_MS = 86_400_000
 
@@ -63,9 +61,3 @@ class LaneLimits:
 
     def to_json(self) -> str:
         return dumps(asdict(self))
-
-
-def load_rule(name: str) -> Script:
-    """A script behind the rules that it shares with the others (`lane_rules.lua`)."""
-    text = load_script("lane_rules").text + load_script(name).text
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
