@@ -38,6 +38,9 @@ MAX_DEPTH = 64
 """Levels of nesting; a real state has 3. Consumers' JSON parsers stop somewhere too, and an envelope that its own
 readers cannot parse would be a hole in the log."""
 
+SEQUENCE_DIGITS = 16
+"""A thousand events a second need 300 000 years to fill them."""
+
 ObservedBy = Literal["stream", "poll"]
 
 
@@ -141,10 +144,31 @@ class Draft:
 
     def envelope(self, source: str, sequence: int) -> str:
         """The envelope's JSON without `id`, which the log assigns."""
-        return (
-            f'{{"specversion":"1.0","source":{dumps(source)},"type":"{self.type}","subject":{dumps(self.cvm_id)},'
-            f'"time":"{self.time}","datacontenttype":"application/json","sequence":"{sequence}","data":{self.data}}}'
-        )
+        return envelope(source, self.type, self.data, subject=self.cvm_id, time=self.time, sequence=sequence)
+
+
+def envelope(
+    source: str,
+    kind: str,
+    data: str,
+    *,
+    event_id: str | None = None,
+    subject: str | None = None,
+    time: str | None = None,
+    sequence: int | None = None,
+) -> str:
+    """The JSON of one envelope; `data` is JSON. A member that is None is left out."""
+    members = {
+        "id": event_id,
+        "specversion": "1.0",
+        "source": source,
+        "type": kind,
+        "subject": subject,
+        "time": time,
+        "datacontenttype": "application/json",
+        "sequence": None if sequence is None else sequence_text(sequence),
+    }
+    return f'{dumps({name: value for name, value in members.items() if value is not None})[:-1]},"data":{data}}}'
 
 
 def cvm_data(
@@ -179,23 +203,39 @@ class Event:
 
     @classmethod
     def from_log(cls, entry_id: str, text: str) -> Event:
-        """From a log entry's id and its `event` field. Raises ValueError where somebody else wrote the entry."""
-        return cls.from_json(f'{{"id":"{entry_id}",{text[1:]}')
+        """From a log entry's id and its `event` field. Raises ValueError for an entry that the bridge did not write."""
+        return read_entry(entry_id, text)[0]
 
     @classmethod
     def from_json(cls, text: str) -> Event:
-        """From the envelope's JSON as it is published. Raises ValueError where it is no envelope of ours."""
-        try:
-            envelope = json.loads(text, parse_int=_integer)
-            return cls(
-                str(envelope["id"]),
-                int(envelope["sequence"]),
-                str(envelope["type"]),
-                str(envelope["subject"]),
-                text,
-            )
-        except (KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError("not an event of this log") from error
+        """From the envelope's JSON as it is published. Raises ValueError for anything else."""
+        return _read(text)[0]
+
+
+def read_entry(entry_id: str, text: str) -> tuple[Event, dict[str, Any]]:
+    """A log entry as event and parsed envelope. Raises ValueError for an entry that the bridge did not write."""
+    event, parsed = _read(f'{{"id":"{entry_id}",{text[1:]}')
+    if event.id != entry_id:
+        raise ValueError("not an event of this log")
+    return event, parsed
+
+
+def _read(text: str) -> tuple[Event, dict[str, Any]]:
+    # Logs that began before `sequence` was padded hold plain numbers; these leave here as they are written today.
+    try:
+        parsed = json.loads(text, parse_int=_integer)
+        written = str(parsed["sequence"])
+        sequence = int(parsed["sequence"])
+        if len(written) < SEQUENCE_DIGITS:
+            text = text.replace(f'"sequence":"{written}"', f'"sequence":"{sequence_text(sequence)}"', 1)
+        return Event(str(parsed["id"]), sequence, str(parsed["type"]), str(parsed["subject"]), text), parsed
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError("not an event of this log") from error
+
+
+def sequence_text(sequence: int) -> str:
+    """A sequence as envelopes have it: of a fixed width, so that sequences order as text (CloudEvents demands it)."""
+    return f"{sequence:0{SEQUENCE_DIGITS}d}"
 
 
 def entry_key(entry_id: str) -> tuple[int, int]:

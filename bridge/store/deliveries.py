@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.clock import rfc3339
-from bridge.events import Event, dumps, entry_key
+from bridge.events import Event, dumps, entry_key, envelope
 from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import (
@@ -165,20 +165,9 @@ class Deliveries:
         Raises UnknownEndpointError, EndpointDisabledError.
         """
         event_id = f"test-{secrets.token_hex(8)}"
-        envelope = dumps(
-            {
-                "id": event_id,
-                "specversion": "1.0",
-                "source": self._backend.keys.source,
-                "type": TEST_TYPE,
-                "subject": endpoint_id,
-                "time": at,
-                "datacontenttype": "application/json",
-                "sequence": "0",
-                "data": {"endpoint_id": endpoint_id},
-            }
-        )
-        answer = await self._run("test", endpoint_id, event_id, envelope)
+        data, source = dumps({"endpoint_id": endpoint_id}), self._backend.keys.source
+        text = envelope(source, TEST_TYPE, data, event_id=event_id, subject=endpoint_id, time=at, sequence=0)
+        answer = await self._run("test", endpoint_id, event_id, text)
         _refuse(answer[0], UnknownEndpointError)
         return f"{endpoint_id}-{event_id}"
 

@@ -6,12 +6,11 @@ scripts (`scripts/lane_rules.lua` and what is put behind it).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.events import Event
+from bridge.events import Event, read_entry
 from bridge.store.connection import Backend, load_script
 from bridge.store.limits import LaneLimits
 from bridge.store.log import HIGHEST_ID
@@ -222,11 +221,7 @@ class Lanes:
 
 def _entry(entry_id: str, fields: dict[str, str]) -> Entry | None:
     try:
-        text = fields["event"]
-        whole = f'{{"id":"{entry_id}",{text[1:]}'
-        # What is queued is read again at each claim: as it will be then, and numbers of any length are legal.
-        envelope = json.loads(whole, parse_int=str)
-        event = Event(entry_id, int(envelope["sequence"]), str(envelope["type"]), str(envelope["subject"]), whole)
+        event, envelope = read_entry(entry_id, fields["event"])
         data = envelope["data"]
         return Entry(event, fields.get("ran") == "1", data.get("from"), data.get("to"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

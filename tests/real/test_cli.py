@@ -98,7 +98,7 @@ def test_redis_consumers_see_the_ids_and_sequences_that_the_log_has(start: Start
     with redis.Redis.from_url(url, decode_responses=True) as client:
         entries: Any = client.xrange("{bridge}:log")
     assert [json.loads(fields["event"])["sequence"] for _, fields in entries] == [
-        str(number) for number in range(1, len(entries) + 1)
+        f"{number:016d}" for number in range(1, len(entries) + 1)
     ]
 
 

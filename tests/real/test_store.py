@@ -57,7 +57,7 @@ async def test_an_event_is_in_the_log_the_snapshot_and_on_both_channels_with_one
     assert entry[0] == state["event_id"] == written.last_id
     assert [json.loads(message)["id"] for message in messages] == [written.last_id] * 2
     assert {"id": written.last_id, **json.loads(entry[1]["event"])} == json.loads(messages[0])
-    assert json.loads(messages[0])["sequence"] == "1"
+    assert json.loads(messages[0])["sequence"] == "0000000000000001"
     assert (await Snapshots(backend).get(["cvm-1"]))["cvm-1"].raw_state == SNAPSHOT.raw_state
 
 

@@ -179,7 +179,7 @@ def test_the_published_sdk_accepts_the_envelope(draft: Draft) -> None:
     read = JSONFormat().read(None, text)
     assert (read.get_specversion(), read.get_id(), read.get_type()) == ("1.0", "1795536119319-0", draft.type)
     assert (read.get_source(), read.get_subject()) == ("/bridge/bridge", draft.cvm_id)
-    assert read.get_extension("sequence") == "42"
+    assert read.get_extension("sequence") == "0000000000000042"
     assert read.get_data() == json.loads(draft.data)
 
 
@@ -200,7 +200,7 @@ def test_a_transition_has_the_contracts_fields() -> None:
 def test_hostile_names_stay_inside_their_fields() -> None:
     data = cvm_data(NASTY, NASTY, (NASTY, NASTY), "poll", None)
     found = envelope(Draft("cvm.state", NASTY, "2026-11-24T16:01:59.000Z", data))
-    assert (found["id"], found["sequence"], found["subject"]) == ("1795536119319-0", "42", NASTY)
+    assert (found["id"], found["sequence"], found["subject"]) == ("1795536119319-0", "0000000000000042", NASTY)
     assert found["data"]["name"] == found["data"]["from"] == NASTY
 
 
@@ -213,6 +213,25 @@ def test_any_state_goes_through_the_envelope_unharmed(name: str, status: str) ->
     assert event.json.splitlines() == [event.json]
     assert json.loads(event.json)["data"]["state"] == {"status": status, "name": name}
     assert Event.from_json(event.json) == event
+
+
+@given(st.integers(0, 10**16 - 1), st.integers(0, 10**16 - 1))
+def test_sequences_order_as_text_as_they_do_as_numbers(one: int, other: int) -> None:
+    first, second = (envelope(DRAFTS[0], number)["sequence"] for number in (one, other))
+    assert (first < second, first == second) == (one < other, one == other)
+    assert int(first) == one
+
+
+@pytest.mark.parametrize("sequence", [1, 42, 10**14])
+def test_an_entry_from_before_the_padding_is_read_as_if_written_today(sequence: int) -> None:
+    data = cvm_data(NASTY, NASTY, (None, "r"), "poll", f'{{"status":"r","sequence":"{sequence}"}}')
+    today = Draft("cvm.state", NASTY, "t", data).envelope('/bridge/"sequence":"1"', sequence)
+    earlier = today.replace(f'"sequence":"{sequence:016d}"', f'"sequence":"{sequence}"')
+    assert earlier != today
+    event = Event.from_log("5-0", earlier)
+    assert event == Event.from_log("5-0", today)
+    assert (event.sequence, json.loads(event.json)["data"]["state"]["sequence"]) == (sequence, str(sequence))
+    assert Event.from_json(f'{{"id":"5-0",{earlier[1:]}') == event
 
 
 @pytest.mark.parametrize(

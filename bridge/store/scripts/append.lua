@@ -65,7 +65,7 @@ if going > 0 then
   call('XTRIM', KEYS[3], 'MAXLEN', '=', length - #oldest)
   local number = '0'
   for i = 1, #last[2], 2 do
-    if last[2][i] == 'event' then number = string.match(last[2][i + 1], '"sequence":"(%d+)"') or '0' end
+    if last[2][i] == 'event' then number = string.match(last[2][i + 1], '"sequence":"0*(%d+)"') or '0' end
   end
   call('HSET', KEYS[2], 'floor', last[1], 'floor_sequence', number, 'trimmed', 1)
 end

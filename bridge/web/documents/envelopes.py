@@ -124,7 +124,11 @@ class _Numbered(_Envelope):
     """An envelope with its place in the log."""
 
     subject: str = said("The CVM's canonical id", CVM_ID)
-    sequence: str = said("1, 2, 3 … over the whole log; a hole means that something was missed", "42", pattern=r"^\d+$")
+    sequence: str = said(
+        "1, 2, 3 … over the whole log, padded to sort as text; a hole means that something was missed",
+        "0000000000000042",
+        pattern=r"^\d{16}$",
+    )
 
 
 class _Logged(_Numbered):

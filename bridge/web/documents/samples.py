@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from bridge import events
 from bridge.events import FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
 from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID, STATE_EXAMPLE, TIME
 
@@ -12,11 +14,11 @@ CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream",
 SINCE = {"since": TIME, "observed_at": TIME}
 
 
-def envelope(source: str, kind: str, data: Any, *, entry_id: str = ENTRY_ID, sequence: str | None = "42") -> Any:
+def envelope(source: str, kind: str, data: Any, *, entry_id: str = ENTRY_ID, sequence: int | None = 42) -> Any:
     """As the bridge writes it; without `sequence` it is no news of a CVM."""
-    numbered = {} if sequence is None else {"subject": CVM_ID, "sequence": sequence}
-    head = {"id": entry_id, "specversion": "1.0", "source": source, "type": kind, "time": TIME}
-    return {**head, "datacontenttype": "application/json", **numbered, "data": data}
+    subject = None if sequence is None else CVM_ID
+    text = events.envelope(source, kind, dumps(data), event_id=entry_id, subject=subject, time=TIME, sequence=sequence)
+    return json.loads(text)
 
 
 def transition(source: str) -> Any:
@@ -29,13 +31,13 @@ def by_name(source: str) -> dict[str, Any]:
     first = {**CHANGE, "from": None, "observed_by": "poll"}
     return {
         "snapshot": envelope(
-            source, SNAPSHOT, {**known, "state": STATE_EXAMPLE}, entry_id=f"{ENTRY_ID}/{CVM_ID}", sequence="42"
+            source, SNAPSHOT, {**known, "state": STATE_EXAMPLE}, entry_id=f"{ENTRY_ID}/{CVM_ID}", sequence=42
         ),
         "transition": transition(source),
-        "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence="41"),
-        "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence="43"),
-        "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence="44"),
-        "dropped": envelope(source, "watch.dropped", NAMED, entry_id="1795536461733-0", sequence="45"),
+        "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence=41),
+        "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=43),
+        "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence=44),
+        "dropped": envelope(source, "watch.dropped", NAMED, entry_id="1795536461733-0", sequence=45),
         "position": {"sequence": "42"},
         "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{ENTRY_ID}/reset", sequence=None),
         "overloaded": {"detail": "Too many subscribers on this front end"},

@@ -91,7 +91,7 @@ class Dashboard {
   // What the stream says
 
   heard(name, data) {
-    if (data.sequence) say(document.getElementById("sequence"), `#${data.sequence}`);
+    if (data.sequence) say(document.getElementById("sequence"), `#${Number(data.sequence)}`);
     if (name === "position") return;
     if (name === "snapshot") this.snapshot(data);
     else if (name === "reset") this.reset(data);

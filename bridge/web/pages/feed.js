@@ -41,7 +41,7 @@ class Feed {
     const at = Date.parse(time ?? "");
     const when = make("time", "when", Number.isNaN(at) ? "" : moment(at, this.client.now()));
     when.dateTime = time ?? "";
-    const number = make("span", "number mono", sequence ? `#${sequence}` : "");
+    const number = make("span", "number mono", sequence ? `#${Number(sequence)}` : "");
     item.append(make("span", "who", data.name ?? data.cvm_id ?? "The log"), when, what, number);
     return item;
   }

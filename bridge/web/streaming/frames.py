@@ -16,6 +16,7 @@ from bridge.events import (
     TRANSITION,
     Event,
     dumps,
+    envelope,
 )
 from bridge.store.snapshots import Snapshot
 
@@ -78,33 +79,13 @@ def position_block(sequence: int, entry_id: str) -> bytes:
 
 def reset_block(reason: str, source: str, now: str, entry_id: str) -> bytes:
     """What came before is no longer to be relied on; snapshots (or a position) follow."""
-    envelope = {
-        "specversion": "1.0",
-        "id": f"{entry_id}/reset",
-        "source": source,
-        "type": RESET,
-        "time": now,
-        "datacontenttype": "application/json",
-        "data": {"reason": reason},
-    }
-    return block("reset", dumps(envelope))
+    data = dumps({"reason": reason})
+    return block("reset", envelope(source, RESET, data, event_id=f"{entry_id}/reset", time=now))
 
 
 def snapshot_json(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: bool) -> str:
-    """The envelope of one CVM's last state as of `at` (sequence, id). Without a leader nobody vouches for it."""
+    """The envelope of one CVM's last state as of `at` (sequence, id); it is stale while there is no leader."""
     sequence, position = at
-    head = {
-        "id": f"{position}/{snapshot.cvm_id}",
-        "specversion": "1.0",
-        "source": source,
-        "type": SNAPSHOT,
-        "subject": snapshot.cvm_id,
-        "time": snapshot.observed_at or snapshot.since,
-        "datacontenttype": "application/json",
-        "sequence": str(sequence),
-    }
-    if head["time"] is None:
-        del head["time"]
     data = {
         "cvm_id": snapshot.cvm_id,
         "name": snapshot.name,
@@ -114,8 +95,15 @@ def snapshot_json(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: 
         "since": snapshot.since,
         "observed_at": snapshot.observed_at,
     }
-    state = snapshot.raw_state or "null"
-    return f'{dumps(head)[:-1]},"data":{dumps(data)[:-1]},"state":{state}}}}}'
+    return envelope(
+        source,
+        SNAPSHOT,
+        f'{dumps(data)[:-1]},"state":{snapshot.raw_state or "null"}}}',
+        event_id=f"{position}/{snapshot.cvm_id}",
+        subject=snapshot.cvm_id,
+        time=snapshot.observed_at or snapshot.since,
+        sequence=sequence,
+    )
 
 
 def freshness(snapshot: Snapshot, *, led: bool) -> Mapping[str, object]:

@@ -18,7 +18,7 @@ ENVELOPE = {
     "type": "cvm.transition",
     "subject": "0e4b",
     "time": "2026-11-24T16:01:59.319Z",
-    "sequence": "42",
+    "sequence": "0000000000000042",
     "data": DATA,
 }
 

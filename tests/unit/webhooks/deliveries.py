@@ -32,5 +32,5 @@ TEST = Event(
     "webhook.test",
     "wh_1",
     f'{{"id":"test-1","specversion":"1.0","source":"/bridge/bridge","type":"webhook.test","subject":"wh_1",'
-    f'"time":"{TIME}","datacontenttype":"application/json","sequence":"0","data":{{"endpoint_id":"wh_1"}}}}',
+    f'"time":"{TIME}","datacontenttype":"application/json","sequence":"0000000000000000","data":{{"endpoint_id":"wh_1"}}}}',
 )

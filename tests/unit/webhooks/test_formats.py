@@ -29,7 +29,7 @@ def test_cloudevents_is_the_envelope_that_the_published_sdk_reads() -> None:
     message = HTTPMessage(headers=rendered.headers, body=rendered.body)
     read = from_structured_event(message, JSONFormat())
     assert (read.get_id(), read.get_type(), read.get_source()) == ("1795536119319-0", TRANSITION, "/bridge/bridge")
-    assert (read.get_subject(), read.get_extension("sequence")) == (CVM, "42")
+    assert (read.get_subject(), read.get_extension("sequence")) == (CVM, "0000000000000042")
     data = read.get_data()
     assert isinstance(data, dict)
     assert data["state"]["status"] == "running"
