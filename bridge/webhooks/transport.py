@@ -1,6 +1,6 @@
 """One attempt: an HTTP request that can neither block a dispatcher nor reach a forbidden address.
 
-The rules are in `docs/contract.md#webhooks`. The only module that uses aiohttp; its errors become an AttemptOutcome here.
+The rules are in `docs/contract.md#webhooks`. Only this module uses aiohttp, whose errors become an AttemptOutcome here.
 """
 
 from __future__ import annotations
