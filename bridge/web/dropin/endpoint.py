@@ -18,9 +18,9 @@ from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.api.references import References, UpstreamRefusalError
 from bridge.web.dropin import wire
-from bridge.web.dropin.known import Known
+from bridge.web.dropin.last_state import Known
 from bridge.web.dropin.passthrough import Passthrough
-from bridge.web.dropin.states import States
+from bridge.web.dropin.state_reader import States
 from bridge.web.dropin.watchers import Watcher, Watchers
 from bridge.web.http.access import Access, Principal
 from bridge.web.http.capacity import Capacity

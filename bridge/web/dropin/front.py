@@ -15,7 +15,7 @@ from bridge.web.api.references import References
 from bridge.web.dropin import wire
 from bridge.web.dropin.endpoint import Parts, StateEndpoint
 from bridge.web.dropin.passthrough import Passthrough
-from bridge.web.dropin.states import States
+from bridge.web.dropin.state_reader import States
 from bridge.web.dropin.watchers import Watchers
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity

@@ -16,8 +16,8 @@ from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshots
 from bridge.web import metrics
 from bridge.web.dropin import wire
-from bridge.web.dropin.known import UNSEEN, Known
-from bridge.web.dropin.wheel import Wheel
+from bridge.web.dropin.last_state import UNSEEN, Known
+from bridge.web.dropin.timer_wheel import Wheel
 from bridge.web.streaming.demand import WatchDemand
 from bridge.web.streaming.sinks import Sink
 

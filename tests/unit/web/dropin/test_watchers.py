@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bridge.events import DROPPED, FRESH, STALE, STATE, TRANSITION, Draft, Event, cvm_data, watch_data
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.snapshots import Snapshot, Snapshots
+from bridge.web.dropin.timer_wheel import Wheel
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
-from bridge.web.dropin.wheel import Wheel
 from bridge.web.streaming.demand import WatchDemand
 from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
