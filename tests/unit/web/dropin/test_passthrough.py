@@ -62,7 +62,7 @@ def request(headers: dict[str, str], query: str = "") -> Request:
 def test_a_key_is_foreign_only_where_nothing_in_the_request_is_the_bridges(
     headers: dict[str, str], query: str, key: str | None
 ) -> None:
-    assert Stage().passthrough.foreign_key(request(headers, query)) == key
+    assert Stage().passthrough.phala_key(request(headers, query)) == key
 
 
 def test_a_stream_token_of_the_bridge_is_its_own_too() -> None:
@@ -70,7 +70,7 @@ def test_a_stream_token_of_the_bridge_is_its_own_too() -> None:
         stage = Stage()
         principal = stage.access.holder(request({"x-api-key": "rootsecret"}))
         token, _ = stage.access.stream_token(principal)
-        assert stage.passthrough.foreign_key(request({"x-api-key": "phala"}, f"access_token={token}")) is None
+        assert stage.passthrough.phala_key(request({"x-api-key": "phala"}, f"access_token={token}")) is None
 
     run_virtual(scenario())
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridge.events import DROPPED, FRESH, STALE, STATE, TRANSITION, Draft, Event, cvm_data, watch_data
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.snapshots import Snapshot, Snapshots
-from bridge.web.dropin.timer_wheel import Wheel
+from bridge.web.dropin.timer_wheel import TimerWheel
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
 from bridge.web.streaming.demand import WatchDemand
 from tests.unit.web.streaming.sinks import PlainSink
@@ -117,7 +117,7 @@ class Stage:
     def _event(self, kind: str, data: str, cvm_id: str) -> None:
         self.sequence += 1
         text = Draft(kind, cvm_id, "2026-11-24T16:00:00Z", data).envelope("/bridge/x", self.sequence)
-        self.watchers.heard(Event.from_log(f"{self.sequence}-0", text))
+        self.watchers.on_event(Event.from_log(f"{self.sequence}-0", text))
 
     def becomes(self, status: str | None, cvm_id: str = "a") -> None:
         raw = None if status is None else f'{{"status":"{status}","n":1.10}}'
@@ -319,7 +319,7 @@ def test_lost_history_is_read_anew_also_when_redis_is_away_at_first() -> None:
             await asyncio.sleep(1)
             stage.snapshot("stopped")
             stage.snapshots.away = True
-            stage.watchers.forget()
+            stage.watchers.on_reset()
             await asyncio.sleep(3)
             assert sink.names == [(0.0, "state")]
             stage.snapshots.away = False
@@ -366,7 +366,7 @@ def test_letting_go_tells_each_client_to_ask_again_spread_over_the_time_given() 
             sinks = [(await stage.watch())[1] for _ in range(4)]
             late = Watcher("t", "a", "stopped", 5, 300, 0.0)
             stage.watchers.enter(late)
-            await stage.watchers.let_go(5)
+            await stage.watchers.drain(5)
             assert [sink.names[-1] for sink in sinks] == [(float(at), "timeout") for at in range(4)]
             assert all(sink.closed for sink in sinks)
             sink = FakeSink(stage.clock)
@@ -397,7 +397,7 @@ def test_five_thousand_who_vanish_leave_nothing() -> None:
 def test_a_wheel_gives_each_item_once_in_order_and_never_early(
     puts: list[tuple[int, float | None]], waits: list[float]
 ) -> None:
-    wheel: Wheel[int] = Wheel()
+    wheel: TimerWheel[int] = TimerWheel()
     due: dict[int, float] = {}
     for item, at in puts:
         if at is None:
