@@ -17,17 +17,8 @@ logger = logging.getLogger(__name__)
 
 # RFC 9110 section 7.6.1, and the headers that the server and httpx write themselves.
 _HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
 )
 _NOT_SENT = _HOP_BY_HOP | {b"host", b"expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {b"date"}
