@@ -94,7 +94,7 @@ async def serve_web(
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # only /docs needs what a proxy tells about its client, and reads the headers itself
+        proxy_headers=False,  # only /docs needs a proxy's headers, and reads them itself
         timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_keep_alive=75,
         backlog=BACKLOG,

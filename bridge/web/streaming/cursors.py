@@ -21,10 +21,10 @@ class Cursors:
     async def find(self, begin: Begin) -> Start | None:
         """None without a cursor, and for a time while there is no log. Raises StoreError."""
         if isinstance(begin, str):
-            return self.known(begin) or await self.locate(begin)
+            return self.in_ring(begin) or await self.locate(begin)
         return await self.locate_time(begin) if isinstance(begin, int) else begin
 
-    def known(self, cursor: str) -> Start | None:
+    def in_ring(self, cursor: str) -> Start | None:
         """The position of an event that the ring has; None if it has not."""
         sequence = self._ring.sequence_of(cursor)
         return None if sequence is None else Start(sequence, cursor)

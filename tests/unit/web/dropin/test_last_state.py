@@ -30,7 +30,7 @@ def event(kind: str, data: str, cvm_id: str = "a") -> Event:
     st.dictionaries(st.text(), json_values, max_size=4),
     st.sampled_from([None, 2]),
 )
-def test_the_state_leaves_the_event_as_it_came(
+def test_the_state_is_taken_from_the_event_unchanged(
     cvm_id: str, name: str, status: str, fields: dict[str, object], indent: int | None
 ) -> None:
     state = parse_state(json.dumps({**fields, "status": status}, indent=indent, ensure_ascii=indent is None))
@@ -41,11 +41,11 @@ def test_the_state_leaves_the_event_as_it_came(
     assert LastState().after(made).status == status
 
 
-def test_a_404_is_the_end_and_a_status_that_reads_deleted_is_a_state() -> None:
+def test_a_404_ends_a_cvm_and_the_status_deleted_does_not() -> None:
     gone = LastState().after(event(TRANSITION, cvm_data("a", None, ("running", "deleted"), "poll", None)))
-    said = LastState().after(event(STATE, cvm_data("a", None, (None, "deleted"), "poll", '{"status":"deleted"}')))
+    state = LastState().after(event(STATE, cvm_data("a", None, (None, "deleted"), "poll", '{"status":"deleted"}')))
     assert (gone.gone, gone.seen) == (True, True)
-    assert (said.gone, said.seen) == (False, True)
+    assert (state.gone, state.seen) == (False, True)
     assert LastState.of(Snapshot("a", None, "deleted", None, None, AT)).gone
 
 
@@ -60,9 +60,9 @@ def test_stale_and_dropped_watches_have_a_reason() -> None:
     assert not running.after(event(DROPPED, watch_data("a", None))).seen
 
 
-def test_only_what_is_newer_counts() -> None:
-    known = LastState(event_id="5-1")
-    assert [known.older_than(other) for other in ("5-0", "5-1", "5-2", "10-0", "rubbish")] == [
+def test_only_a_newer_event_counts() -> None:
+    state = LastState(event_id="5-1")
+    assert [state.older_than(other) for other in ("5-0", "5-1", "5-2", "10-0", "rubbish")] == [
         False,
         False,
         True,
