@@ -109,7 +109,17 @@ async def serve_web(
 
 async def _serve(front: Front, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     try:
-        await _serve_until(front, server, sockets, stop)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(front.run(), name="front")
+            serving = group.create_task(server.serve(sockets=sockets), name="http")
+            stopping = group.create_task(stop.wait(), name="stop")
+            await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            await front.drain()
+            await _closed(front)
+            server.should_exit = True
+            await asyncio.wait({serving})
+            running.cancel()
+            stopping.cancel()
     finally:
         # If it is cancelled in the middle, uvicorn leaves its listening sockets open.
         for listener in getattr(server, "servers", ()):
@@ -122,17 +132,3 @@ async def _closed(front: Front) -> None:
         async with asyncio.timeout(CLOSE_GRACE * 1.2):
             while front.capacity.open:  # noqa: ASYNC110 - one wait for ten thousand connections
                 await asyncio.sleep(0.02)
-
-
-async def _serve_until(front: Front, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(front.run(), name="front")
-        serving = group.create_task(server.serve(sockets=sockets), name="http")
-        stopping = group.create_task(stop.wait(), name="stop")
-        await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
-        await front.drain()
-        await _closed(front)
-        server.should_exit = True
-        await asyncio.wait({serving})
-        running.cancel()
-        stopping.cancel()

@@ -150,7 +150,7 @@ class StateEndpoint:
         _check_scope(principal, answer.cvm_id)
         if answer.cvm_id == cvm_id:
             await self.lookups.hint(cvm_id)
-            return cvm_id, await self.states.newer(cvm_id, snapshot.event_id)
+            return cvm_id, await self.states.wait(cvm_id, snapshot.event_id)
         return answer.cvm_id, await self._visit(answer.cvm_id)
 
     async def _visit(self, cvm_id: str) -> Snapshot | None:
@@ -162,7 +162,7 @@ class StateEndpoint:
 
     async def _immediate(self, cvm_id: str, snapshot: Snapshot | None) -> Response:
         if snapshot is None or (snapshot.status is None and snapshot.fresh):
-            snapshot = await self.single_flight.ask(("first", cvm_id), lambda: self.states.first(cvm_id))
+            snapshot = await self.single_flight.ask(("first", cvm_id), lambda: self.states.wait(cvm_id))
         state, now = LastState.of(snapshot), self.clock.time()
         stale_reason = state.stale_reason(led=self.led(), now=now)
         if stale_reason is not None:

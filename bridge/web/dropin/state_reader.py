@@ -45,12 +45,11 @@ class StateReader:
         """The snapshot now. Raises StoreError."""
         return (await self._snapshots.get([cvm_id])).get(cvm_id)
 
-    async def first(self, cvm_id: str) -> Snapshot:
-        """Waits for a state, or for the reason why there is none. Raises ProblemError 503, StoreError."""
-        return await self.newer(cvm_id, None)
+    async def wait(self, cvm_id: str, after: str | None = None) -> Snapshot:
+        """Waits for a state, or for the reason why there is none; for one with another last event than `after`.
 
-    async def newer(self, cvm_id: str, event_id: str | None) -> Snapshot:
-        """As `first`, but with another last event than `event_id`. Raises ProblemError 503, StoreError."""
+        Raises ProblemError 503, StoreError.
+        """
         try:
             async with asyncio.timeout(PATIENCE):
                 while not self._closed:
@@ -58,7 +57,7 @@ class StateReader:
                     waiting = self._waiting.setdefault(cvm_id, asyncio.Event())
                     found = await self.get(cvm_id)
                     observed = found is not None and (found.status is not None or not found.fresh)
-                    if found is not None and observed and found.event_id != event_id:
+                    if found is not None and observed and found.event_id != after:
                         return found
                     await set_within(waiting, LOOK_EVERY)
         except TimeoutError:

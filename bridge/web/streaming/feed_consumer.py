@@ -17,7 +17,7 @@ from bridge.web.streaming.hub import SLICES, Hub
 logger = logging.getLogger(__name__)
 
 DEAF_AFTER_PERIODS = 3
-"""Periods of the leader without a tick after which the subscription is made anew."""
+"""Periods of the leader without a tick after which the subscription is replaced."""
 
 RETRY_EVERY = 0.5
 ANNOUNCE_EVERY = 5.0
