@@ -13,7 +13,7 @@ from bridge.store.deliveries import Attempt
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.lanes import Checkpoint, Claim, Claimed, Entry, Filled, Lanes, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.store.log_writer import LogWriter
 from bridge.store.log_writer import WritePosition as Pen
 from bridge.store.snapshots import Snapshot
@@ -66,7 +66,7 @@ class Bench:
 
     backend: Backend
     writer: Writer
-    limits: Limits = field(default_factory=Limits)
+    limits: LaneLimits = field(default_factory=LaneLimits)
 
     @property
     def lanes(self) -> Lanes:
@@ -160,7 +160,7 @@ ATTEMPT = Attempt("2026-11-24T16:00:00.000Z", 7, 500, "http_5xx: no", "body").to
 
 
 async def bench(backend: Backend, **limits: int) -> Bench:
-    return Bench(backend, await Writer.lead(backend), Limits(**limits))
+    return Bench(backend, await Writer.lead(backend), LaneLimits(**limits))
 
 
 async def settle(made: Bench, claim: Claim, verdict: Verdict, wait: float = 0) -> str:

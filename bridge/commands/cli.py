@@ -17,22 +17,16 @@ from bridge.commands.listen import listen as receive
 from bridge.commands.tail import GivenUpError, Request, colourful, follow
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
-from bridge.process.embedded import EmbeddedError
-from bridge.process.roles import (
-    Body,
-    RefusalError,
-    StartupInfo,
-    execute,
-    run_dispatcher,
-    run_up,
-    run_upstream,
-    run_web,
-    run_web_workers,
-    until,
-)
+from bridge.process.dispatcher import run_dispatcher
+from bridge.process.errors import StartError
+from bridge.process.signals import Body, execute, until
+from bridge.process.startup import StartupInfo
+from bridge.process.up import run_up
+from bridge.process.upstream import run_upstream
+from bridge.process.web import run_web, run_web_workers
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
-from bridge.webhooks.formats import FORMATS
+from bridge.store.endpoints import FORMATS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -194,7 +188,9 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
 @click.option("--from", "from_", multiple=True, help="Only transitions from this status; repeat for several.")
 @click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
 @click.option("--type", "types", multiple=True, help="Events of this type; repeat. Default: cvm.transition.")
-@click.option("--format", "form", default="standard", show_default=True, type=click.Choice(FORMATS), help="Of bodies.")
+@click.option(
+    "--format", "form", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)), help="Of bodies."
+)
 @click.option("--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Answer with this.")
 @click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds to wait before an answer.")
 @click.option("--fail", default=0.0, type=click.FloatRange(0, 1), help="Share of answers that are 500 instead.")
@@ -291,7 +287,7 @@ def _execute(body: Body) -> None:
         execute(body, GivenUpError, OSError)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
-    except (RefusalError, EmbeddedError, GivenUpError) as error:
+    except (StartError, GivenUpError) as error:
         _end(str(error))
     except OSError as error:
         _end(error.strerror or str(error))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bridge.events import Event, read_entry
 from bridge.store.connection import Backend
-from bridge.store.limits import Limits, load_rule
+from bridge.store.limits import LaneLimits, load_rule
 from bridge.store.log import HIGHEST_ID
 
 TEST_TYPE = "webhook.test"
@@ -113,9 +113,9 @@ class Lanes:
     _settle = load_rule("settle")
     _sweep = load_rule("sweep")
 
-    def __init__(self, backend: Backend, limits: Limits | None = None, tell: Tell = _unheard) -> None:
+    def __init__(self, backend: Backend, limits: LaneLimits | None = None, tell: Tell = _unheard) -> None:
         self._backend = backend
-        self._limits = (limits or Limits()).to_json()
+        self._limits = (limits or LaneLimits()).to_json()
         self._tell = tell
 
     async def checkpoint(self) -> Checkpoint | None:

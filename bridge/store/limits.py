@@ -12,7 +12,7 @@ DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LaneLimits:
     """Given to each script, so that every rule is written once; tests make them small."""
 
     concurrency: int = 10

@@ -8,13 +8,14 @@ import logging
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import uvicorn
 
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
+from bridge.uvicorn_server import Server, address_family
 from bridge.web.app import Front
 from bridge.web.streaming.detach import CLOSE_GRACE, PROTOCOL
 
@@ -32,14 +33,6 @@ as much as a connection, so the listening socket is duplicated into as many file
 after 0.8 s instead of 1.2 s."""
 
 
-class _Server(uvicorn.Server):
-    """Without uvicorn's signal handlers: the command handles signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def raise_open_files() -> int:
     """Raises the soft limit of open files to the hard one; returns the limit that holds then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -53,8 +46,7 @@ def raise_open_files() -> int:
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A listening socket; `shared`: other processes may listen on the same port. Raises OSError if it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(address_family(host), socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
@@ -99,7 +91,7 @@ async def serve_web(
         timeout_keep_alive=75,
         backlog=BACKLOG,
     )
-    server = _Server(config)
+    server = Server(config)
     with contextlib.ExitStack() as listening:
         sockets = [listening.enter_context(bound)]
         sockets += [listening.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]
@@ -107,7 +99,7 @@ async def serve_web(
         await _serve(front, server, sockets, stop)
 
 
-async def _serve(front: Front, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+async def _serve(front: Front, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(front.run(), name="front")
@@ -116,7 +108,7 @@ async def _serve(front: Front, server: _Server, sockets: list[socket.socket], st
             await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
             await front.drain()
             await _closed(front)
-            server.should_exit = True
+            server.stop()
             await asyncio.wait({serving})
             running.cancel()
             stopping.cancel()

@@ -6,16 +6,16 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import Event
 from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
+from bridge.store.endpoints import Format
 from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
-from bridge.webhooks.formats import Format
 from bridge.webhooks.schedule import Outcome, Schedule
 
 logger = logging.getLogger(__name__)
@@ -111,11 +111,11 @@ class Attempts:
         )
         return await self._poster.post(opened.url, {**opened.headers, **rendered.headers, **signed}, rendered.body)
 
-    def _body(self, format: str, claim: Claim) -> Rendered:
+    def _body(self, format: Format, claim: Claim) -> Rendered:
         key = format, claim.event.id
         found = self._rendered.get(key)
         if found is None:
-            found = self._render(cast(Format, format), claim.event, ran=claim.ran)
+            found = self._render(format, claim.event, ran=claim.ran)
             if len(found.body) <= LARGEST_KEPT:
                 self._rendered[key] = found
                 if len(self._rendered) > RENDERED:

@@ -18,7 +18,7 @@ from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.webhooks import metrics
@@ -78,7 +78,7 @@ class Dispatcher:
         retry: Sequence[float],
         clock: Clock,
         rng: random.Random | None = None,
-        limits: Limits | None = None,
+        limits: LaneLimits | None = None,
         lease: float = LEASE,
         most: int = MOST_IN_FLIGHT,
         make_token: Callable[[], str] = lambda: uuid.uuid4().hex,

@@ -9,13 +9,10 @@ import asyncio
 import io
 import logging
 import os
-import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +25,7 @@ from bridge.addresses import Resolve, UrlRefusedError, check_addresses, parse_ur
 from bridge.clock import Clock
 from bridge.config_values import Allowlist
 from bridge.host_lookup import HostLookup
+from bridge.retry_after import parse_retry_after
 from bridge.webhooks.bodies import read_body, shown
 
 logger = logging.getLogger(__name__)
@@ -188,7 +186,8 @@ class _Answer:
     def take(self, response: aiohttp.ClientResponse, now: float) -> None:
         self.status = response.status
         if response.status in (429, 503):
-            self.retry_after = retry_after(response.headers.get("Retry-After", ""), now)
+            seconds = parse_retry_after(response.headers.get("Retry-After"), now, longest=LONGEST_RETRY_AFTER)
+            self.retry_after = seconds or None
 
 
 def _verdict(status: int | None) -> str | None:
@@ -245,24 +244,3 @@ def _why(error: Exception) -> str:
         return f" ({cause.reason})" if cause.reason else ""
     number = cause.errno if isinstance(cause, OSError) else None
     return f" ({os.strerror(number)})" if number else ""
-
-
-def retry_after(text: str, now: float) -> float | None:
-    """Seconds from now that a Retry-After asks for, in whole seconds or as an HTTP date (RFC 9110, 10.2.3).
-
-    None for what is neither, is not in the future, or is more than a day away.
-    """
-    text = text.strip()
-    try:
-        seconds = float(int(text)) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else _date(text) - now
-    except (ValueError, OverflowError):
-        return None
-    return seconds if 0 < seconds <= LONGEST_RETRY_AFTER else None
-
-
-def _date(text: str) -> float:
-    """Raises ValueError for what has another form than `Tue, 24 Nov 2026 16:00:00 GMT`."""
-    if not re.match(r"[A-Za-z]{3,9},? ", text):
-        raise ValueError("no HTTP date")
-    found = parsedate_to_datetime(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

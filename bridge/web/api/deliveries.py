@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import dumps
-from bridge.store.deliveries import STATUSES, Deliveries, Delivery, Status
+from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery, DeliveryStatus
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import (
     AlreadyPendingError,
@@ -100,14 +100,14 @@ class DeliveryRoutes:
         return answer({"queued": found.queued, "complete": found.complete}, 202)
 
 
-def _status(request: Request) -> Status | None:
+def _status(request: Request) -> DeliveryStatus | None:
     text = request.query_params.get("status")
     if text is None:
         return None
-    for status in STATUSES:
+    for status in DELIVERY_STATUSES:
         if text == status:
             return status
-    raise invalid("status", f"one of {', '.join(STATUSES)}")
+    raise invalid("status", f"one of {', '.join(DELIVERY_STATUSES)}")
 
 
 def delivery_json(delivery: Delivery) -> str:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from bridge.addresses import MAX_URL
 from bridge.events import LOG_TYPES, TRANSITION, usable_id
+from bridge.store.endpoints import Format
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
 LEAST_KEY, MOST_KEY = 24, 64
@@ -93,7 +94,6 @@ Description = Annotated[str, StringConstraints(max_length=1000)]
 Reference = Annotated[str, AfterValidator(_reference)]
 Status = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Type = Literal[LOG_TYPES]  # type: ignore[valid-type]
-Format = Literal["standard", "cloudevents", "phala"]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 Secret = Annotated[str, AfterValidator(_secret)]
 

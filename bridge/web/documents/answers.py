@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict
 
 from bridge.store import deliveries
+from bridge.store.endpoints import Format
 from bridge.store.slots import SlotState
-from bridge.web.api.webhook_models import Format, Type
+from bridge.web.api.webhook_models import Type
 from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID, CvmState, Event, Shape, TestEvent, moment, said
 from bridge.web.documents.problems import TYPES
 
@@ -154,9 +155,7 @@ class Delivery(Shape):
 
     id: str = said("Unique", f"{ENDPOINT_ID}-{ENTRY_ID}")
     endpoint_id: str = said("The endpoint", ENDPOINT_ID)
-    status: Literal[deliveries.STATUSES] = said(  # type: ignore[valid-type]
-        "`given_up` after the last attempt; it can be retried"
-    )
+    status: deliveries.DeliveryStatus = said("`given_up` after the last attempt; it can be retried")
     event: Event | TestEvent = said("As it is in the log")
     created_at: str = moment("When it was queued.")
     finished_at: str | None = moment("When it was delivered or given up.")

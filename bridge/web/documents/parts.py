@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.events import LOG_TYPES
 from bridge.phala_queries import DEFAULT_INTERVAL, DEFAULT_TIMEOUT
-from bridge.store.deliveries import STATUSES
+from bridge.store.deliveries import DELIVERY_STATUSES
 from bridge.store.endpoints import ID_PATTERN
 from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID
 from bridge.web.documents.problems import PREFIX, PROBLEMS
@@ -81,7 +81,7 @@ PARAMETERS: Mapping[str, Json] = {
         "`0`: no snapshots at the beginning, only the position",
         {"type": "string", "enum": ["0", "1"], "default": "1"},
     ),
-    "status": _query("status", "Only deliveries in this state", {"type": "string", "enum": list(STATUSES)}),
+    "status": _query("status", "Only deliveries in this state", {"type": "string", "enum": list(DELIVERY_STATUSES)}),
     "target": _query(
         "target", "Wait, over SSE, until the CVM has this status; without it, the state now", {"type": "string"}
     ),

@@ -13,7 +13,7 @@ from bridge.sealing import SealError
 from bridge.store.connection import Backend, Script, load_script
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints, SealedSecret
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.webhooks.dispatcher import LEASE
 from tests.fakes import fake_client
 from tests.lanes import Answer, FakePoster, Got, Plain, endpoint, plain, unsealed
@@ -231,7 +231,7 @@ async def _disabled(endpoints: Endpoints) -> bool:
 
 def test_an_endpoint_that_fails_for_five_days_is_disabled_and_says_why() -> None:
     async def scenario() -> None:
-        async with staged(Limits(disable_after_ms=40_000)) as stage:
+        async with staged(LaneLimits(disable_after_ms=40_000)) as stage:
             endpoints = Endpoints(stage.backend)
             await endpoints.create(endpoint())
             stage.start(FakePoster(lambda got: Answer(500, "http_5xx: no")), retry=[10] * 99)
