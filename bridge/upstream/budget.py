@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from bridge.upstream.backoff import Backoff
-from bridge.upstream.errors import RateLimitedError, UnauthorizedError
+from bridge.upstream.errors import RULES, AccountEffect, RateLimitedError, UnauthorizedError, UpstreamError
 
 REQUESTS_PER_SECOND = 20.0
 SHRUNK_FOR = 60.0
@@ -41,6 +41,31 @@ class Budget:
     def __post_init__(self) -> None:
         if self.streams < 0:
             self.streams = self.most_streams
+
+    def apply(
+        self,
+        error: UpstreamError,
+        now: float,
+        rng: random.Random,
+        subject: str,
+        *,
+        ours: bool = True,
+        other_streams: int | None = None,
+    ) -> None:
+        """Does what the table of `errors.py` demands of the account.
+
+        `subject`: what was asked for. `ours`: it is watched or configured; a 403 for anything else tells nothing about
+        the account. `other_streams`: a stream was asked for, and so many others of ours are open or being opened.
+        """
+        effect = error.rule.account
+        if effect is AccountEffect.ACCEPTED:
+            self.authorized()
+        elif effect is AccountEffect.BLOCK or (effect is AccountEffect.SUSPECT and ours):
+            self.unauthorized(now, rng, subject, at_once=effect is AccountEffect.BLOCK)
+        elif effect is AccountEffect.SLOW_DOWN and other_streams is not None:
+            self.too_many_streams(now, other_streams, error.retry_after)
+        elif effect is AccountEffect.SLOW_DOWN:
+            self.too_many_requests(now, error.retry_after)
 
     def refill(self, now: float) -> int:
         """Whole requests that may be sent now."""
@@ -79,15 +104,15 @@ class Budget:
         self.paused_until = max(self.paused_until, now + pause)
         self.restore_at = max(now, self.paused_until) + SHRUNK_FOR
 
-    def unauthorized(self, now: float, rng: random.Random, cvm_id: str, status: int | None) -> None:
-        """401 blocks the account; 403 does once three CVMs in a row were forbidden.
+    def unauthorized(self, now: float, rng: random.Random, subject: str, *, at_once: bool) -> None:
+        """Blocks the account, at once or when three subjects in a row were forbidden.
 
         Answers that were under way when the block began are the same refusal, not further ones.
         """
-        self.forbidden.add(cvm_id)
+        self.forbidden.add(subject)
         if now < self.blocked.until:
             return
-        if status == 401 or len(self.forbidden) >= 3:
+        if at_once or len(self.forbidden) >= 3:
             self.blocked.fail(now, rng, at_least=5.0)
 
     def authorized(self) -> None:
@@ -104,8 +129,8 @@ class Budget:
     def trouble(self, now: float) -> str | None:
         """Why nobody is asked at all just now, in the words of `watch.stale`."""
         if self.is_blocked:
-            return UnauthorizedError.reason
-        return RateLimitedError.reason if now < self.paused_until else None
+            return RULES[UnauthorizedError].reason
+        return RULES[RateLimitedError].reason if now < self.paused_until else None
 
     @property
     def is_blocked(self) -> bool:

@@ -18,7 +18,7 @@ from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_st
 from bridge.upstream.errors import (
     BatchAbsentError,
     NotFoundError,
-    RefusedError,
+    RequestRefusedError,
     UnauthorizedError,
     UnparsableError,
     UnreachableError,
@@ -125,7 +125,7 @@ class PhalaClient:
         """The batch route's word on each CVM that it knows. Raises BatchAbsentError where there is no such route."""
         try:
             body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
-        except (NotFoundError, UnauthorizedError, RefusedError) as error:
+        except (NotFoundError, UnauthorizedError, RequestRefusedError) as error:
             if error.status in (403, 404, 405):
                 raise BatchAbsentError(status=error.status) from error
             raise
@@ -215,12 +215,12 @@ class PhalaClient:
 def _state_path(ref: str) -> str:
     # httpx normalises dot segments away, which would ask another route.
     if ref in ("", ".", "..") or len(ref) > MAX_REFERENCE:
-        raise RefusedError("such a reference names nothing", status=422)
+        raise RequestRefusedError("such a reference names nothing", status=422)
     try:
         return f"/cvms/{quote(ref, safe='')}/state"
     except UnicodeEncodeError:
         # JSON can spell half a surrogate pair; a URL cannot.
-        raise RefusedError("such a reference names nothing", status=422) from None
+        raise RequestRefusedError("such a reference names nothing", status=422) from None
 
 
 async def _forget_location(response: httpx.Response) -> None:

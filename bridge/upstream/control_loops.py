@@ -14,7 +14,7 @@ from bridge.store.batch_digests import BatchDigests
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.leader_status import LeaderStatus
-from bridge.store.reference_lookups import Answer, ReferenceLookups
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
@@ -50,7 +50,7 @@ class ControlLoops:
         self._watches = Watches(backend)
         self._lookups = ReferenceLookups(backend)
         self._leader_status = LeaderStatus(backend)
-        self._resolver = Resolver(context.client, context.clock)
+        self._resolver = Resolver(context)
         self._discovery = Discovery(context, self._resolver, self._watches)
         self._woken = asyncio.Event()
         self._streams: dict[int, asyncio.Task[None]] = {}
@@ -121,26 +121,12 @@ class ControlLoops:
 
     async def _answer(self, reference: str) -> None:
         try:
-            await self._lookups.answer(await self._resolved(reference))
+            await self._lookups.answer(await self._resolver.look_up(reference))
         except StoreUnavailableError:
             logger.info("an answer waits for Redis")
         finally:
             self._answering.discard(reference)
             self._woken.set()
-
-    async def _resolved(self, reference: str) -> Answer:
-        """Upstream's answer; an account that refuses the key is not asked on behalf of whoever comes by, but for a
-        probe now and then: without watches nobody else would find out that it accepts the key again.
-        """
-        context = self._context
-        if context.budget.is_blocked and not context.budget.probe(context.clock.monotonic()):
-            return Answer(reference, None, 503)
-        answer = await self._resolver.resolve(reference)
-        if answer.status == 401:
-            context.budget.unauthorized(context.clock.monotonic(), context.rng, reference, answer.status)
-        elif answer.cvm_id is not None or answer.status == 404:
-            context.budget.authorized()
-        return answer
 
     async def _take_hints(self, survey: Survey) -> None:
         """Forgotten first: a hint that comes from now on stays, and one that came before is read for after it."""
@@ -155,7 +141,7 @@ class ControlLoops:
 
     async def _follow_hint(self, reference: str) -> None:
         """A hint may name the CVM in another form; one that nobody watches is no news."""
-        answer = await self._resolved(reference)
+        answer = await self._resolver.look_up(reference)
         if tracked := self._context.watches.get(answer.cvm_id or ""):
             tracked.hint(self._context.clock.monotonic(), first=True)
 

@@ -11,6 +11,7 @@ from bridge.store.leadership import Term
 from bridge.store.slots import Slots
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
+from bridge.upstream.errors import UpstreamError
 from bridge.upstream.planner import Limits, Turns
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.slots import Slot
@@ -45,6 +46,15 @@ class LeaderContext:
         if self.budget.is_blocked:
             requests, batch = int(requests > 0 and self._is_due(now) and self.budget.probe(now)), False
         return Limits(streams, self.settings.poll_interval, requests, batch)
+
+    def may_ask(self) -> bool:
+        """Whether a question that no plan allowed may be sent: always, or as the probe of a blocked account."""
+        return not self.budget.is_blocked or self.budget.probe(self.clock.monotonic())
+
+    def apply(self, error: UpstreamError, subject: str, *, ours: bool = True, other_streams: int | None = None) -> None:
+        """Changes the budget as the table of `errors.py` says; the parameters are those of `Budget.apply`."""
+        now = self.clock.monotonic()
+        self.budget.apply(error, now, self.rng, subject, ours=ours, other_streams=other_streams)
 
     def _is_due(self, now: float) -> bool:
         """Whether a read waits at all: without one the probe is left to those who ask for references."""

@@ -10,9 +10,7 @@ from typing import Any
 from bridge.upstream import metrics
 from bridge.upstream.errors import (
     BatchAbsentError,
-    NotFoundError,
-    RateLimitedError,
-    UnauthorizedError,
+    CvmEffect,
     UpstreamError,
 )
 from bridge.upstream.leader_context import LeaderContext
@@ -44,12 +42,12 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
     try:
         reading = await context.client.read_state(tracked.cvm_id)
         seen = Observation(tracked.cvm_id, reading.state, "poll", reading.sent_at, reading.made_at)
-    except NotFoundError:
-        seen = Observation(tracked.cvm_id, None, "poll", sent_at, context.clock.monotonic())
     except UpstreamError as error:
-        trouble(context, tracked, error)
-        tracked.read_due = context.clock.monotonic()
-        return False
+        context.apply(error, tracked.cvm_id)
+        if error.rule.cvm is not CvmEffect.GONE:
+            _failed(context, tracked, error)
+            return False
+        seen = Observation(tracked.cvm_id, None, "poll", sent_at, context.clock.monotonic())
     metrics.REQUESTS.labels("state", "ok" if seen.state else "gone").inc()
     before = tracked.state if not tracked.gone else None
     applied = await context.recorder.record(tracked, seen)
@@ -87,19 +85,16 @@ def _come_again(context: LeaderContext, tracked: Tracked, sent_at: float) -> Non
         tracked.read_due = context.turns.next(now, count, limits)
 
 
-def trouble(context: LeaderContext, tracked: Tracked, error: UpstreamError, *, kind: str = "state") -> None:
-    """What a failed plain request of one CVM leads to."""
+def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> None:
     now = context.clock.monotonic()
     if tracked.trouble != error.reason:
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a CVM's state could not be read", extra=fields)
     tracked.trouble = error.reason
-    metrics.REQUESTS.labels(kind, error.reason).inc()
-    if isinstance(error, RateLimitedError):
-        context.budget.too_many_requests(now, error.retry_after)
+    metrics.REQUESTS.labels("state", error.reason).inc()
+    tracked.read_due = now
+    if error.rule.cvm is CvmEffect.WAIT:
         return
-    if isinstance(error, UnauthorizedError):
-        context.budget.unauthorized(now, context.rng, tracked.cvm_id, error.status)
     wait = tracked.read_backoff.fail(now, context.rng, error.retry_after or 0.0)
     # A state that is polled every 10 s must not be forgotten for a minute because of three bad answers.
     tracked.read_backoff.until = now + min(wait, max(LONGEST_READ_WAIT, error.retry_after or 0.0))
@@ -113,27 +108,22 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
         tracked.batched_at = sent_at
     try:
         answers = await context.client.batch([tracked.cvm_id for tracked in asked])
-    except BatchAbsentError:
-        context.batch_route = False
-        context.batch_again_at = sent_at + BATCH_AGAIN_AFTER
-        logger.warning("upstream has no batch route: every polled CVM's state is read instead")
-        spread(context, asked)
-        return
-    except RateLimitedError as error:
-        context.budget.too_many_requests(context.clock.monotonic(), error.retry_after)
-        metrics.REQUESTS.labels("batch", error.reason).inc()
-        return
     except UpstreamError as error:
-        # No hint is no news: each of these is read itself, so that a broken batch route hides nothing.
+        context.apply(error, "batch")
         metrics.REQUESTS.labels("batch", error.reason).inc()
-        spread(context, asked)
+        if isinstance(error, BatchAbsentError):
+            context.batch_route = False
+            context.batch_again_at = sent_at + BATCH_AGAIN_AFTER
+            logger.warning("upstream has no batch route: every polled CVM's state is read instead")
+        if error.rule.cvm is not CvmEffect.WAIT:
+            _spread(context, asked)  # so that a batch route that fails hides no change
         return
     metrics.REQUESTS.labels("batch", "ok").inc()
     for tracked in asked:
         await _weigh(context, tracked, answers.get(tracked.cvm_id), sent_at)
 
 
-def spread(context: LeaderContext, asked: list[Tracked]) -> None:
+def _spread(context: LeaderContext, asked: list[Tracked]) -> None:
     """Reads of the states themselves, evenly over the next poll interval."""
     now = context.clock.monotonic()
     for position, tracked in enumerate(asked):

@@ -13,10 +13,10 @@ from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StateSeen, StreamEvent
 from bridge.upstream.errors import (
-    NotFoundError,
-    RateLimitedError,
-    RefusedError,
-    UnauthorizedError,
+    RULES,
+    AccountEffect,
+    CvmEffect,
+    RequestRefusedError,
     UnparsableError,
     UpstreamError,
 )
@@ -153,7 +153,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
                 metrics.STREAMS.dec()
     except UpstreamError as error:
         end = End.CUT if tracked.streaming else End.REFUSED
-        await _refused(context, tracked, slot, error)
+        await _failed(context, tracked, slot, error)
     finally:
         _weigh(context, tracked, end, now() - opened_at)
 
@@ -203,10 +203,10 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
         await context.recorder.record(tracked, Observation(tracked.cvm_id, event.state, "stream", now, now))
         return None
     if isinstance(event, Garbled):
-        if tracked.trouble != UnparsableError.reason:
+        if tracked.trouble != RULES[UnparsableError].reason:
             extra = {"cvm_id": tracked.cvm_id, "reason": event.reason}
             logger.warning("a stream said something that cannot be a state", extra=extra)
-        tracked.trouble = UnparsableError.reason
+        tracked.trouble = RULES[UnparsableError].reason
         return None
     if event.kind == "error":
         # It may say that the CVM is gone, or nothing of importance: the state route knows.
@@ -219,25 +219,24 @@ def _latest(tracked: Tracked) -> str:
     return tracked.snapshot.event_id if tracked.snapshot else ""
 
 
-async def _refused(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
-    """One action for each class of trouble that a stream can meet."""
+async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
+    """Streams that are being opened count too: when many are opened at once, the refusal may be the first answer."""
     now = context.clock.monotonic()
     if tracked.trouble != error.reason:
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
-        logger.warning("a stream ended badly", extra=fields)
-    if isinstance(error, NotFoundError):
+        logger.warning("a stream failed", extra=fields)
+    others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
+    context.apply(error, tracked.cvm_id, other_streams=others)
+    if error.rule.cvm is CvmEffect.GONE:
         await context.recorder.record(tracked, Observation(tracked.cvm_id, None, "stream", now, now))
         return
     tracked.trouble = error.reason
-    if isinstance(error, RateLimitedError):
-        # Those that are being opened count: of many at once the first answer may be a refusal.
-        others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
-        context.budget.too_many_streams(now, others, error.retry_after)
-        allowed = {"budget": context.budget.streams}
-        logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=allowed)
-    elif isinstance(error, UnauthorizedError):
-        context.budget.unauthorized(now, context.rng, tracked.cvm_id, error.status)
-    elif isinstance(error, RefusedError) and error.status == 422:
+    if error.rule.account is AccountEffect.SLOW_DOWN:
+        logger.warning(
+            "upstream allows no further stream: the account is used elsewhere too",
+            extra={"budget": context.budget.streams},
+        )
+    elif isinstance(error, RequestRefusedError) and error.status == 422:
         tracked.refuses_deleted = True
 
 
