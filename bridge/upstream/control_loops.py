@@ -172,6 +172,8 @@ class ControlLoops:
         if not context.batch_route and now >= context.batch_again_at:
             context.batch_route = True
         metrics.BUDGET.set(context.budget.streams)
+        for slot in context.slots:
+            slot.ripen(now)
         requests = 0
         for action in plan(now, context.watches, context.slots, context.limits(now)):
             if isinstance(action, Open):
@@ -192,8 +194,7 @@ class ControlLoops:
 
     def _open(self, slot: Slot, tracked: Tracked) -> None:
         # Marked before the task runs: the next plan must not give the slot away twice.
-        slot.cvm_id = tracked.cvm_id
-        slot.step(Life.OPENING)
+        slot.take(tracked.cvm_id, (self._context.term.holder, self._context.term.epoch))
         task = self._spawn(watch(self._context, tracked, slot), f"watch {tracked.cvm_id}")
         self._streams[slot.index] = task
         task.add_done_callback(lambda done: self._ended(slot, done))
@@ -203,8 +204,7 @@ class ControlLoops:
             del self._streams[slot.index]
         if slot.life is Life.OPENING:
             # Cancelled before it ran at all: nothing was taken.
-            slot.step(Life.QUARANTINED)
-            slot.until = self._context.clock.monotonic()
+            slot.quarantine(self._context.clock.monotonic())
 
     def _close(self, index: int) -> None:
         if task := self._streams.get(index):

@@ -98,8 +98,6 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     A batch, should one be due, has one request of two and more: a long queue of reads must not keep hints away, nor the
     hints of very many the reads.
     """
-    for slot in slots:
-        slot.ripen(now)
     actions: list[Action] = _streams(now, watches, slots, limits)
     held = {slot.cvm_id for slot in slots if slot.life is Life.OPEN}
     polled = [tracked for tracked in watches.values() if tracked.cvm_id not in held]

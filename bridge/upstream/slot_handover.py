@@ -94,7 +94,5 @@ class SlotHandover:
 def _slot(index: int, holding: Holding | None, now: float) -> Slot:
     slot = Slot(index)
     if holding is not None and holding.remaining > 0:
-        slot.step(Life.QUARANTINED)
-        slot.cvm_id, slot.until = holding.cvm_id, now + holding.remaining
-        slot.owner = (holding.holder, holding.epoch)
+        slot.load(holding.cvm_id, (holding.holder, holding.epoch), now + holding.remaining)
     return slot

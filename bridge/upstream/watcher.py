@@ -74,20 +74,19 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     Raises FencedError when the term is over. On cancellation the stream is closed and the slot freed before it passes.
     """
     asked_at = context.clock.monotonic()
-    slot.owner = (context.term.holder, context.term.epoch)
     try:
         wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, lifetime(context.settings))
     except FencedError:
-        _quarantine(slot, asked_at)  # surely not taken
+        slot.quarantine(asked_at)  # surely not taken
         raise
     except BaseException as error:
         # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
-        _quarantine(slot, asked_at + lifetime(context.settings))
+        slot.quarantine(asked_at + lifetime(context.settings))
         if isinstance(error, StoreUnavailableError):
             return
         raise
     if wait > 0:
-        _quarantine(slot, asked_at + wait)
+        slot.quarantine(asked_at + wait)
         return
     try:
         await _follow(context, tracked, slot, asked_at)
@@ -99,29 +98,25 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
         await _release(context, slot, asked_at)
 
 
-def _quarantine(slot: Slot, until: float) -> None:
-    slot.step(Life.QUARANTINED)
-    slot.until = until
-
-
 async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
     """The one durable write that a cancellation must not take away; Redis away: the deadline does it.
 
     The slot is not used again before Redis has answered, however long that takes.
     """
-    slot.step(Life.CLOSING)
-    slot.until = asked_at + lifetime(context.settings)
+    deadline = asked_at + lifetime(context.settings)
+    slot.release(deadline)
     release = asyncio.ensure_future(context.redis_slots.free(context.term, slot.index, SETTLING))
     try:
         await asyncio.shield(release)
     except StoreError:
         if slot.life is Life.CLOSING:
-            slot.step(Life.QUARANTINED)
+            slot.quarantine(deadline)
         return
     except asyncio.CancelledError:
         await asyncio.gather(release, return_exceptions=True)
         raise
-    slot.until = context.clock.monotonic() + SETTLING
+    if slot.life is Life.CLOSING:
+        slot.release(context.clock.monotonic() + SETTLING)
 
 
 async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at: float) -> None:
@@ -142,8 +137,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
             if opened_at - asked_at > OPEN_GRACE:
                 end = End.LATE_OPEN
                 return
-            slot.step(Life.OPEN)
-            slot.opened_at = opened_at
+            slot.hold(opened_at)
             tracked.streaming = True
             context.budget.authorized()
             metrics.STREAMS.inc()

@@ -34,7 +34,7 @@ from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import ask_batch, read
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.resolver import Resolver
-from bridge.upstream.slots import Life, Slot
+from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import watch
 from tests.fakes import HandClock, fake_backend
@@ -107,8 +107,7 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
 
 async def by_stream(context: LeaderContext, _: Backend) -> None:
     slot = context.slots[0]
-    slot.cvm_id = "a"
-    slot.step(Life.OPENING)
+    slot.take("a", (context.term.holder, context.term.epoch))
     await watch(context, context.watches["a"], slot)
 
 

@@ -49,7 +49,9 @@ def test_equals_do_not_push_each_other_out() -> None:
 def test_a_quarantined_slot_counts_and_frees_at_its_deadline() -> None:
     watches = {"a": cvm("a")}
     slot = Slot(0, Life.QUARANTINED, "b", until=50.0)
+    slot.ripen(49)
     assert plan(49, watches, [slot], Limits(1, 10.0, 0, True)) == []
+    slot.ripen(50)
     assert plan(50, watches, [slot], Limits(1, 10.0, 0, True)) == [Open(0, "a")]
 
 
