@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.errors import RULES, AccountEffect, RateLimitedError, UnauthorizedError, UpstreamError
@@ -26,6 +26,7 @@ class Budget:
     """Shrinks on 429, is tried again later; blocked on 401 until a probe succeeds."""
 
     most_streams: int
+    _: KW_ONLY
     streams: int = -1
     streams_reason: str | None = None
     grow_at: float = float("inf")

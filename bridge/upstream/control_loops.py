@@ -107,8 +107,7 @@ class ControlLoops:
                 self._context.watches[cvm_id] = Tracked.loaded(cvm_id, None, now)
         pins = survey.pins | survey.config_pins
         for tracked in list(self._context.watches.values()):
-            tracked.pinned = tracked.cvm_id in pins
-            tracked.subscribers = survey.demand.get(tracked.cvm_id, 0)
+            tracked.demand.set(pinned=tracked.cvm_id in pins, subscribers=survey.demand.get(tracked.cvm_id, 0))
         await self._keep_wanted(survey)
         await self._drop_unwanted(survey)
         metrics.WATCHES.set(len(self._context.watches))
@@ -135,7 +134,7 @@ class ControlLoops:
         now = self._context.clock.monotonic()
         for reference in survey.hints:
             if tracked := self._context.watches.get(reference):
-                tracked.hint(now, first=True)
+                tracked.reads.hint(now, first=True)
             else:
                 self._spawn(self._follow_hint(reference), f"hint {reference}")
 
@@ -143,7 +142,7 @@ class ControlLoops:
         """A hint may name the CVM in another form; one that nobody watches is no news."""
         answer = await self._resolver.look_up(reference)
         if tracked := self._context.watches.get(answer.cvm_id or ""):
-            tracked.hint(self._context.clock.monotonic(), first=True)
+            tracked.reads.hint(self._context.clock.monotonic(), first=True)
 
     async def _keep_wanted(self, survey: Survey) -> None:
         """Demand renews a watch well before its linger time could end; pins need none, but outlive their pin."""
@@ -154,7 +153,7 @@ class ControlLoops:
     async def _drop_unwanted(self, survey: Survey) -> None:
         cutoff = survey.now_ms - int(self._context.settings.watch_linger * 1000)
         for tracked in list(self._context.watches.values()):
-            if tracked.pinned or tracked.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
+            if tracked.demand.pinned or tracked.demand.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
                 continue
             if await self._context.recorder.drop(tracked, cutoff):
                 self._context.watches.pop(tracked.cvm_id, None)
@@ -183,12 +182,12 @@ class ControlLoops:
             elif isinstance(action, Read):
                 requests += 1
                 tracked = context.watches[action.cvm_id]
-                tracked.reading = True
+                tracked.reads.start()
                 self._spawn(read(context, tracked), f"read {action.cvm_id}")
             elif isinstance(action, Batch):
                 requests += 1
                 for cvm_id in action.cvm_ids:
-                    context.watches[cvm_id].batched_at = now
+                    context.watches[cvm_id].batch.ask(now)
                 self._spawn(ask_batch(context, action.cvm_ids), "batch")
         context.budget.spend(requests)
 
@@ -217,8 +216,8 @@ class ControlLoops:
             await self._context.clock.sleep(SURVEY_EVERY)
             now = self._context.clock.monotonic()
             for tracked in list(self._context.watches.values()):
-                if now - tracked.confirmed_at > self._patience(tracked):
-                    reason = self._context.budget.trouble(now) or tracked.trouble or "unreachable"
+                if now - tracked.seen.confirmed_at > self._patience(tracked):
+                    reason = self._context.budget.trouble(now) or tracked.seen.trouble or "unreachable"
                     await self._context.recorder.mark_stale(tracked, reason)
             metrics.STALE.set(sum(not tracked.fresh for tracked in self._context.watches.values()))
             try:
@@ -231,12 +230,12 @@ class ControlLoops:
         settings = self._context.settings
         if tracked.status == DELETED:
             interval = GONE_EVERY
-        elif tracked.streaming:
+        elif tracked.stream.is_open:
             interval = float(settings.stream_interval)
         else:
             interval = poll_interval(len(self._context.watches), self._context.limits_of_route())
         # One that was never seen waits its turn in the first round: there is nothing yet to vouch for.
-        first = len(self._context.watches) / REQUESTS_PER_SECOND if tracked.snapshot is None else 0.0
+        first = len(self._context.watches) / REQUESTS_PER_SECOND if tracked.seen.snapshot is None else 0.0
         return max(STALE_AFTER_AT_LEAST, 3 * interval) + first
 
     async def _note_for_ever(self) -> None:
@@ -252,16 +251,16 @@ class ControlLoops:
     async def _write_vouchers(self) -> None:
         """For the next leader; not of a streamed CVM, whose state may have left its last batch answer behind."""
         now = {
-            cvm_id: (tracked.snapshot.event_id, tracked.batch_answer)
+            cvm_id: (tracked.seen.snapshot.event_id, tracked.batch.answer)
             for cvm_id, tracked in self._context.watches.items()
-            if tracked.snapshot is not None and tracked.batch_answer is not None and not tracked.streaming
+            if tracked.seen.snapshot is not None and tracked.batch.answer is not None and not tracked.stream.is_open
         }
         await self._batch_digests.write({cvm_id: it for cvm_id, it in now.items() if self._vouched.get(cvm_id) != it})
         self._vouched = now
 
     def _note(self) -> dict[str, Any]:
         context, now = self._context, self._context.clock.monotonic()
-        polled = [tracked for tracked in context.watches.values() if not tracked.streaming]
+        polled = [tracked for tracked in context.watches.values() if not tracked.stream.is_open]
         return {
             "leader": context.term.holder,
             "epoch": context.term.epoch,
@@ -278,8 +277,8 @@ class ControlLoops:
             return "deleted"
         if context.budget.is_blocked:
             return "unauthorized"
-        if tracked.stream_backoff.until > now:
-            return f"backing off after {tracked.trouble or 'a stream that ended early'}"
+        if tracked.stream.backoff.until > now:
+            return f"backing off after {tracked.seen.trouble or 'a stream that ended early'}"
         if any(slot.cvm_id == tracked.cvm_id and slot.life is Life.QUARANTINED for slot in context.slots):
             return "its slot waits for an older stream to end"
         if now < context.streams_from:

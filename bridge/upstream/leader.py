@@ -60,7 +60,7 @@ class Upstream:
         self._last = WritePosition(0, "0-0")
         self._log_id = ""
         self._slots = Slots(backend)
-        self._succession = SlotHandover(settings, self._slots, clock, alone=alone)
+        self._slot_handover = SlotHandover(settings, self._slots, clock, alone=alone)
         self._renewed_at = NEVER
         """When the last answer was asked for that gave this process the lead (monotonic)."""
         self.leading = False
@@ -95,7 +95,7 @@ class Upstream:
         holder, asked_at = self._make_id(), self._clock.monotonic()
         lease, last_id = self._settings.lease_seconds, self._last.last_id
         found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
-        self._succession.clock_skew.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
+        self._slot_handover.clock_skew.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
         return found
 
     async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
@@ -122,7 +122,7 @@ class Upstream:
             metrics.LEADER.set(0)
             metrics.WATCHES.set(0)
             self._last, self._log_id = context.recorder.written, term.log_id
-            await self._succession.persist(context)
+            await self._slot_handover.persist(context)
             await self._resign(term)
         if again_after:
             await self._pause(stop, again_after)
@@ -134,35 +134,35 @@ class Upstream:
         if term.log_id == self._log_id and self._last.sequence > written.sequence:
             logger.error("Redis lost events that it had confirmed", extra={"sequence": self._last.sequence})
             written = self._last
-        slots = await self._succession.load()
+        slots = await self._slot_handover.load()
         now = self._clock.monotonic()
         recorder = Recorder(LogWriter(self._backend, self._settings.log_length), term, self._clock, written)
         context = LeaderContext(
-            self._settings,
-            self._clock,
-            self._rng,
-            self._client,
-            term,
-            recorder,
-            self._slots,
-            Budget(self._settings.max_streams, refilled_at=now),
-            slots,
-            self._succession.patience(term, self._renewed_at),
-            {cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
+            settings=self._settings,
+            clock=self._clock,
+            rng=self._rng,
+            client=self._client,
+            term=term,
+            recorder=recorder,
+            redis_slots=self._slots,
+            budget=Budget(self._settings.max_streams, refilled_at=now),
+            slots=slots,
+            streams_from=self._slot_handover.patience(term, self._renewed_at),
+            watches={cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
         )
         await self._trust_batches(context)
         return context
 
     async def _trust_batches(self, context: LeaderContext) -> None:
-        """Where the last leader knew the batch answer that belongs to a state, the next answer tells whether it is to
-        be read: reading a thousand states at once would keep hints from all of them for a minute.
+        """Loads the batch digests that the last leader left. Where there is one, the next batch answer decides whether
+        the state is read: to read a thousand states at once would delay every hint by a minute.
         """
-        fresh = {cvm_id: each.snapshot for cvm_id, each in context.watches.items() if each.snapshot and each.fresh}
-        events = {cvm_id: snapshot.event_id for cvm_id, snapshot in fresh.items()}
+        seen = {cvm_id: each.seen.snapshot for cvm_id, each in context.watches.items() if each.fresh}
+        events = {cvm_id: snapshot.event_id for cvm_id, snapshot in seen.items() if snapshot}
+        now, count, limits = self._clock.monotonic(), len(context.watches), context.limits_of_route()
         for cvm_id, digest in (await BatchDigests(self._backend).read(events)).items():
-            tracked, now = context.watches[cvm_id], self._clock.monotonic()
-            tracked.batch_answer = digest
-            tracked.read_due = context.turns.next(now, len(context.watches), context.limits_of_route())
+            context.watches[cvm_id].batch.load(digest)
+            context.watches[cvm_id].reads.schedule(context.turns.next(now, count, limits))
 
     async def _renew(self, context: LeaderContext) -> None:
         lease = self._settings.lease_seconds

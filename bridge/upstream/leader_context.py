@@ -12,13 +12,13 @@ from bridge.store.slots import Slots
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.errors import UpstreamError
-from bridge.upstream.planner import Limits, Turns
+from bridge.upstream.planner import PlanLimits, Turns
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LeaderContext:
     """One term's state, owned by the leader's tasks on one event loop; nothing of it outlives the term."""
 
@@ -38,14 +38,14 @@ class LeaderContext:
     batch_again_at: float = 0.0
     turns: Turns = field(default_factory=Turns)
 
-    def limits(self, now: float) -> Limits:
+    def limits(self, now: float) -> PlanLimits:
         """What the next plan must keep to."""
         streams = 0 if now < self.streams_from or self.budget.is_blocked else self.budget.streams
         requests = self.budget.refill(now)
         batch = self.batch_route
         if self.budget.is_blocked:
             requests, batch = int(requests > 0 and self._is_due(now) and self.budget.probe(now)), False
-        return Limits(streams, self.settings.poll_interval, requests, batch)
+        return PlanLimits(streams=streams, poll_interval=self.settings.poll_interval, requests=requests, batch=batch)
 
     def may_ask(self) -> bool:
         """Whether a question that no plan allowed may be sent: always, or as the probe of a blocked account."""
@@ -59,10 +59,11 @@ class LeaderContext:
     def _is_due(self, now: float) -> bool:
         """Whether a read waits at all: without one the probe is left to those who ask for references."""
         return any(
-            not (each.reading or each.streaming) and max(each.read_due, each.read_backoff.until) <= now
+            not (each.reads.running or each.stream.is_open) and max(each.reads.due, each.reads.backoff.until) <= now
             for each in self.watches.values()
         )
 
-    def limits_of_route(self) -> Limits:
+    def limits_of_route(self) -> PlanLimits:
         """The limits as far as they say how often a CVM is read."""
-        return Limits(self.budget.streams, self.settings.poll_interval, 0, self.batch_route)
+        interval = self.settings.poll_interval
+        return PlanLimits(streams=self.budget.streams, poll_interval=interval, requests=0, batch=self.batch_route)

@@ -59,9 +59,9 @@ class Batch:
 Action = Open | Close | Read | Batch
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the plan must keep to; seconds and counts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """What bounds one plan; seconds and counts."""
 
     streams: int
     poll_interval: float
@@ -75,24 +75,24 @@ def in_motion(tracked: Tracked, now: float) -> bool:
     """Whether the status is one that passes soon, and has not stood for too long to be believed."""
     status = tracked.status or ""
     passing = status.endswith("ing") and status != "running"
-    if tracked.state is not None and tracked.state.fields.get("in_progress") is True and not tracked.gone:
+    if tracked.seen.state is not None and tracked.seen.state.fields.get("in_progress") is True and not tracked.gone:
         passing = True
-    return passing and now - tracked.changed_at < MOTION_AT_MOST
+    return passing and now - tracked.seen.changed_at < MOTION_AT_MOST
 
 
 def urgency(tracked: Tracked, now: float) -> int:
     """3 in motion, 2 pinned, 1 subscribed to, 0 none of these."""
     if in_motion(tracked, now):
         return 3
-    return 2 if tracked.pinned else int(tracked.subscribers > 0)
+    return 2 if tracked.demand.pinned else int(tracked.demand.subscribers > 0)
 
 
-def poll_interval(count: int, limits: Limits) -> float:
+def poll_interval(count: int, limits: PlanLimits) -> float:
     """Seconds between two reads of one polled CVM: longer where the state route alone must serve very many."""
     return limits.poll_interval if limits.batch else max(limits.poll_interval, count / 10)
 
 
-def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
+def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
     """Streams first, then reads that are due and the round of batches, within the budget of requests.
 
     A batch, should one be due, has one request of two and more: a long queue of reads must not keep hints away, nor the
@@ -107,13 +107,13 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     return actions + reads + batches[: limits.requests - len(reads)]
 
 
-def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
+def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
     actions: list[Action] = [Close(slot.index) for slot in slots if _unwanted(slot, watches)]
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
     candidates = [tracked for tracked in watches.values() if _may_stream(tracked, now, occupied)]
-    candidates.sort(key=lambda tracked: (-urgency(tracked, now), tracked.confirmed_at, tracked.cvm_id))
+    candidates.sort(key=lambda tracked: (-urgency(tracked, now), tracked.seen.confirmed_at, tracked.cvm_id))
     for slot, tracked in zip(free, candidates, strict=False):
         actions.append(Open(slot.index, tracked.cvm_id))
     rest = candidates[len(free) :]
@@ -131,7 +131,7 @@ def _unwanted(slot: Slot, watches: Mapping[str, Tracked]) -> bool:
 
 
 def _may_stream(tracked: Tracked, now: float, occupied: set[str | None]) -> bool:
-    return tracked.cvm_id not in occupied and not tracked.gone and tracked.stream_backoff.until <= now
+    return tracked.cvm_id not in occupied and not tracked.gone and tracked.stream.backoff.until <= now
 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
@@ -146,13 +146,13 @@ def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
 
 
 def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
-    ready = [tracked for tracked in polled if not tracked.reading and tracked.read_backoff.until <= now]
-    due = [tracked for tracked in ready if tracked.read_due <= now]
-    due.sort(key=lambda tracked: (tracked.read_due, tracked.cvm_id))
+    ready = [tracked for tracked in polled if not tracked.reads.running and tracked.reads.backoff.until <= now]
+    due = [tracked for tracked in ready if tracked.reads.due <= now]
+    due.sort(key=lambda tracked: (tracked.reads.due, tracked.cvm_id))
     return [Read(tracked.cvm_id) for tracked in due[:most]]
 
 
-def round_length(count: int, limits: Limits) -> float:
+def round_length(count: int, limits: PlanLimits) -> float:
     """Seconds in which each of `count` CVMs is read once: the sweep where batches give hints, else the poll."""
     if limits.batch:
         return max(SWEEP_EVERY, count / SWEEPS_PER_SECOND, limits.poll_interval)
@@ -168,7 +168,7 @@ class Turns:
     latest: float = NEVER
     """When the latest turn is that was given, monotonic."""
 
-    def next(self, now: float, count: int, limits: Limits) -> float:
+    def next(self, now: float, count: int, limits: PlanLimits) -> float:
         """When one of `count` CVMs that was just read is to be read again: never later than a round from now, nor
         before a tenth of it.
         """
@@ -177,7 +177,7 @@ class Turns:
         return self.latest
 
 
-def _batches(now: float, polled: Iterable[Tracked], limits: Limits) -> list[Action]:
+def _batches(now: float, polled: Iterable[Tracked], limits: PlanLimits) -> list[Action]:
     """The batch that is due, if any: a round is cut into equal ones that follow each other evenly over the poll
     interval. One that was never read takes part: a state read after its first batch answer belongs to that answer.
     """
@@ -186,9 +186,9 @@ def _batches(now: float, polled: Iterable[Tracked], limits: Limits) -> list[Acti
         return []
     rounds = math.ceil(len(known) / BATCH_SIZE)
     gap = limits.poll_interval / rounds
-    newest = max(tracked.batched_at for tracked in known)
+    newest = max(tracked.batch.asked_at for tracked in known)
     if newest + gap > now:
         return []
-    known.sort(key=lambda tracked: (tracked.batched_at, tracked.cvm_id))
+    known.sort(key=lambda tracked: (tracked.batch.asked_at, tracked.cvm_id))
     size = math.ceil(len(known) / rounds)
     return [Batch(tuple(tracked.cvm_id for tracked in known[:size]))]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 
 from bridge.config import Settings
+from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
@@ -61,7 +62,7 @@ def lifetime(settings: Settings) -> float:
 def target_for(tracked: Tracked) -> str:
     """`deleted` ends a stream only when nothing more can come. Where upstream refuses it, any other status that is
     not the present one serves: its coming is itself news."""
-    if not tracked.refuses_deleted:
+    if not tracked.stream.refuses_deleted:
         return "deleted"
     return "stopped" if tracked.status == "running" else "running"
 
@@ -91,10 +92,10 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     try:
         await _follow(context, tracked, slot, asked_at)
     finally:
-        tracked.streaming = False
-        tracked.batch_answer = tracked.batch_pending = None
+        tracked.stream.closed()
+        tracked.batch.forget()
         # The last look may lie a whole interval back already.
-        tracked.read_due = min(tracked.read_due, tracked.made_at + context.settings.poll_interval)
+        tracked.reads.bring_forward(tracked.seen.made_at + context.settings.poll_interval)
         await _release(context, slot, asked_at)
 
 
@@ -138,7 +139,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
                 end = End.LATE_OPEN
                 return
             slot.hold(opened_at)
-            tracked.streaming = True
+            tracked.stream.opened()
             context.budget.authorized()
             metrics.STREAMS.inc()
             try:
@@ -146,7 +147,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
             finally:
                 metrics.STREAMS.dec()
     except UpstreamError as error:
-        end = End.CUT if tracked.streaming else End.REFUSED
+        end = End.CUT if tracked.stream.is_open else End.REFUSED
         await _failed(context, tracked, slot, error)
     finally:
         _weigh(context, tracked, end, now() - opened_at)
@@ -194,13 +195,12 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
 async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
     now = context.clock.monotonic()
     if isinstance(event, StateSeen):
-        await context.recorder.record(tracked, Observation(tracked.cvm_id, event.state, "stream", now, now))
+        await _record(context, tracked, event.state)
         return None
     if isinstance(event, Garbled):
-        if tracked.trouble != RULES[UnparsableError].reason:
+        if tracked.seen.fail(RULES[UnparsableError].reason):
             extra = {"cvm_id": tracked.cvm_id, "reason": event.reason}
-            logger.warning("a stream said something that cannot be a state", extra=extra)
-        tracked.trouble = RULES[UnparsableError].reason
+            logger.warning("a stream sent something that is not a state", extra=extra)
         return None
     if event.kind == "error":
         # It may say that the CVM is gone, or nothing of importance: the state route knows.
@@ -209,34 +209,37 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
     return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
 
 
+async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
+    now = context.clock.monotonic()
+    seen = Observation(cvm_id=tracked.cvm_id, state=state, by="stream", sent_at=now, made_at=now)
+    await context.recorder.record(tracked, seen)
+
+
 def _latest(tracked: Tracked) -> str:
-    return tracked.snapshot.event_id if tracked.snapshot else ""
+    return tracked.seen.snapshot.event_id if tracked.seen.snapshot else ""
 
 
 async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
     """Streams that are being opened count too: when many are opened at once, the refusal may be the first answer."""
-    now = context.clock.monotonic()
-    if tracked.trouble != error.reason:
+    if tracked.seen.fail(error.reason):
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a stream failed", extra=fields)
     others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
     context.apply(error, tracked.cvm_id, other_streams=others)
     if error.rule.cvm is CvmEffect.GONE:
-        await context.recorder.record(tracked, Observation(tracked.cvm_id, None, "stream", now, now))
-        return
-    tracked.trouble = error.reason
-    if error.rule.account is AccountEffect.SLOW_DOWN:
+        await _record(context, tracked, None)
+    elif error.rule.account is AccountEffect.SLOW_DOWN:
         logger.warning(
             "upstream allows no further stream: the account is used elsewhere too",
             extra={"budget": context.budget.streams},
         )
     elif isinstance(error, RequestRefusedError) and error.status == 422:
-        tracked.refuses_deleted = True
+        tracked.stream.refuse_deleted()
 
 
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
     metrics.STREAM_ENDS.labels(end.value).inc()
     if end in (End.ORDINARY, End.HALF_OPEN) or lived >= HEALTHY_AFTER:
-        tracked.stream_backoff.heal()
+        tracked.stream.backoff.heal()
     else:
-        tracked.stream_backoff.fail(context.clock.monotonic(), context.rng)
+        tracked.stream.backoff.fail(context.clock.monotonic(), context.rng)

@@ -177,7 +177,7 @@ async def test_a_watch_grows_stale_for_the_reason_of_the_table_or_is_gone(
     if error.reason == "not_found":
         assert tracked.gone
     else:
-        assert (tracked.gone, tracked.trouble) == (False, error.reason)
+        assert (tracked.gone, tracked.seen.trouble) == (False, error.reason)
 
 
 @pytest.mark.parametrize(("error", "backs_off"), [(RateLimitedError(), False), (ServerError(), True)])
@@ -186,7 +186,7 @@ async def test_a_cvm_whose_read_was_limited_waits_for_the_account_alone(
 ) -> None:
     context = await leading(backend, error)
     await by_read(context, backend)
-    assert (context.watches["a"].read_backoff.until > 1000.0) is backs_off
+    assert (context.watches["a"].reads.backoff.until > 1000.0) is backs_off
 
 
 async def test_a_batch_route_that_is_absent_is_left_alone_and_counts_for_nothing(backend: Backend) -> None:
