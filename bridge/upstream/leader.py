@@ -1,4 +1,4 @@
-"""`bridge upstream`: stands by until it leads, leads until its term ends, and hands over cleanly."""
+"""`bridge upstream`: a replica stands by until it takes the lead, leads until its term ends, and hands over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import Callable
 
-from bridge.clock import Clock
+from bridge.clock import Clock, set_within
 from bridge.config import Settings
 from bridge.store.batch_digests import BatchDigests
 from bridge.store.connection import Backend
@@ -29,11 +29,11 @@ from bridge.upstream.tracked import NEVER, Tracked
 logger = logging.getLogger(__name__)
 
 CAMPAIGN_AT_MOST = 1.0
-"""Seconds between tries of a standby, at the most: a lease that was resigned is taken within this."""
+"""Seconds between two attempts of a standby, at most: a lease that was resigned is taken within this time."""
 
 
 class TermOverError(Exception):
-    """the term ends: planned stop, or the lease could not be renewed in time"""
+    """the term ends: planned stop, or the lease was not renewed in time"""
 
 
 class Upstream:
@@ -62,13 +62,13 @@ class Upstream:
         self._slots = Slots(backend)
         self._slot_handover = SlotHandover(settings, self._slots, clock, alone=alone)
         self._renewed_at = NEVER
-        """When the last answer was asked for that gave this process the lead (monotonic)."""
+        """When the last request was sent that gave or renewed this process's lease (monotonic)."""
         self.leading = False
         self.context: LeaderContext | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Campaigns and leads in turns until `stop` is set. Redis being away is waited out."""
-        complained = True  # the command itself says so at its start
+        """Campaigns and leads in turns until `stop` is set. While Redis does not answer, it tries again."""
+        complained = True  # the command itself logs it at its start
         while not stop.is_set():
             try:
                 asked_at = self._clock.monotonic()
@@ -77,19 +77,12 @@ class Upstream:
                 if isinstance(term, Term):
                     await self._lead(term, stop, asked_at)
                 else:
-                    await self._pause(stop, min(term, CAMPAIGN_AT_MOST))
+                    await set_within(stop, min(term, CAMPAIGN_AT_MOST))
             except StoreError as error:
                 if not complained or not isinstance(error, StoreUnavailableError):
                     logger.warning("waiting for Redis", extra={"error": str(error)})
                 complained = True
-                await self._pause(stop, CAMPAIGN_AT_MOST)
-
-    async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await stop.wait()
-        except TimeoutError:
-            return
+                await set_within(stop, CAMPAIGN_AT_MOST)
 
     async def _campaign(self) -> Term | float:
         holder, asked_at = self._make_id(), self._clock.monotonic()
@@ -114,7 +107,7 @@ class Upstream:
         except* (FencedError, TermOverError) as ended:
             logger.info("no longer leading", extra={"epoch": term.epoch, "reason": _reason(ended)})
         except* StoreError as refused:
-            # Its data are not what we wrote, or it forbids something: whoever mends that need not start us again.
+            # Damaged data, or a command that Redis refuses: once that is mended, this process leads again by itself.
             logger.error("no longer leading", extra={"epoch": term.epoch, "reason": _reason(refused)})
             again_after = CAMPAIGN_AT_MOST
         finally:
@@ -125,10 +118,10 @@ class Upstream:
             await self._slot_handover.persist(context)
             await self._resign(term)
         if again_after:
-            await self._pause(stop, again_after)
+            await set_within(stop, again_after)
 
     async def _begin(self, term: Term) -> LeaderContext:
-        """Everything as the log and the slots tell it; this process's own last write where Redis lost it."""
+        """Loads log and slots. Where Redis lost this process's last writes, numbering goes on after them."""
         _, snapshots = await Log(self._backend).snapshot()
         written = WritePosition(term.sequence, term.last_id)
         if term.log_id == self._log_id and self._last.sequence > written.sequence:
@@ -177,18 +170,18 @@ class Upstream:
                 await self._clock.sleep(min(0.2, period))
 
     async def _end_with_the_lease(self) -> None:
-        """No stream of ours outlives the lease, however long Redis takes to say that it is away."""
+        """Ends the term with the lease, so that no stream of ours outlives it, however slowly Redis fails."""
         while True:
             left = self._renewed_at + self._settings.lease_seconds - self._clock.monotonic()
             if left <= 0:
-                raise TermOverError("the lease ran out: Redis was away, or this process slept")
+                raise TermOverError("the lease ran out: Redis did not answer, or this process was suspended")
             await self._clock.sleep(left)
 
     async def _resign(self, term: Term) -> None:
         try:
             await self._leadership.resign(term)
         except StoreError:
-            logger.info("the lease could not be resigned and runs out by itself")
+            logger.info("the lease could not be resigned; it runs out by itself")
 
 
 async def _until(stop: asyncio.Event) -> None:
