@@ -89,7 +89,7 @@ class BatchAbsentError(UpstreamError):
 
 
 class AccountEffect(Enum):
-    """What an error changes for the whole account (`Budget.apply`)."""
+    """What an error changes for the whole account (`LeaderContext.apply`)."""
 
     NOTHING = auto()
     ACCEPTED = auto()

@@ -1,4 +1,4 @@
-"""Plain requests: states read, batches asked for hints; each class of trouble leads to one action."""
+"""Plain requests: reads of one state, and batches that give hints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from typing import Any
 
 from bridge.events import State
 from bridge.upstream import metrics
-from bridge.upstream.errors import (
-    BatchAbsentError,
-    CvmEffect,
-    UpstreamError,
-)
+from bridge.upstream.errors import BatchAbsentError, CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.planner import GONE_EVERY, round_length
 from bridge.upstream.tracked import Observation, Tracked
@@ -21,14 +17,14 @@ from bridge.upstream.tracked import Observation, Tracked
 logger = logging.getLogger(__name__)
 
 BATCH_AGAIN_AFTER = 600.0
-"""Seconds until an absent batch route is tried again: it may be a proxy's whim, and a try is cheap."""
+"""Seconds until an absent batch route is tried again: a proxy may have refused it, and a try is cheap."""
 
-# Fields of a batch answer that say nothing of a change.
 _BATCH_VOLATILE = frozenset({"uptime", "vm_uuid", "correlation_id"})
+"""Fields of a batch answer that differ without a change of the CVM."""
 
 
 async def read(context: LeaderContext, tracked: Tracked) -> bool:
-    """Reads one CVM's state and records it. True when upstream answered (a state, or that it is gone)."""
+    """Reads one CVM's state and records it. True where upstream answered with a state, or that the CVM is gone."""
     tracked.reads.start()
     try:
         return await _read(context, tracked)
@@ -52,7 +48,7 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
     applied = await context.recorder.record(tracked, seen)
     context.budget.authorized()
     tracked.reads.backoff.heal()
-    # Not by the event: growing fresh again is one, and with very many CVMs each would then need one more read.
+    # Compares states, since `watch.fresh` is an event without a change.
     same = applied and before is not None and seen.state is not None and before.same_as(seen.state)
     tracked.batch.read(same=same, hint_served=seen.sent_at >= tracked.reads.hinted_at)
     _come_again(context, tracked, seen.sent_at)
@@ -66,7 +62,7 @@ def _observed(tracked: Tracked, state: State | None, sent_at: float, made_at: fl
 def _come_again(context: LeaderContext, tracked: Tracked, sent_at: float) -> None:
     now, count, limits = context.clock.monotonic(), len(context.watches), context.limits_of_route()
     if sent_at < tracked.reads.hinted_at:
-        tracked.reads.schedule(now)  # the hint came while the question was under way
+        tracked.reads.schedule(now)  # the hint came after the request was sent
     elif tracked.gone:
         tracked.reads.schedule(now + GONE_EVERY)
     elif limits.batch and tracked.batch.answer is None:
@@ -87,7 +83,7 @@ def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> N
 
 
 async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
-    """One call for many: who differs from the last batch answer is read now, who does not is vouched for."""
+    """One request for many CVMs: one whose digest differs from its last one is read now, the others are confirmed."""
     sent_at = context.clock.monotonic()
     asked = [context.watches[cvm_id] for cvm_id in cvm_ids if cvm_id in context.watches]
     for tracked in asked:
@@ -110,7 +106,7 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
 
 
 def _spread(context: LeaderContext, asked: list[Tracked]) -> None:
-    """Reads of the states themselves, evenly over the next poll interval."""
+    """Has each state read, evenly over the next poll interval."""
     now = context.clock.monotonic()
     for position, tracked in enumerate(asked):
         tracked.reads.bring_forward(now + context.settings.poll_interval * position / len(asked))
@@ -119,17 +115,17 @@ def _spread(context: LeaderContext, asked: list[Tracked]) -> None:
 async def _weigh(context: LeaderContext, tracked: Tracked, answer: dict[str, Any] | None, sent_at: float) -> None:
     if tracked.stream.is_open:
         return
-    said = None if answer is None else digest(answer)
-    if said is not None and said == tracked.batch.answer and tracked.fresh:
-        # Made when it was asked, at the latest: what a read found in between counts as newer.
+    found = None if answer is None else digest(answer)
+    if found is not None and found == tracked.batch.answer and tracked.fresh:
+        # Dated by the request: the result of a read in between counts as newer.
         await context.recorder.confirm(tracked, sent_at)
         return
     tracked.reads.hint(context.clock.monotonic())
     # An answer that was asked for before the present status was seen may describe the status before it.
-    tracked.batch.differs(said, current=sent_at >= tracked.seen.changed_at)
+    tracked.batch.differs(found, current=sent_at >= tracked.seen.changed_at)
 
 
 def digest(answer: dict[str, Any]) -> str:
-    """Of a batch answer's words on one CVM, those that say nothing of a change left out."""
-    words = {key: value for key, value in answer.items() if key not in _BATCH_VOLATILE}
-    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=16).hexdigest()
+    """A short hash of a batch answer's fields for one CVM, without the volatile ones."""
+    fields = {key: value for key, value in answer.items() if key not in _BATCH_VOLATILE}
+    return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -40,7 +40,7 @@ class Resolver:
     async def resolve(self, reference: str, *, ours: bool) -> str:
         """The canonical id: the state's `id`, else the list's `vm_uuid`, else the reference.
 
-        `ours`: the reference is configured, so that a 403 counts against the account (see `Budget.apply`).
+        `ours`: the reference is configured, so that a 403 counts against the account (see `LeaderContext.apply`).
         Raises UpstreamError; its effect on the account has been applied then.
         """
         try:

@@ -1,4 +1,4 @@
-"""One stream of one CVM in one slot, from the taking of the slot to its release."""
+"""One stream of one CVM in one slot, from taking the slot to releasing it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from bridge.upstream.tracked import Observation, Tracked
 logger = logging.getLogger(__name__)
 
 OPEN_GRACE = 15.0
-"""Seconds from the taking of a slot to the response's headers. A process that was frozen in between gives up."""
+"""Seconds from taking a slot to the response's headers. A process that was suspended in between gives up."""
 
 END_GRACE = 10.0
 """Seconds that upstream may be late in ending a stream at its timeout."""
 
 SETTLING = 0.5
-"""Seconds between closing a stream and using its slot again: upstream may notice late."""
+"""Seconds between closing a stream and using its slot again: upstream may notice the end late."""
 
 EARLY = 1.0
-"""A stream that ends sooner did not work, whatever it said: an endless loop of them must not happen."""
+"""Seconds: a stream that ends sooner counts as a failure whatever it sent, so that streams do not open in a loop."""
 
 SILENT_INTERVALS = 2.0
 
@@ -55,33 +55,32 @@ class End(Enum):
 
 
 def lifetime(settings: Settings) -> float:
-    """Seconds from the taking of a slot until upstream has surely ended the stream in it."""
+    """Seconds from taking a slot until upstream has certainly ended the stream in it."""
     return OPEN_GRACE + settings.stream_timeout + END_GRACE
 
 
 def target_for(tracked: Tracked) -> str:
-    """`deleted` ends a stream only when nothing more can come. Where upstream refuses it, any other status that is
-    not the present one serves: its coming is itself news."""
+    """The target that ends the stream: `deleted`, after which nothing follows. Where upstream refuses that target, a
+    status other than the present one, since its arrival is a change."""
     if not tracked.stream.refuses_deleted:
         return "deleted"
     return "stopped" if tracked.status == "running" else "running"
 
 
 async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
-    """Takes the slot (marked as opening by the planner's tick), follows the stream, frees the slot.
+    """Takes in Redis the slot that is marked as opening, follows the stream, and frees the slot.
 
-    Trouble ends in backoff, never in an exception.
-
-    Raises FencedError when the term is over. On cancellation the stream is closed and the slot freed before it passes.
+    An upstream error ends in a backoff. Raises FencedError when the term is over. On cancellation the stream is closed
+    and the slot freed first.
     """
     asked_at = context.clock.monotonic()
     try:
         wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, lifetime(context.settings))
     except FencedError:
-        slot.quarantine(asked_at)  # surely not taken
+        slot.quarantine(asked_at)  # not taken
         raise
     except BaseException as error:
-        # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
+        # Redis may have taken the slot: it stays unused until the deadline that Redis would have.
         slot.quarantine(asked_at + lifetime(context.settings))
         if isinstance(error, StoreUnavailableError):
             return
@@ -94,16 +93,13 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     finally:
         tracked.stream.closed()
         tracked.batch.forget()
-        # The last look may lie a whole interval back already.
+        # The last observation may be a whole interval old.
         tracked.reads.bring_forward(tracked.seen.made_at + context.settings.poll_interval)
         await _release(context, slot, asked_at)
 
 
 async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
-    """The one durable write that a cancellation must not take away; Redis away: the deadline does it.
-
-    The slot is not used again before Redis has answered, however long that takes.
-    """
+    """The one write that a cancellation must not interrupt. Without an answer of Redis, the deadline frees the slot."""
     deadline = asked_at + lifetime(context.settings)
     slot.release(deadline)
     release = asyncio.ensure_future(context.redis_slots.free(context.term, slot.index, SETTLING))
@@ -126,7 +122,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
     end = End.CUT
     try:
         if opened_at - asked_at > OPEN_GRACE:
-            # Redis's answer found this process asleep: it may not even ask any more.
+            # This process was suspended: a stream that begins now might outlive the slot's deadline.
             end = End.LATE_OPEN
             return
         settings = context.settings
@@ -159,7 +155,7 @@ async def _listen(
     silence = SILENT_INTERVALS * context.settings.stream_interval
     hard_end = opened_at + context.settings.stream_timeout + END_GRACE
     pending: asyncio.Task[StreamEvent | None] | None = None
-    said = _latest(tracked)
+    latest = _latest(tracked)
     try:
         while True:
             if pending is None:
@@ -170,8 +166,8 @@ async def _listen(
                 if context.clock.monotonic() >= hard_end:
                     return End.ORDINARY
                 await read(context, tracked)
-                if _latest(tracked) != said:
-                    return End.HALF_OPEN  # whoever saw it, this stream should have said it long since
+                if _latest(tracked) != latest:
+                    return End.HALF_OPEN  # the stream should have sent this change long before
                 continue
             finished, pending = pending, None
             event = finished.result()
@@ -181,7 +177,7 @@ async def _listen(
             end = await _take(context, tracked, event, opened_at)
             if end is not None:
                 return end
-            said = _latest(tracked)
+            latest = _latest(tracked)
     finally:
         if pending is not None:
             pending.cancel()
@@ -203,7 +199,7 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
             logger.warning("a stream sent something that is not a state", extra=extra)
         return None
     if event.kind == "error":
-        # It may say that the CVM is gone, or nothing of importance: the state route knows.
+        # The CVM may be gone, or not: the state route answers that.
         await read(context, tracked)
         return None
     return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
@@ -220,13 +216,14 @@ def _latest(tracked: Tracked) -> str:
 
 
 async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
-    """Streams that are being opened count too: when many are opened at once, the refusal may be the first answer."""
-    if tracked.seen.fail(error.reason):
+    # Streams that are being opened count too: when many are opened at once, the first answer may be a refusal.
+    gone = error.rule.cvm is CvmEffect.GONE
+    if not gone and tracked.seen.fail(error.reason):
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a stream failed", extra=fields)
     others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
     context.apply(error, tracked.cvm_id, other_streams=others)
-    if error.rule.cvm is CvmEffect.GONE:
+    if gone:
         await _record(context, tracked, None)
     elif error.rule.account is AccountEffect.SLOW_DOWN:
         logger.warning(
