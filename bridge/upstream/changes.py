@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bridge.events import (
-    DELETED,
-    FRESH,
-    RUNNING,
-    STALE,
-    STATE,
-    TRANSITION,
-    Draft,
-    cvm_data,
-    watch_data,
-)
+from bridge.events import DELETED, FRESH, RUNNING, STALE, STATE, TRANSITION, Draft, cvm_data, watch_data
 from bridge.store.snapshots import Snapshot
 from bridge.upstream.tracked import Observation, Tracked
 

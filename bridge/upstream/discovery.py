@@ -24,13 +24,13 @@ RETRY_EVERY = 5.0
 EVERYTHING = "*"
 
 AT_ONCE = 8
-"""References of a listing resolved at the same time, each when the budget of requests has one left."""
+"""Listed CVMs resolved at the same time, as far as the budget of requests allows."""
 
 TURN_EVERY = 0.1
 
 
 class Discovery:
-    """Keeps the configured pins true: names move, CVMs come and go."""
+    """Keeps the configured pins up to date: names move, CVMs come and go."""
 
     def __init__(self, context: LeaderContext, resolver: Resolver, watches: Watches) -> None:
         self._context = context
@@ -40,7 +40,7 @@ class Discovery:
         self._complained: set[str] = set()
 
     async def run(self) -> None:
-        """Never returns; trouble at upstream takes no pin away and is tried again, ever later."""
+        """Never returns. An upstream error removes no pin and is tried again with a growing backoff."""
         every = LIST_EVERY if EVERYTHING in self._context.settings.cvms else RESOLVE_EVERY
         backoff = Backoff()
         while True:
@@ -65,7 +65,7 @@ class Discovery:
         return await self._pin(wanted, whole=complete) and complete
 
     async def _pin(self, cvm_ids: set[str], *, whole: bool) -> bool:
-        """False: Redis is away."""
+        """False: Redis does not answer."""
         try:
             await self._watches.set_config_pins(cvm_ids, whole=whole)
         except StoreUnavailableError:
@@ -98,13 +98,13 @@ class Discovery:
         self._complained.discard(EVERYTHING)
         found, complete = set[str](), True
         while listed:
-            # A blocked account is asked one question, not several.
+            # A blocked account gets one request at a time.
             count = 1 if self._context.budget.is_blocked else AT_ONCE
             some, listed = await asyncio.gather(*map(self._canonical_of, listed[:count])), listed[count:]
             ids = set[str]().union(*(each for each in some if each is not None))
             complete = complete and None not in some
             found |= ids
-            # A large workspace takes minutes to be found out; what is found is watched meanwhile.
+            # To resolve a large workspace takes minutes; CVMs are watched as they are found.
             if not ids <= self._context.watches.keys() and not await self._pin(ids, whole=False):
                 return None
             if self._context.budget.is_blocked:
@@ -114,13 +114,13 @@ class Discovery:
         return found if complete else None
 
     async def _turn(self) -> None:
-        """Waits until the account's budget has a request left: a large workspace must not flood upstream at a start."""
+        """Waits until the budget allows a request, so that the start of a large workspace does not flood upstream."""
         while self._context.budget.refill(self._context.clock.monotonic()) < 1:
             await self._context.clock.sleep(TURN_EVERY)
         self._context.budget.spend(1)
 
     async def _canonical_of(self, entry: Listed) -> set[str] | None:
-        """The CVM of an entry, if it is one. None: upstream could not say."""
+        """The CVM of a list entry; empty where it has none. None: no definite answer."""
         key = usable_id(entry.vm_uuid) or usable_id(entry.hashed_id)
         if key is None:
             return set()

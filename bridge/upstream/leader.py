@@ -88,7 +88,7 @@ class Upstream:
         holder, asked_at = self._make_id(), self._clock.monotonic()
         lease, last_id = self._settings.lease_seconds, self._last.last_id
         found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
-        self._slot_handover.clock_skew.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
+        self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
         return found
 
     async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
@@ -189,12 +189,8 @@ async def _until(stop: asyncio.Event) -> None:
     raise TermOverError("planned stop")
 
 
-def _reason(ended: BaseExceptionGroup[BaseException]) -> str:
-    return next(str(error) or str(error.__doc__) for error in _leaves(ended))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _reason(ended: BaseException) -> str:
+    """The text of the first error in a group."""
+    while isinstance(ended, BaseExceptionGroup):
+        ended = ended.exceptions[0]
+    return str(ended) or str(ended.__doc__)

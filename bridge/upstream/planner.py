@@ -1,4 +1,4 @@
-"""What to do next: a synchronous function from all that is known to the actions of one tick."""
+"""What to do next: a pure function from the watches, the slots and the limits to the actions of one tick."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import NEVER, Tracked
 
 HOLD_AT_LEAST = 30.0
-"""Seconds a stream is left alone before a more urgent CVM may have its slot: streams must not flap."""
+"""Seconds that a stream keeps its slot before a more urgent CVM may get it: streams must not flap."""
 
 MOTION_AT_MOST = 900.0
-"""Seconds after which a status that should pass no longer counts as in motion: a hung `starting` must not hold a
-slot for ever."""
+"""Seconds after which a transitional status no longer counts as in motion: a hung `starting` must not keep a slot for
+ever."""
 
 BATCH_SIZE = 100
-"""CVMs a batch call asks about, at the most. `benchmarks/batches.py`: a CVM costs 278 µs in batches of 10, 34 µs in
-those of 100 and 22 µs in those of 200, so larger ones save nothing that matters, and one that fails leaves more CVMs
-unasked. For 1 000 CVMs it means a call a second. The list's pages end at 100 too."""
+"""CVMs in one batch request, at most. `benchmarks/batches.py`: a CVM costs 278 µs in batches of 10, 34 µs in batches of
+100 and 22 µs in batches of 200, so that larger ones save little, and a failed one affects more CVMs. 1 000 CVMs need
+one request a second. The list has pages of 100 too."""
 
 SWEEP_EVERY = 30.0
 SWEEPS_PER_SECOND = 2.0
 GONE_EVERY = 60.0
-"""Seconds between reads of a deleted CVM: it may come back, but nobody waits for it."""
+"""Seconds between reads of a deleted CVM, which may come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End the stream in slot `index`: somebody needs it more, or nobody watches its CVM."""
+    """End the stream in slot `index`: a more urgent CVM needs the slot, or this one is not watched any more."""
 
     index: int
 
@@ -72,7 +72,7 @@ class PlanLimits:
 
 
 def in_motion(tracked: Tracked, now: float) -> bool:
-    """Whether the status is one that passes soon, and has not stood for too long to be believed."""
+    """Whether the status is a transitional one and has not lasted too long."""
     status = tracked.status or ""
     passing = status.endswith("ing") and status != "running"
     if tracked.seen.state is not None and tracked.seen.state.fields.get("in_progress") is True and not tracked.gone:
@@ -88,15 +88,14 @@ def urgency(tracked: Tracked, now: float) -> int:
 
 
 def poll_interval(count: int, limits: PlanLimits) -> float:
-    """Seconds between two reads of one polled CVM: longer where the state route alone must serve very many."""
+    """Seconds between two reads of one polled CVM: longer where very many are polled without a batch route."""
     return limits.poll_interval if limits.batch else max(limits.poll_interval, count / 10)
 
 
 def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
-    """Streams first, then reads that are due and the round of batches, within the budget of requests.
+    """Streams first, then due reads and a due batch, within the limit of requests. Changes none of its arguments.
 
-    A batch, should one be due, has one request of two and more: a long queue of reads must not keep hints away, nor the
-    hints of very many the reads.
+    Of two and more requests a due batch gets one, so that many reads do not delay hints, nor batches the reads.
     """
     actions: list[Action] = _streams(now, watches, slots, limits)
     held = {slot.cvm_id for slot in slots if slot.life is Life.OPEN}
@@ -153,7 +152,7 @@ def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
 
 
 def round_length(count: int, limits: PlanLimits) -> float:
-    """Seconds in which each of `count` CVMs is read once: the sweep where batches give hints, else the poll."""
+    """Seconds in which each of `count` CVMs is read once: a slow sweep where batches give hints."""
     if limits.batch:
         return max(SWEEP_EVERY, count / SWEEPS_PER_SECOND, limits.poll_interval)
     return poll_interval(count, limits)
@@ -161,25 +160,23 @@ def round_length(count: int, limits: PlanLimits) -> float:
 
 @dataclass(slots=True)
 class Turns:
-    """Spreads the reads of a round evenly over it, however close together their predecessors were: a new leader reads
-    everybody at once.
+    """Spreads the reads of a round evenly over it. The reads before may have been close together: a new leader reads
+    all CVMs at once.
     """
 
     latest: float = NEVER
-    """When the latest turn is that was given, monotonic."""
+    """The latest turn given so far, monotonic."""
 
     def next(self, now: float, count: int, limits: PlanLimits) -> float:
-        """When one of `count` CVMs that was just read is to be read again: never later than a round from now, nor
-        before a tenth of it.
-        """
+        """When to read again one of `count` CVMs that was just read: a tenth of a round to a whole round from now."""
         whole = round_length(count, limits)
         self.latest = min(now + whole, max(self.latest + whole / max(1, count), now + whole / 10))
         return self.latest
 
 
 def _batches(now: float, polled: Iterable[Tracked], limits: PlanLimits) -> list[Action]:
-    """The batch that is due, if any: a round is cut into equal ones that follow each other evenly over the poll
-    interval. One that was never read takes part: a state read after its first batch answer belongs to that answer.
+    """The batch that is due, if any: batches of equal size follow each other evenly over the poll interval. A CVM that
+    was never read takes part: a state that is read after its first batch answer belongs to that answer.
     """
     known = [tracked for tracked in polled if not tracked.gone] if limits.batch else []
     if not known:

@@ -1,4 +1,4 @@
-"""From observations to the log: one at a time, in order, and done only when Redis has confirmed it."""
+"""From observations to the log: one at a time, in order, and finished when Redis has confirmed the write."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bridge.upstream.tracked import Observation, Tracked
 logger = logging.getLogger(__name__)
 
 RETRY_EVERY = 0.2
-"""Seconds between tries of a write while Redis is away; the lease ends the term if it stays away."""
+"""Seconds between two tries of a write while Redis does not answer; the lease bounds them."""
 
 
 class Recorder:
-    """Writes one term's events. Every method returns when Redis has it, and raises FencedError when the term is over.
+    """Writes one term's events. Methods return when Redis has the event, and raise FencedError when the term is over.
 
-    The lock is what makes the order of decisions the order of the log.
+    The lock makes the order of decisions the order of the log.
     """
 
     def __init__(self, log_writer: LogWriter, term: Term, clock: Clock, written: WritePosition) -> None:
@@ -37,7 +37,7 @@ class Recorder:
         self.written = written
 
     async def record(self, tracked: Tracked, observation: Observation) -> bool:
-        """Applies an observation. False: it was late and changed nothing."""
+        """Applies an observation. False: it was late, or the watch has ended, and nothing changed."""
         async with self._lock:
             seen = tracked.seen
             if seen.dropped or is_late(tracked, observation):
@@ -70,7 +70,7 @@ class Recorder:
                 logger.warning("watch is stale", extra={"cvm_id": tracked.cvm_id, "reason": reason})
 
     async def drop(self, tracked: Tracked, wanted_before_ms: int) -> bool:
-        """Ends the watch. False: it was wanted again meanwhile."""
+        """Ends the watch. False: there is new demand for it."""
         async with self._lock:
             name = tracked.seen.snapshot.name if tracked.seen.snapshot else None
             data = watch_data(tracked.cvm_id, name)
@@ -87,7 +87,7 @@ class Recorder:
                     await self._clock.sleep(RETRY_EVERY)
 
     async def flush(self) -> None:
-        """Writes the `observed_at` that moved since the last flush. Raises StoreUnavailableError."""
+        """Writes every `observed_at` that changed since the last flush. Raises StoreUnavailableError."""
         async with self._lock:
             waiting, self._unconfirmed = self._unconfirmed, {}
             if waiting:

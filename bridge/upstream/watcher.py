@@ -13,14 +13,7 @@ from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StateSeen, StreamEvent
-from bridge.upstream.errors import (
-    RULES,
-    AccountEffect,
-    CvmEffect,
-    RequestRefusedError,
-    UnparsableError,
-    UpstreamError,
-)
+from bridge.upstream.errors import RULES, AccountEffect, CvmEffect, RequestRefusedError, UnparsableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import read
 from bridge.upstream.slots import Life, Slot
