@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from bridge import __version__
 from bridge.store.keys import Keys
-from bridge.web.documents import samples
-from bridge.web.documents.envelopes import CVM_ID
+from bridge.web.api import samples
+from bridge.web.api.envelopes import CVM_ID
 from bridge.web.documents.openapi import SECURITY
 from bridge.web.documents.schemas import Json, components, ref
 from bridge.web.documents.webhook_paths import SIGNED

@@ -10,7 +10,7 @@ from bridge.events import LOG_TYPES
 from bridge.phala_queries import DEFAULT_INTERVAL, DEFAULT_TIMEOUT
 from bridge.store.deliveries import STATUSES
 from bridge.store.endpoints import ID_PATTERN
-from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID
+from bridge.web.api.envelopes import CVM_ID, ENTRY_ID
 from bridge.web.documents.problems import PREFIX, PROBLEMS
 from bridge.web.documents.schemas import Json, ref
 from bridge.web.http.queries import MOST_FILTERS, MOST_LIMIT

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from bridge.web.api import answers, envelopes
 from bridge.web.api import webhook_models as given
-from bridge.web.documents import answers, envelopes
 
 Json = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.web.documents import samples
+from bridge.web.api import samples
 from bridge.web.documents.operations import CVMS, EVENTS, LOOKED_UP, looked_up, operation
 from bridge.web.documents.parts import EMPTY, READ, TOKEN, answer, refusals
 from bridge.web.documents.schemas import Json, ref

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.web.documents import samples
+from bridge.web.api import samples
 from bridge.web.documents.operations import BODIES, DELIVERIES, WEBHOOKS, WRITES, operation
 from bridge.web.documents.parts import EMPTY, LOCATION, READ, TOKEN, answer, json_body, refusals
 from bridge.web.documents.schemas import Json, ref

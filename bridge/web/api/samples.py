@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge import events
 from bridge.events import FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
-from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID, STATE_EXAMPLE, TIME
+from bridge.web.api.envelopes import CVM_ID, ENTRY_ID, STATE_EXAMPLE, TIME
 
 NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
 CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream", "state": STATE_EXAMPLE}

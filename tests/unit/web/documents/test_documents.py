@@ -20,8 +20,8 @@ from bridge.config import Settings
 from bridge.events import LOG_TYPES
 from bridge.store.connection import connect
 from bridge.store.keys import Keys
+from bridge.web.api import samples
 from bridge.web.app import Front
-from bridge.web.documents import samples
 from bridge.web.documents.asyncapi import LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
 from bridge.web.documents.problems import PROBLEMS

@@ -8,8 +8,8 @@ from pydantic import ConfigDict
 
 from bridge.store import deliveries
 from bridge.store.slots import SlotState
+from bridge.web.api.envelopes import CVM_ID, ENTRY_ID, CvmState, Event, Shape, TestEvent, moment, said
 from bridge.web.api.webhook_models import Format, Type
-from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID, CvmState, Event, Shape, TestEvent, moment, said
 from bridge.web.documents.problems import TYPES
 
 ENDPOINT_ID = "wh_19b1f3c0a5d2b8e7c1a94f"
