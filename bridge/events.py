@@ -22,6 +22,20 @@ RESET = "log.reset"
 LOG_TYPES = (TRANSITION, STATE, STALE, FRESH, DROPPED)
 """The types that are written to the log; `cvm.snapshot` and `log.reset` exist on SSE streams only."""
 
+SSE_EVENTS = {
+    TRANSITION: "transition",
+    STATE: "state",
+    STALE: "stale",
+    FRESH: "fresh",
+    DROPPED: "dropped",
+    SNAPSHOT: "snapshot",
+    RESET: "reset",
+}
+"""The `event:` line of each type in an SSE stream."""
+
+POSITION = "position"
+"""The SSE event that has no type, because it is only a cursor: a client takes its `id:` and no news."""
+
 DELETED = "deleted"
 RUNNING = "running"
 

@@ -45,7 +45,7 @@ from bridge.web.http.problems import HANDLERS
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
-from bridge.web.streaming.feed_consumer import Follower
+from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.hub import Hub
 
 RESERVED_FILES = 200
@@ -106,7 +106,9 @@ class Front:
         lookups = ReferenceLookups(backend)
         self._references = references = References(lookups, self._watches, clock)
         self._hints = Hints(settings, lookups, clock)
-        self.follower = Follower(self.hub, Feed(backend), references, clock, period=settings.lease_seconds / 3)
+        self.feed_consumer = FeedConsumer(
+            self.hub, Feed(backend), references.answered, clock, period=settings.lease_seconds / 3
+        )
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
@@ -162,9 +164,9 @@ class Front:
         """Never returns; ends by cancellation."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.follower.follow(), name="feed")
-                group.create_task(self.follower.beat(self._settings.heartbeat), name="heartbeat")
-                group.create_task(self.follower.announce(self._watches, self._id), name="demand")
+                group.create_task(self.feed_consumer.follow(), name="feed")
+                group.create_task(self.feed_consumer.beat(self._settings.heartbeat), name="heartbeat")
+                group.create_task(self.feed_consumer.announce(self._watches, self._id), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
         finally:
             await self._single_flight.aclose()
@@ -175,7 +177,7 @@ class Front:
         self._references.close()
         waits, seconds = iter(lambda: jittered_retry(self._rng), None), self._settings.drain_seconds
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.hub.let_go(seconds, waits), name="letting go")
+            group.create_task(self.hub.drain(seconds, waits), name="drain")
             group.create_task(self.dropin.drain(seconds), name="letting go of the drop-in's")
 
     async def _healthz(self, request: Request) -> Response:
@@ -183,7 +185,7 @@ class Front:
 
     async def _readyz(self, request: Request) -> Response:
         """Ready when Redis answers and the subscription lives; without a leader `degraded`."""
-        if self.draining or not self.follower.ready:
+        if self.draining or not self.feed_consumer.ready:
             why = "draining" if self.draining else "no subscription to Redis"
             return json_response(dumps({"status": "unready", "reason": why}), 503)
         status = {"status": "ready"} if self.hub.led else {"status": "degraded", "reason": "no leader"}

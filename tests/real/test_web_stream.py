@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 
 import pytest
 from httpx_sse import aconnect_sse
@@ -32,8 +33,10 @@ async def test_a_client_that_does_not_read_is_cut_and_the_others_see_everything(
         reader, _ = await web.connect("/v1/events?snapshot=0")
         await web.until_present(1)
         slow_before = await web.metric("bridge_slow_subscribers_total")
-        async with aconnect_sse(web.http, "GET", f"{web.url}/v1/events?snapshot=0") as quick:
-            events = quick.aiter_sse()
+        async with (
+            aconnect_sse(web.http, "GET", f"{web.url}/v1/events?snapshot=0") as quick,
+            aclosing(quick.aiter_sse()) as events,
+        ):
             assert (await anext(events)).event == "position"
             await web.until_present(2)
             for _ in range(60):  # each once the one before is read: a quick client never lags

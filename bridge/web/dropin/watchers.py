@@ -18,7 +18,7 @@ from bridge.web import metrics
 from bridge.web.dropin import wire
 from bridge.web.dropin.known import UNSEEN, Known
 from bridge.web.dropin.wheel import Wheel
-from bridge.web.streaming.demand import Demand
+from bridge.web.streaming.demand import WatchDemand
 from bridge.web.streaming.sinks import Sink
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Watchers:
     """Owns the watchers and their timer. `heard` and `forget` are the hub's listeners, the rest the endpoint's."""
 
     def __init__(
-        self, snapshots: Snapshots, demand: Demand, clock: Clock, *, led: Callable[[], bool], buffer: int
+        self, snapshots: Snapshots, demand: WatchDemand, clock: Clock, *, led: Callable[[], bool], buffer: int
     ) -> None:
         self._snapshots = snapshots
         self._demand = demand

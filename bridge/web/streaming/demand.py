@@ -1,4 +1,4 @@
-"""Which CVMs are to be followed because somebody here asked for them by name."""
+"""Which CVMs must be watched because subscribers of this front end asked for them by name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 
-class Demand:
-    """Counts who asks for each CVM. `changed` is set when a count moved; who announces it clears it."""
+class WatchDemand:
+    """Counts the subscribers of each CVM. A change of a count sets `changed`; the feed consumer clears it."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

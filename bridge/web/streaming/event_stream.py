@@ -58,7 +58,7 @@ class EventStream:
 
     def _expire(self) -> None:
         if self._subscriber is not None:
-            self._hub.let_go_one(self._subscriber, jittered_retry(self._rng))
+            self._hub.end(self._subscriber, jittered_retry(self._rng))
 
     def _end(self) -> None:
         if self._ageing is not None:

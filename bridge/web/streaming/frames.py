@@ -1,4 +1,4 @@
-"""Events as SSE blocks, encoded once for everybody (contract section 6)."""
+"""Events as SSE blocks, encoded once for all subscribers (`docs/contract.md#the-sse-stream`)."""
 
 from __future__ import annotations
 
@@ -6,37 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bridge.events import (
-    DROPPED,
-    FRESH,
-    RESET,
-    SNAPSHOT,
-    STALE,
-    STATE,
-    TRANSITION,
-    Event,
-    dumps,
-    envelope,
-)
+from bridge.events import POSITION, RESET, SNAPSHOT, SSE_EVENTS, Event, dumps, envelope
 from bridge.store.snapshots import Snapshot
-
-NAMES = {
-    TRANSITION: "transition",
-    STATE: "state",
-    STALE: "stale",
-    FRESH: "fresh",
-    DROPPED: "dropped",
-}
 
 RETRY_MS = 3000
 
 
 def retry_line(milliseconds: int) -> bytes:
-    """A bare line: it takes effect at once and makes no event."""
+    """A line without a block: it takes effect at once and is no event."""
     return f"retry: {milliseconds}\n".encode()
 
 
 OPENING = retry_line(RETRY_MS)
+
+
+def heartbeat(sequence: int) -> bytes:
+    """A comment that tells the position. Without a blank line after it, a client's parser sees no event."""
+    return f":{sequence}\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +37,12 @@ class Frame:
 
     @property
     def data(self) -> bytes:
-        """The block alone, for who frames bodies otherwise."""
+        """The block without its chunk, for servers that frame the body themselves."""
         return self.chunk[self.chunk.index(b"\n") + 1 : -2]
 
 
 def chunk_of(data: bytes) -> bytes:
-    """One chunk of an HTTP/1.1 body. Never of nothing: that would be the last one."""
+    """One chunk of an HTTP/1.1 body. `data` must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -67,24 +53,24 @@ def block(event: str, data: str, entry_id: str | None = None) -> bytes:
 
 
 def frame(event: Event) -> Frame:
-    name = NAMES.get(event.type, event.type.rpartition(".")[2])
+    name = SSE_EVENTS.get(event.type, event.type.rpartition(".")[2])
     return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk_of(block(name, event.json, event.id)))
 
 
-@lru_cache(maxsize=8)  # a herd asks for the same one
+@lru_cache(maxsize=8)  # many subscribers connect at the same position
 def position_block(sequence: int, entry_id: str) -> bytes:
     """No news, only a cursor."""
-    return block("position", dumps({"sequence": str(sequence)}), entry_id)
+    return block(POSITION, dumps({"sequence": str(sequence)}), entry_id)
 
 
 def reset_block(reason: str, source: str, now: str, entry_id: str) -> bytes:
-    """What came before is no longer to be relied on; snapshots (or a position) follow."""
+    """The client must forget what it has; snapshots (or a position) follow."""
     data = dumps({"reason": reason})
-    return block("reset", envelope(source, RESET, data, event_id=f"{entry_id}/reset", time=now))
+    return block(SSE_EVENTS[RESET], envelope(source, RESET, data, event_id=f"{entry_id}/reset", time=now))
 
 
-def snapshot_json(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: bool) -> str:
-    """The envelope of one CVM's last state as of `at` (sequence, id); it is stale while there is no leader."""
+def snapshot_block(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: bool) -> bytes:
+    """One CVM's last state as of `at` (sequence, id), without an `id:` line; it is stale while there is no leader."""
     sequence, position = at
     data = {
         "cvm_id": snapshot.cvm_id,
@@ -95,7 +81,7 @@ def snapshot_json(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: 
         "since": snapshot.since,
         "observed_at": snapshot.observed_at,
     }
-    return envelope(
+    text = envelope(
         source,
         SNAPSHOT,
         f'{dumps(data)[:-1]},"state":{snapshot.raw_state or "null"}}}',
@@ -104,10 +90,11 @@ def snapshot_json(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: 
         time=snapshot.observed_at or snapshot.since,
         sequence=sequence,
     )
+    return block(SSE_EVENTS[SNAPSHOT], text)
 
 
 def freshness(snapshot: Snapshot, *, led: bool) -> Mapping[str, object]:
-    """`fresh` and `stale_reason` as of now: a state that nobody follows is stale whatever Redis says."""
+    """`fresh` and `stale_reason` as of now: without a leader every state is stale, whatever the snapshot has."""
     if not led and snapshot.fresh:
         return {"fresh": False, "stale_reason": "no_leader"}
     return {"fresh": snapshot.fresh, "stale_reason": snapshot.stale_reason}

@@ -10,7 +10,7 @@ from functools import cached_property
 from bridge.clock import Clock
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.streaming.frames import block, snapshot_json
+from bridge.web.streaming.frames import snapshot_block
 
 MOST_AGE = 1.0
 """Seconds: between events only `observed_at` moves, and it is to be no older than this."""
@@ -93,7 +93,4 @@ class InitialSnapshots:
 
     def _encode(self, position: Position, snapshots: dict[str, Snapshot], led: bool) -> dict[str, bytes]:
         at = (position.sequence, position.id)
-        return {
-            cvm_id: block("snapshot", snapshot_json(snapshots[cvm_id], self._source, at, led=led))
-            for cvm_id in sorted(snapshots)
-        }
+        return {cvm_id: snapshot_block(snapshots[cvm_id], self._source, at, led=led) for cvm_id in sorted(snapshots)}

@@ -10,7 +10,7 @@ from bridge.web.streaming.sinks import Sink
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a subscriber begins: after this event; or, with `reset`, anew and told why."""
+    """Where a subscriber begins: after this event; or, with `reset` (the reason), with a reset and snapshots."""
 
     sequence: int = 0
     id: str = ""
@@ -18,19 +18,17 @@ class Start:
 
 
 Begin = Start | str | int | None
-"""Where a client wants to begin: a cursor, a time (Unix milliseconds), or None: with snapshots."""
+"""Where a subscriber wants to begin: at a cursor (text), at a time (Unix milliseconds), or with snapshots (None)."""
 
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """A filter and a position. None in a filter means all.
+    """A filter (None: everything) and a position. The hub and its replay alone change the fields.
 
-    `sequence`/`sent`: last considered and last id sent, until it is live; then its groups know (`web/audience.py`), and
-    `file` is where they write to it directly.
-
-    `asked`: whether `cvms` were named by the client, and not only by its token's limit. `settling`: the task that
-    brings it to the log's end; without one it is live. `again`: where to start over, set for that task when what it
-    follows is no longer to be relied on.
+    `sequence` is the last event considered and `sent` the last one sent, until it is live; then its groups in the
+    SubscriberIndex have that, and `file` is where they write to it directly. `asked`: the client named the `cvms`, they
+    are not only its token's limit. `beat`: its slice of the heartbeats. `replaying`: the task that brings it to the
+    log's end. `restart_at`: where that task must begin again, because the history that it follows was lost.
     """
 
     sink: Sink
@@ -43,17 +41,16 @@ class Subscriber:
     live: bool = False
     file: int | None = None
     beat: int = 0
-    again: Start | None = None
-    settling: asyncio.Task[None] | None = None
+    restart_at: Start | None = None
+    replaying: asyncio.Task[None] | None = None
 
     def wants(self, cvm_id: str, kind: str) -> bool:
         return (self.cvms is None or cvm_id in self.cvms) and (self.types is None or kind in self.types)
 
-    def disturbed(self) -> bool:
-        """Whether it is to start over."""
-        return self.again is not None
+    def must_restart(self) -> bool:
+        return self.restart_at is not None
 
     @property
     def demands(self) -> frozenset[str]:
-        """The CVMs that are to be followed because of this subscriber."""
+        """The CVMs that must be watched because of this subscriber."""
         return self.cvms if self.cvms is not None and self.asked else frozenset()

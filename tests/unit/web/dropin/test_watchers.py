@@ -13,7 +13,7 @@ from bridge.store.errors import StoreUnavailableError
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
 from bridge.web.dropin.wheel import Wheel
-from bridge.web.streaming.demand import Demand
+from bridge.web.streaming.demand import WatchDemand
 from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
 
@@ -84,7 +84,7 @@ class Stage:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.snapshots = FakeSnapshots()
-        self.demand = Demand()
+        self.demand = WatchDemand()
         self.led = True
         self.watchers = Watchers(self.snapshots, self.demand, self.clock, led=lambda: self.led, buffer=1000)
         self.sequence = 0

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from bridge.store.errors import StoreUnavailableError
-from bridge.store.feed import Feed, Message, Published, Subscribed, Tick
-from bridge.web.streaming.feed_consumer import Follower
+from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
+from bridge.web.streaming.feed_consumer import FeedConsumer
 from tests.unit.web.streaming.test_hub import FakeLog, ListSink, connect, ended, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
 
@@ -29,8 +29,9 @@ class ScriptedFeed(Feed):
         await asyncio.Event().wait()
 
 
-def follower_on(log: FakeLog, feed: Feed) -> Follower:
-    return Follower(hub_on(log), feed, None, VirtualClock(), period=2.0)  # type: ignore[arg-type]
+def consumer_on(log: FakeLog, feed: Feed, answered: list[str] | None = None) -> FeedConsumer:
+    references: list[str] = [] if answered is None else answered
+    return FeedConsumer(hub_on(log), feed, references.append, VirtualClock(), period=2.0)
 
 
 def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
@@ -38,10 +39,10 @@ def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
         log = FakeLog()
         first = log.append()
         feed = ScriptedFeed([Subscribed(), Published(first)], [Subscribed()])
-        follower = follower_on(log, feed)
-        following = asyncio.create_task(follower.follow())
+        consumer = consumer_on(log, feed)
+        following = asyncio.create_task(consumer.follow())
         sink = ListSink()
-        connect(follower._hub, sink, None)
+        connect(consumer._hub, sink, None)
         await settle()
         missed = log.append()
         await asyncio.sleep(5.9)
@@ -60,12 +61,12 @@ def test_ticks_keep_a_subscription_and_their_end_is_no_leader() -> None:
         tick = Tick("b", 0, "1000-0", 2.0)
         ticks: list[Message | float | None] = [tick, 2.0]
         feed = ScriptedFeed([Subscribed(), *ticks * 50])
-        follower = follower_on(log, feed)
-        following = asyncio.create_task(follower.follow())
+        consumer = consumer_on(log, feed)
+        following = asyncio.create_task(consumer.follow())
         await asyncio.sleep(99)
-        assert (feed.subscriptions, follower._hub.led, follower.ready) == (1, True, True)
+        assert (feed.subscriptions, consumer._hub.led, consumer.ready) == (1, True, True)
         await asyncio.sleep(7)
-        assert (feed.subscriptions, follower._hub.led) == (2, False)
+        assert (feed.subscriptions, consumer._hub.led) == (2, False)
         await ended(following)
 
     run_virtual(scenario())
@@ -74,12 +75,12 @@ def test_ticks_keep_a_subscription_and_their_end_is_no_leader() -> None:
 def test_a_subscription_that_never_stands_is_not_ready() -> None:
     async def scenario() -> None:
         feed = ScriptedFeed([Subscribed()], [], [5.0, Subscribed()])
-        follower = follower_on(FakeLog(), feed)
-        following = asyncio.create_task(follower.follow())
+        consumer = consumer_on(FakeLog(), feed)
+        following = asyncio.create_task(consumer.follow())
         seen = []
         for wait in (6.1, 6.0, 5.0):
             await asyncio.sleep(wait)
-            seen.append((feed.subscriptions, follower.ready))
+            seen.append((feed.subscriptions, consumer.ready))
         # The second got no answer in three periods, the third gets one after five seconds.
         assert seen == [(2, True), (3, False), (3, True)]
         await ended(following)
@@ -90,13 +91,25 @@ def test_a_subscription_that_never_stands_is_not_ready() -> None:
 def test_a_broken_subscription_is_unready_until_the_next_one_stands() -> None:
     async def scenario() -> None:
         feed = ScriptedFeed([Subscribed(), 1.0, None], [Subscribed()])
-        follower = follower_on(FakeLog(), feed)
-        following = asyncio.create_task(follower.follow())
+        consumer = consumer_on(FakeLog(), feed)
+        following = asyncio.create_task(consumer.follow())
         seen = []
         for wait in (0.5, 0.7, 0.6):
             await asyncio.sleep(wait)
-            seen.append(follower.ready)
+            seen.append(consumer.ready)
         assert seen == [True, False, True]
+        await ended(following)
+
+    run_virtual(scenario())
+
+
+def test_each_answer_of_the_leader_is_passed_on() -> None:
+    async def scenario() -> None:
+        answered: list[str] = []
+        consumer = consumer_on(FakeLog(), ScriptedFeed([Subscribed(), Answered("web-1"), Answered("web-2")]), answered)
+        following = asyncio.create_task(consumer.follow())
+        await settle()
+        assert answered == ["web-1", "web-2"]
         await ended(following)
 
     run_virtual(scenario())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bridge.events import Draft, Event
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
+from bridge.web.streaming.cursors import Cursors
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import SLICES, Hub
 from bridge.web.streaming.ring import Ring
@@ -121,7 +122,7 @@ def test_whoever_reconnects_at_any_boundary_sees_each_event_once(actions: list[s
                 cursor = seen[-1] if seen else cursor
                 sink = ListSink()
                 subscriber = connect(hub, sink, cursor)
-        await hub.heard(log.log_id, len(log.events))
+        await hub.on_tick(log.log_id, len(log.events))
         await settle()
         assert seen + sink.ids == [event.id for event in log.events]
 
@@ -143,7 +144,7 @@ def test_another_birth_resets_everybody() -> None:
         connect(hub, sink, None)
         await settle()
         log.log_id, log.events = "another", []
-        await hub.heard("another", 0)
+        await hub.on_tick("another", 0)
         await settle()
         assert [b"event: reset" in data for data in sink.blocks] == [False, True, False]
         assert b"history_lost" in sink.blocks[1]
@@ -193,11 +194,11 @@ def test_cursors_are_honoured_or_refused() -> None:
         log.low_water_mark, log.low_water_sequence, log.events = "1002-0", 2, log.events[2:]
         hub = hub_on(log)
         await hub.catch_up()
-        assert await hub.cursors.find("1002-0") == Start(2, "1002-0")
-        assert await hub.cursors.find("1004-0") == Start(4, "1004-0")
-        assert (await hub.cursors.locate("1001-0")).reset == "history_lost"
+        assert await Cursors(log, hub._ring).find("1002-0") == Start(2, "1002-0")
+        assert await Cursors(log, hub._ring).find("1004-0") == Start(4, "1004-0")
+        assert (await Cursors(log, hub._ring).locate("1001-0")).reset == "history_lost"
         for bad in ("9999-0", "1003-7", "x", "1004", "", "-"):
-            assert (await hub.cursors.locate(bad)).reset == "unknown_cursor"
+            assert (await Cursors(log, hub._ring).locate(bad)).reset == "unknown_cursor"
 
     run_virtual(scenario())
 
@@ -271,7 +272,7 @@ def test_a_log_that_went_on_without_its_last_events_resets_everybody(
                 await hub.receive(log.events[-1])
         position = await log.position()
         assert position is not None
-        await hub.heard(position.log_id, position.sequence, position.id)
+        await hub.on_tick(position.log_id, position.sequence, position.id)
         await settle()
         told = b"".join(sink.blocks)
         assert told.count(b"history_lost") == 1
@@ -310,7 +311,7 @@ def test_a_healed_hole_larger_than_the_buffer_cuts_nobody_who_reads() -> None:
         await settle()
         for _ in range(200):
             log.append()
-        await hub.heard(log.log_id, 200)
+        await hub.on_tick(log.log_id, 200)
         await settle()
         await ended(pump)
         assert b"".join(sent).count(b"event: state") == 200
@@ -368,7 +369,7 @@ def test_subscribers_are_let_go_over_the_drain_and_each_is_told_when_to_come_bac
         for sink in sinks:
             connect(hub, sink, None)
         await settle()
-        drain = asyncio.create_task(hub.let_go(5.0, iter(range(1000, 2000))))
+        drain = asyncio.create_task(hub.drain(5.0, iter(range(1000, 2000))))
         await asyncio.sleep(2.5)
         assert 45 <= sum(sink.closed for sink in sinks) <= 55
         await drain
@@ -404,10 +405,10 @@ def test_since_replays_what_came_after_it_and_resets_only_where_something_was_lo
             log.append()
         hub = hub_on(log)
         await hub.catch_up()
-        assert await hub.cursors.locate_time(0) == Start(0, "1000-0")
-        assert await hub.cursors.locate_time(1003) == Start(2, f"1002-{2**64 - 1}")
-        assert await hub.cursors.locate_time(5000) == Start(5, "1005-0")
+        assert await Cursors(log, hub._ring).locate_time(0) == Start(0, "1000-0")
+        assert await Cursors(log, hub._ring).locate_time(1003) == Start(2, f"1002-{2**64 - 1}")
+        assert await Cursors(log, hub._ring).locate_time(5000) == Start(5, "1005-0")
         log.trimmed = True
-        assert await hub.cursors.locate_time(0) == Start(reset="history_lost")
+        assert await Cursors(log, hub._ring).locate_time(0) == Start(reset="history_lost")
 
     run_virtual(scenario())

@@ -8,6 +8,7 @@ from bridge.events import Draft, Event
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
+from bridge.web.streaming.cursors import Cursors
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Start, Subscriber
@@ -80,7 +81,7 @@ def test_who_comes_after_redis_was_emptied_is_told_once_and_gets_no_dead_events(
             assert without.blocks == [b'id: 0-0\nevent: position\ndata: {"sequence":"0"}\n\n']
             assert [b"event: reset" in block for block in lost.blocks] == [True, False]
             log.gone, log.log_id, log.events = False, "another", []
-            await hub.heard("another", 0)
+            await hub.on_tick("another", 0)
             await asyncio.sleep(1)
             assert b"history_lost" in without.blocks[1]
             assert b"history_lost" in lost.blocks[2]
@@ -104,7 +105,7 @@ def test_a_log_that_went_back_behind_the_feed_resets_nobody_over_and_over() -> N
         hub.enter(Subscriber(late))
         await asyncio.sleep(3)
         assert len(late.blocks) < 20
-        await hub.heard(log.log_id, 10, "1010-0")
+        await hub.on_tick(log.log_id, 10, "1010-0")
         await asyncio.sleep(3)
         assert b"history_lost" in late.blocks[-2]
         assert b"id: 1010-0" in late.blocks[-1]
@@ -216,7 +217,7 @@ def test_history_lost_within_a_snapshot_starts_it_over_whole() -> None:
         hub.enter(Subscriber(sink))
         await asyncio.sleep(1)
         log.log_id = "another"
-        await hub.heard("another", 0)
+        await hub.on_tick("another", 0)
         sink.reads.set()
         await asyncio.sleep(5)
         told = b"".join(sink.blocks).partition(b"event: reset")
@@ -263,7 +264,7 @@ def test_who_settles_is_let_go_too_and_leaves_no_task() -> None:
         connect(hub, settling, first)
         connect(hub, live, None)
         await asyncio.sleep(1)
-        await hub.let_go(1.0, iter(range(1, 100)))
+        await hub.drain(1.0, iter(range(1, 100)))
         for sink in (settling, live):
             assert sink.closed
             assert sink.blocks[-1].startswith(b"retry: ")
@@ -289,7 +290,7 @@ def test_after_a_fail_over_nobody_is_introduced_to_the_lost_history() -> None:
         hub.enter(Subscriber(sink))
         await settle()
         log.events = [numbered(1, 5000)]
-        await hub.heard(log.log_id, 1, "5000-0")
+        await hub.on_tick(log.log_id, 1, "5000-0")
         hub.enter(Subscriber(late))
         await settle()
         assert [block.split(b"\n")[0] for block in sink.blocks[::2]] == [b"id: 1001-0", b"id: 5000-0"]
@@ -313,7 +314,7 @@ def test_a_cursor_of_a_log_that_the_feed_does_not_know_yet_gets_no_dead_events()
         sink = ListSink()
         connect(hub, sink, "5000-0")
         await asyncio.sleep(0.1)
-        await hub.heard("another", 2, "5001-0")
+        await hub.on_tick("another", 2, "5001-0")
         await asyncio.sleep(5)
         assert sink.ids == []
         assert b"history_lost" in sink.blocks[-2]
@@ -338,7 +339,7 @@ def test_a_time_whose_events_are_trimmed_meanwhile_is_a_reset() -> None:
             log.append()
         hub = hub_on(log)
         await hub.catch_up()
-        assert (await hub.cursors.find(1001)) == Start(reset="history_lost")
+        assert (await Cursors(log, hub._ring).find(1001)) == Start(reset="history_lost")
 
     run_virtual(scenario())
 

@@ -215,7 +215,7 @@ class FanOut(RuleBasedStateMachine):
         self.following = asyncio.create_task(self._follow(), name="follower")
 
     async def _follow(self) -> None:
-        """As `Follower`: one message after the other; a new subscription begins with the log."""
+        """As the feed consumer: one message after the other; a new subscription begins with the log."""
         while True:
             try:
                 self.something.clear()
@@ -242,7 +242,7 @@ class FanOut(RuleBasedStateMachine):
 
     def _tick(self) -> None:
         at = self.log.standing()
-        self._tell(lambda: self.hub.heard(at.log_id, at.sequence, at.id))
+        self._tell(lambda: self.hub.on_tick(at.log_id, at.sequence, at.id))
 
     def _append(self, cvm_id: str, kind: str, *, published: bool) -> None:
         event = self.log.append(cvm_id, kind)
