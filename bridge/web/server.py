@@ -15,7 +15,7 @@ import uvicorn
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
-from bridge.web.app import Front
+from bridge.web.app import FrontEnd
 from bridge.web.streaming.detach import LAST_WORDS, PROTOCOL
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ async def serve_web(
     """Serves until `stop`, lets the subscribers go, returns. Raises OSError where the address is taken."""
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
-    front = Front(settings, backend, clock, open_access=open_access, open_files=files)
+    front = FrontEnd(settings, backend, clock, open_access=open_access, open_files=files)
     logger.info("room for subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
     config = uvicorn.Config(
         front.app,
@@ -108,7 +108,7 @@ async def serve_web(
         await _serve(front, server, sockets, stop)
 
 
-async def _serve(front: Front, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+async def _serve(front: FrontEnd, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     try:
         await _serve_until(front, server, sockets, stop)
     finally:
@@ -117,7 +117,7 @@ async def _serve(front: Front, server: _Server, sockets: list[socket.socket], st
             listener.close()
 
 
-async def _last_words(front: Front) -> None:
+async def _last_words(front: FrontEnd) -> None:
     """Until the streams that were let go took what was on its way: uvicorn does not wait for connections of ours."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST_WORDS * 1.2):
@@ -125,7 +125,7 @@ async def _last_words(front: Front) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def _serve_until(front: Front, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+async def _serve_until(front: FrontEnd, server: _Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(front.run(), name="front")
         serving = group.create_task(server.serve(sockets=sockets), name="http")

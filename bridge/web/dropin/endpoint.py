@@ -16,7 +16,7 @@ from bridge.store.errors import StoreError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from bridge.web.api.references import References, UpstreamRefusalError
+from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.dropin import wire
 from bridge.web.dropin.known import Known
 from bridge.web.dropin.passthrough import Passthrough
@@ -86,7 +86,7 @@ class StateEndpoint:
             return await self._for_holder(request)
         except UnprocessableError as error:
             return wire.json_response({"detail": error.detail}, 422)
-        except UpstreamRefusalError as error:
+        except ReferenceRefusedError as error:
             # What the bridge's key cannot see the caller's own may.
             return passthrough.relay(request) if passthrough and key else _passed_on(error.answer)
         except ProblemError as error:
@@ -149,7 +149,7 @@ class StateEndpoint:
             return cvm_id, snapshot
         answer = await parts.single_flight.ask(("gone", reference), lambda: parts.references.ask_anew(reference))
         if answer.cvm_id is None:
-            raise UpstreamRefusalError(answer)
+            raise ReferenceRefusedError(answer)
         # A name that another CVM has by now, or one that is there again.
         _check_scope(principal, answer.cvm_id)
         if answer.cvm_id == cvm_id:
@@ -210,8 +210,7 @@ def _can_name(reference: str) -> bool:
 
 
 def _check_scope(principal: Principal, cvm_id: str) -> None:
-    if not principal.may_see(cvm_id):
-        raise ProblemError(403, "forbidden", "This token may not see this CVM")
+    principal.require(cvm_id)
 
 
 def _passed_on(answer: Answer) -> Response:

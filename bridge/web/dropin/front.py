@@ -14,6 +14,7 @@ from bridge.store.watches import Watches
 from bridge.web.api.references import References
 from bridge.web.dropin import wire
 from bridge.web.dropin.endpoint import Parts, StateEndpoint
+from bridge.web.dropin.operation import STATE_ROUTE
 from bridge.web.dropin.passthrough import Passthrough
 from bridge.web.dropin.states import States
 from bridge.web.dropin.watchers import Watchers
@@ -68,10 +69,12 @@ class DropIn:
             low_water=min(LOW_WATER, buffer // 2),
         )
 
+    operation = STATE_ROUTE
+
     def routes(self) -> list[Route]:
         """Every method: what upstream would not take is answered in upstream's shape too."""
         return [
-            Route("/api/v1/cvms/{ref}/state", StateEndpoint(self._parts)),
+            Route(STATE_ROUTE.path, StateEndpoint(self._parts)),
             Route("/api/v1/{path:path}", Rest(self._passthrough)),
         ]
 

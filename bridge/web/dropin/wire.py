@@ -80,5 +80,5 @@ def refused(problem: ProblemError, *, keyed: bool) -> JSONResponse:
     """A problem of the bridge's own; `keyed`: whether the caller brought a key at all."""
     if problem.status == 401:
         return detail(401, INVALID_KEY if keyed else NOT_AUTHENTICATED, problem.headers)
-    title, more = str(problem.body["title"]), problem.body.get("detail")
-    return detail(problem.status, f"{title}: {more}" if more else title, problem.headers)
+    why = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
+    return detail(problem.status, why, problem.headers)
