@@ -176,30 +176,21 @@ class FrontEnd:
             group.create_task(self.hub.drain(seconds, waits), name="drain")
             group.create_task(self.dropin.drain(seconds), name="drain of the drop-in")
 
-    @Operation(
-        method="GET",
-        path="/healthz",
-        id="getHealth",
-        tag=OPERATION,
-        summary="Liveness",
-        answers={200: json_answer("Alive", answers.Health)},
-    )
-    async def healthz(self, call: Call) -> Response:
+    @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
+    async def get_health(self, call: Call) -> Response:
+        """Liveness."""
         return json_response(answers.Health(status="ok"))
 
     @Operation(
-        method="GET",
-        path="/readyz",
-        id="getReadiness",
-        tag=OPERATION,
-        summary="Readiness",
-        answers={
+        "GET /readyz",
+        OPERATION,
+        {
             200: json_answer("Ready, perhaps degraded", answers.Readiness),
             503: json_answer("Not ready", answers.Readiness),
         },
     )
-    async def readyz(self, call: Call) -> Response:
-        """Ready while Redis answers and the subscription to it stands; without a leader `degraded`."""
+    async def get_readiness(self, call: Call) -> Response:
+        """Readiness."""
         if self.draining or not self.feed_consumer.ready:
             reason = "draining" if self.draining else "no subscription to Redis"
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
@@ -208,15 +199,9 @@ class FrontEnd:
             return json_response(answers.Readiness(status="ready", sequence=sequence))
         return json_response(answers.Readiness(status="degraded", reason="no leader", sequence=sequence))
 
-    @Operation(
-        method="GET",
-        path="/metrics",
-        id="getMetrics",
-        tag=OPERATION,
-        summary="Prometheus metrics",
-        answers={200: text_answer("In Prometheus's text format", "text/plain")},
-    )
-    async def metrics(self, call: Call) -> Response:
+    @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
+    async def get_metrics(self, call: Call) -> Response:
+        """Prometheus metrics."""
         return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
 
 

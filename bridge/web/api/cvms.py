@@ -34,16 +34,10 @@ class CvmRoutes:
     resolver: Resolver
 
     @Operation(
-        method="GET",
-        path="/v1/cvms",
-        id="listCvms",
-        tag=CVMS,
-        summary="Watched CVMs",
-        scope="read",
-        parameters=(LIMIT, AFTER),
-        answers={200: json_answer("A page", answers.CvmPage)},
+        "GET /v1/cvms", CVMS, {200: json_answer("A page", answers.CvmPage)}, scope="read", parameters=(LIMIT, AFTER)
     )
     async def list_cvms(self, call: Call) -> Response:
+        """Watched CVMs."""
         size, after, seen = call.get(LIMIT), call.get(AFTER), call.principal.cvms
         if seen is None:
             watches = await self.watches.list(after, size + 1)
@@ -55,71 +49,58 @@ class CvmRoutes:
         return page_response(shown, ids[size - 1] if len(ids) > size else None)
 
     @Operation(
-        method="GET",
-        path="/v1/cvms/{ref}",
-        id="getCvm",
-        tag=CVMS,
-        summary="One watched CVM",
+        "GET /v1/cvms/{ref}",
+        CVMS,
+        {200: json_answer("The CVM", answers.Cvm)},
         scope="read",
         parameters=(REF,),
-        answers={200: json_answer("The CVM", answers.Cvm)},
         refusals=(ProblemType.NOT_WATCHED,),
-        looks_up=True,
     )
     async def get_cvm(self, call: Call) -> Response:
+        """One watched CVM."""
         return await self._one(await self.resolver.resolve(call.path("ref"), call.principal), call)
 
     @Operation(
-        method="PUT",
-        path="/v1/cvms/{ref}",
-        id="pinCvm",
-        tag=CVMS,
-        summary="Watch a CVM",
-        description="It is watched even without subscribers. Needs the scope `admin`.",
+        "PUT /v1/cvms/{ref}",
+        CVMS,
+        {200: json_answer("It was pinned already", answers.Cvm), 201: json_answer("It is pinned", answers.Cvm)},
         scope="admin",
         parameters=(REF,),
-        answers={
-            200: json_answer("It was pinned already", answers.Cvm),
-            201: json_answer("It is pinned", answers.Cvm),
-        },
-        looks_up=True,
     )
-    async def pin(self, call: Call) -> Response:
+    async def pin_cvm(self, call: Call) -> Response:
+        """Watch a CVM.
+
+        It is watched even without subscribers.
+        """
         cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
         added = await self.watches.pin(cvm_id)
         return await self._one(cvm_id, call, 201 if added else 200)
 
     @Operation(
-        method="DELETE",
-        path="/v1/cvms/{ref}",
-        id="unpinCvm",
-        tag=CVMS,
-        summary="Stop watching a CVM",
-        description="It is followed as long as it has subscribers. Needs the scope `admin`.",
+        "DELETE /v1/cvms/{ref}",
+        CVMS,
+        {204: NO_BODY},
         scope="admin",
         parameters=(REF,),
-        answers={204: NO_BODY},
         refusals=(ProblemType.NOT_WATCHED, ProblemType.PINNED_BY_CONFIG),
-        looks_up=True,
     )
-    async def unpin(self, call: Call) -> Response:
+    async def unpin_cvm(self, call: Call) -> Response:
+        """Stop watching a CVM.
+
+        It is followed as long as it has subscribers.
+        """
         cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
         if (await self._watch(cvm_id, call)).pinned_by_config:
             raise ProblemError(ProblemType.PINNED_BY_CONFIG, "remove it from BRIDGE_CVMS")
         await self.watches.unpin(cvm_id)
         return empty_response()
 
-    @Operation(
-        method="GET",
-        path="/v1/slots",
-        id="listSlots",
-        tag=CVMS,
-        summary="The upstream streams",
-        description="The holder of each stream that the account may have open, and why the other CVMs are polled.",
-        scope="read all",
-        answers={200: json_answer("All of them", answers.Slots)},
-    )
+    @Operation("GET /v1/slots", CVMS, {200: json_answer("All of them", answers.Slots)}, scope="read all")
     async def list_slots(self, call: Call) -> Response:
+        """The upstream streams.
+
+        The holder of each stream that the account may have open, and why the other CVMs are polled.
+        """
         led = self.hub.led
         status: Mapping[str, object] = await self.leader_status.read() if led else {}
         items = [

@@ -27,11 +27,7 @@ from bridge.web.http.queries import EXAMPLE_ID, moment
 from bridge.web.http.responses import Verbatim, json_response, page_response
 
 ENDPOINT_ID = in_path(
-    "id",
-    "The endpoint's id",
-    answers.ENDPOINT_ID,
-    {"type": "string", "pattern": ID_PATTERN},
-    shared_as="endpoint_id",
+    "id", "The endpoint's id", answers.ENDPOINT_ID, {"type": "string", "pattern": ID_PATTERN}, shared_as="endpoint_id"
 )
 DELIVERY_ID = in_path("id", "The delivery's id", f"{answers.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
 STATUS = chosen("status", "Only deliveries with this status", STATUSES)
@@ -46,17 +42,15 @@ class DeliveryRoutes:
     clock: Clock
 
     @Operation(
-        method="GET",
-        path="/v1/webhooks/{id}/deliveries",
-        id="listDeliveries",
-        tag=DELIVERIES,
-        summary="Deliveries of an endpoint, newest first",
+        "GET /v1/webhooks/{id}/deliveries",
+        DELIVERIES,
+        {200: json_answer("A page", answers.DeliveryPage)},
         scope="read all",
         parameters=(ENDPOINT_ID, STATUS, LIMIT, AFTER),
-        answers={200: json_answer("A page", answers.DeliveryPage)},
         refusals=(ProblemType.NO_SUCH_ENDPOINT,),
     )
     async def list_deliveries(self, call: Call) -> Response:
+        """Deliveries of an endpoint, newest first."""
         status, size, after = call.get(STATUS), call.get(LIMIT), call.get(AFTER)
         if await self.endpoints.get(call.path("id")) is None:
             raise UnknownEndpointError
@@ -67,20 +61,20 @@ class DeliveryRoutes:
         return page_response(map(_shown, found), following)
 
     @Operation(
-        method="POST",
-        path="/v1/webhooks/{id}/test",
-        id="testEndpoint",
-        tag=DELIVERIES,
-        summary="Send a test event",
-        description="One attempt; its result is at the answer's `Location`. Needs the scope `admin`.",
+        "POST /v1/webhooks/{id}/test",
+        DELIVERIES,
+        {202: json_answer("It is queued", answers.Delivery, LOCATION)},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=EmptyBody,
         body_required=False,
-        answers={202: json_answer("It is queued", answers.Delivery, LOCATION)},
         refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.ENDPOINT_DISABLED),
     )
-    async def test(self, call: Call) -> Response:
+    async def test_endpoint(self, call: Call) -> Response:
+        """Send a test event.
+
+        One attempt; its result is at the answer's `Location`.
+        """
         await call.body(EmptyBody)
         delivery_id = await self.deliveries.test(call.path("id"), rfc3339(self.clock.time()))
         delivery = await self.deliveries.get(delivery_id)
@@ -89,20 +83,19 @@ class DeliveryRoutes:
         return json_response(_shown(delivery), 202, {"Location": f"/v1/deliveries/{delivery_id}"})
 
     @Operation(
-        method="POST",
-        path="/v1/webhooks/{id}/recover",
-        id="recoverDeliveries",
-        tag=DELIVERIES,
-        summary="Deliver the events of a period again",
-        description="Every event of the log in this time that the endpoint wants and that was not delivered. "
-        "Needs the scope `admin`.",
+        "POST /v1/webhooks/{id}/recover",
+        DELIVERIES,
+        {202: json_answer("They are queued", answers.Recovered)},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=RecoveryPeriod,
-        answers={202: json_answer("They are queued", answers.Recovered)},
         refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.ENDPOINT_DISABLED),
     )
-    async def recover(self, call: Call) -> Response:
+    async def recover_deliveries(self, call: Call) -> Response:
+        """Deliver the events of a period again.
+
+        Every event of the log in this time that the endpoint wants and that was not delivered.
+        """
         period = await call.body(RecoveryPeriod)
         since = moment("since", period.since)
         until = None if period.until is None else moment("until", period.until)
@@ -112,34 +105,28 @@ class DeliveryRoutes:
         return json_response(answers.Recovered(queued=found.queued, complete=found.complete), 202)
 
     @Operation(
-        method="GET",
-        path="/v1/deliveries/{id}",
-        id="getDelivery",
-        tag=DELIVERIES,
-        summary="One delivery with every attempt",
+        "GET /v1/deliveries/{id}",
+        DELIVERIES,
+        {200: json_answer("The delivery", answers.Delivery)},
         scope="read all",
         parameters=(DELIVERY_ID,),
-        answers={200: json_answer("The delivery", answers.Delivery)},
         refusals=(ProblemType.NO_SUCH_DELIVERY,),
     )
     async def get_delivery(self, call: Call) -> Response:
+        """One delivery with every attempt."""
         delivery = await self.deliveries.get(call.path("id"))
         if delivery is None:
             raise UnknownDeliveryError
         return json_response(_shown(delivery))
 
     @Operation(
-        method="POST",
-        path="/v1/deliveries/{id}/retry",
-        id="retryDelivery",
-        tag=DELIVERIES,
-        summary="Try a finished delivery again",
-        description="Needs the scope `admin`.",
+        "POST /v1/deliveries/{id}/retry",
+        DELIVERIES,
+        {202: json_answer("It is queued", answers.Delivery)},
         scope="admin all",
         parameters=(DELIVERY_ID,),
         body=EmptyBody,
         body_required=False,
-        answers={202: json_answer("It is queued", answers.Delivery)},
         refusals=(
             ProblemType.NO_SUCH_ENDPOINT,
             ProblemType.NO_SUCH_DELIVERY,
@@ -147,7 +134,8 @@ class DeliveryRoutes:
             ProblemType.ALREADY_PENDING,
         ),
     )
-    async def retry(self, call: Call) -> Response:
+    async def retry_delivery(self, call: Call) -> Response:
+        """Try a finished delivery again."""
         await call.body(EmptyBody)
         return json_response(_shown(await self.deliveries.retry(call.path("id"))), 202)
 

@@ -67,30 +67,26 @@ class EventRoutes:
     """Both routes are one ASGI endpoint."""
 
     stream = Operation(
-        method="GET",
-        path="/v1/events",
+        "GET /v1/events",
+        EVENTS,
+        {200: ANSWER},
         id="streamEvents",
-        tag=EVENTS,
         summary="Follow all CVMs, or some",
         description=DESCRIPTION,
         scope="read",
         parameters=(CVM, *STREAM_PARAMETERS),
-        answers={200: ANSWER},
         refusals=REFUSALS,
-        looks_up=True,
     )
     stream_cvm = Operation(
-        method="GET",
-        path="/v1/cvms/{ref}/events",
+        "GET /v1/cvms/{ref}/events",
+        EVENTS,
+        {200: ANSWER},
         id="streamCvmEvents",
-        tag=EVENTS,
         summary="Follow one CVM",
         description="As `GET /v1/events` for one CVM, which is watched from then on, as long as it has subscribers.",
         scope="read",
         parameters=(REF, *STREAM_PARAMETERS),
-        answers={200: ANSWER},
         refusals=REFUSALS,
-        looks_up=True,
     )
 
     settings: Settings

@@ -33,12 +33,9 @@ class PhalaWebhooks:
         self._clock = clock
 
     @Operation(
-        method="POST",
-        path="/v1/upstream/webhooks",
-        id="receivePhalaWebhook",
-        tag=WEBHOOKS,
-        summary="Phala Cloud's own webhooks",
-        description="A hint, not a state: the leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.",
+        "POST /v1/upstream/webhooks",
+        WEBHOOKS,
+        {204: NO_BODY},
         parameters=(
             in_header("X-Webhook-Timestamp", "Unix seconds, at most five minutes from now", required=True),
             in_header(
@@ -48,16 +45,13 @@ class PhalaWebhooks:
             ),
         ),
         body=PhalaBody,
-        answers={204: NO_BODY},
-        refusals=(
-            ProblemType.BAD_SIGNATURE,
-            ProblemType.NOT_FOUND,
-            ProblemType.TOO_LARGE,
-            ProblemType.UNAVAILABLE,
-        ),
+        refusals=(ProblemType.BAD_SIGNATURE, ProblemType.NOT_FOUND, ProblemType.TOO_LARGE, ProblemType.UNAVAILABLE),
     )
-    async def receive(self, call: Call) -> Response:
-        """204 whether or not the CVM is watched."""
+    async def receive_phala_webhook(self, call: Call) -> Response:
+        """Phala Cloud's own webhooks.
+
+        A hint, not a state: the leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.
+        """
         if self._secret is None:
             raise ProblemError(ProblemType.NOT_FOUND, "PHALA_WEBHOOK_SECRET is not set")
         body = await read_body(call.request)

@@ -35,7 +35,9 @@ class ReferenceRefusedError(Exception):
         self.answer = answer
 
 
-REF = in_path("ref", "An id or a name: any reference that Phala Cloud accepts for a CVM", CVM_ID, REFERENCE)
+REF = in_path(
+    "ref", "An id or a name: any reference that Phala Cloud accepts for a CVM", CVM_ID, REFERENCE, is_reference=True
+)
 
 
 class References:

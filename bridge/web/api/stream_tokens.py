@@ -19,17 +19,17 @@ class StreamTokenRoutes:
     access: Access
 
     @Operation(
-        method="POST",
-        path="/v1/stream-tokens",
-        id="makeStreamToken",
-        tag=EVENTS,
-        summary="A token for a browser's EventSource",
-        description="A browser cannot send headers with an EventSource: it passes this token as `?access_token=`. The "
-        "token reads what its maker may read, and opens connections, which may outlive it.",
+        "POST /v1/stream-tokens",
+        EVENTS,
+        {201: json_answer(f"Valid for {STREAM_TOKEN_SECONDS} seconds", answers.StreamToken)},
         scope="token",
-        answers={201: json_answer(f"Valid for {STREAM_TOKEN_SECONDS} seconds", answers.StreamToken)},
         uses_redis=False,
     )
-    async def make(self, call: Call) -> Response:
+    async def make_stream_token(self, call: Call) -> Response:
+        """A token for a browser's EventSource.
+
+        A browser cannot send headers with an EventSource: it passes this token as `?access_token=`. The token reads
+        what its maker may read, and opens connections, which may outlive it.
+        """
         token, seconds = self.access.stream_token(call.principal)
         return json_response(answers.StreamToken(access_token=token, expires_in=seconds), 201)

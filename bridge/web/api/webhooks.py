@@ -54,73 +54,63 @@ class WebhookRoutes:
     clock: Clock
 
     @Operation(
-        method="POST",
-        path="/v1/webhooks",
-        id="makeEndpoint",
-        tag=WEBHOOKS,
-        summary="Register a URL",
-        description=f"Only this answer shows the signing secret. {NEEDS_KEY}",
+        "POST /v1/webhooks",
+        WEBHOOKS,
+        {201: MADE},
         scope="admin all",
         body=EndpointRegistration,
-        answers={201: MADE},
-        refusals=(
-            ProblemType.TOO_MANY_ENDPOINTS,
-            ProblemType.NO_SECRET_KEY,
-        ),
+        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
     )
-    async def make(self, call: Call) -> Response:
+    async def make_endpoint(self, call: Call) -> Response:
+        """Register a URL.
+
+        Only this answer shows the signing secret.
+        """
         self.secrets.check()
         given = await call.body(EndpointRegistration)
         endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
         return await self._made(await self._drafted(endpoint_id, given), given, call)
 
     @Operation(
-        method="GET",
-        path="/v1/webhooks",
-        id="listEndpoints",
-        tag=WEBHOOKS,
-        summary="Registered URLs",
+        "GET /v1/webhooks",
+        WEBHOOKS,
+        {200: json_answer("A page", answers.EndpointPage)},
         scope="read all",
         parameters=(LIMIT, AFTER),
-        answers={200: json_answer("A page", answers.EndpointPage)},
     )
     async def list_endpoints(self, call: Call) -> Response:
+        """Registered URLs."""
         size = call.get(LIMIT)
         found = await self.endpoints.page(call.get(AFTER), size + 1)
         following = found[size - 1][0].id if len(found) > size else None
         return page_response((self._shown(*each) for each in found[:size]), following)
 
     @Operation(
-        method="GET",
-        path=ONE,
-        id="getEndpoint",
-        tag=WEBHOOKS,
-        summary="One endpoint",
+        f"GET {ONE}",
+        WEBHOOKS,
+        {200: SHOWN},
         scope="read all",
         parameters=(ENDPOINT_ID,),
-        answers={200: SHOWN},
         refusals=(ProblemType.NO_SUCH_ENDPOINT,),
     )
-    async def get(self, call: Call) -> Response:
+    async def get_endpoint(self, call: Call) -> Response:
+        """One endpoint."""
         return await self._answered(call)
 
     @Operation(
-        method="PUT",
-        path=ONE,
-        id="putEndpoint",
-        tag=WEBHOOKS,
-        summary="Register or replace under an id of your own",
-        description=f"May be repeated. A replaced endpoint keeps its secret unless another is given. {NEEDS_KEY}",
+        f"PUT {ONE}",
+        WEBHOOKS,
+        {200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=EndpointRegistration,
-        answers={200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
-        refusals=(
-            ProblemType.TOO_MANY_ENDPOINTS,
-            ProblemType.NO_SECRET_KEY,
-        ),
+        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
     )
-    async def put(self, call: Call) -> Response:
+    async def put_endpoint(self, call: Call) -> Response:
+        """Register or replace under an id of your own.
+
+        May be repeated. A replaced endpoint keeps its secret unless another is given.
+        """
         self.secrets.check()
         endpoint_id = call.path("id")
         if not re.fullmatch(ID_PATTERN, endpoint_id):
@@ -137,22 +127,16 @@ class WebhookRoutes:
         return await self._answered(call)
 
     @Operation(
-        method="PATCH",
-        path=ONE,
-        id="changeEndpoint",
-        tag=WEBHOOKS,
-        summary="Change some of its fields",
-        description=NEEDS_KEY,
+        f"PATCH {ONE}",
+        WEBHOOKS,
+        {200: SHOWN},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=EndpointChange,
-        answers={200: SHOWN},
-        refusals=(
-            ProblemType.NO_SUCH_ENDPOINT,
-            ProblemType.NO_SECRET_KEY,
-        ),
+        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
     )
-    async def patch(self, call: Call) -> Response:
+    async def change_endpoint(self, call: Call) -> Response:
+        """Change some of its fields."""
         self.secrets.check()
         endpoint_id = call.path("id")
         given = await call.body(EndpointChange)
@@ -166,41 +150,35 @@ class WebhookRoutes:
         return await self._answered(call)
 
     @Operation(
-        method="DELETE",
-        path=ONE,
-        id="removeEndpoint",
-        tag=WEBHOOKS,
-        summary="Remove it with its deliveries",
-        description="Needs the scope `admin`.",
+        f"DELETE {ONE}",
+        WEBHOOKS,
+        {204: NO_BODY},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
-        answers={204: NO_BODY},
         refusals=(ProblemType.NO_SUCH_ENDPOINT,),
     )
-    async def delete(self, call: Call) -> Response:
+    async def remove_endpoint(self, call: Call) -> Response:
+        """Remove it with its deliveries."""
         if not await self.endpoints.remove(call.path("id")):
             raise UnknownEndpointError
         _log("an endpoint was removed", call.path("id"), call)
         return empty_response()
 
     @Operation(
-        method="POST",
-        path=f"{ONE}/rotate-secret",
-        id="rotateSecret",
-        tag=WEBHOOKS,
-        summary="A new signing secret",
-        description=f"The old secret still signs, beside the new one, for 24 hours. {NEEDS_KEY}",
+        f"POST {ONE}/rotate-secret",
+        WEBHOOKS,
+        {200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=SecretRotation,
         body_required=False,
-        answers={200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
-        refusals=(
-            ProblemType.NO_SUCH_ENDPOINT,
-            ProblemType.NO_SECRET_KEY,
-        ),
+        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
     )
-    async def rotate(self, call: Call) -> Response:
+    async def rotate_secret(self, call: Call) -> Response:
+        """A new signing secret.
+
+        The old secret still signs, beside the new one, for 24 hours.
+        """
         self.secrets.check()
         given = await call.body(SecretRotation)
         secret = given.secret or self.secrets.new_secret()
@@ -209,20 +187,17 @@ class WebhookRoutes:
         return await self._answered(call, secret)
 
     @Operation(
-        method="POST",
-        path=f"{ONE}/enable",
-        id="enableEndpoint",
-        tag=WEBHOOKS,
-        summary="Deliver to it again",
-        description="Needs the scope `admin`.",
+        f"POST {ONE}/enable",
+        WEBHOOKS,
+        {200: SHOWN},
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=EmptyBody,
         body_required=False,
-        answers={200: SHOWN},
         refusals=(ProblemType.NO_SUCH_ENDPOINT,),
     )
-    async def enable(self, call: Call) -> Response:
+    async def enable_endpoint(self, call: Call) -> Response:
+        """Deliver to it again."""
         await call.body(EmptyBody)
         await self.endpoints.enable(call.path("id"))
         _log("an endpoint was enabled", call.path("id"), call)

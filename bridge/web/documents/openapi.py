@@ -96,8 +96,8 @@ def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
 
 def _operation(operation: Operation, source: str) -> Json:
     made: Json = {"tags": [operation.tag], "operationId": operation.id, "summary": operation.summary}
-    if operation.description:
-        made["description"] = operation.description
+    if description := " ".join(filter(None, [operation.description, _needs(operation)])):
+        made["description"] = description
     if operation.parameters:
         names = map(_shared_name, operation.parameters)
         made["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
@@ -106,6 +106,11 @@ def _operation(operation: Operation, source: str) -> Json:
         made["requestBody"] = {"required": operation.body_required, "content": content}
     answers = {str(status): _answer(answer, source) for status, answer in operation.answers.items()}
     return {**made, "security": _security(operation.scope), "responses": {**answers, **_refusals(operation)}}
+
+
+def _needs(operation: Operation) -> str:
+    key = ", and `BRIDGE_SECRET_KEY`" if ProblemType.NO_SECRET_KEY in operation.refusals else ""
+    return f"Needs the scope `admin`{key}." if (operation.scope or "").startswith("admin") else ""
 
 
 def _security(scope: Scope | None) -> list[Json]:

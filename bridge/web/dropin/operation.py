@@ -35,34 +35,9 @@ class DropInError(Shape):
 
 
 STATE_ROUTE = Operation(
-    method="GET",
-    path="/api/v1/cvms/{ref}/state",
-    id="getCvmState",
-    tag=DROP_IN,
-    summary="Phala Cloud's state route",
-    description=DESCRIPTION,
-    parameters=(
-        REF,
-        Parameter(
-            name="target",
-            description="Wait, over SSE, until the CVM has this status; without it, the answer is the state",
-            parse=last,
-        ),
-        Parameter(
-            name="interval",
-            description="Seconds between two `state` events",
-            schema={**INTERVAL.json_schema(), "default": DEFAULT_INTERVAL},
-            parse=last,
-        ),
-        Parameter(
-            name="timeout",
-            description="Seconds after which the stream ends",
-            schema={**TIMEOUT.json_schema(), "default": DEFAULT_TIMEOUT},
-            parse=last,
-        ),
-    ),
-    scope="token",
-    answers={
+    "GET /api/v1/cvms/{ref}/state",
+    DROP_IN,
+    {
         200: Answer(
             "The state, or the stream",
             {
@@ -78,6 +53,26 @@ STATE_ROUTE = Operation(
         422: json_answer("An `HTTPValidationError`, as FastAPI writes it", DropInError),
         503: json_answer("The bridge cannot vouch for the state at the moment", DropInError),
     },
+    id="getCvmState",
+    summary="Phala Cloud's state route",
+    description=DESCRIPTION,
+    parameters=(
+        REF,
+        Parameter("target", "Wait, over SSE, until the CVM has this status; without it, the answer is the state", last),
+        Parameter(
+            "interval",
+            "Seconds between two `state` events",
+            last,
+            {**INTERVAL.json_schema(), "default": DEFAULT_INTERVAL},
+        ),
+        Parameter(
+            "timeout",
+            "Seconds after which the stream ends",
+            last,
+            {**TIMEOUT.json_schema(), "default": DEFAULT_TIMEOUT},
+        ),
+    ),
+    scope="token",
     own_errors=True,
 )
 """Unknown query parameters are ignored, as upstream does."""

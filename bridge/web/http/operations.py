@@ -5,8 +5,9 @@ The route is served by it and the OpenAPI document is made of it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -61,27 +62,27 @@ def text_answer(description: str, media_type: str) -> Answer:
 NO_BODY = Answer("Done; the answer has no body")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
-    """`scope` None: open to everybody. `body` is a JSON body's model.
+    """One method of a path. As a decorator it takes id, summary and description from the handler's name and docstring.
 
-    `refusals` are those beside what follows from scope, parameters and body.
+    `scope` None: open to everybody. `body` is a JSON body's model. `refusals` are those beside the ones that follow
+    from scope, parameters and body.
     """
 
-    method: str
-    path: str
-    id: str
+    route: str
+    """Method and path."""
     tag: str
-    summary: str
+    answers: Mapping[int, Answer]
+    _: KW_ONLY
+    id: str = ""
+    summary: str = ""
     description: str = ""
     scope: Scope | None = None
     parameters: tuple[Parameter[Any], ...] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
-    answers: Mapping[int, Answer]
     refusals: tuple[ProblemType, ...] = ()
-    looks_up: bool = False
-    """Whether the leader looks a reference up, so that upstream's own refusal may be the answer."""
     uses_redis: bool = True
     own_errors: bool = False
     """Whether its errors are not problems: `answers` has them all."""
@@ -90,8 +91,28 @@ class Operation:
         self, handler: Callable[[Owner, Call], Awaitable[Response]]
     ) -> Callable[[Owner, Call], Awaitable[Response]]:
         """Marks a method as this operation's handler; `routes` serves it."""
-        handler.operation = self  # type: ignore[attr-defined]
+        first, *others = handler.__name__.split("_")
+        summary, _, description = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
+        handler.operation = replace(  # type: ignore[attr-defined]
+            self,
+            id=first + "".join(map(str.capitalize, others)),
+            summary=summary.removesuffix("."),
+            description=" ".join(description.split()),
+        )
         return handler
+
+    @property
+    def method(self) -> str:
+        return self.route.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        return self.route.partition(" ")[2]
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the leader looks a reference up, so that upstream's own refusal may be the answer."""
+        return any(each.is_reference for each in self.parameters) and not self.own_errors
 
     def query_names(self) -> list[str]:
         return [each.name for each in self.parameters if each.where == "query"]

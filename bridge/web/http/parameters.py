@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from starlette.datastructures import QueryParams
@@ -24,17 +24,19 @@ def last(values: list[str]) -> str:
     return values[-1] if values else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Parameter(Generic[T]):
     """`parse` takes the query's values of this name, in order, and raises ProblemError 422."""
 
     name: str
     description: str
+    parse: Callable[[list[str]], T]
+    schema: Json = field(default_factory=lambda: TEXT)
+    _: KW_ONLY
     where: Literal["query", "path", "header"] = "query"
     required: bool = False
-    schema: Json = field(default_factory=lambda: TEXT)
     example: str | None = None
-    parse: Callable[[list[str]], T]
+    is_reference: bool = False
     shared_as: str = ""
     """Its name among the document's parameters, if another one has the same `name`."""
 
@@ -43,32 +45,12 @@ class Parameter(Generic[T]):
         return self.parse(query.getlist(self.name))
 
 
-def in_path(name: str, description: str, example: str, schema: Json = TEXT, *, shared_as: str = "") -> Parameter[str]:
-    """Always required."""
-    return Parameter(
-        name=name,
-        description=description,
-        where="path",
-        required=True,
-        schema=schema,
-        example=example,
-        parse=last,
-        shared_as=shared_as,
-    )
+def in_path(name: str, description: str, example: str, schema: Json = TEXT, **more: Any) -> Parameter[str]:
+    return Parameter(name, description, last, schema, where="path", required=True, example=example, **more)
 
 
-def in_header(
-    name: str, description: str, example: str | None = None, *, required: bool = False, shared_as: str = ""
-) -> Parameter[str]:
-    return Parameter(
-        name=name,
-        description=description,
-        where="header",
-        required=required,
-        example=example,
-        parse=last,
-        shared_as=shared_as,
-    )
+def in_header(name: str, description: str, **more: Any) -> Parameter[str]:
+    return Parameter(name, description, last, where="header", **more)
 
 
 def chosen(name: str, description: str, choices: tuple[T, ...]) -> Parameter[T | None]:
@@ -82,7 +64,7 @@ def chosen(name: str, description: str, choices: tuple[T, ...]) -> Parameter[T |
             raise invalid(name, f"one of {', '.join(map(str, choices))}")
         return None
 
-    return Parameter(name=name, description=description, schema={**TEXT, "enum": list(choices)}, parse=parse)
+    return Parameter(name, description, parse, {**TEXT, "enum": list(choices)})
 
 
 def _limit(values: list[str]) -> int:
@@ -93,9 +75,9 @@ def _limit(values: list[str]) -> int:
 
 
 LIMIT = Parameter(
-    name="limit",
-    description="The largest number of items in a page",
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT},
-    parse=_limit,
+    "limit",
+    "The largest number of items in a page",
+    _limit,
+    {"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT},
 )
-AFTER = Parameter(name="after", description="`next` of the page before", parse=last)
+AFTER = Parameter("after", "`next` of the page before", last)

@@ -66,38 +66,37 @@ def _several(item: Json) -> Json:
 
 
 CVM = Parameter(
-    name="cvm",
-    description="Only these CVMs, by id or name; may be repeated. Each is watched from then on",
-    schema=_several(REFERENCE),
-    parse=_references,
+    "cvm",
+    "Only these CVMs, by id or name; may be repeated. Each is watched from then on",
+    _references,
+    _several(REFERENCE),
+    is_reference=True,
 )
 TYPE = Parameter(
-    name="type",
-    description="Only these types; may be repeated. Snapshots and resets come regardless",
-    schema=_several({**TEXT, "enum": list(LOG_TYPES)}),
-    parse=_types,
+    "type",
+    "Only these types; may be repeated. Snapshots and resets come regardless",
+    _types,
+    _several({**TEXT, "enum": list(LOG_TYPES)}),
 )
 LAST_EVENT_ID_HEADER = in_header(
     "Last-Event-ID",
     "Continue after this event without losing one. A browser's EventSource sends it by itself",
-    EXAMPLE_ID,
+    example=EXAMPLE_ID,
     shared_as="last_event_id_header",
 )
-LAST_EVENT_ID = Parameter(
-    name="last_event_id", description="The same, for clients that cannot send the header", parse=last
-)
+LAST_EVENT_ID = Parameter("last_event_id", "The same, for clients that cannot send the header", last)
 SINCE = Parameter(
-    name="since",
-    description="All events since this time",
-    schema={"type": "string", "format": "date-time"},
+    "since",
+    "All events since this time",
+    lambda values: moment("since", values[-1]) if values else None,
+    {"type": "string", "format": "date-time"},
     example="2026-11-24T16:00:00Z",
-    parse=lambda values: moment("since", values[-1]) if values else None,
 )
 SNAPSHOT = Parameter(
-    name="snapshot",
-    description="`0`: no snapshots at the beginning, only the position",
-    schema={"type": "string", "enum": ["0", "1"], "default": "1"},
-    parse=_snapshots,
+    "snapshot",
+    "`0`: no snapshots at the beginning, only the position",
+    _snapshots,
+    {"type": "string", "enum": ["0", "1"], "default": "1"},
 )
 
 STREAM_PARAMETERS = (TYPE, LAST_EVENT_ID_HEADER, LAST_EVENT_ID, SINCE, SNAPSHOT, LIMIT, AFTER)

@@ -47,52 +47,28 @@ class Site:
         self._operations = operations
         self._made: _Made | None = None
 
-    @Operation(
-        method="GET",
-        path="/openapi.json",
-        id="getOpenApi",
-        tag=OPERATION,
-        summary="This document",
-        answers={200: json_answer("OpenAPI 3.1", {"type": "object"})},
-    )
-    async def openapi(self, call: Call) -> Response:
+    @Operation("GET /openapi.json", OPERATION, {200: json_answer("OpenAPI 3.1", {"type": "object"})})
+    async def get_open_api(self, call: Call) -> Response:
+        """This document."""
         return Response((await self._get()).openapi, 200, HEADERS, "application/json")
 
-    @Operation(
-        method="GET",
-        path="/asyncapi.json",
-        id="getAsyncApi",
-        tag=OPERATION,
-        summary="The streams, the Redis channels and the webhooks",
-        answers={200: json_answer("AsyncAPI 3.0", {"type": "object"})},
-    )
-    async def asyncapi(self, call: Call) -> Response:
+    @Operation("GET /asyncapi.json", OPERATION, {200: json_answer("AsyncAPI 3.0", {"type": "object"})})
+    async def get_async_api(self, call: Call) -> Response:
+        """The streams, the Redis channels and the webhooks."""
         return Response((await self._get()).asyncapi, 200, HEADERS, "application/json")
 
-    @Operation(
-        method="GET",
-        path="/docs",
-        id="getDocs",
-        tag=OPERATION,
-        summary="Both documents as a page",
-        answers={200: text_answer("A page", "text/html")},
-    )
-    async def docs(self, call: Call) -> Response:
+    @Operation("GET /docs", OPERATION, {200: text_answer("A page", "text/html")})
+    async def get_docs(self, call: Call) -> Response:
+        """Both documents as a page."""
         request, page = call.request, (await self._get()).docs
         # Not `base_url`, which parses a `Host` header that may not be valid.
         scheme = request.headers.get("x-forwarded-proto", request.scope["scheme"])
         address = f"{'https' if scheme == 'https' else 'http'}://{request.headers.get('host', 'localhost')}"
         return Response(page.html.replace(ADDRESS, escape(address)), 200, page.headers, "text/html")
 
-    @Operation(
-        method="GET",
-        path="/",
-        id="getDashboard",
-        tag=OPERATION,
-        summary="The dashboard",
-        answers={200: text_answer("A page", "text/html")},
-    )
-    async def dashboard(self, call: Call) -> Response:
+    @Operation("GET /", OPERATION, {200: text_answer("A page", "text/html")})
+    async def get_dashboard(self, call: Call) -> Response:
+        """The dashboard."""
         page = (await self._get()).dashboard
         return Response(page.html, 200, page.headers, "text/html")
 
