@@ -32,7 +32,7 @@ from bridge.process.roles import (
 )
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
-from bridge.webhooks.formats import FORMATS
+from bridge.store.endpoints import FORMATS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -194,7 +194,9 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
 @click.option("--from", "from_", multiple=True, help="Only transitions from this status; repeat for several.")
 @click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
 @click.option("--type", "types", multiple=True, help="Events of this type; repeat. Default: cvm.transition.")
-@click.option("--format", "form", default="standard", show_default=True, type=click.Choice(FORMATS), help="Of bodies.")
+@click.option(
+    "--format", "form", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)), help="Of bodies."
+)
 @click.option("--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Answer with this.")
 @click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds to wait before an answer.")
 @click.option("--fail", default=0.0, type=click.FloatRange(0, 1), help="Share of answers that are 500 instead.")

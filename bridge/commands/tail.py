@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
 from bridge.events import RESET, SNAPSHOT, TRANSITION
+from bridge.retry_after import parse_retry_after
 
 SILENCE_SECONDS = 60.0
 """Four heartbeats at their default; a connection that says nothing for so long is taken for dead."""
@@ -146,7 +148,7 @@ class _Following:
             headers=request.headers(self._cursor),
         ) as source:
             if source.response.status_code != 200:
-                raise await _refusal(source.response)
+                raise await _refusal(source.response, self._clock.time())
             async for event in source.aiter_sse():
                 yield event
 
@@ -166,13 +168,14 @@ class _Following:
         self._troubled = True
 
 
-async def _refusal(response: httpx.Response) -> Exception:
+async def _refusal(response: httpx.Response, now: float) -> Exception:
     """Statuses that another try may change are _RefusedError, the others final."""
     status, detail = response.status_code, await problem_text(response)
     if status == 401:
         return GivenUpError(f"the bridge refuses the token (401): pass --token or set BRIDGE_TOKEN{detail}")
     if status in (408, 425, 429) or status >= 500:
-        return _RefusedError(f"the bridge answered {status}{detail}", _retry_after(response))
+        asked = parse_retry_after(response.headers.get("Retry-After"), now, longest=math.inf) or 0.0
+        return _RefusedError(f"the bridge answered {status}{detail}", min(asked, LONGEST_WAIT * 4))
     return GivenUpError(f"the bridge answered {status}{detail}")
 
 
@@ -193,11 +196,6 @@ async def problem_text(response: httpx.Response) -> str:
     said = [problem.get(name) for name in ("title", "detail")]
     text = ": ".join(part for part in said if isinstance(part, str) and part)
     return f": {printable(text)}" if text else ""
-
-
-def _retry_after(response: httpx.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_WAIT * 4) if text.isascii() and text.isdigit() else 0.0
 
 
 def colourful(text: str) -> str:

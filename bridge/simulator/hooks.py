@@ -5,8 +5,6 @@ asked for.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from bridge.phala_signature import sign
 from bridge.simulator.simulator import Simulator
 from bridge.simulator.world import Change, Cvm, dumps, timestamp
 
@@ -72,19 +71,13 @@ def posting(cvm: Cvm, event: str, hook_id: str, now: float, error: str | None = 
     return Posting(hook_id, event, dumps(envelope | {"workspace": workspace, "data": data}))
 
 
-def signature(secret: str, seconds: str, body: bytes) -> str:
-    """Keyed with the whole secret string, `whsec_` included."""
-    digest = hmac.new(secret.encode(), seconds.encode() + b"." + body, hashlib.sha256)
-    return f"sha256={digest.hexdigest()}"
-
-
 def headers(what: Posting, secret: str, seconds: str) -> dict[str, str]:
     return {
         "Content-Type": "application/json",
         "X-Webhook-Id": what.id,
         "X-Webhook-Event": what.event,
         "X-Webhook-Timestamp": seconds,
-        "X-Webhook-Signature": signature(secret, seconds, what.body),
+        "X-Webhook-Signature": sign(secret, seconds, what.body),
     }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import Event, dumps, entry_key, envelope
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import (
     AlreadyPendingError,
@@ -20,10 +20,18 @@ from bridge.store.errors import (
     UnknownEndpointError,
 )
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
-from bridge.store.limits import Limits, load_rule
+from bridge.store.limits import LaneLimits
 
-Status = Literal["pending", "delivered", "given_up", "skipped"]
-STATUSES: tuple[Status, ...] = get_args(Status)
+DeliveryStatus = Literal["pending", "delivered", "given_up", "skipped"]
+
+DELIVERY_STATUSES: Mapping[DeliveryStatus, str] = {
+    "pending": "waits for its first or next attempt",
+    "delivered": "the receiver answered 2xx",
+    "given_up": "its last attempt failed; of a test, its only one",
+    "skipped": "the bridge gave it no further attempt: the endpoint was disabled, too many deliveries waited, or a "
+    "key of its lane in Redis was damaged",
+}
+"""What each status means; the documents quote it."""
 
 READ_AT_ONCE = 25
 """Deliveries per script: each may carry 20 attempts of 4 KiB."""
@@ -58,7 +66,7 @@ class Delivery:
     id: str
     endpoint_id: str
     event: Event
-    status: Status
+    status: DeliveryStatus
     created_at: str
     finished_at: str | None
     next_attempt_at: str | None
@@ -76,22 +84,22 @@ class Recovered:
 class Deliveries:
     """The callers' side: any process may use it."""
 
-    _read = load_rule("read_deliveries")
-    _requeue = load_rule("requeue")
+    _read = load_script("lane_rules", "read_deliveries")
+    _requeue = load_script("lane_rules", "requeue")
 
-    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+    def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend
         self._endpoints = Endpoints(backend, limits)
         self._lanes = Lanes(backend, limits)
-        self._limits = (limits or Limits()).to_json()
+        self._limits = (limits or LaneLimits()).to_json()
 
     async def page(
-        self, endpoint_id: str, *, status: Status | None = None, after: str = "", limit: int = 100
+        self, endpoint_id: str, *, status: DeliveryStatus | None = None, after: str = "", limit: int = 100
     ) -> tuple[list[Delivery], str | None]:
         """Newest first, and the cursor of the next page. Raises ValueError where `after` is none."""
         if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
             raise ValueError("not a cursor of this list")
-        chosen: Sequence[Status] = (status,) if status else STATUSES
+        chosen: Sequence[DeliveryStatus] = (status,) if status else tuple(DELIVERY_STATUSES)
         rows = await self._newest(
             [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen], after, limit
         )

@@ -7,18 +7,27 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import TRANSITION, dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
-from bridge.store.limits import Limits, load_rule
+from bridge.store.limits import LaneLimits
 
 logger = logging.getLogger(__name__)
 
 MOST_ENDPOINTS = 10_000
 """Every dispatcher holds all of them in memory, opened; one event may have to be queued for each."""
+
+Format = Literal["standard", "cloudevents", "phala"]
+
+FORMATS: Mapping[Format, str] = {
+    "standard": "application/json",
+    "cloudevents": "application/cloudevents+json",
+    "phala": "application/json",
+}
+"""The formats of webhook bodies and the content type of each; `docs/contract.md#webhooks` describes them."""
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 """An endpoint's id becomes part of Redis keys and of the `webhook-id` header."""
@@ -48,7 +57,7 @@ class Endpoint:
     from_: tuple[str, ...] = ()
     to: tuple[str, ...] = ()
     types: tuple[str, ...] = (TRANSITION,)
-    format: str = "standard"
+    format: Format = "standard"
     headers_sealed: Mapping[str, str] = field(default_factory=dict)
     secrets_sealed: tuple[SealedSecret, ...] = ()
     enabled: bool = True
@@ -134,16 +143,16 @@ class EndpointSet:
 class Endpoints:
     """Every change is one atomic step that moves the revision and wakes the dispatchers."""
 
-    _create = load_rule("create_endpoint")
-    _change = load_rule("change_endpoint")
-    _switch = load_rule("switch_endpoint")
-    _remove = load_rule("remove_endpoint")
-    _endpoint_set = load_rule("endpoint_set")
+    _create = load_script("lane_rules", "create_endpoint")
+    _change = load_script("lane_rules", "change_endpoint")
+    _switch = load_script("lane_rules", "switch_endpoint")
+    _remove = load_script("lane_rules", "remove_endpoint")
+    _endpoint_set = load_script("lane_rules", "endpoint_set")
     _health = load_script("endpoint_health")
 
-    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+    def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend
-        self._limits = (limits or Limits()).to_json()
+        self._limits = (limits or LaneLimits()).to_json()
 
     async def create(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint with its `created_*`. Raises EndpointExistsError, TooManyEndpointsError."""

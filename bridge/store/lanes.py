@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.events import Event, read_entry
-from bridge.store.connection import Backend
-from bridge.store.limits import Limits, load_rule
+from bridge.store.connection import Backend, load_script
+from bridge.store.limits import LaneLimits
 from bridge.store.log import HIGHEST_ID
 
 TEST_TYPE = "webhook.test"
@@ -106,16 +106,16 @@ class Lanes:
     A lane whose keys are broken is set aside by whatever step meets it, `tell` hears of it, and the others go on.
     """
 
-    _checkpoint = load_rule("checkpoint")
-    _fill = load_rule("fill")
-    _claim = load_rule("claim")
-    _extend = load_rule("extend")
-    _settle = load_rule("settle")
-    _sweep = load_rule("sweep")
+    _checkpoint = load_script("lane_rules", "checkpoint")
+    _fill = load_script("lane_rules", "fill")
+    _claim = load_script("lane_rules", "claim")
+    _extend = load_script("lane_rules", "extend")
+    _settle = load_script("lane_rules", "settle")
+    _sweep = load_script("lane_rules", "sweep")
 
-    def __init__(self, backend: Backend, limits: Limits | None = None, tell: Tell = _unheard) -> None:
+    def __init__(self, backend: Backend, limits: LaneLimits | None = None, tell: Tell = _unheard) -> None:
         self._backend = backend
-        self._limits = (limits or Limits()).to_json()
+        self._limits = (limits or LaneLimits()).to_json()
         self._tell = tell
 
     async def checkpoint(self) -> Checkpoint | None:

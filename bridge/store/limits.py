@@ -1,18 +1,16 @@
-"""The bounds of lanes and history, and how scripts that share the lanes' rules are loaded."""
+"""The bounds of lanes and of deliveries' history."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 
 from bridge.events import dumps
-from bridge.store.connection import Script, load_script
 
 DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LaneLimits:
     """Given to each script, so that every rule is written once; tests make them small."""
 
     concurrency: int = 10
@@ -63,9 +61,3 @@ class Limits:
 
     def to_json(self) -> str:
         return dumps(asdict(self))
-
-
-def load_rule(name: str) -> Script:
-    """A script behind the rules that it shares with the others (`lane_rules.lua`)."""
-    text = load_script("lane_rules").text + load_script(name).text
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

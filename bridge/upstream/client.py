@@ -15,6 +15,7 @@ import httpx
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
+from bridge.retry_after import parse_retry_after
 from bridge.upstream.errors import (
     BatchAbsentError,
     NotFoundError,
@@ -24,7 +25,6 @@ from bridge.upstream.errors import (
     UnreachableError,
     UpstreamError,
     error_for,
-    parse_retry_after,
 )
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
@@ -33,6 +33,9 @@ API_VERSION = "2026-06-23"
 
 ANSWER_TIMEOUT = 10.0
 """Seconds a plain answer may take in all; a stream's headers likewise."""
+
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds; a `Retry-After` that asks for more is ignored."""
 
 MAX_ERROR_BODY = 64 * 1024
 MAX_LIST_BODY = 16 * MAX_STATE_BYTES
@@ -208,7 +211,7 @@ class PhalaClient:
                 body = await _read(response, MAX_ERROR_BODY)
         except (UpstreamError, TimeoutError):
             body = b""
-        wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time())
+        wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time(), longest=LONGEST_RETRY_AFTER)
         return error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
 
 

@@ -5,12 +5,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds; an answer that asks for more, for less than nothing or in no known form is not believed."""
-
 
 class UpstreamError(Exception):
     """upstream did not give what was asked"""
@@ -97,20 +91,3 @@ def error_for(status: int, body: bytes, content_type: str, retry_after: float | 
     kind = kinds.get(status, ServerError if status >= 500 else RefusedError)
     message = f"upstream answered {status}"
     return kind(message, status=status, body=body, content_type=content_type, retry_after=retry_after)
-
-
-def parse_retry_after(text: str | None, now: float) -> float | None:
-    """Seconds to wait, from either form of the header (RFC 9110 section 10.2.3); None: not to be believed."""
-    if text is None:
-        return None
-    try:
-        seconds = float(int(text)) if text.strip().isdigit() else _moment(text) - now
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return seconds if 0 <= seconds <= LONGEST_RETRY_AFTER else None
-
-
-def _moment(text: str) -> float:
-    """An HTTP date as Unix time; one without a zone is UTC, not this machine's."""
-    moment = parsedate_to_datetime(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -18,13 +18,13 @@ from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
-from bridge.webhooks.demand import Demand
 from bridge.webhooks.endpoint_cache import EndpointCache
+from bridge.webhooks.endpoint_watches import EndpointWatches
 from bridge.webhooks.enqueuer import Enqueuer
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
@@ -78,7 +78,7 @@ class Dispatcher:
         retry: Sequence[float],
         clock: Clock,
         rng: random.Random | None = None,
-        limits: Limits | None = None,
+        limits: LaneLimits | None = None,
         lease: float = LEASE,
         most: int = MOST_IN_FLIGHT,
         make_token: Callable[[], str] = lambda: uuid.uuid4().hex,
@@ -91,7 +91,7 @@ class Dispatcher:
         self._lanes = Lanes(backend, limits, _tell_broken)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
         self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
-        self._demand = Demand(Watches(backend), Snapshots(backend))
+        self._endpoint_watches = EndpointWatches(Watches(backend), Snapshots(backend))
         schedule = Schedule(retry, rng or random.Random())
         self._attempts = Attempts(self._endpoint_cache, poster, render, sign, schedule, clock)
         self._news = asyncio.Event()
@@ -270,7 +270,7 @@ class Dispatcher:
                 logger.error("lanes had been forgotten", extra={"lanes": repaired})
         metrics.PENDING.set(pending)
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
-        await self._demand.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
+        await self._endpoint_watches.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
         self._work.set()
 
 

@@ -9,12 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from bridge.events import TRANSITION, Event, dumps
-
-Format = Literal["standard", "cloudevents", "phala"]
-FORMATS: tuple[Format, ...] = ("standard", "cloudevents", "phala")
+from bridge.store.endpoints import FORMATS, Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +31,12 @@ def render(format: Format, event: Event, *, ran: bool) -> Rendered:
     """`ran`: the CVM had been seen `running` before this event."""
     match format:
         case "cloudevents":
-            return Rendered(event.json.encode(), "application/cloudevents+json")
+            return Rendered(event.json.encode(), FORMATS[format])
         case "phala":
             return _phala(event, ran=ran)
     envelope = json.loads(_head(event))
     head = dumps({"type": event.type, "timestamp": envelope["time"]})
-    return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), "application/json")
+    return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), FORMATS[format])
 
 
 # `data` is the envelope's last member, and within a JSON string no bare `"` can follow a comma: the first match is it.
@@ -90,7 +87,7 @@ def _phala(event: Event, *, ran: bool) -> Rendered:
         }
     )
     body = f'{head[:-1]},"data":{_phala_data(event, name, data)}}}'
-    return Rendered(body.encode(), "application/json", {"x-webhook-id": event_id, "x-webhook-event": name})
+    return Rendered(body.encode(), FORMATS["phala"], {"x-webhook-id": event_id, "x-webhook-event": name})
 
 
 def _phala_data(event: Event, name: str, data: Mapping[str, str]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.webhooks.formats import FORMATS, Format, render
+from bridge.store.endpoints import FORMATS, Format
+from bridge.webhooks.formats import render
 from bridge.webhooks.signing import sign
 from tests.node.runtime import run
 from tests.unit.webhooks.deliveries import event

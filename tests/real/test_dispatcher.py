@@ -15,7 +15,7 @@ from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints, SealedSecret
 from bridge.store.errors import StoreError
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.webhooks.dispatcher import Dispatcher
 from bridge.webhooks.formats import render
 from bridge.webhooks.signing import sign
@@ -67,7 +67,7 @@ async def sending(url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: fl
             retry=retry,
             clock=clock,
             rng=random.Random(5),
-            limits=Limits(),
+            limits=LaneLimits(),
         )
         running = asyncio.create_task(dispatcher.run(stop))
         try:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bridge.simulator.hooks import signature
+from bridge.phala_signature import sign
 from bridge.simulator.server import Running, serve
 from bridge.simulator.world import Cvm, World
 from tests.real.waiting import until
@@ -431,7 +431,7 @@ async def test_a_webhook_is_sent_on_request_and_signed(
     (headers, raw), (bad, _) = sink.got
 
     assert (sent["status"], sent["error"], sent["id"]) == (204, None, headers["x-webhook-id"])
-    assert headers["x-webhook-signature"] == signature(SECRET, headers["x-webhook-timestamp"], raw)
+    assert headers["x-webhook-signature"] == sign(SECRET, headers["x-webhook-timestamp"], raw)
     assert (bad["x-webhook-timestamp"], bad["x-webhook-signature"], bad["x-webhook-id"]) == (
         "1",
         "sha256=00",

@@ -15,15 +15,11 @@
 --   P:pending:E, delivered:E, given_up:E, skipped:E zsets   delivery id -> stamp (microseconds, unique, growing)
 --
 -- A lane that has deliveries is in exactly one of due:E and busy:E; a lane without is in neither.
-local P, L, call = KEYS[1], cjson.decode(ARGV[1]), redis.call
-local clock = call('TIME')
-local micros = clock[1] * 1000000 + clock[2]
-local now = math.floor(micros / 1000)
+local P, L = KEYS[1], cjson.decode(ARGV[1])
 local TEST_LANE = 'webhook.test'
 
 local function of(kind, id) return P .. ':' .. kind .. ':' .. id end
 local function lane_key(E, lane) return P .. ':lane:' .. E .. ':' .. lane end
-local function whole(number) return string.format('%.0f', number) end
 local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
 
 local stamp

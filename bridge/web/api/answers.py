@@ -7,10 +7,11 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 
-from bridge.store import deliveries
+from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
+from bridge.store.endpoints import Format
 from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import CVM_ID, CvmState, Event, TestEvent
-from bridge.web.api.webhook_models import Format, Type
+from bridge.web.api.webhook_models import Type
 from bridge.web.http.queries import EXAMPLE_ID
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
 
@@ -141,11 +142,7 @@ class Delivery(Shape):
 
     id: str = described("Unique", f"{ENDPOINT_ID}-{EXAMPLE_ID}")
     endpoint_id: str = described("The endpoint", ENDPOINT_ID)
-    status: deliveries.Status = described(
-        "`pending`: waits for its first or next attempt. `delivered`: the receiver answered 2xx. `given_up`: its last "
-        "attempt failed. `skipped`: the bridge gave it no further attempt, because the endpoint was disabled, too many "
-        "deliveries waited or a key of its lane in Redis was damaged"
-    )
+    status: DeliveryStatus = described(". ".join(f"`{name}`: {meaning}" for name, meaning in DELIVERY_STATUSES.items()))
     event: Event | TestEvent | SkipJsonSchema[Verbatim] = described("The event, as in the log")
     created_at: str = time_field("When it was queued.")
     finished_at: str | None = time_field("When it was delivered, given up or skipped.")

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.clock import Clock, rfc3339
-from bridge.store.deliveries import STATUSES, Deliveries, Delivery
+from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.endpoints import ID_PATTERN, Endpoints
 from bridge.store.errors import (
     AlreadyPendingError,
@@ -30,7 +30,7 @@ ENDPOINT_ID = in_path(
     "id", "The endpoint's id", answers.ENDPOINT_ID, {"type": "string", "pattern": ID_PATTERN}, shared_as="endpoint_id"
 )
 DELIVERY_ID = in_path("id", "The delivery's id", f"{answers.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
-STATUS = chosen("status", "Only deliveries with this status", STATUSES)
+STATUS = chosen("status", "Only deliveries with this status", tuple(DELIVERY_STATUSES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from bridge import events
-from bridge.events import FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
+from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
 from bridge.web.api.envelopes import CVM_ID, STATE_EXAMPLE, TIME
 from bridge.web.http.problems import COME_BACK
 from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.streaming import frames
 
 NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
 CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream", "state": STATE_EXAMPLE}
@@ -39,7 +40,7 @@ def by_name(source: str) -> dict[str, Any]:
         "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence=41),
         "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=43),
         "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence=44),
-        "dropped": envelope(source, "watch.dropped", NAMED, entry_id="1795536461733-0", sequence=45),
+        "dropped": envelope(source, DROPPED, NAMED, entry_id="1795536461733-0", sequence=45),
         "position": {"sequence": "42"},
         "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{EXAMPLE_ID}/reset", sequence=None),
         **{each.slug: {"detail": each.title} for each in COME_BACK},
@@ -48,16 +49,18 @@ def by_name(source: str) -> dict[str, Any]:
 
 def block(source: str, name: str, entry_id: str | None) -> str:
     """One SSE block."""
-    head = f"id: {entry_id}\n" if entry_id else ""
-    return f"{head}event: {name}\ndata: {dumps(by_name(source)[name])}\n\n"
+    return frames.block(name, dumps(by_name(source)[name]), entry_id).decode()
 
 
 def streams(source: str) -> dict[str, tuple[str, str]]:
     """Summary and text of streams, by how they begin."""
-    retry, now = "retry: 3000\n", EXAMPLE_ID
+    retry, now = frames.OPENING.decode(), EXAMPLE_ID
     live, stale = block(source, "transition", now), block(source, "stale", "1795536150118-0")
     return {
-        "from_now": ("Without a cursor", f"{retry}{block(source, 'snapshot', now)}{stale}:42\n"),
+        "from_now": (
+            "Without a cursor",
+            f"{retry}{block(source, 'snapshot', now)}{stale}{frames.heartbeat(43).decode()}",
+        ),
         "resumed": ("With a cursor", f"{retry}{live}{stale}"),
         "position": ("With `snapshot=0`", f"{retry}{block(source, 'position', now)}{stale}"),
         "reset": (

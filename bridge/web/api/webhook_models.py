@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from bridge.addresses import MAX_URL
 from bridge.events import LOG_TYPES, TRANSITION, usable_id
+from bridge.store.endpoints import Format
 from bridge.web.http.responses import time_field
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
@@ -93,7 +94,6 @@ def _headers(given: Mapping[str, str]) -> Mapping[str, str]:
 
 
 Type = Literal[LOG_TYPES]  # type: ignore[valid-type]
-Format = Literal["standard", "cloudevents", "phala"]
 Reference = Annotated[str, AfterValidator(_reference)]
 Status = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 

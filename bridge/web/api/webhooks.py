@@ -1,8 +1,8 @@
 """The routes of webhook endpoints (`docs/contract.md#webhooks`).
 
 An endpoint that names CVMs has them watched from its registration on; the dispatchers renew these watches
-(`webhooks/demand.py`). Creating and changing needs the scope `admin`; reading needs a token that is not limited to
-CVMs, because an endpoint and its deliveries may be about any of them.
+(`webhooks/endpoint_watches.py`). Creating and changing needs the scope `admin`. Reading needs a token that is not
+limited to CVMs, because an endpoint and its deliveries may be about any of them.
 """
 
 from __future__ import annotations

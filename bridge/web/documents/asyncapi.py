@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bridge import __version__
+from bridge.events import DROPPED, FRESH, POSITION, RESET, SNAPSHOT, SSE_EVENTS, STALE, STATE, TRANSITION
+from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.api.envelopes import CVM_ID
@@ -20,29 +22,36 @@ The log is complete. Redis channels deliver at most once: a subscriber that sees
 Redis stream. SSE resumes by `Last-Event-ID` and loses nothing; webhooks are delivered at least once."""
 
 LOGGED = {
-    "transition": ("TransitionEvent", "`status` changed"),
-    "state": ("StateEvent", "A CVM was seen for the first time, or a field other than `status` and `uptime` changed"),
-    "stale": ("StaleEvent", "The bridge can no longer vouch for a CVM's state"),
-    "fresh": ("FreshEvent", "The bridge can vouch for it again"),
-    "dropped": ("DroppedEvent", "The CVM is no longer watched"),
+    SSE_EVENTS[TRANSITION]: ("TransitionEvent", "`status` changed"),
+    SSE_EVENTS[STATE]: (
+        "StateEvent",
+        "A CVM was seen for the first time, or a field other than `status` and `uptime` changed",
+    ),
+    SSE_EVENTS[STALE]: ("StaleEvent", "The bridge can no longer vouch for a CVM's state"),
+    SSE_EVENTS[FRESH]: ("FreshEvent", "The bridge can vouch for it again"),
+    SSE_EVENTS[DROPPED]: ("DroppedEvent", "The CVM is no longer watched"),
 }
 """Schema and meaning by the SSE `event:`."""
 
 STREAMED = {
-    "snapshot": ("SnapshotEvent", "The last known state of one CVM, where the stream begins without a cursor"),
-    "position": ("PositionData", "No news, only a cursor"),
-    "reset": ("ResetEvent", "The cursor cannot be honoured; snapshots follow, or a position"),
+    SSE_EVENTS[SNAPSHOT]: (
+        "SnapshotEvent",
+        "The last known state of one CVM, where the stream begins without a cursor",
+    ),
+    POSITION: ("PositionData", "No news, only a cursor"),
+    SSE_EVENTS[RESET]: ("ResetEvent", "The cursor cannot be honoured; snapshots follow, or a position"),
     **{
         each.slug: ("ComeBackData", f"To browsers, which reconnect after the block's `retry:`. {each.meaning}")
         for each in COME_BACK
     },
 }
 
-FORMATS = {
-    "standard": ("StandardBody", "application/json", "The event's `data` in a Standard Webhooks body"),
-    "cloudevents": ("Event", "application/cloudevents+json", "The envelope"),
-    "phala": ("PhalaBody", "application/json", "Phala Cloud's own webhook envelope"),
+BODIES: Mapping[Format, tuple[str, str]] = {
+    "standard": ("StandardBody", "The event's `data` in a Standard Webhooks body"),
+    "cloudevents": ("Event", "The envelope"),
+    "phala": ("PhalaBody", "Phala Cloud's own webhook envelope"),
 }
+"""Schema and meaning by format."""
 
 SIGNED_BY_PHALA = {
     "x-webhook-id": "`evt_` and the event's id",
@@ -179,14 +188,17 @@ def _messages(source: str) -> Json:
         name: _message(name, schema, description, examples[name])
         for name, (schema, description) in {**STREAMED, **LOGGED}.items()
     }
-    return {**plain, **{_webhook_name(name): _webhook(name, *given) for name, given in FORMATS.items()}}
+    return {
+        **plain,
+        **{_webhook_name(name): _webhook(name, content_type, *BODIES[name]) for name, content_type in FORMATS.items()},
+    }
 
 
 def _message(name: str, schema: str, description: str, example: object) -> Json:
     return {"name": name, "summary": description, "payload": ref(schema), "examples": [{"payload": example}]}
 
 
-def _webhook(format: str, schema: str, content_type: str, description: str) -> Json:
+def _webhook(format: Format, content_type: str, schema: str, description: str) -> Json:
     signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {})}
     headers = {name: {"type": "string", "description": words} for name, words in signed.items()}
     payload = {"anyOf": [ref(schema), ref("TestEvent")]} if schema == "Event" else ref(schema)

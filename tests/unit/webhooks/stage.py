@@ -14,7 +14,7 @@ import fakeredis
 
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries, Delivery
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.webhooks.dispatcher import Dispatcher
 from tests.fakes import fake_backend, redis_time
 from tests.lanes import FakePoster, Got, Writer, named, plain, unsealed
@@ -29,7 +29,7 @@ class Stage:
     clock: VirtualClock
     backend: Backend
     writer: Writer
-    limits: Limits = field(default_factory=Limits)
+    limits: LaneLimits = field(default_factory=LaneLimits)
     stops: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
 
     def start(
@@ -81,11 +81,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(limits: Limits | None = None) -> AsyncIterator[Stage]:
+async def staged(limits: LaneLimits | None = None) -> AsyncIterator[Stage]:
     clock, server = VirtualClock(), fakeredis.FakeServer()
     with redis_time(clock):
         backend = fake_backend(server)
-        stage = Stage(server, clock, backend, await Writer.lead(backend), limits or Limits())
+        stage = Stage(server, clock, backend, await Writer.lead(backend), limits or LaneLimits())
         try:
             yield stage
         finally:

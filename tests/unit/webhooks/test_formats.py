@@ -9,7 +9,8 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
 from bridge.events import STALE, STATE, TRANSITION, Draft, Event, watch_data
-from bridge.webhooks.formats import FORMATS, Format, lifecycle, render
+from bridge.store.endpoints import FORMATS, Format
+from bridge.webhooks.formats import lifecycle, render
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.events import entry_key
-from bridge.store.deliveries import STATUSES, Attempt, Deliveries
+from bridge.store.deliveries import DELIVERY_STATUSES, Attempt, Deliveries
 from bridge.store.lanes import Checkpoint, Claim, Result, Share, Verdict
-from bridge.store.limits import Limits
+from bridge.store.limits import LaneLimits
 from bridge.webhooks.enqueuer import portion
 from tests.fakes import HandClock, fake_backend, redis_time
 from tests.lanes import Bench, Writer, endpoint
@@ -25,7 +25,7 @@ from tests.unit.webhooks.lanes_model import Model
 
 T = TypeVar("T")
 
-LIMITS = Limits(
+LIMITS = LaneLimits(
     concurrency=2,
     failures=2,
     probe_first_ms=1_000,
@@ -324,7 +324,7 @@ class Lanes(RuleBasedStateMachine):
         """An event is kept exactly as long as a delivery needs it."""
         client, root, wanted = self.bench.backend.client, "{bridge}:webhooks", Counter[str]()
         for name in self.model.endpoints:
-            for status in STATUSES:
+            for status in DELIVERY_STATUSES:
                 for delivery in await client.zrange(f"{root}:{status}:{name}", 0, -1):
                     wanted[await client.hget(f"{root}:delivery:{delivery}", "v")] += 1
         kept = [key async for key in client.scan_iter(f"{root}:event:*")]

@@ -17,6 +17,7 @@ from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.events import LOG_TYPES, SSE_EVENTS
 from bridge.store.connection import connect
+from bridge.store.endpoints import FORMATS
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.app import FrontEnd, operations
@@ -24,7 +25,6 @@ from bridge.web.documents.asyncapi import LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
 from bridge.web.http.problems import COME_BACK, ProblemType
 from bridge.web.streaming.initial_snapshot import NOWHERE
-from bridge.webhooks.formats import FORMATS
 from tests.schemas import check, check_named
 
 RELAYED = "/api/v1/{path:path}"
