@@ -8,12 +8,17 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bridge.config import variables
 from tests import servers
 from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
+
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("bridge", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("bridge")
 
 
 def pytest_report_header() -> str:
@@ -23,7 +28,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of whoever runs it."""
+    """No test sees the settings of the person who runs it."""
     for name in list(os.environ):
         if name.startswith("BRIDGE_") or name in variables().values():
             monkeypatch.delenv(name)

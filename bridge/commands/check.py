@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
-from bridge.store.connection import Backend, connect
+from bridge.process.errors import StartError
+from bridge.process.redis_connection import connected
+from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
 from bridge.store.leader_status import LeaderStatus
 from bridge.store.log import Log
@@ -57,10 +58,10 @@ async def _check_redis(settings: Settings, say: Say) -> bool:
     if url is None:
         return _say_embedded(say)
     try:
-        async with _connected(url, settings.namespace) as backend:
+        async with connected(url, settings.namespace) as backend:
             say(f"  ok       {await backend.version()} at {masked_url(url)}")
             await _say_bridge(backend, settings, say)
-    except (StoreError, ValueError) as error:
+    except (StoreError, StartError) as error:
         say(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
         say("           is it running, is REDIS_URL right, and do host, port, user and password fit?")
         return False
@@ -80,16 +81,6 @@ def _say_embedded(say: Say) -> bool:
         say(f"  WRONG    REDIS_URL is not set, and {error}")
         return False
     return True
-
-
-@contextlib.asynccontextmanager
-async def _connected(url: str, namespace: str) -> AsyncIterator[Backend]:
-    backend = connect(url, namespace)
-    try:
-        yield backend
-    finally:
-        with contextlib.suppress(StoreError, OSError):
-            await backend.close()
 
 
 async def _say_bridge(backend: Backend, settings: Settings, say: Say) -> None:

@@ -17,19 +17,13 @@ from bridge.commands.listen import listen as receive
 from bridge.commands.tail import GivenUpError, Request, colourful, follow
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
-from bridge.process.embedded import EmbeddedError
-from bridge.process.roles import (
-    Body,
-    RefusalError,
-    StartupInfo,
-    execute,
-    run_dispatcher,
-    run_up,
-    run_upstream,
-    run_web,
-    run_web_workers,
-    until,
-)
+from bridge.process.dispatcher import run_dispatcher
+from bridge.process.errors import StartError
+from bridge.process.signals import Body, execute, until
+from bridge.process.startup import StartupInfo
+from bridge.process.up import run_up
+from bridge.process.upstream import run_upstream
+from bridge.process.web import run_web, run_web_workers
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
 from bridge.store.endpoints import FORMATS
@@ -293,7 +287,7 @@ def _execute(body: Body) -> None:
         execute(body, GivenUpError, OSError)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
-    except (RefusalError, EmbeddedError, GivenUpError) as error:
+    except (StartError, GivenUpError) as error:
         _end(str(error))
     except OSError as error:
         _end(error.strerror or str(error))

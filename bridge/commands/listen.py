@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import secrets
-import socket
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +24,7 @@ from bridge import __version__
 from bridge.clock import Clock, SystemClock, rfc3339
 from bridge.commands.tail import GivenUpError, colourful, painted, printable, problem_text
 from bridge.events import TRANSITION, dumps
-from bridge.process.serving import listening, serve_app
+from bridge.uvicorn_server import http_url, listening_socket, serving, small_server
 from bridge.webhooks.signing import PREFIX, verify
 
 MAX_BODY = 2 << 20
@@ -146,29 +145,16 @@ async def listen(
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
     receiver = Receiver(secret, reply, clock or SystemClock(), rng or random.Random())
-    bound = listening(registration.host, registration.port)
+    bound = listening_socket(registration.host, registration.port)
     address = registration.address or _own_address(registration.host, bound.getsockname()[1])
-    async with _serving(receiver.app, bound), _registered(registration, address, secret, announce):
+    async with serving(small_server(receiver.app), bound), _registered(registration, address, secret, announce):
         while True:
             write(await receiver.received.get())
 
 
 def _own_address(host: str, port: int) -> str:
-    """Who listens on all addresses is here too."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-@contextlib.asynccontextmanager
-async def _serving(app: Starlette, bound: socket.socket) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    with bound:
-        server = asyncio.create_task(serve_app(app, bound, stop), name="receiver")
-        try:
-            yield
-        finally:
-            stop.set()
-            await server
+    """A receiver that listens on all addresses is also reachable on loopback."""
+    return http_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port) + "/"  # noqa: S104
 
 
 @contextlib.asynccontextmanager

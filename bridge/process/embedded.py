@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
+from bridge.process.errors import StartError
+
 #: Bytes that a socket's path may have: 108 on Linux and 104 on macOS, closing NUL included.
 SOCKET_PATH_LIMIT = 100
 
@@ -51,8 +53,8 @@ ORPHAN_SECONDS = 10.0
 _WATCH = 'read -r _; kill -TERM "$1" 2>/dev/null'
 
 
-class EmbeddedError(Exception):
-    """The embedded server cannot run; one line says why and what helps."""
+class EmbeddedError(StartError):
+    """the embedded server cannot run; the text is one line that tells why, and what helps"""
 
 
 class NoServerError(EmbeddedError):

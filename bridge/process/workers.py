@@ -1,8 +1,9 @@
-"""`bridge web --workers N`: as many front ends on one port, each a process with a hub of its own.
+"""`bridge web --workers N`: several front ends on one port, each a process with a hub of its own.
 
-The kernel deals new connections out evenly (SO_REUSEPORT). A worker that crashes is started again; one that refuses to
-start ends all. Workers end with their parent, however it goes: their stdin is a pipe from it. A line in it is a stop;
-no signal, for who signals all processes at once (systemd) would be heard twice, and a second signal means now.
+The kernel spreads new connections evenly over them (SO_REUSEPORT). A worker that crashes is started again; a worker
+that cannot start ends all of them. Workers end with their parent, however it ends: their stdin is a pipe from it, and a
+line in the pipe asks them to stop. The parent sends no signal, because systemd signals all processes at once, and a
+second signal would make a worker exit at once.
 """
 
 from __future__ import annotations
@@ -18,52 +19,50 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client import multiprocess
 
+from bridge.clock import set_within
 from bridge.config import Settings
+from bridge.process.errors import StartError
+from bridge.uvicorn_server import address_family
 
 logger = logging.getLogger(__name__)
 
-AGAIN_AFTER = 1.0
-"""Seconds before a crashed worker is started again: what crashes at once must not spin."""
+RESTART_SECONDS = 1.0
+"""How long a crashed worker waits before its next start, so that one that always crashes does not spin."""
 
-REFUSED = 1
-"""The exit status of a worker that cannot run as it is set up; it has said why itself."""
+CANNOT_START = 1
+"""The exit status of a worker that cannot run as it is set up; it has printed why."""
 
-STARTING = 10.0
-"""Seconds in which that status is a refusal; later it is a crash, which has the same."""
+START_SECONDS = 10.0
+"""For so long that exit status is taken for CANNOT_START; later it is a crash, which has the same status."""
 
-LATEST = 10.0
-"""Seconds beyond the drain after which a worker that still runs is hung, and killed."""
-
-
-class RefusedError(Exception):
-    """a worker could not start; it has said why"""
+KILL_SECONDS = 10.0
+"""Beyond the drain; a worker that still runs then hangs, and is killed."""
 
 
-async def run_workers(settings: Settings, count: int, stop: asyncio.Event) -> None:
-    """Runs until `stop`, then until all workers have let their subscribers go. Raises RefusedError, OSError.
+async def run_workers(settings: Settings, host: str, count: int, stop: asyncio.Event) -> None:
+    """Runs until `stop`, and returns once all workers have drained. Raises StartError, and OSError for the address.
 
-    One that refuses sets `stop`: the others end as at any other.
+    A worker that cannot start sets `stop`, so the others drain and end.
     """
-    host = settings.host or "0.0.0.0"  # noqa: S104 - the contract's default
     with _reserved(host, settings.port) as port, tempfile.TemporaryDirectory(prefix="bridge-metrics-") as metrics:
-        # Counters are summed over the workers by way of files: whichever is scraped answers for all.
+        # Workers keep their counters in files, so that each of them can answer /metrics with the sum.
         environment = {**os.environ, "PORT": str(port), "PROMETHEUS_MULTIPROC_DIR": metrics}
-        patience = settings.drain_seconds + LATEST
+        end_seconds = settings.drain_seconds + KILL_SECONDS
         async with asyncio.TaskGroup() as group:
-            kept = [
-                group.create_task(_keep(environment, stop, patience), name=f"worker {number}")
+            workers = [
+                group.create_task(_keep_running(environment, stop, end_seconds), name=f"worker {number}")
                 for number in range(count)
             ]
-        if any(task.result() == REFUSED for task in kept):
-            raise RefusedError
+        if not all(task.result() for task in workers):
+            raise StartError("a worker could not start")
 
 
 @contextlib.contextmanager
 def _reserved(host: str, port: int) -> Iterator[int]:
-    """Keeps the port for the workers to bind, and finds a free one for 0. Not listening, it gets no connections."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """Binds the port that the workers will share, a free one for 0. It does not listen, so it gets no connections."""
+    family = address_family(host)
     with socket.socket(family, socket.SOCK_STREAM) as alone:
-        # Others that share their port would share it with us, unasked.
+        # Without SO_REUSEPORT: fails if another program shares its port, which would then get some of our connections.
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         alone.bind((host, port))
     with socket.socket(family, socket.SOCK_STREAM) as bound:
@@ -73,31 +72,29 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         yield int(bound.getsockname()[1])
 
 
-async def _keep(environment: Mapping[str, str], stop: asyncio.Event, patience: float) -> int:
-    """REFUSED where that is why it ended, else 0."""
+async def _keep_running(environment: Mapping[str, str], stop: asyncio.Event, end_seconds: float) -> bool:
+    """Starts a worker again and again until `stop`. False if it could not start."""
     loop = asyncio.get_running_loop()
     while not stop.is_set():
-        began = loop.time()
-        status = await _run(environment, stop, patience)
+        started_at = loop.time()
+        status = await _run(environment, stop, end_seconds)
         if stop.is_set():
             break
-        if status == REFUSED and loop.time() - began < STARTING:
+        if status == CANNOT_START and loop.time() - started_at < START_SECONDS:
             stop.set()
-            return REFUSED
-        logger.error("a worker ended by itself and is started again", extra={"status": status})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(AGAIN_AFTER):
-                await stop.wait()
-    return 0
+            return False
+        logger.error("a worker ended unexpectedly and is started again", extra={"status": status})
+        await set_within(stop, RESTART_SECONDS)
+    return True
 
 
-async def _run(environment: Mapping[str, str], stop: asyncio.Event, patience: float) -> int:
-    """One worker's life; its exit status."""
+async def _run(environment: Mapping[str, str], stop: asyncio.Event, end_seconds: float) -> int:
+    """Runs one worker until it ends or `stop` is set; returns its exit status."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bridge", "web", "--worker"),
         env=environment,
         stdin=asyncio.subprocess.PIPE,
-        start_new_session=True,  # ctrl-C reaches the parent alone, which tells them
+        start_new_session=True,  # so that ctrl-C reaches the parent alone
     )
     stopping = asyncio.create_task(stop.wait(), name="stop")
     ending = asyncio.create_task(process.wait(), name="worker's end")
@@ -105,7 +102,7 @@ async def _run(environment: Mapping[str, str], stop: asyncio.Event, patience: fl
         await asyncio.wait({stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
         if process.returncode is None and process.stdin is not None:
             process.stdin.write(b"stop\n")
-            await asyncio.wait({ending}, timeout=patience)
+            await asyncio.wait({ending}, timeout=end_seconds)
         if process.returncode is None:
             logger.error("a worker does not end and is killed", extra={"pid": process.pid})
             process.kill()
@@ -120,9 +117,9 @@ async def _run(environment: Mapping[str, str], stop: asyncio.Event, patience: fl
 
 
 def end_with_parent(stop: asyncio.Event) -> None:
-    """In a worker: sets `stop` when the parent says so or is gone. Called inside the loop.
+    """In a worker: sets `stop` when the parent asks for it or is gone. Must be called inside the event loop.
 
-    Gone while this one ends already, it was told to end at once, and so does this one.
+    A parent that is gone while this worker already stops was told to exit at once, so this worker exits at once, too.
     """
     reader = os.dup(sys.stdin.fileno())
     os.set_blocking(reader, False)

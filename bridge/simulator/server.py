@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import uvicorn
-from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock, SystemClock
@@ -19,6 +18,7 @@ from bridge.simulator.app import create_app
 from bridge.simulator.simulator import Simulator
 from bridge.simulator.streams import EXTENSION
 from bridge.simulator.world import World
+from bridge.uvicorn_server import Server, http_url, listening_socket, serving
 
 #: Seconds after which connections that still have something to write are dropped at the end: their clients
 #: do not read.
@@ -35,8 +35,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return http_url(self.host, self.port)
 
     @property
     def api_prefix(self) -> str:
@@ -76,36 +75,12 @@ class _Protocol(HttpToolsProtocol):
         scope["extensions"] = {EXTENSION: Connection(self.transport)}
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, without its signal handlers (they are the caller's), and with an end that no client can
-    delay.
-    """
+class _Server(Server):
+    """Ends the simulator's open answers at its own end, which no client can delay."""
 
     def __init__(self, config: uvicorn.Config, simulator: Simulator) -> None:
         super().__init__(config)
         self._simulator = simulator
-        self.up = asyncio.Event()
-        self._stop = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    async def main_loop(self) -> None:
-        """uvicorn's asks ten times a second whether to end; this one is told, and renews the date each second."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await self._stop.wait()
-
-    def stop(self) -> None:
-        """Ends `serve`; idempotent."""
-        self.should_exit = True
-        self._stop.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._simulator.close()
@@ -141,27 +116,10 @@ async def serve(
     app = create_app(
         world or World(seed, now=clock.time()), keys=keys, time_scale=time_scale, instant=instant, clock=clock
     )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
-    running = Running(app.state.simulator, host, listener.getsockname()[1])
-    async with _serving(app, listener):
-        yield running
-
-
-@contextlib.asynccontextmanager
-async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    listener = listening_socket(host, port, backlog=2048)
     config = uvicorn.Config(app, http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
-    server = _Server(config, app.state.simulator)
-    task = asyncio.create_task(server.serve([listener]), name="simulator-server")
-    up = asyncio.create_task(server.up.wait(), name="simulator-start")
-    try:
-        await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
-        if up.done():
-            yield
-    finally:
-        up.cancel()
-        server.stop()
-        await task
+    async with serving(_Server(config, app.state.simulator), listener):
+        yield Running(app.state.simulator, host, listener.getsockname()[1])
 
 
 async def run_simulator(

@@ -12,6 +12,7 @@ import trustme
 from bridge.addresses import UrlRefusedError, check_url
 from bridge.config_values import Allowlist, allowlist
 from tests.posting import LOOPBACK, OK, fixed, names, post, poster, receiver, word
+from tests.servers import free_port
 
 
 @pytest.mark.parametrize("status", ["301 x", "302 x", "303 x", "307 x", "308 x"])
@@ -45,7 +46,7 @@ async def test_a_name_that_changes_between_check_and_connection_changes_nothing(
     """Whatever the resolver says the second time: what was checked is connected to, or nothing is."""
     opened = allowlist("127.0.0.2")
     assert isinstance(opened, Allowlist)
-    async with receiver(OK, host="127.0.0.2") as good, receiver(OK, port=good.port) as canary:
+    async with receiver(OK, host="127.0.0.2", port=free_port()) as good, receiver(OK, port=good.port) as canary:
         async with poster(allow=opened, resolve=names(["127.0.0.2"], ["127.0.0.1"])) as sender:
             outcomes = [await sender.post(good.url("rebinding.test"), {}, b"") for _ in range(3)]
         assert outcomes[0].ok
@@ -57,7 +58,7 @@ async def test_a_name_that_changes_between_check_and_connection_changes_nothing(
 async def test_one_address_that_is_not_allowed_refuses_the_whole_name(addresses: list[str]) -> None:
     opened = allowlist("127.0.0.2")
     assert isinstance(opened, Allowlist)
-    async with receiver(OK, host="127.0.0.2") as good, receiver(OK, port=good.port) as canary:
+    async with receiver(OK, host="127.0.0.2", port=free_port()) as good, receiver(OK, port=good.port) as canary:
         outcome = await post(good.url("mixed.test"), poster(allow=opened, resolve=names(addresses)))
         assert word(outcome) == "refused_address"
         assert (good.connections, canary.connections) == (0, 0)

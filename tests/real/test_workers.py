@@ -15,6 +15,7 @@ import pytest
 
 from bridge.config import Settings
 from bridge.process import workers
+from bridge.process.errors import StartError
 from tests.commands import Command
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual
@@ -39,7 +40,7 @@ Subscribe = Callable[[int, int], list[socket.socket]]
 
 @pytest.fixture
 def subscribed() -> Iterator[Subscribe]:
-    """Opens so many streams on a port; their first position has been read, so that what comes next is news."""
+    """Opens streams on a port and reads their first position, so that anything that follows is new."""
     with contextlib.ExitStack() as opened:
 
         def subscribe(port: int, count: int) -> list[socket.socket]:
@@ -55,7 +56,7 @@ def subscribed() -> Iterator[Subscribe]:
 
 
 def read_until(client: socket.socket, end: bytes) -> bytes:
-    """All up to the end of the chunk that has `end` in it."""
+    """Everything up to the end of the chunk that contains `end`."""
     read = b""
     while end not in read or not read.endswith(b"\n\r\n"):
         more = client.recv(4096)
@@ -64,13 +65,13 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
     return read
 
 
-def counted(port: int) -> int:
+def subscribers_of(port: int) -> int:
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     return int(float(next(line for line in text.splitlines() if line.startswith("bridge_subscribers ")).split()[1]))
 
 
 def workers_of(parent: int) -> list[int]:
-    """The processes whose parent it is, that serve."""
+    """The child processes of `parent`."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -81,16 +82,14 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-def test_both_serve_one_port_and_whichever_is_asked_counts_for_both(
-    web: tuple[Command, int], subscribed: Subscribe
-) -> None:
+def test_both_serve_one_port_and_each_reports_the_sum_of_both(web: tuple[Command, int], subscribed: Subscribe) -> None:
     command, port = web
     clients = subscribed(port, 40)
-    assert counted(port) == 40
+    assert subscribers_of(port) == 40
     assert len(workers_of(command.process.pid)) == 2
     for client in clients:
         client.close()
-    eventually(lambda: counted(port) == 0, "all are gone")
+    eventually(lambda: subscribers_of(port) == 0, "all are gone")
 
 
 def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(
@@ -99,14 +98,14 @@ def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(
     command, port = web
     first = workers_of(command.process.pid)
     os.kill(first[0], signal.SIGKILL)
-    command.says("a worker ended by itself")
+    command.says("a worker ended unexpectedly")
     eventually(lambda: len(workers_of(command.process.pid)) == 2, "a new one")
     assert len(set(first) & set(workers_of(command.process.pid))) == 1
     eventually(lambda: command.errors.count("listening") >= 3, "it listens")
     subscribed(port, 10)
 
 
-def test_a_stop_lets_everybody_go_and_ends_all(web: tuple[Command, int], subscribed: Subscribe) -> None:
+def test_a_stop_drains_and_ends_all_workers(web: tuple[Command, int], subscribed: Subscribe) -> None:
     command, port = web
     workers = workers_of(command.process.pid)
     clients = subscribed(port, 20)
@@ -117,9 +116,7 @@ def test_a_stop_lets_everybody_go_and_ends_all(web: tuple[Command, int], subscri
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-def test_a_signal_to_all_processes_at_once_lets_everybody_go_too(
-    web: tuple[Command, int], subscribed: Subscribe
-) -> None:
+def test_a_signal_to_all_processes_at_once_drains_too(web: tuple[Command, int], subscribed: Subscribe) -> None:
     command, port = web
     clients = subscribed(port, 20)
     for process in (*workers_of(command.process.pid), command.process.pid):
@@ -141,11 +138,11 @@ def test_a_second_signal_ends_the_workers_at_once_too(web: tuple[Command, int], 
     eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in running), "they end")
 
 
-async def lives(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> int:
-    """How often a worker was started that lives as long, and ends with these statuses; then a stop."""
+async def starts(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> int:
+    """How often a worker is started if its runs last and exit as in `ends`, before `stop` is set."""
     started, stop = 0, asyncio.Event()
 
-    async def run(environment: object, stop: asyncio.Event, patience: float) -> int:
+    async def run(environment: object, stop: asyncio.Event, end_seconds: float) -> int:
         nonlocal started
         started += 1
         if started > len(ends):
@@ -156,15 +153,17 @@ async def lives(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> in
         return status
 
     monkeypatch.setattr(workers, "_run", run)
-    await workers.run_workers(Settings(port=0, host="127.0.0.1"), 1, stop)
+    await workers.run_workers(Settings(port=0), "127.0.0.1", 1, stop)
     return started
 
 
-def test_a_worker_that_crashes_is_started_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_restarts_a_worker_and_a_failed_start_ends_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     crashes = (60.0, 1), (0.0, -11), (60.0, 137), (60.0, 0)
-    assert run_virtual(lives(monkeypatch, *crashes)) == len(crashes) + 1
-    with pytest.raises(workers.RefusedError):
-        run_virtual(lives(monkeypatch, (60.0, 1), (0.5, 1)))
+    assert run_virtual(starts(monkeypatch, *crashes)) == len(crashes) + 1
+    with pytest.raises(StartError):
+        run_virtual(starts(monkeypatch, (60.0, 1), (0.5, 1)))
 
 
 def test_workers_end_with_a_parent_that_was_killed(web: tuple[Command, int]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+import urllib3  # noqa: F401 - its import binds a socket, which else happens in the first test that needs schemathesis
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,56 @@
+"""`bridge dispatcher`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from bridge.clock import Clock, SystemClock
+from bridge.config import Settings
+from bridge.config_values import masked_url
+from bridge.process.errors import StartError
+from bridge.process.garbage_collection import settle_garbage_collection
+from bridge.process.probe import start_probe
+from bridge.process.redis_connection import connected, report_redis, required_redis
+from bridge.process.signals import run_role
+from bridge.sealing import Sealer
+from bridge.store.connection import Backend
+from bridge.webhooks.dispatcher import Dispatcher
+from bridge.webhooks.formats import render
+from bridge.webhooks.signing import sign
+from bridge.webhooks.transport import Poster
+
+
+async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
+    """One replica of the webhooks' sending side. It waits for a Redis that is not there yet. Raises StartError."""
+    url, clock = required_redis(settings), SystemClock()
+    if not settings.secret_key:
+        raise StartError(
+            "BRIDGE_SECRET_KEY is not set: `bridge dispatcher` needs the same key as `bridge web` (`bridge keygen` "
+            "prints one)"
+        )
+    async with (
+        connected(url, settings.namespace) as backend,
+        open_dispatcher(settings, backend, clock) as dispatcher,
+        asyncio.TaskGroup() as group,
+    ):
+        report_redis(group, backend, clock, stop, masked_url(url))
+        start_probe(group, settings, backend, lambda: "dispatcher", stop)
+        settle_garbage_collection()
+        group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
+
+
+@contextlib.asynccontextmanager
+async def open_dispatcher(settings: Settings, backend: Backend, clock: Clock) -> AsyncIterator[Dispatcher]:
+    """A dispatcher whose connections to receivers are closed at the end."""
+    async with Poster(timeout=settings.webhook_timeout, allow=settings.webhook_allow, clock=clock) as poster:
+        yield Dispatcher(
+            backend,
+            poster,
+            render=render,
+            sign=sign,
+            unseal=Sealer(settings.secret_key).open,
+            retry=settings.webhook_retry,
+            clock=clock,
+        )

@@ -1,0 +1,54 @@
+"""`/healthz`, `/readyz` and `/metrics` of a role that has no front end (`BRIDGE_PROBE_PORT`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from bridge.config import Settings
+from bridge.process.signals import run_role
+from bridge.process.startup import ALL_ADDRESSES, named_address
+from bridge.store.connection import Backend
+from bridge.store.errors import StoreError
+from bridge.uvicorn_server import listening_socket, serving, small_server
+
+
+def create_app(backend: Backend, role: Callable[[], str]) -> Starlette:
+    """Healthy while it answers; ready while Redis answers, for leader and standby alike (docs/contract.md#http)."""
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        try:
+            await backend.ping()
+        except StoreError as error:
+            return JSONResponse({"status": "unavailable", "redis": str(error)}, 503)
+        return JSONResponse({"status": "ready", "role": role()})
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+def start_probe(
+    group: asyncio.TaskGroup, settings: Settings, backend: Backend, role: Callable[[], str], stop: asyncio.Event
+) -> None:
+    """Starts a task that serves the probe if BRIDGE_PROBE_PORT is set; it raises StartError if the port is in use."""
+    if settings.probe_port is not None:
+        probe = _serve(settings.probe_port, backend, role, stop)
+        group.create_task(run_role("probe", probe, stop), name="probe")
+
+
+async def _serve(port: int, backend: Backend, role: Callable[[], str], stop: asyncio.Event) -> None:
+    with named_address(ALL_ADDRESSES, port, "BRIDGE_PROBE_PORT"):
+        listener = listening_socket(ALL_ADDRESSES, port)
+    async with serving(small_server(create_app(backend, role)), listener):
+        await stop.wait()

@@ -1,0 +1,84 @@
+"""How a command runs until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from bridge.process.errors import StartError
+
+Body = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+"""A command's work: it runs until the event is set, and returns once everything it started has ended."""
+
+
+def execute(body: Body, *expected: type[Exception]) -> None:
+    """Runs a body, on uvloop where that is installed. SIGINT and SIGTERM set its `stop`; a second signal exits at once.
+
+    Raises StartError, and errors of the types in `expected`, without the exception group of a task group around them.
+    """
+    caught: tuple[type[Exception], ...] = (StartError, *expected)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_with_signals(body))
+    except* caught as group:
+        error = _first(group)
+    else:
+        return
+    raise error from None
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not every platform has it
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _with_signals(body: Body) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    received = False
+
+    def receive(number: signal.Signals) -> None:
+        nonlocal received
+        if received:
+            os._exit(128 + number)  # the embedded server ends by its own watch
+        # `stop` cannot tell whether this is the second signal: in a worker, the parent may have set it.
+        received = True
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, receive, number)
+    await body(stop)
+
+
+async def until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` until it ends; cancels it when `stop` is set, and waits for its end."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work, name="work")
+        stopping = group.create_task(_cancel_at(stop, working), name="stop")
+        await asyncio.wait({working})
+        stopping.cancel()
+
+
+async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    await stop.wait()
+    task.cancel()
+
+
+async def run_role(name: str, work: Awaitable[None], stop: asyncio.Event) -> None:
+    """Awaits a role's work. Raises StartError if it ends before `stop` is set."""
+    await work
+    if not stop.is_set():
+        raise StartError(f"{name} ended unexpectedly; see the log")

@@ -1,0 +1,66 @@
+"""What a role settles before it starts: whether callers need a token, and the address it listens on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bridge.config import Settings
+from bridge.process.embedded import EmbeddedServer
+from bridge.process.errors import StartError
+from bridge.uvicorn_server import http_url
+
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the default of `bridge web`, see docs/contract.md#environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartupInfo:
+    """What the banner of `bridge up` shows."""
+
+    address: str
+    redis_url: str
+    settings: Settings
+    simulated: bool
+    embedded: EmbeddedServer | None
+    open_access: bool
+
+
+def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
+    """Whether callers need no token. Raises StartError where other machines could connect and no setting allows that.
+
+    `alone`: this is `bridge up`, which needs no such setting while only this machine can connect.
+    """
+    if not settings.auth:
+        return True
+    if settings.tokens:
+        return False
+    if alone and _is_loopback(host):
+        return True
+    raise StartError(
+        "BRIDGE_TOKENS is not set, so no caller could get access: set it to name:secret:scope, or set BRIDGE_AUTH=off "
+        "to give everyone access"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.contextmanager
+def named_address(host: str, port: int, variable: str) -> Iterator[None]:
+    """Makes an address that is not available a StartError that names the variable to change."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise
+        fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({os.strerror(error.errno)})"
+        address = http_url(host, port).removeprefix("http://")
+        raise StartError(f"{address} {fault}: set {variable} to another port") from None

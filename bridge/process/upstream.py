@@ -1,0 +1,44 @@
+"""`bridge upstream`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from bridge.clock import Clock, SystemClock
+from bridge.config import Settings
+from bridge.config_values import masked_url
+from bridge.process.errors import StartError
+from bridge.process.probe import start_probe
+from bridge.process.redis_connection import connected, report_redis, required_redis
+from bridge.process.signals import run_role
+from bridge.upstream.client import PhalaClient
+from bridge.upstream.leader import Upstream
+
+
+async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
+    """One replica, which leads or stands by. It waits for a Redis that is not there yet. Raises StartError."""
+    url, clock = required_redis(settings), SystemClock()
+    if settings.api_key is None:
+        raise StartError("PHALA_CLOUD_API_KEY is not set: `bridge upstream` needs it (`bridge up` can simulate)")
+    async with (
+        connected(url, settings.namespace) as backend,
+        phala_client(settings, clock) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        upstream = Upstream(settings, backend, client, clock)
+        report_redis(group, backend, clock, stop, masked_url(url))
+        start_probe(group, settings, backend, lambda: "leader" if upstream.leading else "standby", stop)
+        group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
+
+
+@contextlib.asynccontextmanager
+async def phala_client(settings: Settings, clock: Clock) -> AsyncIterator[PhalaClient]:
+    """The settings must have an API key."""
+    assert settings.api_key is not None
+    client = PhalaClient(settings.api_prefix, settings.api_key.get_secret_value(), clock=clock)
+    try:
+        yield client
+    finally:
+        await client.aclose()

@@ -1,0 +1,80 @@
+"""`bridge web`: one front end, or several worker processes on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from bridge.clock import Clock, SystemClock
+from bridge.config import Settings
+from bridge.config_values import masked_url
+from bridge.process.garbage_collection import settle_garbage_collection
+from bridge.process.redis_connection import connected, report_redis, required_redis
+from bridge.process.signals import run_role
+from bridge.process.startup import ALL_ADDRESSES, named_address, open_access
+from bridge.process.workers import end_with_parent, run_workers
+from bridge.store.connection import Backend
+from bridge.uvicorn_server import http_url
+from bridge.web.server import serve_web
+
+logger = logging.getLogger(__name__)
+
+
+async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -> None:
+    """`count` front ends on one port, each a process. Raises StartError."""
+    required_redis(settings)
+    host = settings.host or ALL_ADDRESSES
+    open_access(settings, host, alone=False)
+    with named_address(host, settings.port, "PORT"):
+        await run_workers(settings, host, count, stop)
+
+
+async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = False) -> None:
+    """One front end. Without Redis it listens already and is not ready. Raises StartError.
+
+    `worker`: this process shares its port with others and ends with its parent.
+    """
+    if worker:
+        end_with_parent(stop)
+    host, url, clock = settings.host or ALL_ADDRESSES, required_redis(settings), SystemClock()
+    opened = open_access(settings, host, alone=False)
+
+    def report(port: int) -> None:
+        logger.info("listening", extra={"address": http_url(host, port), "redis": masked_url(url)})
+
+    async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
+        report_redis(group, backend, clock, stop, masked_url(url))
+        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=worker)
+        group.create_task(run_role("web", web, stop), name="web")
+
+
+async def serve_front(
+    settings: Settings,
+    backend: Backend,
+    clock: Clock,
+    stop: asyncio.Event,
+    *,
+    host: str,
+    opened: bool,
+    report: Callable[[int], None],
+    shared: bool = False,
+) -> None:
+    """Serves until `stop`; `report` gets the port once the front end listens. Raises StartError."""
+
+    def on_listening(port: int) -> None:
+        settle_garbage_collection()
+        report(port)
+
+    with named_address(host, settings.port, "PORT"):
+        await serve_web(
+            settings,
+            backend,
+            clock,
+            stop,
+            host=host,
+            port=settings.port,
+            open_access=opened,
+            on_listening=on_listening,
+            shared=shared,
+        )

@@ -1,0 +1,86 @@
+"""uvicorn inside our own event loop: without its signal handlers, on sockets that already listen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from bridge.clock import set_within
+
+LAST_ANSWERS = 1
+"""Whole seconds for which `small_server` awaits unfinished answers at its end."""
+
+
+class Server(uvicorn.Server):
+    """Leaves signals to the command and begins to end as soon as `stop` is called."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.started_up = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.started_up.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's own polls ten times a second; this one waits for `stop`, and renews the Date header each second."""
+        while not await self.on_tick(0):
+            await set_within(self._stopping, 1)
+
+    def stop(self) -> None:
+        """Makes `serve` end; idempotent."""
+        self.should_exit = True
+        self._stopping.set()
+
+
+def small_server(app: ASGIApp) -> Server:
+    """A server for an app without lifespan and long answers, that logs nothing."""
+    return Server(
+        uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=LAST_ANSWERS,
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None]:
+    """Serves while the context is open; leaving it returns once the server has ended."""
+    task = asyncio.create_task(server.serve([listener]), name="server")
+    started = asyncio.create_task(server.started_up.wait(), name="server-start")
+    try:
+        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            yield
+    finally:
+        started.cancel()
+        server.stop()
+        await task
+
+
+def listening_socket(host: str, port: int, backlog: int | None = None) -> socket.socket:
+    """A socket that listens at the address; port 0 takes a free one. Raises OSError if the address is not available."""
+    return socket.create_server((host, port), family=address_family(host), backlog=backlog)
+
+
+def address_family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def http_url(host: str, port: int) -> str:
+    """Without a path; an IPv6 address stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
