@@ -135,25 +135,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
-class EndpointRegistration(_Strict):
-    """The whole of an endpoint, as `POST` and `PUT` take it. Empty filters mean all."""
-
-    model_config = _example({"url": "https://example.com/cvm", "to": ["running", "error"]})
-
-    url: Url = Field(repr=False)
-    description: Description = ""
-    cvms: Cvms = []
-    from_: Before = Field([], alias="from")
-    to: After = []
-    types: Types = [TRANSITION]
-    format: BodyFormat = "standard"
-    headers: Headers = Field({}, repr=False)
-    secret: Secret = Field(None, repr=False)
-    enabled: Enabled = True
-
-
 class EndpointChange(_Strict):
-    """Some of it, as `PATCH` takes it: a given field replaces the old one; no field may be null."""
+    """Some fields of an endpoint, as `PATCH` takes them: a given field replaces the old one; none may be null."""
 
     model_config = _example({"enabled": False})
 
@@ -166,6 +149,15 @@ class EndpointChange(_Strict):
     format: BodyFormat = "standard"
     headers: Headers = Field({}, repr=False)
     enabled: Enabled = True
+
+
+class EndpointRegistration(EndpointChange):
+    """The whole of an endpoint, as `POST` and `PUT` take it. Empty filters mean all."""
+
+    model_config = _example({"url": "https://example.com/cvm", "to": ["running", "error"]})
+
+    url: Url = Field(repr=False)
+    secret: Secret = Field(None, repr=False)
 
 
 class SecretRotation(_Strict):

@@ -256,7 +256,7 @@ class WebhookRoutes:
         every = set(EndpointRegistration.model_fields) - {"secret"}
         return Endpoint(endpoint_id, enabled=given.enabled, **await self._fields(given, every))
 
-    async def _fields(self, given: EndpointRegistration | EndpointChange, names: set[str]) -> dict[str, Any]:
+    async def _fields(self, given: EndpointChange, names: set[str]) -> dict[str, Any]:
         """The fields of these names, as they are stored in Redis. Raises ProblemError 422 or 503."""
         plain = {name: getattr(given, name) for name in names - {"url", "headers", "cvms", "enabled"}}
         fields = {

@@ -127,7 +127,7 @@ class StateEndpoint:
             return await self._immediate(*await self._find(principal, reference))
         self.capacity.check(principal.name)
         if self.watchers.follows(reference):
-            _check_scope(principal, reference)
+            principal.require(reference)
             return await self._stream(principal, reference, query)
         cvm_id, _ = await self._find(principal, reference)
         return await self._stream(principal, cvm_id, query)
@@ -139,7 +139,7 @@ class StateEndpoint:
         """
         ask = self.single_flight.ask
         cvm_id = await ask(("reference", reference), lambda: self.references.resolve(reference))
-        _check_scope(principal, cvm_id)
+        principal.require(cvm_id)
         snapshot = await ask(("state", cvm_id), lambda: self._visit(cvm_id))
         if snapshot is None or not LastState.of(snapshot).gone:
             return cvm_id, snapshot
@@ -147,7 +147,7 @@ class StateEndpoint:
         if answer.cvm_id is None:
             raise ReferenceRefusedError(answer)
         # The name belongs to another CVM now, or the CVM is there again.
-        _check_scope(principal, answer.cvm_id)
+        principal.require(answer.cvm_id)
         if answer.cvm_id == cvm_id:
             await self.lookups.hint(cvm_id)
             return cvm_id, await self.states.wait(cvm_id, snapshot.event_id)
@@ -202,10 +202,6 @@ class StateEndpoint:
 def _is_reference(text: str) -> bool:
     """Whether upstream can be asked about it; in a path, a dot segment would name another route."""
     return usable_id(text) is not None and text not in (".", "..")
-
-
-def _check_scope(principal: Principal, cvm_id: str) -> None:
-    principal.require(cvm_id)
 
 
 def _upstream_error(answer: Answer) -> Response:

@@ -20,75 +20,37 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemType(Enum):
-    """Status, title, meaning (for the document) and the seconds of `Retry-After`; 0: the header is absent."""
+    """Status, title, its meaning in the document (by default the title), and seconds of `Retry-After` (0: absent)."""
 
-    UNAUTHORIZED = 401, "A valid token is needed", "The request has no valid token"
-    TOKEN_EXPIRED = (
-        401,
-        "This stream token has expired",
-        "The stream token is older than 60 seconds: `POST /v1/stream-tokens` makes a new one",
-    )
-    BAD_SIGNATURE = (
-        401,
-        "The webhook's signature or time is not valid",
-        "A Phala Cloud webhook is forged, or its time is more than five minutes off",
-    )
+    UNAUTHORIZED = 401, "A valid token is needed"
+    TOKEN_EXPIRED = 401, "This stream token has expired", "The stream token is older than 60 seconds"
+    BAD_SIGNATURE = 401, "The webhook is forged, or its time is more than five minutes off"
     FORBIDDEN = 403, "This token does not allow this", "The token's scope or its list of CVMs does not allow this"
-    NOT_FOUND = 404, "There is no such route", "There is no such route"
+    NOT_FOUND = 404, "There is no such route"
     NOT_WATCHED = 404, "This CVM is not watched", "The CVM is not watched: `PUT /v1/cvms/{ref}` watches it"
-    NO_SUCH_ENDPOINT = 404, "There is no such webhook endpoint", "There is no such webhook endpoint"
-    NO_SUCH_DELIVERY = (
-        404,
-        "There is no such delivery, or it is no longer kept",
-        "There is no such delivery, or it is no longer kept",
-    )
-    METHOD_NOT_ALLOWED = 405, "This route does not have this method", "The route does not have this method"
-    PINNED_BY_CONFIG = 409, "BRIDGE_CVMS pins this CVM", "`BRIDGE_CVMS` pins this CVM"
-    ENDPOINT_DISABLED = 409, "The endpoint is disabled: enable it first", "The endpoint is disabled: enable it first"
-    ALREADY_PENDING = (
-        409,
-        "The delivery is already waiting for its attempt",
-        "The delivery is already waiting for its attempt",
-    )
-    TOO_MANY_ENDPOINTS = (
-        409,
-        "There are as many webhook endpoints as the bridge keeps",
-        "There are as many webhook endpoints as the bridge keeps",
-    )
-    HISTORY_LOST = (
-        410,
-        "The log no longer has the events after this cursor",
-        "The log no longer has the events after this cursor",
-    )
-    TOO_LARGE = 413, "The body is too large", "The body is too large"
-    NO_JSON = 415, "The body must be JSON", "The body is not declared as JSON"
-    INVALID = 422, "The request is not valid", "`errors` names each field that is wrong; an unknown field is wrong too"
-    TOO_MANY_STREAMS = (
-        429,
-        "This token has too many streams open",
-        "The token has as many streams open as `BRIDGE_MAX_SUBSCRIBERS_PER_TOKEN` allows",
-        10,
-    )
-    INTERNAL = 500, "The bridge failed", "The bridge failed; its log has the reason"
+    NO_SUCH_ENDPOINT = 404, "There is no such webhook endpoint"
+    NO_SUCH_DELIVERY = 404, "There is no such delivery, or it is no longer kept"
+    METHOD_NOT_ALLOWED = 405, "This route does not have this method"
+    PINNED_BY_CONFIG = 409, "BRIDGE_CVMS pins this CVM"
+    ENDPOINT_DISABLED = 409, "The endpoint is disabled: enable it first"
+    ALREADY_PENDING = 409, "The delivery is already waiting for its attempt"
+    TOO_MANY_ENDPOINTS = 409, "There are as many webhook endpoints as the bridge keeps"
+    HISTORY_LOST = 410, "The log no longer has the events after this cursor"
+    TOO_LARGE = 413, "The body is too large"
+    NO_JSON = 415, "The body must be declared as JSON"
+    INVALID = 422, "The request is not valid", "`errors` names each wrong field, unknown ones included"
+    TOO_MANY_STREAMS = 429, "This token has too many streams open", "", 10
+    INTERNAL = 500, "The bridge failed"
     UNAVAILABLE = 503, "Not available at the moment", "A passing failure: ask again after `Retry-After`", 2
-    OVERLOADED = (
-        503,
-        "This front end takes no more streams",
-        "The front end has as many streams open as it takes, or is shutting down",
-        10,
-    )
-    NO_SECRET_KEY = (
-        503,
-        "Webhooks need BRIDGE_SECRET_KEY, which is not set",
-        "`BRIDGE_SECRET_KEY` is not set, so the bridge cannot store secrets",
-    )
-    UPSTREAM = 503, "Upstream could not be asked about this CVM", "Upstream could not be asked about this CVM", 5
-    HTTP = 400, "The request is not valid HTTP here", "The request is not valid HTTP for this server"
+    OVERLOADED = 503, "This front end takes no more streams", "The front end is full or is shutting down", 10
+    NO_SECRET_KEY = 503, "Webhooks need BRIDGE_SECRET_KEY, which is not set"
+    UPSTREAM = 503, "Upstream could not be asked about this CVM", "", 5
+    HTTP = 400, "The request is not valid HTTP for this server"
 
-    def __init__(self, status: int, title: str, meaning: str, retry_after: int = 0) -> None:
+    def __init__(self, status: int, title: str, meaning: str = "", retry_after: int = 0) -> None:
         self.status = status
         self.title = title
-        self.meaning = meaning
+        self.meaning = meaning or title
         self.retry_after = retry_after
 
     @property
