@@ -1,7 +1,7 @@
-"""The event: one CloudEvents envelope everywhere, and the state it carries (contract section 2).
+"""The event: one CloudEvents envelope everywhere, and the state it carries (`docs/contract.md#the-event`).
 
-A state is relayed as upstream wrote it. It is therefore kept as text beside its parsed form: re-encoding would turn
-`1.10` into `1.1` and lose what a consumer may compare byte for byte.
+A state is relayed as upstream wrote it, so it is kept as text beside its parsed form: encoding it again would turn
+`1.10` into `1.1`, and consumers may compare states byte for byte.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SNAPSHOT = "cvm.snapshot"
 RESET = "log.reset"
 
 LOG_TYPES = (TRANSITION, STATE, STALE, FRESH, DROPPED)
-"""The types that are written to the log; `cvm.snapshot` and `log.reset` exist on SSE streams only."""
+"""The types that are written to the log; `cvm.snapshot` and `log.reset` exist in SSE streams only."""
 
 SSE_EVENTS = {
     TRANSITION: "transition",
@@ -40,17 +40,17 @@ DELETED = "deleted"
 RUNNING = "running"
 
 VOLATILE = frozenset({"uptime"})
-"""Fields that change without meaning anything; a change in these alone is no event."""
+"""Fields whose changes are of no interest: a change of these alone is no event."""
 
 MAX_STATE_BYTES = 1 << 20
-"""A real state is under 2 kB; one megabyte leaves room for `events` lists and keeps a log entry sane."""
+"""A real state is under 2 kB; one megabyte leaves room for `events` lists and limits the size of a log entry."""
 
 MAX_ID_LENGTH = 256
-"""Canonical ids are uuids (36 characters); they become Redis keys and channels, so a novel is refused."""
+"""Canonical ids are UUIDs (36 characters). They become Redis keys and channels, so their length is limited."""
 
 MAX_DEPTH = 64
-"""Levels of nesting; a real state has 3. Consumers' JSON parsers stop somewhere too, and an envelope that its own
-readers cannot parse would be a hole in the log."""
+"""Levels of nesting; a real state has 3. JSON parsers have limits too, and an envelope that a consumer cannot parse
+would be a hole in its log."""
 
 SEQUENCE_DIGITS = 16
 """A thousand events a second need 300 000 years to fill them."""
@@ -63,12 +63,12 @@ class UnparsableStateError(ValueError):
 
 
 def dumps(value: object) -> str:
-    """Compact ASCII JSON: no raw line ends, U+2028 or lone surrogates can leave through it."""
+    """Compact ASCII JSON, without raw line ends, U+2028 and lone surrogates."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise UnparsableStateError(f"{name} is no JSON")
+    raise UnparsableStateError(f"{name} is not JSON")
 
 
 def _integer(digits: str) -> int | str:
@@ -83,7 +83,7 @@ _ONE_LINE = str.maketrans({"\r": " ", "\n": " ", "\x85": "\\u0085", "\u2028": "\
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One state of a CVM as upstream said it: `raw` is its JSON on one line, `fields` the same parsed."""
+    """One state of a CVM: `raw` is its JSON as upstream wrote it, on one line, and `fields` the same parsed."""
 
     raw: str
     fields: Mapping[str, Any]
@@ -99,28 +99,28 @@ class State:
 
     @property
     def cvm_id(self) -> str | None:
-        """The canonical id, when the state carries a usable one."""
+        """The canonical id, if the state has a usable one."""
         return usable_id(self.fields.get("id"))
 
     def same_as(self, other: State) -> bool:
         """Whether nothing but volatile fields differs."""
-        return self.raw == other.raw or _meaning(self.fields) == _meaning(other.fields)
+        return self.raw == other.raw or _comparable(self.fields) == _comparable(other.fields)
 
 
-def _meaning(fields: Mapping[str, Any]) -> str:
+def _comparable(fields: Mapping[str, Any]) -> str:
     # As text, because to Python 0 and false are equal, and 1 and true.
     return json.dumps({key: value for key, value in fields.items() if key not in VOLATILE}, sort_keys=True)
 
 
 def usable_id(value: object) -> str | None:
-    """`value` when it can name a CVM in keys, channels and URLs: printable, not empty, of bounded length."""
+    """`value` if it can name a CVM in keys, channels and URLs: printable, not empty, of limited length."""
     if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable():
         return value
     return None
 
 
 def parse_state(text: str) -> State:
-    """Reads one state. Raises UnparsableStateError with a short reason that quotes nothing of the data."""
+    """Reads one state. Raises UnparsableStateError with a short reason, which does not quote the data."""
     if len(text) > MAX_STATE_BYTES:
         raise UnparsableStateError(f"a state of {len(text)} characters (at most {MAX_STATE_BYTES})")
     text = text.removeprefix("\ufeff").strip(" \t\r\n")
@@ -149,7 +149,7 @@ def _deeper_than(value: object, limit: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that is decided but not yet numbered; `data` is the JSON of the envelope's `data`."""
+    """An event that has no number yet; `data` is the JSON of the envelope's `data`."""
 
     type: str
     cvm_id: str
@@ -198,7 +198,7 @@ def cvm_data(
 
 
 def watch_data(cvm_id: str, name: str | None, reason: str | None = None) -> str:
-    """The `data` of a `watch.*` event; `reason` only where the contract names one."""
+    """The `data` of a `watch.*` event; `reason` is for `watch.stale` only."""
     data: dict[str, str | None] = {"cvm_id": cvm_id, "name": name}
     if reason is not None:
         data["reason"] = reason
@@ -253,10 +253,10 @@ def sequence_text(sequence: int) -> str:
 
 
 def entry_key(entry_id: str) -> tuple[int, int]:
-    """A log id (`milliseconds-counter`) as something that compares. Raises ValueError when it is none."""
+    """A log id (`milliseconds-counter`) as something that compares. Raises ValueError if it is not one."""
     milliseconds, dash, counter = entry_id.partition("-")
     parts = (milliseconds, counter) if dash else (milliseconds, "0")
-    # Redis refuses more than 64 bits, and takes every one of them from a stranger: ids go on from there.
+    # Redis refuses more than 64 bits, but accepts all of them from any client, and later ids go on from there.
     if any(not (part.isascii() and part.isdigit() and len(part) <= 20) for part in parts):
         raise ValueError("not a log id")
     key = int(parts[0]), int(parts[1])

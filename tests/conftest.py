@@ -21,6 +21,15 @@ hypothesis.settings.register_profile("bridge", deadline=None, suppress_health_ch
 hypothesis.settings.load_profile("bridge")
 
 
+def pytest_configure() -> None:
+    """The main thread has no event loop between tests.
+
+    Before Python 3.14, `asyncio.get_event_loop()` makes one where nobody set any: pytest-asyncio asks so, and what it
+    gets is never closed.
+    """
+    asyncio.set_event_loop(None)
+
+
 def pytest_report_header() -> str:
     binary = servers.server_binary()
     return f"server: {servers.server_version(binary)} ({binary})"

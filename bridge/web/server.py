@@ -1,4 +1,4 @@
-"""The front end on a socket: uvicorn inside our own loop, signals and drain in our own hands."""
+"""The front end on a socket: uvicorn in a loop of ours, which handles signals and drain itself."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.uvicorn_server import Server, address_family
-from bridge.web.app import Front
-from bridge.web.streaming.detach import LAST_WORDS, PROTOCOL
+from bridge.web.app import FrontEnd
+from bridge.web.streaming.detach import CLOSE_GRACE, PROTOCOL
 
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2
-"""Seconds that plain requests get to finish after the subscribers are gone."""
+"""Seconds that ordinary requests get to finish after the subscribers are gone."""
 
 BACKLOG = 16_384
-"""Connections that wait to be accepted: one of a herd that finds no room tries again only seconds later."""
-
+"""Connections that may wait to be accepted: a client that finds no room tries again only seconds later."""
 
 ACCEPTED_AT_ONCE = 8
-"""Connections that one turn of the event loop accepts. libuv accepts one for each file that is readable, and a turn
-costs about as much as a connection: so the listening socket has as many files. A herd of 10 000 is in after 0.8 s
-instead of 1.2 s."""
+"""Connections that one turn of the event loop accepts. libuv accepts one for each readable file, and a turn costs about
+as much as a connection, so the listening socket is duplicated into as many files. 10 000 clients are then connected
+after 0.8 s instead of 1.2 s."""
 
 
 def raise_open_files() -> int:
-    """Raises the soft limit of open files to the hard one; the limit that holds then."""
+    """Raises the soft limit of open files to the hard one; returns the limit that holds then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return sys.maxsize
-    with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
+    with contextlib.suppress(ValueError, OSError):  # some systems report a hard limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening socket; `shared`: with other processes' on the same port. Raises OSError where it is taken."""
+    """A listening socket; `shared`: other processes may listen on the same port. Raises OSError if it is taken."""
     bound = socket.socket(address_family(host), socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -74,11 +73,11 @@ async def serve_web(
     protocol: type[asyncio.Protocol] = PROTOCOL,
     shared: bool = False,
 ) -> None:
-    """Serves until `stop`, lets the subscribers go, returns. Raises OSError where the address is taken."""
+    """Serves until `stop`, then drains and returns. Raises OSError if the address is taken."""
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
-    front = Front(settings, backend, clock, open_access=open_access, open_files=files)
-    logger.info("room for subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
+    front = FrontEnd(settings, backend, clock, open_access=open_access, open_files=files)
+    logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
     config = uvicorn.Config(
         front.app,
         http=protocol,
@@ -87,7 +86,7 @@ async def serve_web(
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # what a proxy says of its client matters to /docs alone, which looks itself
+        proxy_headers=False,  # only /docs needs a proxy's headers, and reads them itself
         timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_keep_alive=75,
         backlog=BACKLOG,
@@ -100,32 +99,28 @@ async def serve_web(
         await _serve(front, server, sockets, stop)
 
 
-async def _serve(front: Front, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+async def _serve(front: FrontEnd, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     try:
-        await _serve_until(front, server, sockets, stop)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(front.run(), name="front")
+            serving = group.create_task(server.serve(sockets=sockets), name="http")
+            stopping = group.create_task(stop.wait(), name="stop")
+            await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            await front.drain()
+            await _closed(front)
+            server.stop()
+            await asyncio.wait({serving})
+            running.cancel()
+            stopping.cancel()
     finally:
-        # Cancelled in the middle: uvicorn leaves what it listens on open.
+        # If it is cancelled in the middle, uvicorn leaves its listening sockets open.
         for listener in getattr(server, "servers", ()):
             listener.close()
 
 
-async def _last_words(front: Front) -> None:
-    """Until the streams that were let go took what was on its way: uvicorn does not wait for connections of ours."""
+async def _closed(front: FrontEnd) -> None:
+    """Waits until the ended streams have taken their last bytes: uvicorn does not wait for detached connections."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LAST_WORDS * 1.2):
-            while front.capacity.open:  # noqa: ASYNC110 - ten thousand closings are one wait
+        async with asyncio.timeout(CLOSE_GRACE * 1.2):
+            while front.capacity.open:  # noqa: ASYNC110 - one wait for ten thousand connections
                 await asyncio.sleep(0.02)
-
-
-async def _serve_until(front: Front, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(front.run(), name="front")
-        serving = group.create_task(server.serve(sockets=sockets), name="http")
-        stopping = group.create_task(stop.wait(), name="stop")
-        await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
-        await front.drain()
-        await _last_words(front)
-        server.stop()
-        await asyncio.wait({serving})
-        running.cancel()
-        stopping.cancel()

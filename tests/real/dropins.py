@@ -1,4 +1,4 @@
-"""A simulator alone beside a bridge on one: what both are told to do, and what their clients are told."""
+"""A simulator alone beside a bridge on a simulator: the same changes for both, and what their clients get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = {"X-API-Key": "any"}
 
 @asynccontextmanager
 async def alone(cvms: int) -> AsyncIterator[Running]:
-    """The world that `whole` has, without a bridge and without the limit that makes one necessary."""
+    """The same world as in `whole`, without a bridge and without the limit that makes one necessary."""
     async with serve(world=World(seed=7, cvms=cvms, frozen=True), instant=True) as sim:
         sim.simulator.quota.limit = 1000
         yield sim
@@ -37,13 +37,13 @@ async def both(bridge: Whole, sim: Running, method: str, path: str, change: dict
 
 
 async def recorded(prefix: str, path: str) -> list[Event]:
-    """What one client is told, without what differs from second to second."""
+    """The events that one client gets, without the parts that change from second to second."""
     async with httpx.AsyncClient(timeout=30) as http:
         answer = await http.get(f"{prefix}{path}", headers=KEY)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
     found: list[Event] = []
-    # By line feeds alone: the simulator leaves in its JSON what other splitters take for an end of line.
+    # Split at line feeds only: the simulator's JSON has characters at which other splitters end a line.
     for block in answer.content.decode().removesuffix("\n\n").split("\n\n"):
         name, data = block.split("\n")
         found.append((name.removeprefix("event: "), normal(json.loads(data.removeprefix("data: ")))))

@@ -26,7 +26,7 @@ NOW = "2026-11-24T16:00:00.000Z"
 
 @dataclass
 class Front:
-    """A front end, and the lead that the test holds."""
+    """A front end, and the term in which the test leads."""
 
     url: str
     http: httpx.AsyncClient
@@ -38,7 +38,7 @@ class Front:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A client that reads no more than the test does; closed with the front end at the latest."""
+        """A client that reads only when the test does; closed with the front end at the latest."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
         self.writers.append(writer)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -54,7 +54,7 @@ class Front:
         self.term, self.written = term, WritePosition(term.sequence, term.last_id)
 
     async def append(self, cvm_id: str = "cvm-1", filling: int = 0) -> str:
-        """One event's id; `filling` characters make it large."""
+        """Appends one event and returns its id; `filling` characters make it large."""
         assert self.term is not None
         raw = f'{{"status":"running","filling":"{"x" * filling}"}}'
         draft = Draft(STATE, cvm_id, NOW, cvm_data(cvm_id, None, (None, "running"), "poll", raw))
@@ -67,17 +67,17 @@ class Front:
         return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
 
     async def until_present(self, count: int) -> None:
-        """So many subscribers, all of them live: what is appended from here on comes to them as it happens."""
+        """Waits until there are so many subscribers, all of them live."""
         async with asyncio.timeout(PATIENCE):
-            while await self._standing() != (count, 0):  # noqa: ASYNC110 - a server's doing has no event
+            while await self._subscribers() != (count, 0):  # noqa: ASYNC110 - a server sets no event
                 await asyncio.sleep(0.01)
 
-    async def _standing(self) -> tuple[float, float]:
+    async def _subscribers(self) -> tuple[float, float]:
         return await self.metric("bridge_subscribers"), await self.metric("bridge_subscribers_replaying")
 
 
 async def played(redis_url: str, scenario: Callable[[Front], Awaitable[None]], **given: Any) -> None:
-    """A scenario on a front end with a leader; at its end the clients close, and nobody is left."""
+    """Runs a scenario on a front end with a leader; then closes the clients and checks that no subscriber is left."""
     async with front(redis_url, **given) as web:
         await web.lead()
         await scenario(web)

@@ -1,4 +1,4 @@
-"""A stream's first bytes: one piece, in front of everything else, and nothing of the request stays behind them."""
+"""A stream's first bytes: they go out in one piece, before all others, and leave nothing of the request behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.real.test_stream_servers import body_until, head_of, ids_in
 from tests.real.waiting import PATIENCE
 
 DATA_SEGMENTS_IN = 152
-"""Where Linux has it in its `tcp_info`."""
+"""Its position in Linux's `tcp_info`."""
 
 OF_A_REQUEST = (
     httptools_impl.RequestResponseCycle,
@@ -56,14 +56,14 @@ def no_collector() -> Iterator[None]:
 
 
 def narrow_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Its connections inherit that their kernel holds little."""
+    """A listening socket whose connections have small kernel buffers."""
     bound = listen(host, port, shared=shared)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return bound
 
 
 async def narrow(web: Front, request: bytes) -> asyncio.StreamReader:
-    """A client whose kernel takes little."""
+    """A client with small kernel buffers."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     sock.setblocking(False)
@@ -75,13 +75,13 @@ async def narrow(web: Front, request: bytes) -> asyncio.StreamReader:
 
 
 async def piece(web: Front, request: bytes, writes: int = 1) -> bytes:
-    """What comes first, as it comes; the kernel counts the server's writes, where it can."""
+    """The first bytes as they arrive; the kernel counts the server's writes, if it can."""
     reader, writer = await opened(web, request)
     async with asyncio.timeout(PATIENCE):
         read = await reader.read(2**20)
     if hasattr(socket, "TCP_INFO"):
-        told = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-        assert struct.unpack_from("I", told, DATA_SEGMENTS_IN) == (writes,)
+        written = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+        assert struct.unpack_from("I", written, DATA_SEGMENTS_IN) == (writes,)
     return read
 
 
@@ -89,7 +89,7 @@ def waiting() -> list[int]:
     return [size for found in gc.get_objects() if isinstance(found, Detached) and (size := found.backlog())]
 
 
-def test_head_and_first_bytes_are_one_piece(run: Callable[..., None]) -> None:
+def test_head_and_first_bytes_go_out_in_one_piece(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         await Watches(web.backend).want("cvm-1")
         await until_led(web)
@@ -101,7 +101,7 @@ def test_head_and_first_bytes_are_one_piece(run: Callable[..., None]) -> None:
         assert first.startswith(b"HTTP/1.1 200 ")
         assert b"\r\n\r\nc\r\nretry: 3000\n\r\n" in first
         assert b"event: position\n" in first
-        # Nothing follows the cursor: what goes out is the opening alone.
+        # Nothing follows the cursor, so only the opening goes out.
         first = await piece(web, STREAM + f"Last-Event-ID: {ids[-1]}\r\n\r\n".encode())
         assert first.endswith(b"\r\n\r\nc\r\nretry: 3000\n\r\n")
         first = await piece(web, STREAM + f"Last-Event-ID: {ids[0]}\r\n\r\n".encode())
@@ -122,7 +122,7 @@ async def until_led(web: Front) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_events_come_behind_an_introduction_that_is_on_its_way(
+def test_events_come_after_an_initial_snapshot_that_is_on_its_way(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "listen", narrow_listener)
@@ -133,7 +133,7 @@ def test_events_come_behind_an_introduction_that_is_on_its_way(
             await Watches(web.backend).want(f"cvm-{number}")
         request = b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"
         reader, _ = await opened(web, request)
-        await body_of(reader, b"cvm-199")  # from here on there is an introduction to begin with at once
+        await body_of(reader, b"cvm-199")  # from here on there is an initial snapshot in memory
         clients = [await narrow(web, request) for _ in range(3)]
         await web.until_present(4)
         assert len(waiting()) == 3
@@ -150,7 +150,7 @@ async def body_of(reader: asyncio.StreamReader, wanted: bytes) -> bytes:
     return await body_until(reader, wanted)
 
 
-def test_a_stream_begins_behind_an_answer_that_is_on_its_way(run: Callable[..., None]) -> None:
+def test_a_stream_begins_after_an_answer_that_is_on_its_way(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         last = [await web.append(filling=100_000) for _ in range(30)][-1]
         page = b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n"
@@ -172,14 +172,14 @@ def test_nothing_of_a_request_outlives_its_detaching(run: Callable[..., None]) -
         for _ in range(30):
             await opened(web, STREAM + b"\r\n")
         await web.until_present(30)
-        # The one connection that asks for the metrics is left: its protocol and its last request.
+        # The connection that asks for the metrics is left, with its protocol and its last request.
         kept = [type(found) for found in gc.get_objects() if isinstance(found, OF_A_REQUEST)]
         assert len(kept) == 2, kept
 
     run(scenario)
 
 
-def test_a_fault_at_the_start_ends_the_stream_and_counts_it_out(
+def test_a_fault_at_the_start_ends_the_stream_and_releases_its_place(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -206,7 +206,7 @@ def test_a_fault_at_the_start_ends_the_stream_and_counts_it_out(
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_a_client_that_goes_while_requests_wait_behind_its_stream_is_gone(
+def test_a_client_that_leaves_while_requests_wait_behind_its_stream_is_gone(
     run: Callable[..., None], version: bytes
 ) -> None:
     async def scenario(web: Front) -> None:
@@ -220,7 +220,7 @@ def test_a_client_that_goes_while_requests_wait_behind_its_stream_is_gone(
     run(scenario)
 
 
-def test_a_slash_too_many_is_no_redirect_to_another_scheme(run: Callable[..., None]) -> None:
+def test_an_extra_slash_does_not_redirect_to_another_scheme(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         answer = await web.http.get(f"{web.url}/v1/events/?access_token=x", headers={"X-Forwarded-Proto": "https"})
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:bridge:problem:not-found")

@@ -1,4 +1,4 @@
-"""The drop-in beside what it stands for: a bridge on a simulator, and a simulator of the same seed alone."""
+"""The drop-in compared with upstream: a bridge on a simulator, and a simulator with the same seed alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WATCHED = (
 )
 
 
-async def test_clients_are_told_what_the_simulator_alone_tells(redis_url: str) -> None:
+async def test_clients_get_the_same_from_the_bridge_as_from_the_simulator_alone(redis_url: str) -> None:
     """At most ten seconds, as long as upstream's shortest `timeout`."""
     async with whole(redis_url, cvms=3, time_scale=1.0) as bridge, alone(3) as sim:
         await bridge.until_seen(3)
@@ -135,7 +135,7 @@ async def test_odd_references_and_queries_get_upstreams_answers(redis_url: str) 
 
 
 async def raw_get(url: str, path: str) -> tuple[int, bytes]:
-    """Status and body of a request whose path no client library has touched."""
+    """Status and body of a request whose path no client library has changed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     writer.write(f"GET /api/v1{path} HTTP/1.1\r\nHost: x\r\nX-API-Key: any\r\nConnection: close\r\n\r\n".encode())
     async with asyncio.timeout(PATIENCE):
@@ -144,7 +144,7 @@ async def raw_get(url: str, path: str) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-async def test_everything_else_is_404_and_says_what_the_drop_in_covers(redis_url: str) -> None:
+async def test_other_routes_are_404_and_name_what_the_drop_in_covers(redis_url: str) -> None:
     async with front(redis_url) as web:
         for method, path in (("GET", "/users/me"), ("POST", "/cvms"), ("GET", "/"), ("DELETE", "/cvms/a/state/b")):
             answer = await web.http.request(method, f"{web.url}/api/v1{path}", headers=KEY)
@@ -152,7 +152,7 @@ async def test_everything_else_is_404_and_says_what_the_drop_in_covers(redis_url
             assert "GET /api/v1/cvms/{cvm_id}/state" in answer.json()["detail"]
 
 
-async def test_a_cvm_that_nobody_watched_is_asked_for_once_for_all_who_ask(redis_url: str) -> None:
+async def test_many_callers_of_an_unwatched_cvm_cost_upstream_one_look_up(redis_url: str) -> None:
     async with whole(redis_url, cvms=2, settings={"cvms": ()}) as bridge:
         cvm = bridge.sim.simulator.world.cvms[1]
         url = f"{bridge.url}/api/v1/cvms/{cvm.name}/state"
@@ -160,7 +160,7 @@ async def test_a_cvm_that_nobody_watched_is_asked_for_once_for_all_who_ask(redis
         for answer in answers:
             assert (answer.status_code, answer.json()["id"]) == (200, cvm.vm_uuid)
             assert int(answer.headers["age"]) < 10
-        # One to learn whose name it is, one observation; a sweep may have come besides.
+        # One look-up and one observation; a list request may have come too.
         assert bridge.sim.simulator.counters.requests["state"] <= 3
         assert list((await Watches(bridge.backend).survey()).watches) == [cvm.vm_uuid]
 
@@ -202,7 +202,7 @@ async def test_a_deleted_cvm_gets_upstreams_own_404_in_both_modes(redis_url: str
 
 @pytest.mark.parametrize(("status", "passed"), [(403, 403), (409, 409), (422, 422), (429, 429), (401, 503), (500, 503)])
 async def test_upstreams_errors_about_a_reference_are_passed_on(redis_url: str, status: int, passed: int) -> None:
-    """But for its 401, which is about the bridge's key, and for what only says that upstream is in trouble."""
+    """Except a 401, which concerns the bridge's key, and errors that only show that upstream has a problem."""
     async with whole(redis_url, cvms=1, settings={"cvms": ()}) as bridge:
         await bridge.control("POST", "/faults", json={"route": "state", "status": status, "times": None})
         path = f"/cvms/{bridge.ids[0]}/state"
@@ -232,7 +232,7 @@ async def test_a_name_that_moved_to_another_cvm_is_followed(redis_url: str) -> N
         assert (await bridge.http.get(url)).json()["id"] == created.vm_uuid
 
 
-async def test_what_nobody_vouches_for_is_503_with_the_reason_and_an_error_in_a_stream_that_goes_on(
+async def test_a_stale_state_is_503_with_its_reason_and_an_error_event_in_a_stream(
     redis_url: str,
 ) -> None:
     async with front(redis_url) as web:
@@ -252,7 +252,7 @@ async def test_what_nobody_vouches_for_is_503_with_the_reason_and_an_error_in_a_
         await web.until_present(0)
 
 
-async def test_tokens_are_asked_for_in_upstreams_shape(redis_url: str) -> None:
+async def test_a_missing_token_is_refused_in_upstreams_shape(redis_url: str) -> None:
     async with front(redis_url, open_access=False, tokens=TOKENS) as web:
         await Watches(web.backend).want("cvm-1")
         url = f"{web.url}/api/v1/cvms/cvm-1/state"
@@ -260,7 +260,7 @@ async def test_tokens_are_asked_for_in_upstreams_shape(redis_url: str) -> None:
             for key, status, detail in (
                 (None, 401, "Not authenticated"),
                 ("wrong", 401, "Invalid API key"),
-                ("onesecret", 403, "This token may not see this CVM"),
+                ("onesecret", 403, "This token does not allow this: it may not see this CVM"),
             ):
                 answer = await web.http.get(path, headers={"X-API-Key": key} if key else {})
                 assert (answer.status_code, answer.json()) == (status, {"detail": detail})
@@ -286,7 +286,7 @@ async def test_watchers_count_as_subscribers(redis_url: str) -> None:
         await until_subscribed(web, 1)
         refused = await web.http.get(f"{web.url}{path}")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
-        assert refused.json() == {"detail": "Too many subscribers on this front end"}
+        assert refused.json() == {"detail": "This front end takes no more streams: its limit is 1"}
         assert (await web.http.get(f"{web.url}/v1/events")).status_code == 503
         writer.close()
         await until_subscribed(web, 0)
@@ -309,8 +309,8 @@ async def test_a_stop_makes_every_client_ask_again(redis_url: str) -> None:
     assert events[1][1]["target"] == "stopped"
 
 
-async def test_go_reads_a_channel_of_events_line_by_line(redis_url: str) -> None:
-    """As the Go client does: its query, its headers, lines up to a blank one, done at the first of three names."""
+async def test_a_client_that_reads_as_the_go_client_gets_all_events(redis_url: str) -> None:
+    """As the Go client reads: its query and headers, line by line, until the first of three event names."""
     async with whole(redis_url, cvms=1) as bridge:
         await bridge.until_seen(1)
         cvm_id = bridge.ids[0]

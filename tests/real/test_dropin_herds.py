@@ -1,4 +1,4 @@
-"""Many drop-in clients at once, on real sockets; what they cost upstream and what they leave behind."""
+"""Many drop-in clients at once on real sockets: what they cost upstream, and that they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _many_files() -> Iterator[None]:
 
 
 class Client(asyncio.Protocol):
-    """Asks once; `completed` is when it was told that its target is met, monotonic."""
+    """Sends one request; `completed` is when it got `complete`, in monotonic seconds."""
 
     def __init__(self, request: bytes) -> None:
         self.request = request
@@ -81,7 +81,7 @@ async def test_a_thousand_watchers_of_three_cvms_cost_upstream_three_streams(
         print(f"\n  change to complete, 1000 watchers of 3 CVMs: p50 {times[500]:.3f} s, last {times[-1]:.3f} s")
 
 
-async def test_five_thousand_who_connect_and_vanish_leave_nothing_behind(redis_url: str) -> None:
+async def test_five_thousand_connections_that_vanish_leave_nothing_behind(redis_url: str) -> None:
     async with whole(redis_url, cvms=1, settings={"watch_linger": 0.0}) as bridge:
         await bridge.until_seen(1)
         request = STATE.format(bridge.ids[0]).encode()
@@ -89,7 +89,7 @@ async def test_five_thousand_who_connect_and_vanish_leave_nothing_behind(redis_u
         tasks, files = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
         for _ in range(49):
             await vanish(bridge, request, 100)
-        await until_nobody(bridge)
+        await until_all_are_gone(bridge)
         gc.collect()
         assert not [thing for thing in gc.get_objects() if isinstance(thing, Watcher)]
         assert len(asyncio.all_tasks()) <= tasks
@@ -97,7 +97,7 @@ async def test_five_thousand_who_connect_and_vanish_leave_nothing_behind(redis_u
 
 
 async def vanish(bridge: Whole, request: bytes, count: int) -> None:
-    """A third at once, a third in the middle of the request, a third once they were answered."""
+    """A third at once, a third in the middle of the request, a third after the answer."""
     clients = [await connect(bridge.url, request[: len(request) // 2] if n % 3 == 1 else request) for n in range(count)]
     async with asyncio.timeout(PATIENCE):
         for n, client in enumerate(clients):
@@ -107,9 +107,9 @@ async def vanish(bridge: Whole, request: bytes, count: int) -> None:
         await asyncio.gather(*[client.ended for client in clients])
 
 
-async def until_nobody(bridge: Whole) -> None:
-    async def nobody() -> bool:
+async def until_all_are_gone(bridge: Whole) -> None:
+    async def all_gone() -> bool:
         text = (await bridge.http.get(f"{bridge.url}/metrics")).text
         return "\nbridge_subscribers 0.0\n" in text and not (await Watches(bridge.backend).survey()).demand
 
-    await bridge.until(nobody, "nobody there")
+    await bridge.until(all_gone, "no subscriber and no demand")

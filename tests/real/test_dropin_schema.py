@@ -20,14 +20,14 @@ EXAMPLES = 100
 
 
 def operation() -> Any:
-    """What FastAPI does not say by itself: a CVM may be missing."""
+    """Adds what FastAPI does not document by itself: a CVM may be missing."""
     document = reference().openapi()
     document["paths"][PATH]["get"]["responses"]["404"] = {"description": "No such CVM"}
     return schemathesis.openapi.from_dict(document)[PATH]["GET"]
 
 
 def explore(url: str, cvm_id: str) -> Counter[int]:
-    """Calls with valid and invalid values; half of them name a CVM that exists. The statuses that came."""
+    """Calls with valid and invalid values, half of them with a CVM that exists; returns the statuses."""
     route, statuses = operation(), Counter[int]()
     modes = schemathesis.GenerationMode
     cases = st.one_of([route.as_strategy(generation_mode=mode) for mode in (modes.POSITIVE, modes.NEGATIVE)])
@@ -56,7 +56,7 @@ def explore(url: str, cvm_id: str) -> Counter[int]:
     return statuses
 
 
-async def test_schemathesis_finds_nothing(redis_url: str) -> None:
+async def test_schemathesis_finds_no_violation(redis_url: str) -> None:
     async with whole(redis_url, cvms=1) as bridge:
         await bridge.until_seen(1)
         statuses = await asyncio.to_thread(explore, bridge.url, bridge.ids[0])

@@ -1,4 +1,4 @@
-"""Clients that do what few do: pipelining, bodies, half-closed connections, upgrades; on both loops."""
+"""Clients with rare behaviour (pipelining, bodies, half-closed connections, upgrades), on both event loops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STREAM = b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n"
 
 @pytest.fixture(params=[("httptools", "asyncio"), ("httptools", "uvloop"), ("h11", "uvloop")], ids="-".join)
 def run(request: pytest.FixtureRequest, redis_url: str, caplog: pytest.LogCaptureFixture) -> Callable[..., None]:
-    """Runs a scenario against a front end; a warning that it logs is a fault."""
+    """Runs a scenario on a front end; a logged warning is a failure."""
     protocol, loop = request.param
     caplog.set_level(logging.WARNING)
 
@@ -80,7 +80,7 @@ def test_a_stream_pipelined_behind_a_request_begins_after_it(run: Callable[..., 
 
 
 @pytest.mark.parametrize("body", [b"Content-Length: 1000000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"])
-def test_a_body_that_never_ends_is_no_hindrance(run: Callable[..., None], body: bytes) -> None:
+def test_a_body_that_never_ends_does_not_stop_the_stream(run: Callable[..., None], body: bytes) -> None:
     async def scenario(web: Front) -> None:
         reader, writer = await opened(web, STREAM + body)
         await streams(web, reader)
@@ -92,7 +92,7 @@ def test_a_body_that_never_ends_is_no_hindrance(run: Callable[..., None], body: 
     run(scenario)
 
 
-def test_expecting_a_continue_gets_the_stream(run: Callable[..., None]) -> None:
+def test_a_client_that_expects_100_continue_gets_the_stream(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         reader, _ = await opened(web, STREAM + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         await streams(web, reader)
@@ -100,7 +100,7 @@ def test_expecting_a_continue_gets_the_stream(run: Callable[..., None]) -> None:
     run(scenario)
 
 
-def test_asking_to_close_gets_the_stream_first(run: Callable[..., None]) -> None:
+def test_a_client_that_asks_to_close_gets_the_stream_first(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         reader, _ = await opened(web, STREAM + b"Connection: close\r\n\r\n")
         await streams(web, reader)
@@ -108,7 +108,7 @@ def test_asking_to_close_gets_the_stream_first(run: Callable[..., None]) -> None
     run(scenario)
 
 
-def test_who_closes_its_half_is_gone(run: Callable[..., None]) -> None:
+def test_a_client_that_closes_its_half_is_gone(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         for _ in range(20):
             _, writer = await opened(web, STREAM + b"\r\n")
@@ -123,7 +123,7 @@ def test_who_closes_its_half_is_gone(run: Callable[..., None]) -> None:
     run(scenario)
 
 
-def test_clients_that_vanish_at_any_moment_leave_nothing(run: Callable[..., None]) -> None:
+def test_clients_that_vanish_at_any_moment_leave_nothing_behind(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         first = await web.append()
         for number in range(60):
@@ -142,15 +142,15 @@ def test_a_stream_paused_while_it_replays_is_whole(run: Callable[..., None]) -> 
         written = [await web.append(filling=100_000) for _ in range(70)]
         reader, _ = await opened(web, STREAM + f"Last-Event-ID: {written[0]}\r\n\r\n".encode())
         await head_of(reader)
-        written += [await web.append(filling=100_000) for _ in range(5)]  # while nobody reads
+        written += [await web.append(filling=100_000) for _ in range(5)]  # while no client reads
         body = await body_until(reader, f"id: {written[-1]}\n".encode())
         assert ids_in(body) == written[1:]
 
     run(scenario)
 
 
-async def test_a_stop_leaves_no_connection_behind_whose_last_words_are_still_on_their_way(redis_url: str) -> None:
-    """The process ends next, and with it whatever waits."""
+async def test_a_stop_leaves_no_connection_whose_last_bytes_are_still_on_their_way(redis_url: str) -> None:
+    """The process ends next, and bytes that still wait are lost."""
     async with front(redis_url, subscriber_buffer=2**30) as web:
         await web.lead()
         await opened(web, STREAM + b"\r\n")
@@ -162,7 +162,7 @@ async def test_a_stop_leaves_no_connection_behind_whose_last_words_are_still_on_
         assert REGISTRY.get_sample_value("bridge_subscribers") == 0
 
 
-def test_a_client_that_does_not_read_its_last_words_is_let_go(run: Callable[..., None]) -> None:
+def test_a_client_that_does_not_read_its_last_bytes_is_cut(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         await opened(web, STREAM + b"\r\n")
         await web.until_present(1)

@@ -1,4 +1,4 @@
-"""The same streams on every way to hold them: detached or plain ASGI, httptools or h11."""
+"""The same streams with each kind of server: detached or plain ASGI, httptools or h11."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_head_has_no_body_and_leaves_the_connection_usable(web: Front) -> 
     writer.close()
 
 
-async def test_accepting_gzip_changes_nothing(web: Front) -> None:
+async def test_a_client_that_accepts_gzip_gets_the_same(web: Front) -> None:
     await web.append()
     bodies = []
     for encoding in ("identity", "gzip, br"):
@@ -104,7 +104,7 @@ async def test_what_a_client_sends_into_its_detached_stream_is_dropped(redis_url
         assert ids_in(await body_until(reader, b"event: state")) == [entry_id]
 
 
-async def test_an_old_http_gets_its_stream_and_its_end(web: Front) -> None:
+async def test_an_http_1_0_client_gets_its_stream_and_its_end(web: Front) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
     writer.write(b"GET /v1/events?snapshot=0 HTTP/1.0\r\nHost: x\r\n\r\n")
     async with asyncio.timeout(PATIENCE):
@@ -115,7 +115,7 @@ async def test_an_old_http_gets_its_stream_and_its_end(web: Front) -> None:
     await web.until_present(0)
 
 
-async def test_a_client_that_stops_reading_and_resets_leaves_nothing(web: Front) -> None:
+async def test_a_client_that_stops_reading_and_resets_leaves_nothing_behind(web: Front) -> None:
     clients = [await web.connect("/v1/events?snapshot=0") for _ in range(5)]
     await web.until_present(5)
     for _ in range(20):
@@ -127,7 +127,7 @@ async def test_a_client_that_stops_reading_and_resets_leaves_nothing(web: Front)
     assert [found for found in gc.get_objects() if isinstance(found, (Subscriber, Detached))] == []
 
 
-async def test_replaying_clients_aborted_at_random_get_nobody_elses_data(web: Front) -> None:
+async def test_no_client_gets_bytes_of_replays_aborted_at_random(web: Front) -> None:
     rng = random.Random(5)
     cvms = [f"cvm-{number}" for number in range(10)]
     written = [await web.append(cvm_id, filling=2000) for cvm_id in cvms for _ in range(12)]
@@ -159,10 +159,10 @@ async def test_a_subscriber_killed_and_resumed_at_random_sees_each_event_once(re
     async with front(redis_url, protocol=SERVERS[server], subscriber_buffer=65_536) as web:
         await web.lead()
         count = 5000 if "detached" in server else 500
-        seen, standing, last = list[str](), asyncio.Event(), asyncio.Event()
-        following = asyncio.create_task(follow_with_kills(web, seen, standing, last))
+        seen, connected, last = list[str](), asyncio.Event(), asyncio.Event()
+        following = asyncio.create_task(follow_with_kills(web, seen, connected, last))
         async with asyncio.timeout(PATIENCE):
-            await standing.wait()
+            await connected.wait()
         written = [await web.append() for _ in range(count)]
         last.set()
         async with asyncio.timeout(PATIENCE):
@@ -175,7 +175,7 @@ async def test_a_subscriber_killed_and_resumed_at_random_sees_each_event_once(re
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_readers_of_every_pace_get_the_same_bytes(redis_url: str, server: str) -> None:
-    """Full sockets, chunks taken in part, backlogs that come and go: whole chunks, in order, for each."""
+    """With full sockets, partly taken chunks and changing backlogs, each client gets whole chunks in order."""
     async with front(redis_url, protocol=SERVERS[server], subscriber_buffer=64 << 20, heartbeat=3600) as web:
         await web.lead()
         rng = random.Random(11)
@@ -189,7 +189,7 @@ async def test_readers_of_every_pace_get_the_same_bytes(redis_url: str, server: 
 
 
 async def read_at_a_pace(reader: asyncio.StreamReader, number: int) -> bytes:
-    """The body up to the 150th event; every third reader pauses now and then, every other one seldom."""
+    """The body up to the 150th event; every third reader pauses often, and every second one seldom."""
     await head_of(reader)
     rng, body, events = random.Random(number), b"", 0
     while events < 150:
@@ -203,8 +203,8 @@ async def read_at_a_pace(reader: asyncio.StreamReader, number: int) -> bytes:
     return body
 
 
-async def follow_with_kills(web: Front, seen: list[str], standing: asyncio.Event, last: asyncio.Event) -> None:
-    """Reads events from `standing` on; its connection is reset at random until the last one is written."""
+async def follow_with_kills(web: Front, seen: list[str], connected: asyncio.Event, last: asyncio.Event) -> None:
+    """Reads events after `connected`; its connection is reset at random until the last one is written."""
     rng, cursor = random.Random(3), ""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
@@ -217,7 +217,7 @@ async def follow_with_kills(web: Front, seen: list[str], standing: asyncio.Event
                 for block in body.split(b"\n\n"):
                     for entry_id in ids_in(block):
                         cursor = entry_id
-                        standing.set()
+                        connected.set()
                         if b"event: state" in block:
                             seen.append(entry_id)
         finally:

@@ -39,14 +39,14 @@ async def test_a_client_that_does_not_read_is_cut_and_the_others_see_everything(
         ):
             assert (await anext(events)).event == "position"
             await web.until_present(2)
-            for _ in range(60):  # each once the one before is read: a quick client never lags
+            for _ in range(60):  # each after the one before is read, so a quick client never lags
                 assert await web.append(filling=200_000) == (await anext(events)).id
         await web.until_present(0)
         assert await web.metric("bridge_slow_subscribers_total") == slow_before + 1
         assert not (await rest_of(reader)).endswith(b"\r\n0\r\n\r\n")
 
 
-async def test_what_a_cut_client_missed_it_gets_by_its_cursor(redis_url: str) -> None:
+async def test_a_cut_client_gets_the_missed_events_with_its_cursor(redis_url: str) -> None:
     async with front(redis_url, subscriber_buffer=1024) as web:
         await web.lead()
         ids = [await web.append(filling=100_000) for _ in range(40)]
@@ -54,7 +54,7 @@ async def test_what_a_cut_client_missed_it_gets_by_its_cursor(redis_url: str) ->
         assert [entry_id for _, entry_id, _ in replayed] == ids[1:]
 
 
-async def test_a_stop_tells_each_subscriber_when_to_come_back_and_ends_cleanly(
+async def test_a_stop_sends_each_subscriber_a_retry_and_ends_its_response_properly(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -77,7 +77,7 @@ async def test_a_stop_tells_each_subscriber_when_to_come_back_and_ends_cleanly(
     assert [record.getMessage() for record in caplog.records] == []
 
 
-async def test_a_stop_waits_for_no_unread_stream_and_no_unanswered_reference(
+async def test_a_stop_waits_neither_for_an_unread_stream_nor_for_an_unanswered_reference(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -88,7 +88,7 @@ async def test_a_stop_waits_for_no_unread_stream_and_no_unanswered_reference(
         for _ in range(60):
             await web.append(filling=200_000)
         asked = asyncio.create_task(web.http.get(f"{web.url}/v1/cvms/nobody"))
-        await _until_wished(web.backend)
+        await _until_looked_up(web.backend)
         web.stop.set()
         assert (await asked).status_code == 503
         async with asyncio.timeout(PATIENCE):
@@ -96,7 +96,7 @@ async def test_a_stop_waits_for_no_unread_stream_and_no_unanswered_reference(
     assert [record.getMessage() for record in caplog.records] == []
 
 
-async def _until_wished(backend: Backend) -> None:
+async def _until_looked_up(backend: Backend) -> None:
     async with asyncio.timeout(PATIENCE):
         while not await backend.client.zcard(backend.keys.lookups):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -117,7 +117,7 @@ async def rest_of_response(reader: asyncio.StreamReader) -> bytes:
         return await reader.readuntil(b"\r\n0\r\n\r\n")
 
 
-async def test_one_subscriber_too_many_is_503_and_for_a_browser_an_event(redis_url: str) -> None:
+async def test_one_subscriber_too_many_gets_503_and_a_browser_an_event(redis_url: str) -> None:
     async with front(redis_url, max_subscribers=1) as web:
         await web.lead()
         _, writer = await web.connect("/v1/events")
@@ -133,7 +133,7 @@ async def test_one_subscriber_too_many_is_503_and_for_a_browser_an_event(redis_u
         await web.until_present(0)
 
 
-async def test_a_herd_at_the_door_does_not_pass_the_limit(redis_url: str) -> None:
+async def test_clients_that_connect_together_do_not_exceed_the_limit(redis_url: str) -> None:
     async with front(redis_url, max_subscribers=3) as web:
         await web.lead()
         await Watches(web.backend).want("cvm-1")
@@ -143,7 +143,7 @@ async def test_a_herd_at_the_door_does_not_pass_the_limit(redis_url: str) -> Non
         assert sorted(head.split()[1] for head in heads) == [b"200"] * 3 + [b"503"] * 17
 
 
-async def test_subscribers_from_before_the_log_get_its_first_event(redis_url: str) -> None:
+async def test_subscribers_that_came_before_the_log_get_its_first_event(redis_url: str) -> None:
     async with front(redis_url) as web:
         stream = asyncio.create_task(sse(web.http, f"{web.url}/v1/events", 2))
         await web.until_present(1)
@@ -202,7 +202,7 @@ async def test_without_a_leader_the_last_states_are_stale_and_the_front_end_degr
         ("GET", "/readyz", None, 200),
     ],
 )
-async def test_tokens_open_what_their_scope_says(
+async def test_a_token_opens_the_routes_of_its_scope(
     redis_url: str, method: str, path: str, secret: str | None, status: int
 ) -> None:
     async with front(redis_url, open_access=False, tokens=TOKENS) as web:
@@ -258,10 +258,10 @@ async def test_a_stream_token_opens_streams_of_its_scope_and_does_not_prolong_it
         assert (await web.http.get(f"{web.url}/v1/cvms", params=forged)).status_code == 401
 
 
-async def test_many_who_ask_for_one_reference_get_one_answer(redis_url: str) -> None:
+async def test_many_callers_with_one_reference_cost_one_look_up(redis_url: str) -> None:
     async with front(redis_url) as web:
         asked = [asyncio.create_task(web.http.get(f"{web.url}/v1/cvms/web-1")) for _ in range(10)]
-        await _until_wished(web.backend)
+        await _until_looked_up(web.backend)
         assert await web.backend.client.zcard(web.backend.keys.lookups) == 1
         refusal = Answer("web-1", None, 404, '{"detail":"CVM not found"}', "application/json")
         await ReferenceLookups(web.backend).answer(refusal)
@@ -269,7 +269,7 @@ async def test_many_who_ask_for_one_reference_get_one_answer(redis_url: str) -> 
             assert (answer.status_code, answer.text) == (404, refusal.body)
 
 
-async def test_a_redis_that_is_away_is_503_and_unready_and_then_all_is_well(own_server: RealServer) -> None:
+async def test_a_redis_that_is_away_means_503_and_unready_until_it_is_back(own_server: RealServer) -> None:
     async with front(own_server.url) as web:
         await _until_ready(web)
         own_server.kill()
@@ -281,7 +281,7 @@ async def test_a_redis_that_is_away_is_503_and_unready_and_then_all_is_well(own_
         await _until_ready(web)
 
 
-async def test_a_frozen_redis_is_unready_although_nothing_breaks(own_server: RealServer) -> None:
+async def test_a_frozen_redis_means_unready_although_no_connection_breaks(own_server: RealServer) -> None:
     async with front(own_server.url, lease_seconds=0.5) as web:
         await _until_ready(web)
         own_server.freeze()
@@ -311,7 +311,7 @@ async def test_a_page_of_an_allowed_origin_may_subscribe_with_a_cursor(redis_url
             assert stream.headers["access-control-allow-origin"] == origin
 
 
-async def test_a_token_with_its_share_of_streams_gets_no_more_and_the_others_do(redis_url: str) -> None:
+async def test_a_token_at_its_limit_of_streams_gets_no_more_and_others_do(redis_url: str) -> None:
     async with front(redis_url, open_access=False, tokens=TOKENS, max_subscribers_per_token=2) as web:
         await web.lead()
         query = "/v1/events?snapshot=0 HTTP/1.1\r\nX-API-Key: readsecret\r\nX-A:"
@@ -328,7 +328,7 @@ async def test_a_token_with_its_share_of_streams_gets_no_more_and_the_others_do(
         await web.until_present(3)
 
 
-async def test_passing_trouble_is_an_event_for_a_browser_and_a_status_for_others(own_server: RealServer) -> None:
+async def test_a_passing_error_is_an_event_for_a_browser_and_a_status_for_others(own_server: RealServer) -> None:
     async with front(own_server.url) as web:
         await _until_ready(web)
         own_server.kill()
@@ -348,7 +348,7 @@ class LaterClock(SystemClock):
         return super().time() + self.ahead
 
 
-async def test_a_browsers_expired_token_is_an_event_and_everybody_elses_is_401(redis_url: str) -> None:
+async def test_an_expired_token_is_an_event_for_a_browser_and_401_for_others(redis_url: str) -> None:
     clock = LaterClock()
     async with front(redis_url, open_access=False, tokens=TOKENS, clock=clock) as web:
         made = await web.http.post(f"{web.url}/v1/stream-tokens", headers={"X-API-Key": "readsecret"})

@@ -89,7 +89,7 @@ def test_separators_that_line_readers_break_at_are_escaped(separator: str) -> No
         '{"status":"' + "x" * MAX_STATE_BYTES + '"}',
     ],
 )
-def test_what_is_no_state_is_refused_without_quoting_it(text: str) -> None:
+def test_text_that_is_not_a_state_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(UnparsableStateError) as refused:
         parse_state(text)
     assert len(str(refused.value)) < 80
@@ -112,7 +112,7 @@ def test_a_state_nests_as_deep_as_its_readers_can_follow_and_no_deeper(opening: 
         parse_state(nested(MAX_DEPTH + 1, opening, closing))
 
 
-def test_brackets_in_a_string_are_no_nesting() -> None:
+def test_brackets_in_a_string_do_not_count_as_nesting() -> None:
     parse_state('{"status":"r","n":"' + "[{" * 1000 + '"}')
 
 
@@ -141,12 +141,12 @@ def test_another_kind_of_value_is_a_change(change: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "a\u2028b", "\ud800", "x" * 257, None, 5, [], "\x7f"])
-def test_an_id_that_cannot_be_a_key_is_none(bad: object) -> None:
+def test_an_id_that_cannot_be_a_key_is_ignored(bad: object) -> None:
     assert usable_id(bad) is None
     assert parse_state(json.dumps({"status": "r", "id": bad})).cvm_id is None
 
 
-def test_name_and_id_are_read_where_they_are_strings() -> None:
+def test_name_and_id_are_read_if_they_are_strings() -> None:
     state = parse_state('{"status":"r","id":"c 1","name":"web"}')
     assert (state.status, state.cvm_id, state.name) == ("r", "c 1", "web")
     assert parse_state('{"status":"r","name":5}').name is None
@@ -253,7 +253,7 @@ def test_an_entry_from_before_the_padding_is_read_as_if_written_today(sequence: 
         "[" * 100_000,
     ],
 )
-def test_what_is_no_event_is_a_value_error(text: str) -> None:
+def test_text_that_is_not_an_event_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's own words vary
         Event.from_json(text)
     with pytest.raises(ValueError):  # noqa: PT011
@@ -272,6 +272,6 @@ def test_ids_compare_as_numbers() -> None:
     ["", "-", "-1", "1-", "a-0", "1-a", "1-0-0", "+1-0", "1--1", " 1-0", "1-0 ", "١-0", "1-²", "9" * 21, "1_0-0",
      f"{2**64}-0", f"1-{2**64}", "1-0\n", "$", "*"],
 )  # fmt: skip
-def test_what_is_no_id_is_refused(bad: str) -> None:
+def test_text_that_is_not_an_id_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="not a log id"):
         entry_key(bad)

@@ -1,1 +1,1 @@
-"""Upstream's state route, answered from what the bridge knows (contract section 7)."""
+"""Upstream's state route, answered from the bridge's own states (`docs/contract.md#the-drop-in`)."""

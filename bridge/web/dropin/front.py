@@ -1,4 +1,4 @@
-"""The drop-in put together, and the rest of `/api/v1/`."""
+"""The drop-in's parts put together, and the other routes of `/api/v1/`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web.api.references import References
 from bridge.web.dropin import wire
-from bridge.web.dropin.endpoint import Parts, StateEndpoint
+from bridge.web.dropin.endpoint import StateEndpoint
+from bridge.web.dropin.operation import STATE_ROUTE
 from bridge.web.dropin.passthrough import Passthrough
-from bridge.web.dropin.states import States
+from bridge.web.dropin.state_reader import StateReader
 from bridge.web.dropin.watchers import Watchers
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.hub import Hub
-from bridge.web.streaming.sse_response import LOW_WATER
+from bridge.web.streaming.sse_response import PAUSE_ABOVE
 
 COVERS = (
     "This is a bridge. Of Phala Cloud's API it serves GET /api/v1/cvms/{cvm_id}/state only; for other routes use "
@@ -30,7 +31,7 @@ COVERS = (
 
 
 class DropIn:
-    """`routes` serve; `run` is its timer; `drain` ends what is open."""
+    """The drop-in's `routes`; `run` keeps its timer, and `drain` ends its open streams."""
 
     def __init__(
         self,
@@ -48,12 +49,12 @@ class DropIn:
     ) -> None:
         buffer = settings.subscriber_buffer
         self._passthrough = Passthrough(settings.api_prefix, access, clock) if settings.passthrough else None
-        self._states = States(snapshots)
-        self.watchers = Watchers(snapshots, hub.demand, clock, led=lambda: hub.led, buffer=buffer)
-        for part in (self._states, self.watchers):
-            hub.listeners.append(part.heard)
-            hub.on_reset.append(part.forget)
-        self._parts = Parts(
+        self._states = StateReader(snapshots)
+        self._watchers = Watchers(snapshots, hub.demand, clock, led=lambda: hub.led, buffer=buffer)
+        for part in (self._states, self._watchers):
+            hub.listeners.append(part.on_event)
+            hub.on_reset.append(part.on_reset)
+        self._endpoint = StateEndpoint(
             clock=clock,
             access=access,
             capacity=capacity,
@@ -61,38 +62,40 @@ class DropIn:
             lookups=lookups,
             references=references,
             states=self._states,
-            watchers=self.watchers,
+            watchers=self._watchers,
             single_flight=single_flight,
             passthrough=self._passthrough,
             led=lambda: hub.led,
-            low_water=min(LOW_WATER, buffer // 2),
+            pause_above=min(PAUSE_ABOVE, buffer // 2),
         )
 
+    operation = STATE_ROUTE
+
     def routes(self) -> list[Route]:
-        """Every method: what upstream would not take is answered in upstream's shape too."""
+        """For all methods, because the refusal of a method has upstream's shape too."""
         return [
-            Route("/api/v1/cvms/{ref}/state", StateEndpoint(self._parts)),
-            Route("/api/v1/{path:path}", Rest(self._passthrough)),
+            Route(STATE_ROUTE.path, self._endpoint),
+            Route("/api/v1/{path:path}", OtherRoutes(self._passthrough)),
         ]
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
         try:
-            await self.watchers.run()
+            await self._watchers.run()
         finally:
             if self._passthrough is not None:
                 await self._passthrough.aclose()
 
     async def drain(self, seconds: float) -> None:
-        """Streams end over `seconds`, each told to ask again; who waits for a first state waits no longer."""
+        """Ends the streams over `seconds`, so that their clients ask again, and waiting for first states at once."""
         self._states.close()
         if self._passthrough is not None:
-            self._passthrough.let_go()
-        await self.watchers.let_go(seconds)
+            self._passthrough.drain()
+        await self._watchers.drain(seconds)
 
 
-class Rest:
-    """What the drop-in is not: relayed for a caller with a Phala key where that is allowed, else 404."""
+class OtherRoutes:
+    """The rest of `/api/v1`: relayed for a caller with a Phala key if the passthrough is on, else 404."""
 
     def __init__(self, passthrough: Passthrough | None) -> None:
         self._passthrough = passthrough
@@ -103,7 +106,7 @@ class Rest:
 
     def _answer(self, request: Request) -> ASGIApp:
         passthrough = self._passthrough
-        if passthrough is not None and passthrough.foreign_key(request) is not None:
+        if passthrough is not None and passthrough.phala_key(request) is not None:
             return passthrough.relay(request)
         if passthrough is not None and not passthrough.is_own(request):
             return wire.detail(401, wire.NOT_AUTHENTICATED)

@@ -1,6 +1,6 @@
 """`BRIDGE_PASSTHROUGH=on`: callers with a Phala key of their own reach upstream through the bridge with that key.
 
-The bridge's own key is not known here, and a bridge's token never leaves for upstream.
+This module does not have the bridge's own key, and the bridge's tokens never go to upstream.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from starlette.types import ASGIApp, Scope
 
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, UnparsableStateError, parse_state
-from bridge.web.dropin.relay import Relayed, keep_location, unreachable
+from bridge.web.dropin.relay import RelayedRequest, keep_location, unreachable
 from bridge.web.http.access import Access
 from bridge.web.http.single_flight import SingleFlight
 
 PREFIX = "/api/v1"
 
 ACCEPTED_SECONDS = 60.0
-"""A key that upstream withdraws is good here for this long at most."""
+"""So long a key that upstream has revoked may still work here."""
 
 MOST_ACCEPTED = 10_000
-"""Keys times CVMs remembered: two hundred bytes each."""
+"""Pairs of key and CVM that are remembered, at about 200 bytes each."""
 
 MOST_CONNECTIONS = 200
-"""To upstream at once: a team's SDKs and consoles, not a flood in their name."""
+"""Connections to upstream at once: enough for a team's SDKs and consoles."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for the question whether a key is good, in all."""
+"""Seconds in all for asking upstream whether a key may read a CVM."""
 
-LAST_WORDS = 1.0
-"""Seconds at shutdown; the server itself cancels what is left after two, and complains."""
+DRAIN_SECONDS = 1.0
+"""Seconds that relayed answers get at shutdown; after two the server cancels them with an error message."""
 
 SILENCE = 300.0
-"""Seconds between two bytes from upstream; no request holds a connection for ever."""
+"""Seconds between two bytes from upstream, after which a relayed answer is given up."""
 
 
 class Passthrough:
-    """Decides whose request goes to upstream, and lets it. One connection pool, no cookies, no redirects."""
+    """Decides which requests go to upstream, and relays them. One connection pool, no cookies, no redirects."""
 
     def __init__(
         self, prefix: str, access: Access, clock: Clock, *, transport: httpx.AsyncBaseTransport | None = None
@@ -59,15 +59,15 @@ class Passthrough:
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
-            # One caller's cookies are nobody else's business.
+            # The pool is shared, and must not send one caller's cookies with another's request.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks={"response": [keep_location]},
             transport=transport,
         )
 
-    def let_go(self) -> None:
-        """Answers under way get LAST_WORDS seconds more."""
-        asyncio.get_running_loop().call_later(LAST_WORDS, self._close)
+    def drain(self) -> None:
+        """Gives relayed answers DRAIN_SECONDS more."""
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._close)
 
     def _close(self) -> None:
         closing = self._end()
@@ -75,7 +75,7 @@ class Passthrough:
             closing.set_result(None)
 
     def _end(self) -> asyncio.Future[None]:
-        """Done once the answers under way have had their time; made late, for it belongs to the running loop."""
+        """Done when relayed answers have no more time. Created late, because it needs the running loop."""
         self._closing = self._closing or asyncio.get_running_loop().create_future()
         return self._closing
 
@@ -84,27 +84,27 @@ class Passthrough:
         await self._questions.aclose()
         await self._http.aclose()
 
-    # Whose request it is
+    # Whose key a request has
 
     def is_own(self, request: Request) -> bool:
         """Whether any credential of the request is the bridge's own."""
         return any(self._access.knows(secret) for secret in _credentials(request))
 
-    def foreign_key(self, request: Request) -> str | None:
-        """The caller's `X-API-Key`, where nothing in the request is a credential of the bridge."""
+    def phala_key(self, request: Request) -> str | None:
+        """The caller's `X-API-Key`, unless the request contains a credential of the bridge."""
         key = request.headers.get("x-api-key")
         return key if key and not self.is_own(request) else None
 
     def name_of(self, key: str) -> str:
-        """What a caller with this key is counted under; says nothing of the key."""
+        """The name under which this key's streams are counted; the key cannot be derived from it."""
         return f"key {_hash(key)[:12]}"
 
-    # Whether a key is good for a CVM
+    # Whether a key may read a CVM
 
     async def accept(self, key: str, reference: str) -> str | Response | None:
-        """The CVM's id where upstream lets this key read it, believed for a minute; else upstream's answer.
+        """The CVM's id if upstream lets this key read it (remembered for a minute), else upstream's answer.
 
-        None where upstream does not say which CVM it is: a name may be another CVM's for the bridge's own key.
+        None if upstream's answer has no id: the reference may name another CVM for the bridge's own key.
         """
         name = (_hash(key), reference)
         remembered = self._accepted.get(name)
@@ -138,7 +138,7 @@ class Passthrough:
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError):
             return unreachable()
         if response.status_code != 200:
-            return Response(body, response.status_code, _told(response))
+            return Response(body, response.status_code, _kept_headers(response))
         try:
             return parse_state(body.decode("utf-8", "replace")).cvm_id
         except UnparsableStateError:
@@ -147,14 +147,14 @@ class Passthrough:
     # The relay
 
     def relay(self, request: Request) -> ASGIApp:
-        """An answer that is upstream's, streamed both ways. The caller's key goes along; see `foreign_key`."""
+        """Relays the request with the caller's key (see `phala_key`), streamed both ways."""
         url = self._url(request.scope)
         if url is None:
             return JSONResponse({"detail": "Not Found"}, 404)
-        return Relayed(self._http, request, url, self._end())
+        return RelayedRequest(self._http, request, url, self._end())
 
     def _url(self, scope: Scope) -> httpx.URL | None:
-        """As the caller wrote it. None where httpx would make another of it: dot segments lead out of the API."""
+        """As the caller wrote it. None if httpx would change it: dot segments lead out of the API."""
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         path = raw.partition(b"?")[0].decode("ascii", "replace")
         rest = path.removeprefix(PREFIX)
@@ -172,20 +172,20 @@ def _hash(key: str) -> str:
 
 
 def _credentials(request: Request) -> list[str]:
-    """Everything that could be a secret of the bridge, wherever a caller may have put it."""
+    """Every value that could be a secret of the bridge, in each place where a caller may have put it."""
     found = [value for name in ("x-api-key", "authorization") for value in request.headers.getlist(name)]
     found += [value.partition(" ")[2].strip() for value in found]
     return [value for value in [*found, *request.query_params.getlist("access_token")] if value]
 
 
-def _told(response: httpx.Response) -> dict[str, str]:
-    """The headers of a short error that mean something to its reader."""
+def _kept_headers(response: httpx.Response) -> dict[str, str]:
+    """The headers of upstream's error that its reader needs."""
     kept = ("content-type", "retry-after", "www-authenticate")
     return {name: response.headers[name] for name in kept if name in response.headers}
 
 
 async def _read(response: httpx.Response) -> bytes:
-    """At most a state's worth; more is cut off, and so no state."""
+    """The body, cut off where it is too long for a state."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

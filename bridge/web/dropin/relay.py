@@ -1,4 +1,4 @@
-"""One request relayed to upstream and its answer back, streamed both ways and unchanged."""
+"""One request relayed to upstream and the answer back, both streamed and unchanged."""
 
 from __future__ import annotations
 
@@ -15,31 +15,19 @@ from bridge.web.streaming.detach import ABORT
 
 logger = logging.getLogger(__name__)
 
-# RFC 9110 section 7.6.1, and what the server and httpx write themselves.
+# RFC 9110 section 7.6.1, and the headers that the server and httpx write themselves.
 _HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
 )
-_NOT_ASKED = _HOP_BY_HOP | {b"host", b"expect"}
-_NOT_ANSWERED = _HOP_BY_HOP | {b"date"}
+_NOT_SENT = _HOP_BY_HOP | {b"host", b"expect"}
+_NOT_RETURNED = _HOP_BY_HOP | {b"date"}
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Relayed:
-    """One request on its way to upstream and its answer on the way back; ends with whoever goes first.
-
-    `closing` is done when the front end has no more time for it.
-    """
+class RelayedRequest:
+    """An ASGI app for one request; it ends when either side does, or when `closing` is done."""
 
     def __init__(
         self, http: httpx.AsyncClient, request: Request, url: httpx.URL, closing: asyncio.Future[None]
@@ -48,24 +36,24 @@ class Relayed:
         self._closing = closing
         self._method = request.method
         self._url = url
-        self._headers = _passed(request.headers.raw, _NOT_ASKED)
+        self._headers = _passed(request.headers.raw, _NOT_SENT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         upload = _Upload(receive)
-        talk = asyncio.create_task(self._talk(upload, scope, send), name="passthrough")
+        exchange = asyncio.create_task(self._exchange(upload, scope, send), name="passthrough")
         gone = asyncio.create_task(upload.gone(), name="passthrough client")
         try:
-            await asyncio.wait({talk, gone, self._closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not talk.done() and not gone.done():
-                await self._break_off(upload, scope)
+            await asyncio.wait({exchange, gone, self._closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not exchange.done() and not gone.done():
+                await self._abort(upload, scope)
         finally:
-            talk.cancel()
+            exchange.cancel()
             gone.cancel()
-            await asyncio.wait({talk, gone})
-        if not talk.cancelled():
-            talk.result()
+            await asyncio.wait({exchange, gone})
+        if not exchange.cancelled():
+            exchange.result()
 
-    async def _talk(self, upload: _Upload, scope: Scope, send: Send) -> None:
+    async def _exchange(self, upload: _Upload, scope: Scope, send: Send) -> None:
         names = {name for name, _ in self._headers}
         content = None
         if b"content-length" in names or self._is_chunked(scope):
@@ -76,8 +64,8 @@ class Relayed:
         try:
             response = await self._http.send(request, stream=True)
         except httpx.HTTPError as error:
-            # No more of it than its kind: its text may quote a header, and so a key.
-            logger.info("a relayed request came to nothing", extra={"reason": type(error).__name__})
+            # Only the error's type: its text may quote a header, and so a key.
+            logger.info("a relayed request failed", extra={"reason": type(error).__name__})
             upload.finished.set()
             await unreachable()(scope, upload.receive, send)
             return
@@ -85,7 +73,7 @@ class Relayed:
             await self._answer(response, scope, send)
         except httpx.HTTPError as error:
             logger.info("upstream broke off a relayed answer", extra={"reason": type(error).__name__})
-            await self._break_off(upload, scope)
+            await self._abort(upload, scope)
         finally:
             await response.aclose()
 
@@ -93,9 +81,9 @@ class Relayed:
         return any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
     async def _answer(self, response: httpx.Response, scope: Scope, send: Send) -> None:
-        headers = _passed(response.headers.raw, _NOT_ANSWERED)
+        headers = _passed(response.headers.raw, _NOT_RETURNED)
         if response.status_code in (204, 304):
-            # A length that no body follows; the server would wait for it.
+            # The server would wait for a body of that length.
             headers = [(name, value) for name, value in headers if name != b"content-length"]
         location = response.extensions.get("bridge.location")
         if location is not None:
@@ -105,8 +93,8 @@ class Relayed:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _break_off(self, upload: _Upload, scope: Scope) -> None:
-        """The caller is to see that the answer is not whole."""
+    async def _abort(self, upload: _Upload, scope: Scope) -> None:
+        """Breaks the connection, so that the caller notices that the answer is incomplete."""
         abort = (scope.get("extensions") or {}).get(ABORT, {}).get("call")
         if abort is not None:
             abort()
@@ -115,20 +103,20 @@ class Relayed:
 
 
 class _Upload:
-    """The caller's body, and then its going."""
+    """The caller's body, and then the end of its connection."""
 
     def __init__(self, receive: Receive) -> None:
         self.receive = receive
         self.finished = asyncio.Event()
-        self._went = False
+        self._disconnected = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                self._went = True
+                self._disconnected = True
                 self.finished.set()
-                # A body that is not whole must not look so: the request to upstream is given up with this task.
+                # An incomplete body must not look complete: this task, and with it the request, is cancelled.
                 await asyncio.Event().wait()
             if body := message.get("body", b""):
                 yield body
@@ -138,7 +126,7 @@ class _Upload:
 
     async def gone(self) -> None:
         await self.finished.wait()
-        while not self._went and (await self.receive())["type"] != "http.disconnect":
+        while not self._disconnected and (await self.receive())["type"] != "http.disconnect":
             continue
 
 
@@ -147,14 +135,14 @@ def unreachable() -> Response:
 
 
 def _passed(headers: Iterable[tuple[bytes, bytes]], kept_back: frozenset[bytes]) -> Headers:
-    """Without what is between two neighbours only, and without what `Connection` names so."""
+    """The end-to-end headers: without `kept_back`, and without those that `Connection` names."""
     lower = [(name.lower(), value) for name, value in headers]
     named = {token.strip().lower() for name, value in lower if name == b"connection" for token in value.split(b",")}
     return [(name, value) for name, value in lower if name not in kept_back and name not in named]
 
 
 async def keep_location(response: httpx.Response) -> None:
-    """A hook for the client: httpx parses where a redirect leads though it follows none, and fails at no address."""
+    """A hook for the client: httpx parses a redirect's target although it follows none, and fails if it is invalid."""
     location = response.headers.pop("location", None)
     if location is not None:
         response.extensions["bridge.location"] = location.encode("latin-1", "replace")

@@ -1,6 +1,7 @@
-"""Who waits for a status: ten thousand callers are ten thousand entries, one subscription, one timer, no task each.
+"""Streams that wait for a status: ten thousand callers are ten thousand entries and one timer, with no task each.
 
-Everything but `load` and `run` is synchronous and runs on one event loop: an event meets the watchers that were there.
+Everything but `load` and `run` is synchronous and runs on one event loop, so an event reaches exactly the watchers that
+were there when it came.
 """
 
 from __future__ import annotations
@@ -16,28 +17,26 @@ from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshots
 from bridge.web import metrics
 from bridge.web.dropin import wire
-from bridge.web.dropin.known import UNSEEN, Known
-from bridge.web.dropin.wheel import Wheel
+from bridge.web.dropin.last_state import UNSEEN, LastState
+from bridge.web.dropin.timer_wheel import TimerWheel
 from bridge.web.streaming.demand import WatchDemand
+from bridge.web.streaming.drain import evenly
 from bridge.web.streaming.sinks import Sink
 
 logger = logging.getLogger(__name__)
 
 SETTLE = 0.5
-"""Seconds from `watch.fresh` on: by then the transition that it was about has come too, if there was one."""
+"""Seconds after `watch.fresh`: by then the transition that was missed has come too, if there was one."""
 
 SLACK = 1e-3
-"""Seconds: a timer may ring that much before its time as floats count it."""
+"""Seconds that a timer may ring too early, because of rounding."""
 
 READ_AGAIN = 1.0
-
-STEP = 0.01
-"""Seconds; letting go sleeps no shorter."""
 
 
 @dataclass(eq=False, slots=True)
 class Watcher:
-    """One stream: what it waits for, at which pace. `name`: its token's. Times are monotonic seconds."""
+    """One stream: its target and pace. `name`: its token's. Times are monotonic seconds."""
 
     name: str
     cvm_id: str
@@ -60,7 +59,7 @@ class Watcher:
         return min(self.due, self.deadline)
 
     def take_turn(self, now: float) -> bool:
-        """Whether a look is due; the next one is then an interval later, and missed ones are left out."""
+        """Whether a repetition is due; the next one is then an interval later, and missed ones are left out."""
         if now < self.due - SLACK:
             return False
         self.due += self.interval
@@ -69,173 +68,167 @@ class Watcher:
         return True
 
 
-def words(watcher: Watcher, known: Known, doubt: str | None, now: float, *, news: bool) -> tuple[bytes, bool]:
-    """What a stream says now, and whether it ends with it."""
+def due_events(
+    watcher: Watcher, state: LastState, stale_reason: str | None, now: float, *, changed: bool
+) -> tuple[bytes, bool]:
+    """The SSE events that a stream gets now, perhaps none, and whether they end it."""
     elapsed = now - watcher.started
     if now >= watcher.deadline - SLACK:
         return wire.timeout(watcher.target, elapsed), True
-    if not (watcher.take_turn(now) or news):
+    if not (watcher.take_turn(now) or changed):
         return b"", False
-    if known.gone:
+    if state.gone:
         return wire.gone(elapsed), True
-    if doubt is not None:
-        return wire.stale(doubt, elapsed), False
-    if known.seen and known.status == watcher.target:
-        return known.block + wire.complete(watcher.target, elapsed), True
-    return known.block, False
+    if stale_reason is not None:
+        return wire.stale(stale_reason, elapsed), False
+    if state.seen and state.status == watcher.target:
+        return state.block + wire.complete(watcher.target, elapsed), True
+    return state.block, False
 
 
 @dataclass(eq=False, slots=True)
-class Topic:
-    """One CVM that somebody waits for. Until `loaded` its past is not known here."""
+class WatchedCvm:
+    """One CVM with watchers. Until `loaded`, its snapshot has not been read."""
 
     cvm_id: str
-    known: Known = UNSEEN
+    state: LastState = UNSEEN
     loaded: bool = False
     watchers: dict[Watcher, None] = field(default_factory=dict)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Watchers:
-    """Owns the watchers and their timer. `heard` and `forget` are the hub's listeners, the rest the endpoint's."""
+    """Owns the watchers and their timer. The hub calls `on_event` and `on_reset`, the endpoint the rest."""
 
     def __init__(
         self, snapshots: Snapshots, demand: WatchDemand, clock: Clock, *, led: Callable[[], bool], buffer: int
     ) -> None:
+        """`buffer`: bytes that may wait for a client."""
         self._snapshots = snapshots
         self._demand = demand
         self._clock = clock
         self._led = led
         self._buffer = buffer
-        self._topics: dict[str, Topic] = {}
-        self._wheel: Wheel[Watcher | Topic] = Wheel()
-        self._woken = asyncio.Event()
-        self._rings_at = float("-inf")
-        self._history = 0
-        self._forgot = asyncio.Event()
-        self._closing = False
+        self._cvms: dict[str, WatchedCvm] = {}
+        self._timers: TimerWheel[Watcher | WatchedCvm] = TimerWheel()
+        self._resets = 0
+        self._must_read = asyncio.Event()
+        self._draining = False
 
     def __len__(self) -> int:
-        return sum(len(topic.watchers) for topic in self._topics.values())
+        return sum(len(cvm.watchers) for cvm in self._cvms.values())
 
     @property
     def scheduled(self) -> int:
         """Entries of the timer."""
-        return len(self._wheel)
+        return len(self._timers)
 
     # The endpoint's side
 
     def follows(self, cvm_id: str) -> bool:
         """Whether this very id is followed here already: it needs no look-up and no watch."""
-        topic = self._topics.get(cvm_id)
-        return topic is not None and topic.loaded
+        cvm = self._cvms.get(cvm_id)
+        return cvm is not None and cvm.loaded
 
     def enter(self, watcher: Watcher) -> None:
-        """It counts as demand from here on, and says nothing before `begin`."""
-        topic = self._topics.setdefault(watcher.cvm_id, Topic(watcher.cvm_id))
-        topic.watchers[watcher] = None
+        """The watcher counts as demand from here on; nothing is written to it before `begin`."""
+        self._cvms.setdefault(watcher.cvm_id, WatchedCvm(watcher.cvm_id)).watchers[watcher] = None
         self._demand.add((watcher.cvm_id,))
 
     def leave(self, watcher: Watcher) -> None:
-        """Its connection is gone, or is to go. More calls do nothing."""
+        """Removes a watcher whose connection is gone or about to go. Further calls do nothing."""
         if not self._is_here(watcher):
             return
-        topic = self._topics[watcher.cvm_id]
-        del topic.watchers[watcher]
+        cvm = self._cvms[watcher.cvm_id]
+        del cvm.watchers[watcher]
         self._demand.remove((watcher.cvm_id,))
-        self._wheel.remove(watcher)
-        if not topic.watchers:
-            self._wheel.remove(topic)
-            del self._topics[watcher.cvm_id]
+        self._timers.remove(watcher)
+        if not cvm.watchers:
+            self._timers.remove(cvm)
+            del self._cvms[watcher.cvm_id]
 
     def _is_here(self, watcher: Watcher) -> bool:
-        topic = self._topics.get(watcher.cvm_id)
-        return topic is not None and watcher in topic.watchers
+        cvm = self._cvms.get(watcher.cvm_id)
+        return cvm is not None and watcher in cvm.watchers
 
-    async def load(self, cvm_id: str) -> Known:
-        """What is known of a CVM that somebody entered for, read once for all who ask. Raises StoreError."""
-        topic = self._topics[cvm_id]
-        async with topic.loading:
-            while not topic.loaded:
-                history = self._history
+    async def load(self, cvm_id: str) -> LastState:
+        """The last state of a CVM that has watchers; one read serves all who ask. Raises StoreError."""
+        cvm = self._cvms[cvm_id]
+        async with cvm.loading:
+            while not cvm.loaded:
+                resets = self._resets
                 snapshot = (await self._snapshots.get([cvm_id])).get(cvm_id)
-                topic.loaded = history == self._history
-                if snapshot is not None and topic.loaded:
-                    self._learn(topic, Known.of(snapshot))
-        return topic.known
+                cvm.loaded = resets == self._resets
+                if snapshot is not None and cvm.loaded:
+                    self._take(cvm, LastState.of(snapshot))
+        return cvm.state
 
     def begin(self, watcher: Watcher, sink: Sink) -> None:
-        """Its connection stands: the state goes out at once."""
+        """Sends the state at once; the connection is ready for it."""
         watcher.sink = sink
-        if self._closing:
+        if self._draining:
             self._dismiss(watcher)
         else:
-            self._look(watcher, self._clock.monotonic(), news=True)
+            self._update(watcher, self._clock.monotonic(), changed=True)
 
-    async def let_go(self, seconds: float) -> None:
-        """Ends every stream, evenly over `seconds`, in the way that makes its client ask again."""
-        self._closing = True
-        present = [watcher for topic in self._topics.values() for watcher in topic.watchers]
-        began = self._clock.monotonic()
-        for number, watcher in enumerate(present):
-            ahead = began + seconds * number / len(present) - self._clock.monotonic()
-            if ahead > STEP:
-                await self._clock.sleep(ahead)
+    async def drain(self, seconds: float) -> None:
+        """Ends every stream, evenly over `seconds`, so that its client asks again."""
+        self._draining = True
+        present = [watcher for cvm in self._cvms.values() for watcher in cvm.watchers]
+        async for watcher in evenly(present, seconds, self._clock):
             if self._is_here(watcher):
                 self._dismiss(watcher)
 
     def _dismiss(self, watcher: Watcher) -> None:
         elapsed = self._clock.monotonic() - watcher.started
-        self._say(watcher, wire.going_away(watcher.target, elapsed), ends=True)
+        self._write(watcher, wire.going_away(watcher.target, elapsed), ends=True)
 
     # The hub's side
 
-    def heard(self, event: Event) -> None:
-        topic = self._topics.get(event.cvm_id)
-        if topic is None or not topic.known.older_than(event.id):
+    def on_event(self, event: Event) -> None:
+        cvm = self._cvms.get(event.cvm_id)
+        if cvm is None or not cvm.state.older_than(event.id):
             return
         if event.type == FRESH:
-            # Not yet: the state that is known is the old one, and what was found on recovery follows.
-            self._put(topic, self._clock.monotonic() + SETTLE)
+            # Not yet: the state here is the old one, and a transition may follow.
+            self._timers.put(cvm, self._clock.monotonic() + SETTLE)
             return
         try:
-            self._learn(topic, topic.known.after(event))
+            self._take(cvm, cvm.state.after(event))
         except (ValueError, LookupError, TypeError):
-            logger.warning("an event that is none of ours was published", extra={"cvm_id": event.cvm_id})
+            logger.warning("an event was published that no bridge wrote", extra={"cvm_id": event.cvm_id})
 
-    def forget(self) -> None:
-        """History was lost: all is read anew."""
-        self._history += 1
-        for topic in self._topics.values():
-            topic.known, topic.loaded = UNSEEN, False
-            self._wheel.remove(topic)
-        self._forgot.set()
+    def on_reset(self) -> None:
+        """History was lost: reads every state again."""
+        self._resets += 1
+        for cvm in self._cvms.values():
+            cvm.state, cvm.loaded = UNSEEN, False
+            self._timers.remove(cvm)
+        self._must_read.set()
 
-    def _learn(self, topic: Topic, known: Known) -> None:
-        """The newer one wins, whether it came by an event or by a read."""
-        if topic.known is not UNSEEN and not topic.known.older_than(known.event_id):
-            return
-        self._wheel.remove(topic)
-        topic.known = known
-        self._tell(topic)
+    def _take(self, cvm: WatchedCvm, state: LastState) -> None:
+        """The newer state counts, whether it came by an event or by a read."""
+        if cvm.state is UNSEEN or cvm.state.older_than(state.event_id):
+            self._timers.remove(cvm)
+            self._set(cvm, state)
 
-    def _tell(self, topic: Topic) -> None:
-        now = self._clock.monotonic()
-        for watcher in list(topic.watchers):
-            self._look(watcher, now, news=True)
+    def _set(self, cvm: WatchedCvm, state: LastState) -> None:
+        cvm.state, now = state, self._clock.monotonic()
+        for watcher in list(cvm.watchers):
+            self._update(watcher, now, changed=True)
 
-    def _look(self, watcher: Watcher, now: float, *, news: bool) -> None:
-        # It may have ended a moment ago, by what else was due.
+    def _update(self, watcher: Watcher, now: float, *, changed: bool) -> None:
+        # The watcher may have ended a moment ago, by another item that was due.
         if watcher.sink is None or not self._is_here(watcher):
             return
-        known = self._topics[watcher.cvm_id].known
-        doubt = known.doubt(led=self._led(), now=self._clock.time())
-        data, ends = words(watcher, known, doubt, now, news=news)
-        if self._say(watcher, data, ends=ends):
-            self._put(watcher, watcher.next)
+        state = self._cvms[watcher.cvm_id].state
+        stale_reason = state.stale_reason(led=self._led(), now=self._clock.time())
+        data, ends = due_events(watcher, state, stale_reason, now, changed=changed)
+        if self._write(watcher, data, ends=ends):
+            self._timers.put(watcher, watcher.next)
 
-    def _say(self, watcher: Watcher, data: bytes, *, ends: bool) -> bool:
-        """Whether it is still here afterwards."""
+    def _write(self, watcher: Watcher, data: bytes, *, ends: bool) -> bool:
+        """Whether the watcher is still here afterwards."""
         sink = watcher.sink
         if sink is None:
             return True
@@ -250,55 +243,36 @@ class Watchers:
             sink.close()
         return not ends
 
-    # The timer
-
-    def _put(self, item: Watcher | Topic, due: float) -> None:
-        self._wheel.put(item, due)
-        if due < self._rings_at:
-            self._woken.set()
+    # The tasks
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._ring(), name="drop-in timer")
-            group.create_task(self._read_anew(), name="drop-in reader")
+            group.create_task(self._run_timers(), name="drop-in timer")
+            group.create_task(self._read_again(), name="drop-in reader")
 
-    async def _ring(self) -> None:
+    async def _run_timers(self) -> None:
         while True:
-            self._turn()
-            await self._rest()
+            self._fire(await self._timers.wait(self._clock))
 
-    def _turn(self) -> None:
+    def _fire(self, due: list[Watcher | WatchedCvm]) -> None:
         now = self._clock.monotonic()
-        for item in self._wheel.take(now):
+        for item in due:
             if isinstance(item, Watcher):
-                self._look(item, now, news=False)
+                self._update(item, now, changed=False)
             else:
-                item.known = replace(item.known, stale=None, observed_at=self._clock.time())
-                self._tell(item)
+                self._set(item, replace(item.state, stale=None, observed_at=self._clock.time()))
 
-    async def _rest(self) -> None:
-        """Until something is due or has changed."""
-        due = self._wheel.next_due()
-        self._rings_at = float("inf") if due is None else due
-        try:
-            async with asyncio.timeout(None if due is None else max(0.0, due - self._clock.monotonic())):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
-        self._rings_at = float("-inf")
-        self._woken.clear()
-
-    async def _read_anew(self) -> None:
-        """Beside the timer: a Redis that is away delays no timeout."""
+    async def _read_again(self) -> None:
+        """A task beside the timer, so that a Redis that is away delays no timeout."""
         while True:
-            await self._forgot.wait()
-            self._forgot.clear()
+            await self._must_read.wait()
+            self._must_read.clear()
             try:
-                for cvm_id in [topic.cvm_id for topic in self._topics.values() if not topic.loaded]:
-                    if cvm_id in self._topics:
+                for cvm_id in [cvm.cvm_id for cvm in self._cvms.values() if not cvm.loaded]:
+                    if cvm_id in self._cvms:
                         await self.load(cvm_id)
             except StoreError:
-                logger.info("the drop-in's states wait for Redis")
-                self._forgot.set()
+                logger.info("Redis cannot be used: the drop-in's states are read later")
+                self._must_read.set()
                 await self._clock.sleep(READ_AGAIN)

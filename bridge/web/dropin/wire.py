@@ -1,4 +1,4 @@
-"""What upstream says, in upstream's shapes: SSE events of the state route and error bodies."""
+"""Upstream's shapes: the SSE events of its state route, and its error bodies."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def timeout(target: str, elapsed: float) -> bytes:
 
 
 def going_away(target: str, elapsed: float) -> bytes:
-    """A front end that ends. A `timeout`, because that is what makes each published watcher ask again: a plain end of
-    the body is success to one of them, a broken connection an error to another.
+    """The end of a stream because the front end stops.
+
+    It is a `timeout`, after which each published watcher asks again. One of them takes a plain end of the body for
+    success, and another takes a broken connection for an error.
     """
     return _timeout("The bridge is shutting down, ask again", target, elapsed)
 
@@ -44,9 +46,8 @@ def gone(elapsed: float) -> bytes:
 
 
 def stale(reason: str, elapsed: float) -> bytes:
-    """No end: the stream goes on."""
-    said = {"error": stale_sentence(reason), "elapsed": round(elapsed, 1), "message": reason}
-    return block("error", dumps(said))
+    """An `error` after which the stream goes on."""
+    return block("error", dumps({"error": stale_sentence(reason), "elapsed": round(elapsed, 1), "message": reason}))
 
 
 def stale_sentence(reason: str) -> str:
@@ -54,17 +55,17 @@ def stale_sentence(reason: str) -> str:
 
 
 def json_response(content: Any, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Bytes as FastAPI writes them."""
+    """The same bytes as FastAPI writes."""
     return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def detail(status: int, why: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error in the shape that every upstream error without a code has."""
+    """An error in the shape of upstream's errors without a code."""
     return json_response({"detail": why}, status, headers)
 
 
 def not_found(reference: str) -> JSONResponse:
-    """Where upstream's own body cannot be had: a reference that cannot name a CVM, or one deleted a moment ago."""
+    """A 404 where upstream's own body is not at hand: the reference is impossible, or the CVM was just deleted."""
     message = "CVM not found"
     body = {
         "error_code": "ERR-03-001",
@@ -77,8 +78,8 @@ def not_found(reference: str) -> JSONResponse:
 
 
 def refused(problem: ProblemError, *, keyed: bool) -> JSONResponse:
-    """A problem of the bridge's own; `keyed`: whether the caller brought a key at all."""
+    """A problem of the bridge in upstream's shape; `keyed`: whether the caller sent any key."""
     if problem.status == 401:
         return detail(401, INVALID_KEY if keyed else NOT_AUTHENTICATED, problem.headers)
-    title, more = str(problem.body["title"]), problem.body.get("detail")
-    return detail(problem.status, f"{title}: {more}" if more else title, problem.headers)
+    why = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
+    return detail(problem.status, why, problem.headers)

@@ -1,4 +1,4 @@
-"""What a client's cursor or time means in this log: an event to go on after, or a reset."""
+"""Finds a client's cursor or time in the log: the result is an event to continue after, or a reset."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ UNKNOWN_CURSOR = "unknown_cursor"
 
 
 class Cursors:
-    """Answers from the ring where it can, else from the log. A bad cursor is a reset, never an error."""
+    """Looks in the ring first, then in the log. A bad cursor is a reset, never an error."""
 
     def __init__(self, log: Log, ring: Ring) -> None:
         self._log = log
         self._ring = ring
 
     async def find(self, begin: Begin) -> Start | None:
-        """None where it begins without: there is no cursor, or a time and no log yet. Raises StoreError."""
+        """None without a cursor, and for a time while there is no log. Raises StoreError."""
         if isinstance(begin, str):
-            return self.known(begin) or await self.locate(begin)
+            return self.in_ring(begin) or await self.locate(begin)
         return await self.locate_time(begin) if isinstance(begin, int) else begin
 
-    def known(self, cursor: str) -> Start | None:
-        """Where the ring holds this event. At once."""
+    def in_ring(self, cursor: str) -> Start | None:
+        """The position of an event that the ring has; None if it has not."""
         sequence = self._ring.sequence_of(cursor)
         return None if sequence is None else Start(sequence, cursor)
 
     async def locate(self, cursor: str) -> Start:
-        """Where a cursor stands in the log, or the reset that it gets."""
+        """The position of a cursor in the log, or the reset that it gets. Raises StoreError."""
         try:
             key = entry_key(cursor)
         except ValueError:
@@ -46,21 +46,19 @@ class Cursors:
         return Start(event.sequence, event.id) if event else Start(reset=UNKNOWN_CURSOR)
 
     async def locate_time(self, milliseconds: int) -> Start | None:
-        """Everything since a Unix time; what the log gave up before that is a reset, what never was is none."""
+        """The position before a Unix time; a reset if events since then were trimmed. Raises StoreError."""
         position = await self._log.position()
         if position is None:
             return None
         before = f"{max(milliseconds - 1, 0)}-{2**64 - 1}"
         if entry_key(before) < entry_key(position.low_water_mark):
-            return (
-                Start(reset=HISTORY_LOST)
-                if position.trimmed
-                else Start(position.low_water_sequence, position.low_water_mark)
-            )
+            if position.trimmed:
+                return Start(reset=HISTORY_LOST)
+            return Start(position.low_water_sequence, position.low_water_mark)
         events = await self._log.read(before, 1)
         if not events:
             return Start(position.sequence, position.id)
-        # Asked again: it may have been trimmed in between, and then the first that is left is not the first.
+        # Read again: if the log was trimmed meanwhile, the first event that is left is not the first since that time.
         position = await self._log.position()
         if position is None or entry_key(before) < entry_key(position.low_water_mark):
             return Start(reset=HISTORY_LOST)

@@ -1,13 +1,14 @@
-"""Connections without a request: what makes ten thousand subscribers cheap.
+"""Connections without a request, which make ten thousand subscribers cheap.
 
-uvicorn keeps a task, a request cycle, a parser and its headers for every response that has not ended. An SSE response
-ends in days. So the protocol classes here offer an ASGI extension: a callable that takes the connection out of
-uvicorn's hands once the response has begun, and hands back a `Detached`, which is a transport and three numbers. The
-ASGI call may then return. What uvicorn does by itself stays as it is: parsing, headers, every other response.
+uvicorn keeps a task, a request cycle, a parser and its headers for every response that has not ended, and an SSE
+response may last for days. So the protocol classes here offer an ASGI extension: a callable that takes the connection
+from uvicorn once the response has begun and returns a `Detached`, which is a transport and three numbers. The ASGI call
+may then return. Everything else remains uvicorn's: parsing, headers, all other responses. See
+`docs/decisions/003-detached-connections-and-direct-writes.md`.
 
 The extension stands in `scope["extensions"][DETACH]` as `{"gather": gather, "call": detach}`. After `gather()` the
 response's start waits when it is sent, to go out in one piece with the first bytes of the body: each write is a system
-call of its own, and wakes the client. `detach(opening, on_lost, high_water)` is called once, after the start was sent.
+call of its own, and wakes the client. `detach(opening, on_lost, pause_above)` is called once, after the start was sent.
 HTTP/1.0, another server or a test client do not offer it.
 """
 
@@ -27,26 +28,26 @@ from bridge.web.streaming.frames import Frame, chunk_of
 
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ImportError:  # pragma: no cover - httptools is a dependency, yet not everywhere built
+except ImportError:  # pragma: no cover - httptools is a dependency, but has no wheel for every platform
     HttpToolsProtocol = None  # type: ignore[misc, assignment]
 
 DETACH = "bridge.detach"
 ABORT = "bridge.abort"
-"""The extension that ends a connection at once, for who cannot detach: `{"call": abort}`."""
+"""The extension that ends a connection at once, for responses that do not detach: `{"call": abort}`."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
-LAST_WORDS = 1.0
-"""Seconds in which a client takes its last bytes; one that does not is cut, or it would hold its connection."""
+CLOSE_GRACE = 1.0
+"""Seconds that a client gets to take its last bytes; after that the connection is cut."""
 
 OnLost = Callable[[], None]
 
 
 class Detached(asyncio.Protocol):
-    """A connection in the middle of a chunked response, owned by who detached it: a `subscriber.Sink`.
+    """A `sinks.Sink`: a connection in the middle of a chunked response, owned by the code that detached it.
 
-    `on_lost` is called once, when the connection is gone, whoever ended it. What the client still sends is dropped.
-    `first` goes out ahead of what is written first, at `flush()` at the latest.
+    `on_lost` is called once, when the connection is gone, whichever side ended it. What the client still sends is
+    dropped. `first` goes out ahead of the first write, at `flush()` at the latest.
     """
 
     __slots__ = ("_closed", "_first", "_low", "_on_lost", "_patience", "_transport", "backlog", "file")
@@ -103,7 +104,7 @@ class Detached(asyncio.Protocol):
         self._closed = True
         self._transport.close()
         if self.backlog():
-            self._patience = asyncio.get_running_loop().call_later(LAST_WORDS, self._transport.abort)
+            self._patience = asyncio.get_running_loop().call_later(CLOSE_GRACE, self._transport.abort)
 
     def cut(self) -> None:
         self._closed = True
@@ -133,14 +134,14 @@ class Detached(asyncio.Protocol):
 
 
 def write_directly(files: Iterable[int], chunk: bytes) -> list[tuple[int, int]]:
-    """Writes one chunk to many connections; those that did not take it whole, and how many bytes of it they took.
+    """Writes one chunk to many connections; returns those that did not take all of it, each with the bytes taken.
 
-    The hot loop, ten thousand times for one event. It touches nothing of a subscriber but its file's number: a walk
-    over ten thousand Python objects costs a quarter of the system calls' own time in cache misses.
+    This is the hot loop: ten thousand rounds for one event. It uses nothing of a subscriber but its file descriptor,
+    because a walk over ten thousand Python objects costs a quarter of the system calls' own time in cache misses.
 
-    The caller sees to it that nothing waits in a file's transport, and that the number is still its connection's: both
-    event loops call `connection_lost` before they close a file. A broken connection counts as one that took nothing;
-    its transport finds out the rest.
+    The caller makes sure that nothing waits in a file's transport, and that the descriptor still belongs to its
+    connection: both event loops call `connection_lost` before they close a file. A broken connection counts as one that
+    took nothing; its transport will find out.
     """
     size, write = len(chunk), os.write
     short: list[tuple[int, int]] = []
@@ -155,7 +156,7 @@ def write_directly(files: Iterable[int], chunk: bytes) -> list[tuple[int, int]]:
 
 
 class _Gathered:
-    """In place of the transport while a response's first bytes are gathered."""
+    """Stands in for the transport while a response's first bytes are gathered."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -171,7 +172,7 @@ class _Gathered:
 
 
 class _Detaching:
-    """The part that both of uvicorn's protocol classes get. It knows their insides, which the tests watch."""
+    """The part that both of uvicorn's protocol classes get. It relies on their internals; the tests watch those."""
 
     scope: Any
     cycle: Any
@@ -185,8 +186,8 @@ class _Detaching:
         extensions = self.scope.setdefault("extensions", {})
         extensions[ABORT] = {"call": self.transport.abort}
         if self.scope.get("http_version", "1.1") == "1.1":
-            # Not `self.cycle` at the time of the call: that may be of a request pipelined behind this one. And weakly,
-            # or each request would be a circle.
+            # Not `self.cycle` at the time of the call: it may belong to a request pipelined behind this one. And a weak
+            # reference, or each request would be a reference cycle.
             made = weakref.ref(self.cycle)
             extensions[DETACH] = {"gather": partial(self._gather, made), "call": partial(self._detach, made)}
 
@@ -194,13 +195,13 @@ class _Detaching:
         cycle: Any = made()
         cycle.transport = _Gathered(self.transport)
 
-    def _detach(self, made: weakref.ref[Any], opening: bytes, on_lost: OnLost, high_water: int) -> Detached | None:
-        """None where the connection is gone already. A replay waits while more than `high_water` bytes wait.
+    def _detach(self, made: weakref.ref[Any], opening: bytes, on_lost: OnLost, pause_above: int) -> Detached | None:
+        """None if the connection is gone already. A replay pauses while more than `pause_above` bytes wait.
 
-        The body is in chunks, because its start named no length.
+        The body is in chunks, because the response has no length.
         """
         cycle: Any = made()
-        # uvicorn takes the response for ended, and the connection for none of its own: its shutdown does not wait.
+        # For uvicorn the response has ended and the connection is not its own, so its shutdown does not wait for it.
         cycle.response_complete = True
         if cycle.disconnected or self.transport.is_closing():
             return None
@@ -210,15 +211,15 @@ class _Detaching:
         detached = Detached(self.transport, on_lost, cycle.transport.data + (chunk_of(opening) if opening else b""))
         if self.flow.write_paused:
             detached.pause_writing()
-        self.flow.resume_reading()  # the client's going is noticed by reading only
+        self.flow.resume_reading()  # only reading notices that the client has gone
         self.transport.set_protocol(detached)
-        self.transport.set_write_buffer_limits(high_water)
+        self.transport.set_write_buffer_limits(pause_above)
         cycle.scope.pop("extensions", None)
         self._forget()
         return detached
 
     def _forget(self) -> None:
-        """Breaks the circles, so that all of this is freed now and not by the collector."""
+        """Breaks the reference cycles, so that all of this is freed now and not by the garbage collector."""
         self.scope = self.cycle = None
 
 
@@ -240,7 +241,7 @@ if HttpToolsProtocol is not None:
 
     class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
         _earlier: deque[Any] | None = None
-        """Requests of a pipeline in front of the last one; those that have ended leave when another comes."""
+        """Pipelined requests before the last one; those that have ended are removed when another comes."""
 
         def on_headers_complete(self) -> None:
             before = self.cycle
@@ -255,7 +256,7 @@ if HttpToolsProtocol is not None:
             self._earlier.append(before)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            # uvicorn tells the last request alone, and it is the first of a pipeline that runs.
+            # uvicorn notifies the last request only, but the first of a pipeline is the one that runs.
             for cycle in self._earlier or ():
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
                 cycle.message_event.set()

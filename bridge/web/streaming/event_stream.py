@@ -1,4 +1,4 @@
-"""One subscription: what a request asked for, between its connection and the hub."""
+"""The response to one subscription: a connection becomes a subscriber of the hub."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bridge.web.http.capacity import Capacity
 from bridge.web.streaming.frames import OPENING
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.sinks import Sink
-from bridge.web.streaming.sse_response import LOW_WATER, SseResponse
+from bridge.web.streaming.sse_response import PAUSE_ABOVE, SseResponse
 from bridge.web.streaming.subscriber import Begin, Subscriber
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscriber's filter and where it begins. `name`: the token's, which the stream counts for."""
+    """A subscriber's filter and where it begins. `name`: of the token whose streams it is counted with."""
 
     name: str
     cvms: frozenset[str] | None
@@ -30,7 +30,7 @@ class Subscription:
 
 
 class EventStream:
-    """The response to one subscription. The caller took its place in `capacity`; it is given back here."""
+    """An ASGI response. The caller has taken a place in `capacity`; it is released when the stream ends."""
 
     def __init__(
         self, hub: Hub, capacity: Capacity, wanted: Subscription, *, settings: Settings, rng: random.Random
@@ -39,19 +39,19 @@ class EventStream:
         self._capacity = capacity
         self._wanted = wanted
         self._rng = rng
-        self._low_water = min(LOW_WATER, settings.subscriber_buffer // 2)
+        self._pause_above = min(PAUSE_ABOVE, settings.subscriber_buffer // 2)
         self._max_age = settings.subscriber_max_age
         self._subscriber: Subscriber | None = None
         self._ageing: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await SseResponse(OPENING, self._start, self._end, low_water=self._low_water)(scope, receive, send)
+        await SseResponse(OPENING, self._start, self._end, pause_above=self._pause_above)(scope, receive, send)
 
     def _start(self, sink: Sink) -> None:
         wanted = self._wanted
         self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
         if self._max_age:
-            # 80 to 100 % of the age, so that subscribers of one herd do not come back as a herd.
+            # 80 to 100 % of the age, so that subscribers that came together do not return together.
             age = self._max_age * (0.8 + 0.2 * self._rng.random())
             self._ageing = asyncio.get_running_loop().call_later(age, self._expire)
         self._hub.enter(self._subscriber, wanted.begin)
@@ -69,5 +69,5 @@ class EventStream:
 
 
 def jittered_retry(rng: random.Random) -> int:
-    """Milliseconds after which a client is to come back: spread, so that a herd comes back as a trickle."""
+    """Milliseconds after which a client shall come back, spread so that not all return at once."""
     return rng.randint(500, 5000)

@@ -17,7 +17,7 @@ from bridge.web.streaming.hub import SLICES, Hub
 logger = logging.getLogger(__name__)
 
 DEAF_AFTER_PERIODS = 3
-"""Periods of the leader without a tick after which the subscription is made anew."""
+"""Periods of the leader without a tick after which the subscription is replaced."""
 
 RETRY_EVERY = 0.5
 ANNOUNCE_EVERY = 5.0
@@ -36,7 +36,7 @@ class FeedConsumer:
         self._clock = clock
         self._period = period
         self._ticked_at = self._subscribed_at = float("-inf")
-        self._standing = False
+        self._confirmed = False
         self.ready = False
 
     async def follow(self) -> None:
@@ -57,7 +57,7 @@ class FeedConsumer:
 
     async def _listen(self) -> None:
         """Returns after three periods without a tick."""
-        self._subscribed_at, self._standing = self._clock.monotonic(), False
+        self._subscribed_at, self._confirmed = self._clock.monotonic(), False
         async with aclosing(self._feed.messages()) as messages:
             while True:
                 deaf_at = max(self._ticked_at, self._subscribed_at) + DEAF_AFTER_PERIODS * self._period
@@ -66,7 +66,7 @@ class FeedConsumer:
                         message = await anext(messages)
                 except TimeoutError:
                     # Redis itself is silent if it did not even confirm the subscription.
-                    self.ready = self.ready and self._standing
+                    self.ready = self.ready and self._confirmed
                     return
                 await self._take(message)
 
@@ -80,7 +80,7 @@ class FeedConsumer:
         elif isinstance(message, Subscribed):
             metrics.RESUBSCRIBES.inc()
             await self._hub.catch_up()
-            self.ready = self._standing = True
+            self.ready = self._confirmed = True
         elif isinstance(message, Answered):
             self._on_answer(message.reference)
 

@@ -148,7 +148,7 @@ class Hub:
 
     async def _begin(self, position: Position) -> None:
         """Goes to the end of this log; subscribers that followed another history are reset."""
-        anew = bool(self.log_id)
+        replaced = bool(self.log_id)
         recent = await self._log.latest(PAGE)
         self._ring.clear()
         for event in recent:
@@ -156,7 +156,7 @@ class Hub:
                 self._ring.add(frame(event))
         self.log_id, self.sequence, self.last_id = position.log_id, position.sequence, position.id
         metrics.POSITION.set(self.sequence)
-        if anew:
+        if replaced:
             metrics.RESETS.inc()
             logger.warning("history was lost: subscribers are reset", extra={"sequence": self.sequence})
             self._start_over(self._present, Start(reset=HISTORY_LOST))

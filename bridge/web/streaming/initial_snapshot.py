@@ -1,4 +1,4 @@
-"""What a subscriber without a cursor begins with: the snapshots of its scope, encoded once for everybody."""
+"""The snapshots with which a subscriber without a cursor begins, encoded once for all subscribers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from functools import cached_property
 
 from bridge.clock import Clock
 from bridge.store.log import Log, Position
-from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.frames import snapshot_block
 
 MOST_AGE = 1.0
-"""Seconds: between events only `observed_at` moves, and it is to be no older than this."""
+"""Seconds. Between events only `observed_at` changes, and it shall be no older than this."""
 
 NOWHERE = Position("", 0, "0-0", "0-0", 0, False)
 """The position of a log that no leader has made yet."""
@@ -21,7 +20,7 @@ NOWHERE = Position("", 0, "0-0", "0-0", 0, False)
 
 @dataclass(frozen=True)
 class InitialSnapshot:
-    """The snapshots as of `position`: a block by CVM, ascending, none of them with its `id:` line."""
+    """The snapshots as of `position`: one SSE block for each CVM, by ascending id, without `id:` lines."""
 
     position: Position
     led: bool
@@ -29,11 +28,11 @@ class InitialSnapshot:
     blocks: dict[str, bytes]
 
     def of(self, scope: frozenset[str] | None) -> bytes:
-        """The blocks of a scope, the last one with the cursor; empty where there is none."""
+        """The blocks of a scope, the last one with the cursor as its `id:`; empty if there are none."""
         return self._whole if scope is None else self._joined(self._chosen(scope))
 
     def pieces(self, scope: frozenset[str] | None, size: int) -> Iterator[bytes]:
-        """`of` in pieces of whole blocks, each of `size` bytes or little more: a large scope is not copied at once."""
+        """As `of`, in pieces of whole blocks of about `size` bytes: a large scope is not copied at once."""
         chosen = self._chosen(scope)
         first = 0
         while first < len(chosen):
@@ -60,7 +59,7 @@ class InitialSnapshot:
 
 
 class InitialSnapshots:
-    """The last one made, for as long as it is true."""
+    """Makes the initial snapshot and keeps the last one while it is valid."""
 
     def __init__(self, log: Log, source: str, clock: Clock) -> None:
         self._log = log
@@ -70,14 +69,14 @@ class InitialSnapshots:
         self._last: InitialSnapshot | None = None
 
     def current(self, log_id: str, entry_id: str, *, led: bool) -> InitialSnapshot | None:
-        """At once, where the last one made holds after this event. By its id: numbers repeat after a fail-over."""
+        """The last one made, if it is valid as of this event. The id decides: numbers repeat after a failover."""
         last = self._last
         if last is None or (last.position.log_id, last.position.id, last.led) != (log_id, entry_id, led):
             return None
         return last if self._clock.monotonic() - last.made_at <= MOST_AGE else None
 
     async def get(self, log_id: str, entry_id: str, *, led: bool) -> InitialSnapshot:
-        """Reads the states at most once for all who ask at the same moment. Raises StoreError."""
+        """Reads the states at most once for all callers at the same moment. Raises StoreError."""
         async with self._lock:
             found = self.current(log_id, entry_id, led=led)
             if found is None:
@@ -89,8 +88,7 @@ class InitialSnapshots:
         position, snapshots = await self._log.snapshot()
         if position is None:
             return InitialSnapshot(NOWHERE, led, now, {})
-        return InitialSnapshot(position, led, now, self._encode(position, snapshots, led))
-
-    def _encode(self, position: Position, snapshots: dict[str, Snapshot], led: bool) -> dict[str, bytes]:
         at = (position.sequence, position.id)
-        return {cvm_id: snapshot_block(snapshots[cvm_id], self._source, at, led=led) for cvm_id in sorted(snapshots)}
+        ids = sorted(snapshots)
+        blocks = {cvm_id: snapshot_block(snapshots[cvm_id], self._source, at, led=led) for cvm_id in ids}
+        return InitialSnapshot(position, led, now, blocks)

@@ -104,12 +104,12 @@ class Replays:
         return done
 
     def _replayed_at_once(self, subscriber: Subscriber, cursor: str) -> bool:
-        start = self._cursors.known(cursor)
+        start = self._cursors.in_ring(cursor)
         frames = self._ring.after(start.sequence, RING_PAGE) if start else None
         if start is None or frames is None or start.sequence + len(frames) != self._edge.sequence:
             return False
         if sum(len(old.chunk) for old in frames) > self._buffer // 2:
-            return False  # written at once, it would make a slow subscriber of any client
+            return False  # so much at once would make any client look slow
         subscriber.sequence = subscriber.sent = start.sequence
         if frames:
             self._write_page(subscriber, frames)

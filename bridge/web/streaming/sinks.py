@@ -1,4 +1,4 @@
-"""Where a subscriber's bytes go, and the sink for servers that cannot let a connection go: plain ASGI."""
+"""The writing side of an SSE connection, and its implementation for servers that cannot detach one: plain ASGI."""
 
 from __future__ import annotations
 
@@ -9,63 +9,63 @@ from typing import Protocol
 
 from starlette.types import Send
 
-from bridge.web.streaming.detach import LAST_WORDS
+from bridge.web.streaming.detach import CLOSE_GRACE
 from bridge.web.streaming.frames import Frame
 
 
 class Sink(Protocol):
-    """An SSE connection's writing side. Only `drained` waits."""
+    """Where a subscriber's bytes go. Only `drained` waits."""
 
     @property
     def file(self) -> int | None:
-        """The number of the file that takes whole chunks directly while nothing waits; None: there is none."""
+        """The file descriptor to which whole chunks may be written while nothing waits; None if there is none."""
         ...
 
     def pass_on(self, rest: bytes) -> None:
-        """What the file did not take of a chunk. Not where there is no file."""
+        """Writes the part of a chunk that the file did not take. Only for sinks with a file."""
         ...
 
     def offer(self, frame: Frame, most: int) -> bool:
-        """One event, as it goes to everybody. False, with nothing written: more than `most` bytes wait already."""
+        """Writes one event. False, with nothing written, if more than `most` bytes wait already."""
         ...
 
     def send_all(self, frames: Iterable[Frame]) -> None:
-        """Some events in one piece."""
+        """Writes some events in one piece."""
         ...
 
     def write(self, data: bytes) -> None:
-        """Bytes of this connection alone."""
+        """Writes bytes that are for this connection alone."""
         ...
 
     def backlog(self) -> int:
-        """Bytes written and not yet taken by the connection."""
+        """Bytes that were written and not yet taken by the connection."""
         ...
 
     def flush(self) -> None:
-        """Sends what waits for the first write to go along."""
+        """Sends the response's first bytes, which wait for the first write."""
         ...
 
     async def drained(self) -> None:
-        """Returns once the backlog is small: how a replay is paced."""
+        """Returns once the backlog is small; this paces a replay."""
         ...
 
     def close(self) -> None:
-        """Ends the connection after what was written; more calls do nothing."""
+        """Ends the connection after what was written. Further calls do nothing."""
         ...
 
     def cut(self) -> None:
-        """Ends the connection now, whatever waits: its client does not read."""
+        """Ends the connection now, without what waits: its client does not read."""
         ...
 
 
 class AsgiSink:
-    """Bytes on their way into ASGI's `send`. Who writes caps what waits here.
+    """A queue of bytes before ASGI's `send`. The writer limits what waits here.
 
-    A replay goes on below `low_water`; `abort` ends the connection without waiting for its client.
+    `drained` waits while more than `pause_above` bytes do. `abort` ends the connection without waiting for its client.
     """
 
-    def __init__(self, low_water: int) -> None:
-        self._low_water = low_water
+    def __init__(self, pause_above: int) -> None:
+        self._pause_above = pause_above
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._closed = False
@@ -77,7 +77,7 @@ class AsgiSink:
         self.file = None
 
     def pass_on(self, rest: bytes) -> None:
-        raise AssertionError("chunks are the server's affair here")
+        raise AssertionError("only the server writes chunks here")
 
     def offer(self, frame: Frame, most: int) -> bool:
         if self._size > most:
@@ -93,7 +93,7 @@ class AsgiSink:
             return
         self._waiting.append(data)
         self._size += len(data)
-        if self._size > self._low_water:
+        if self._size > self._pause_above:
             self._low.clear()
         self._changed.set()
 
@@ -107,7 +107,7 @@ class AsgiSink:
 
     def close(self) -> None:
         if not self._closed:
-            self._patience = asyncio.get_running_loop().call_later(LAST_WORDS, self.cut)
+            self._patience = asyncio.get_running_loop().call_later(CLOSE_GRACE, self.cut)
         self._closed = True
         self._changed.set()
 
@@ -119,14 +119,14 @@ class AsgiSink:
         self.abort()
 
     def done(self) -> None:
-        """The connection ended: nobody is to be cut any more, and no replay waits for it."""
+        """The connection ended: it need not be cut, and no replay waits for it."""
         self._closed = True
         self._low.set()
         if self._patience is not None:
             self._patience.cancel()
 
     async def pump(self, send: Send) -> None:
-        """Sends what is written until the sink is closed and empty."""
+        """Sends what is written, until the sink is closed and empty."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -135,7 +135,7 @@ class AsgiSink:
                 self._waiting.clear()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 self._size -= len(body)
-                if self._size <= self._low_water:
+                if self._size <= self._pause_above:
                     self._low.set()
             if self._closed:
                 return

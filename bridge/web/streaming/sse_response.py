@@ -1,7 +1,7 @@
-"""The HTTP side of an SSE response: head and first bytes, then the connection is its owner's.
+"""The HTTP side of an SSE response: it sends the head and the first bytes, and hands a sink to the stream's owner.
 
-Where the server lets a connection go (bridge.web.streaming.detach) the request's task ends here; elsewhere it stays
-and pumps.
+With a server that can detach a connection (`detach.py`) the request's task then ends. With any other server it stays
+and passes on what the owner writes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from bridge.web.streaming.detach import ABORT, DETACH
 from bridge.web.streaming.sinks import AsgiSink, Sink
 
-LOW_WATER = 64 * 1024
-"""Bytes waiting below which a replay goes on."""
+PAUSE_ABOVE = 64 * 1024
+"""Bytes. A replay pauses while more than this wait for the connection."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -26,10 +26,10 @@ HEADERS = [
 
 
 class SseResponse:
-    """An ASGI response that has no end of its own.
+    """An ASGI response that ends only when its owner or its client ends it.
 
-    `started` gets the sink once the head and `opening` are out, and must not wait. `ended` is called exactly once, when
-    the connection is gone or came to nothing, whether it had started or not. HEAD gets the head alone.
+    `started` gets the sink after the head and `opening`, and must not wait. `ended` is called exactly once, when the
+    connection is gone, even if it never started. HEAD gets the head alone.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class SseResponse:
         started: Callable[[Sink], None],
         ended: Callable[[], None],
         *,
-        low_water: int = LOW_WATER,
+        pause_above: int = PAUSE_ABOVE,
         headers: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
         self._opening = opening
         self._started = started
         self._ended = ended
-        self._low_water = low_water
+        self._pause_above = pause_above
         self._headers = HEADERS if headers is None else headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,12 +61,12 @@ class SseResponse:
             else:
                 offer["gather"]()
                 await send(start)
-                if (sink := offer["call"](self._opening, self._ended, self._low_water)) is not None:
+                if (sink := offer["call"](self._opening, self._ended, self._pause_above)) is not None:
                     detached = True
                     try:
                         self._started(sink)
                     except BaseException:
-                        sink.cut()  # the server would, after a second head
+                        sink.cut()  # the server would do so after a second head
                         raise
                     sink.flush()
         finally:
@@ -74,8 +74,8 @@ class SseResponse:
                 self._ended()
 
     async def _hold(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whoever ends first ends all; a clean end is told to the client."""
-        sink = AsgiSink(self._low_water)
+        """Until the owner or the client ends the stream. If the owner does, the response ends properly."""
+        sink = AsgiSink(self._pause_above)
         pump = asyncio.create_task(sink.pump(send), name="sse pump")
         gone = asyncio.create_task(_disconnected(receive), name="sse gone")
         abort = _offered(scope, ABORT)

@@ -1,4 +1,4 @@
-"""The live subscribers, by what they want: an event finds its readers, no reader is asked about an event."""
+"""The live subscribers by their filters: an event finds its subscribers without a look at the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bridge.web.streaming.subscriber import Subscriber
 class Group:
     """Subscribers that get the same events; `sent` is the sequence of the last one that they got.
 
-    `direct`: those on whose connections nothing waits, by file number; `others`: those that are written to through
-    their sinks. Dicts keep the order of coming, which is also the order in memory.
+    `direct`: those on whose connections nothing waits, by file descriptor; `others`: those that are written to through
+    their sinks. Dicts keep the order of insertion, which is also the order in memory.
     """
 
     direct: dict[int, Subscriber] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Group:
             self._files = None
 
     def files(self) -> array[int]:
-        """The keys of `direct`, one beside the other: those of a dict lie all over the memory."""
+        """The keys of `direct` as an array: those of a dict are scattered in memory."""
         if self._files is None:
             self._files = array("i", self.direct)
         return self._files
@@ -71,7 +71,7 @@ class SubscriberIndex:
                 del self._by_cvm[cvm_id]
 
     def review(self, subscriber: Subscriber) -> None:
-        """Puts a live subscriber where it belongs, after something was written to it or its backlog may be gone."""
+        """Moves a live subscriber between `direct` and `others`, if its backlog has come or gone."""
         if (subscriber.file is None) != (subscriber.sink.file is None or subscriber.sink.backlog() > 0):
             sent = self.sent(subscriber)
             self.discard(subscriber)
@@ -83,7 +83,7 @@ class SubscriberIndex:
         return max((group.sent for group in self._groups(subscriber)), default=0)
 
     def of(self, cvm_id: str, kind: str) -> list[Group]:
-        """The groups that an event goes to; no subscriber is in two of them. Who leaves meanwhile does not disturb."""
+        """The groups that an event goes to; no subscriber is in two. Subscribers may leave while it is used."""
         return [
             group
             for key in (None, cvm_id)

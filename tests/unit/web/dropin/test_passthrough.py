@@ -21,7 +21,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 class Stage:
-    """A passthrough whose upstream is a function; `asked` are the keys that it was asked with."""
+    """A passthrough whose upstream is a function; `asked` are the keys of its requests."""
 
     def __init__(self, answer: Handler | None = None) -> None:
         self.clock = VirtualClock()
@@ -59,23 +59,23 @@ def request(headers: dict[str, str], query: str = "") -> Request:
         ({"x-api-key": "phala"}, "access_token=other", "phala"),
     ],
 )
-def test_a_key_is_foreign_only_where_nothing_in_the_request_is_the_bridges(
+def test_a_key_is_a_phala_key_only_if_the_request_has_no_credential_of_the_bridge(
     headers: dict[str, str], query: str, key: str | None
 ) -> None:
-    assert Stage().passthrough.foreign_key(request(headers, query)) == key
+    assert Stage().passthrough.phala_key(request(headers, query)) == key
 
 
-def test_a_stream_token_of_the_bridge_is_its_own_too() -> None:
+def test_a_stream_token_is_a_credential_of_the_bridge_too() -> None:
     async def scenario() -> None:
         stage = Stage()
         principal = stage.access.holder(request({"x-api-key": "rootsecret"}))
         token, _ = stage.access.stream_token(principal)
-        assert stage.passthrough.foreign_key(request({"x-api-key": "phala"}, f"access_token={token}")) is None
+        assert stage.passthrough.phala_key(request({"x-api-key": "phala"}, f"access_token={token}")) is None
 
     run_virtual(scenario())
 
 
-def test_a_key_is_asked_about_once_a_minute_for_each_cvm() -> None:
+def test_upstream_is_asked_about_a_key_once_a_minute_for_each_cvm() -> None:
     async def scenario() -> None:
         stage = Stage()
         accept = stage.passthrough.accept
@@ -93,7 +93,7 @@ def test_a_key_is_asked_about_once_a_minute_for_each_cvm() -> None:
     run_virtual(scenario())
 
 
-def test_a_refusal_is_upstreams_and_not_remembered() -> None:
+def test_upstreams_refusal_is_passed_on_and_not_remembered() -> None:
     async def scenario() -> None:
         body = json.dumps({"detail": "Invalid API key"})
         stage = Stage(lambda _: httpx.Response(401, text=body, headers={"retry-after": "7", "x-other": "1"}))
@@ -107,10 +107,10 @@ def test_a_refusal_is_upstreams_and_not_remembered() -> None:
     run_virtual(scenario())
 
 
-@pytest.mark.parametrize("said", ['{"name":"web","status":"running"}', "no state", '{"id":7,"status":"running"}'])
-def test_a_state_that_does_not_say_whose_it_is_opens_nothing(said: str) -> None:
+@pytest.mark.parametrize("answer", ['{"name":"web","status":"running"}', "no state", '{"id":7,"status":"running"}'])
+def test_a_state_without_an_id_gives_no_access(answer: str) -> None:
     async def scenario() -> None:
-        stage = Stage(lambda _: httpx.Response(200, text=said))
+        stage = Stage(lambda _: httpx.Response(200, text=answer))
         assert await stage.passthrough.accept("k1", "web") is None
         assert await stage.passthrough.accept("k1", "web") is None
         assert stage.asked == ["k1", "k1"]
@@ -118,7 +118,7 @@ def test_a_state_that_does_not_say_whose_it_is_opens_nothing(said: str) -> None:
     run_virtual(scenario())
 
 
-def test_an_upstream_that_is_away_is_502_and_says_nothing_of_the_key() -> None:
+def test_an_unreachable_upstream_is_502_without_the_key_in_it() -> None:
     def fail(_: httpx.Request) -> httpx.Response:
         raise httpx.LocalProtocolError("Illegal header value b'secretkey'")
 
@@ -131,7 +131,7 @@ def test_an_upstream_that_is_away_is_502_and_says_nothing_of_the_key() -> None:
     run_virtual(scenario())
 
 
-def test_no_key_is_remembered_as_such_and_not_without_end() -> None:
+def test_keys_are_remembered_as_hashes_and_only_so_many() -> None:
     async def scenario() -> None:
         stage = Stage(lambda asked: httpx.Response(200, json={"id": asked.url.path, "status": "running"}))
         for number in range(20):

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from bridge.config import Settings
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from bridge.web.app import Front
+from bridge.web.app import FrontEnd
 from tests.fakes import fake_backend
 from tests.unit.web.streaming.reference import RAW, reference
 from tests.virtual import VirtualClock, run_virtual
@@ -20,7 +20,7 @@ from tests.virtual import VirtualClock, run_virtual
 HUGE = "9" * 5000
 
 QUERIES = [
-    # Nothing, and what is not known
+    # No parameters, and unknown ones
     "",
     "&",
     "=",
@@ -42,7 +42,7 @@ QUERIES = [
     "interval=5&timeout=600",
     "interval=4&timeout=601",
     "timeout=601&interval=4",
-    # What Pydantic takes for an integer
+    # Values that Pydantic reads as integers
     "interval=%2B7",
     "interval=+7",
     "interval=%207%20",
@@ -108,7 +108,7 @@ QUERIES = [
 
 
 async def get(app: ASGIApp, query: str) -> tuple[int, str | None, bytes]:
-    """Status, media type and body, as a server would hand the query over."""
+    """Status, media type and body, with the query as a server passes it."""
     path = "/api/v1/cvms/cvm-1/state"
     scope: MutableMapping[str, Any] = {
         "type": "http",
@@ -125,7 +125,7 @@ async def get(app: ASGIApp, query: str) -> tuple[int, str | None, bytes]:
         "server": None,
     }
     came = [{"type": "http.request", "body": b"", "more_body": False}]
-    said: list[MutableMapping[str, Any]] = []
+    answer: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
         if not came:
@@ -133,18 +133,18 @@ async def get(app: ASGIApp, query: str) -> tuple[int, str | None, bytes]:
         return came.pop()
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        said.append(message)
+        answer.append(message)
 
     await app(scope, receive, send)
-    headers = dict(said[0]["headers"])
+    headers = dict(answer[0]["headers"])
     kind = headers.get(b"content-type", b"").decode().partition(";")[0] or None
-    return said[0]["status"], kind, b"".join(message.get("body", b"") for message in said[1:])
+    return answer[0]["status"], kind, b"".join(message.get("body", b"") for message in answer[1:])
 
 
-async def dropin() -> Front:
-    """A front end that knows one CVM and hears a leader."""
+async def dropin() -> FrontEnd:
+    """A front end with one CVM and a leader."""
     backend, clock = fake_backend(), VirtualClock()
-    front = Front(Settings(), backend, clock, open_access=True)
+    front = FrontEnd(Settings(), backend, clock, open_access=True)
     front.hub.led = True
     await Watches(backend).want("cvm-1")
     seen = Snapshot("cvm-1", RAW, "running", "web", None, "2026-11-24T16:00:00.000Z")
@@ -153,7 +153,7 @@ async def dropin() -> Front:
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_status_and_body_are_fastapis(query: str) -> None:
+def test_status_and_body_are_the_same_as_fastapis(query: str) -> None:
     async def scenario() -> tuple[Any, Any]:
         front = await dropin()
         timer = asyncio.create_task(front.dropin.run())

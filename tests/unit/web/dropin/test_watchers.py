@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bridge.events import DROPPED, FRESH, STALE, STATE, TRANSITION, Draft, Event, cvm_data, watch_data
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.snapshots import Snapshot, Snapshots
+from bridge.web.dropin.timer_wheel import TimerWheel
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
-from bridge.web.dropin.wheel import Wheel
 from bridge.web.streaming.demand import WatchDemand
 from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
@@ -117,13 +117,13 @@ class Stage:
     def _event(self, kind: str, data: str, cvm_id: str) -> None:
         self.sequence += 1
         text = Draft(kind, cvm_id, "2026-11-24T16:00:00Z", data).envelope("/bridge/x", self.sequence)
-        self.watchers.heard(Event.from_log(f"{self.sequence}-0", text))
+        self.watchers.on_event(Event.from_log(f"{self.sequence}-0", text))
 
     def becomes(self, status: str | None, cvm_id: str = "a") -> None:
         raw = None if status is None else f'{{"status":"{status}","n":1.10}}'
         self._event(TRANSITION, cvm_data(cvm_id, None, ("x", status or "deleted"), "poll", raw), cvm_id)
 
-    def says(self, kind: str, reason: str | None = None, cvm_id: str = "a") -> None:
+    def publish(self, kind: str, reason: str | None = None, cvm_id: str = "a") -> None:
         self._event(kind, watch_data(cvm_id, None, reason), cvm_id)
 
     async def watch(
@@ -164,7 +164,7 @@ def test_the_state_comes_at_once_at_each_interval_and_sooner_on_change() -> None
     run_virtual(scenario())
 
 
-def test_a_target_already_met_is_complete_at_once() -> None:
+def test_a_target_that_is_met_already_completes_at_once() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot("running")
@@ -193,7 +193,7 @@ def test_each_caller_has_its_own_timeout() -> None:
     run_virtual(scenario())
 
 
-def test_a_deletion_is_an_error_and_the_end() -> None:
+def test_a_deletion_ends_the_stream_with_an_error() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
@@ -207,15 +207,15 @@ def test_a_deletion_is_an_error_and_the_end() -> None:
     run_virtual(scenario())
 
 
-def test_while_stale_the_stream_says_so_and_goes_on() -> None:
+def test_a_stale_state_is_an_error_event_and_the_stream_continues() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
             _, sink = await stage.watch(interval=10)
             await asyncio.sleep(1)
-            stage.says(STALE, "unreachable")
+            stage.publish(STALE, "unreachable")
             await asyncio.sleep(10)
-            stage.says(FRESH)
+            stage.publish(FRESH)
             stage.becomes("stopped")
             names = [(0.0, "state"), (1.0, "error"), (10.0, "error"), (11.0, "state"), (11.0, "complete")]
             assert sink.names == names
@@ -224,14 +224,14 @@ def test_while_stale_the_stream_says_so_and_goes_on() -> None:
     run_virtual(scenario())
 
 
-def test_a_recovery_without_news_is_told_soon_but_never_before_the_news() -> None:
+def test_a_recovery_is_sent_soon_but_never_before_the_missed_transition() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot("stopped", stale="unreachable")
             _, sink = await stage.watch("stopped", interval=30)
             assert sink.names == [(0.0, "error")]
             await asyncio.sleep(2)
-            stage.says(FRESH)
+            stage.publish(FRESH)
             assert sink.names == [(0.0, "error")]
             await asyncio.sleep(SETTLE + 0.1)
             assert sink.names == [(0.0, "error"), (2.5, "state"), (2.5, "complete")]
@@ -239,7 +239,7 @@ def test_a_recovery_without_news_is_told_soon_but_never_before_the_news() -> Non
     run_virtual(scenario())
 
 
-def test_without_a_leader_an_old_state_is_not_told_as_new() -> None:
+def test_without_a_leader_an_old_state_is_not_sent_as_current() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
@@ -255,12 +255,12 @@ def test_without_a_leader_an_old_state_is_not_told_as_new() -> None:
     run_virtual(scenario())
 
 
-def test_a_cvm_that_nobody_has_seen_yet_says_nothing_until_somebody_has() -> None:
+def test_an_unseen_cvm_sends_nothing_until_it_is_observed() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             _, sink = await stage.watch("running", timeout=20)
             await asyncio.sleep(7)
-            stage.says(DROPPED)
+            stage.publish(DROPPED)
             stage.becomes("running")
             assert sink.names == [(7.0, "state"), (7.0, "complete")]
             _, late = await stage.watch("running", timeout=20, cvm_id="b")
@@ -270,7 +270,7 @@ def test_a_cvm_that_nobody_has_seen_yet_says_nothing_until_somebody_has() -> Non
     run_virtual(scenario())
 
 
-def test_one_read_serves_all_who_come_at_once() -> None:
+def test_one_read_serves_all_callers_that_come_together() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
@@ -299,7 +299,7 @@ def test_an_event_that_overtakes_the_read_is_not_undone_by_it() -> None:
     run_virtual(scenario())
 
 
-def test_what_was_read_already_is_not_told_again_by_its_event() -> None:
+def test_an_event_that_was_read_already_is_not_sent_again() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot("running")
@@ -311,7 +311,7 @@ def test_what_was_read_already_is_not_told_again_by_its_event() -> None:
     run_virtual(scenario())
 
 
-def test_lost_history_is_read_anew_also_when_redis_is_away_at_first() -> None:
+def test_lost_history_is_read_again_even_if_redis_is_away_at_first() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot("running")
@@ -319,7 +319,7 @@ def test_lost_history_is_read_anew_also_when_redis_is_away_at_first() -> None:
             await asyncio.sleep(1)
             stage.snapshot("stopped")
             stage.snapshots.away = True
-            stage.watchers.forget()
+            stage.watchers.on_reset()
             await asyncio.sleep(3)
             assert sink.names == [(0.0, "state")]
             stage.snapshots.away = False
@@ -329,7 +329,7 @@ def test_lost_history_is_read_anew_also_when_redis_is_away_at_first() -> None:
     run_virtual(scenario())
 
 
-def test_an_event_of_somebody_elses_is_left_out() -> None:
+def test_an_event_that_no_bridge_wrote_is_ignored() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
@@ -359,14 +359,14 @@ def test_a_client_that_does_not_read_is_cut_and_forgotten() -> None:
     run_virtual(scenario())
 
 
-def test_letting_go_tells_each_client_to_ask_again_spread_over_the_time_given() -> None:
+def test_a_drain_makes_each_client_ask_again_spread_over_its_time() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
             sinks = [(await stage.watch())[1] for _ in range(4)]
             late = Watcher("t", "a", "stopped", 5, 300, 0.0)
             stage.watchers.enter(late)
-            await stage.watchers.let_go(5)
+            await stage.watchers.drain(5)
             assert [sink.names[-1] for sink in sinks] == [(float(at), "timeout") for at in range(4)]
             assert all(sink.closed for sink in sinks)
             sink = FakeSink(stage.clock)
@@ -377,7 +377,7 @@ def test_letting_go_tells_each_client_to_ask_again_spread_over_the_time_given() 
     run_virtual(scenario())
 
 
-def test_five_thousand_who_vanish_leave_nothing() -> None:
+def test_five_thousand_clients_that_vanish_leave_nothing_behind() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             stage.snapshot()
@@ -394,10 +394,10 @@ def test_five_thousand_who_vanish_leave_nothing() -> None:
     st.lists(st.tuples(st.integers(0, 9), st.one_of(st.none(), st.floats(0, 40))), max_size=60),
     st.lists(st.floats(0, 1), max_size=20),
 )
-def test_a_wheel_gives_each_item_once_in_order_and_never_early(
+def test_a_timer_wheel_returns_each_item_once_in_order_and_never_early(
     puts: list[tuple[int, float | None]], waits: list[float]
 ) -> None:
-    wheel: Wheel[int] = Wheel()
+    wheel: TimerWheel[int] = TimerWheel()
     due: dict[int, float] = {}
     for item, at in puts:
         if at is None:
@@ -418,7 +418,7 @@ def test_a_wheel_gives_each_item_once_in_order_and_never_early(
     assert wheel.next_due() is None
 
 
-def test_a_first_sight_counts_as_news() -> None:
+def test_the_first_observation_is_sent_at_once() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             _, sink = await stage.watch("running")

@@ -32,7 +32,7 @@ def reference() -> FastAPI:
 
 
 async def _stream(target: str, interval: int, timeout: int) -> AsyncIterator[str]:
-    """As the documentation has it: the state per poll until it is the target's, or the time is over."""
+    """As documented: the state at each poll, until it has the target or the time is over."""
     elapsed = 0.0
     while elapsed < timeout:
         yield f"event: state\ndata: {RAW}\n\n"

@@ -1,4 +1,4 @@
-"""Fake sinks: the part that is the same in each."""
+"""The common part of the fake sinks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bridge.web.streaming.frames import Frame
 
 
 class PlainSink:
-    """A sink without a file; what it does with bytes is its own."""
+    """A sink without a file; subclasses define what happens to the bytes."""
 
     file: int | None = None
 

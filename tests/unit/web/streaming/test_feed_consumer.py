@@ -34,7 +34,7 @@ def consumer_on(log: FakeLog, feed: Feed, answered: list[str] | None = None) -> 
     return FeedConsumer(hub_on(log), feed, references.append, VirtualClock(), period=2.0)
 
 
-def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
+def test_a_subscription_without_ticks_is_replaced_and_the_missed_events_are_read() -> None:
     async def scenario() -> None:
         log = FakeLog()
         first = log.append()
@@ -55,7 +55,7 @@ def test_a_deaf_subscription_is_made_anew_and_what_it_missed_is_read() -> None:
     run_virtual(scenario())
 
 
-def test_ticks_keep_a_subscription_and_their_end_is_no_leader() -> None:
+def test_without_ticks_there_is_no_leader_and_the_subscription_is_replaced() -> None:
     async def scenario() -> None:
         log = FakeLog()
         tick = Tick("b", 0, "1000-0", 2.0)
@@ -72,7 +72,7 @@ def test_ticks_keep_a_subscription_and_their_end_is_no_leader() -> None:
     run_virtual(scenario())
 
 
-def test_a_subscription_that_never_stands_is_not_ready() -> None:
+def test_an_unconfirmed_subscription_is_not_ready() -> None:
     async def scenario() -> None:
         feed = ScriptedFeed([Subscribed()], [], [5.0, Subscribed()])
         consumer = consumer_on(FakeLog(), feed)
@@ -88,7 +88,7 @@ def test_a_subscription_that_never_stands_is_not_ready() -> None:
     run_virtual(scenario())
 
 
-def test_a_broken_subscription_is_unready_until_the_next_one_stands() -> None:
+def test_a_broken_subscription_is_not_ready_until_the_next_one_is_confirmed() -> None:
     async def scenario() -> None:
         feed = ScriptedFeed([Subscribed(), 1.0, None], [Subscribed()])
         consumer = consumer_on(FakeLog(), feed)

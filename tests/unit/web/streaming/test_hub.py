@@ -102,7 +102,7 @@ async def settle() -> None:
     actions=st.lists(st.sampled_from(["publish", "miss", "reconnect"]), min_size=1, max_size=40),
     ring=st.integers(1, 5),
 )
-def test_whoever_reconnects_at_any_boundary_sees_each_event_once(actions: list[str], ring: int) -> None:
+def test_a_subscriber_that_reconnects_at_any_moment_gets_each_event_once(actions: list[str], ring: int) -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log, ring=ring)
@@ -135,7 +135,7 @@ def connect(hub: Hub, sink: ListSink, cursor: str | None) -> Subscriber:
     return subscriber
 
 
-def test_another_birth_resets_everybody() -> None:
+def test_another_log_resets_all_subscribers() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)
@@ -168,7 +168,7 @@ def test_a_slow_subscriber_is_cut_and_the_others_are_served() -> None:
     run_virtual(scenario())
 
 
-def test_a_filter_that_skips_much_gets_a_position() -> None:
+def test_a_subscriber_whose_filter_skips_many_events_gets_a_position() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log, log_length=100)
@@ -186,7 +186,7 @@ def test_a_filter_that_skips_much_gets_a_position() -> None:
     run_virtual(scenario())
 
 
-def test_cursors_are_honoured_or_refused() -> None:
+def test_a_cursor_is_found_or_gets_a_reset() -> None:
     async def scenario() -> None:
         log = FakeLog()
         for _ in range(5):
@@ -218,7 +218,7 @@ class UnbornLog(FakeLog):
         return await super().position() if self.born else None
 
 
-def test_a_subscriber_from_before_the_log_gets_its_first_events() -> None:
+def test_a_subscriber_that_came_before_the_log_gets_its_first_events() -> None:
     async def scenario() -> None:
         log = UnbornLog()
         hub = hub_on(log)
@@ -234,7 +234,7 @@ def test_a_subscriber_from_before_the_log_gets_its_first_events() -> None:
     run_virtual(scenario())
 
 
-def test_a_subscriber_with_a_cursor_that_is_here_before_the_feed_misses_nothing() -> None:
+def test_a_subscriber_with_a_cursor_that_comes_before_the_feed_misses_nothing() -> None:
     async def scenario() -> None:
         log = FakeLog()
         expected = [log.append().id for _ in range(10)]
@@ -250,10 +250,10 @@ def test_a_subscriber_with_a_cursor_that_is_here_before_the_feed_misses_nothing(
 
 
 @given(common=st.integers(0, 5), lost=st.integers(1, 5), anew=st.integers(0, 12), published=st.booleans())
-def test_a_log_that_went_on_without_its_last_events_resets_everybody(
+def test_a_log_that_continues_without_its_last_events_resets_all_subscribers(
     common: int, lost: int, anew: int, published: bool
 ) -> None:
-    """What a replica does that was promoted without the last writes."""
+    """As with a replica that was promoted without the last writes."""
 
     async def scenario() -> None:
         log = FakeLog()
@@ -274,14 +274,14 @@ def test_a_log_that_went_on_without_its_last_events_resets_everybody(
         assert position is not None
         await hub.on_tick(position.log_id, position.sequence, position.id)
         await settle()
-        told = b"".join(sink.blocks)
-        assert told.count(b"history_lost") == 1
+        written = b"".join(sink.blocks)
+        assert written.count(b"history_lost") == 1
         assert hub.last_id == position.id
 
     run_virtual(scenario())
 
 
-def test_an_event_of_another_publisher_is_no_event() -> None:
+def test_an_event_of_another_publisher_is_ignored() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)
@@ -293,7 +293,7 @@ def test_an_event_of_another_publisher_is_no_event() -> None:
     run_virtual(scenario())
 
 
-def test_a_healed_hole_larger_than_the_buffer_cuts_nobody_who_reads() -> None:
+def test_filling_a_hole_larger_than_the_buffer_cuts_no_subscriber_that_reads() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)
@@ -330,7 +330,7 @@ class SnapshotLog(FakeLog):
         return await self.position(), states
 
 
-def test_a_snapshot_larger_than_the_buffer_is_no_lag() -> None:
+def test_a_snapshot_larger_than_the_buffer_does_not_make_a_subscriber_slow() -> None:
     async def scenario() -> None:
         log = SnapshotLog()
         hub = hub_on(log)
@@ -360,7 +360,7 @@ def test_a_snapshot_larger_than_the_buffer_is_no_lag() -> None:
     run_virtual(scenario())
 
 
-def test_subscribers_are_let_go_over_the_drain_and_each_is_told_when_to_come_back() -> None:
+def test_a_drain_ends_the_subscribers_evenly_with_a_retry_for_each() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)
@@ -381,7 +381,7 @@ def test_subscribers_are_let_go_over_the_drain_and_each_is_told_when_to_come_bac
     run_virtual(scenario())
 
 
-def test_a_tokens_limit_is_no_demand_but_a_named_cvm_is() -> None:
+def test_a_named_cvm_is_demand_and_a_tokens_limit_is_not() -> None:
     async def scenario() -> None:
         hub = hub_on(FakeLog())
         await hub.catch_up()
@@ -398,7 +398,7 @@ def test_a_tokens_limit_is_no_demand_but_a_named_cvm_is() -> None:
     run_virtual(scenario())
 
 
-def test_since_replays_what_came_after_it_and_resets_only_where_something_was_lost() -> None:
+def test_since_replays_the_later_events_and_resets_only_if_some_were_trimmed() -> None:
     async def scenario() -> None:
         log = FakeLog()
         for _ in range(5):

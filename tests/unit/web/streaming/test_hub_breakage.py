@@ -1,4 +1,4 @@
-"""The hub where Redis contradicts it, where events are large, and where whoever reads is alone."""
+"""The hub when Redis contradicts it, when events are large, and with a single reader."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.web.streaming.test_hub import FakeLog, ListSink, SnapshotLog, co
 from tests.virtual import VirtualClock, run_virtual
 
 
-def test_a_slow_subscriber_that_is_alone_is_cut_and_the_feed_goes_on() -> None:
+def test_the_only_subscriber_is_cut_if_it_is_slow_and_the_feed_continues() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)
@@ -32,7 +32,7 @@ def test_a_slow_subscriber_that_is_alone_is_cut_and_the_feed_goes_on() -> None:
     run_virtual(scenario())
 
 
-def test_a_replay_that_a_filter_skips_gets_positions() -> None:
+def test_a_replay_whose_events_are_filtered_out_gets_positions() -> None:
     async def scenario() -> None:
         log = FakeLog()
         for _ in range(3000):
@@ -43,8 +43,8 @@ def test_a_replay_that_a_filter_skips_gets_positions() -> None:
         subscriber = Subscriber(sink, cvms=frozenset({"b"}))
         hub.enter(subscriber, Start(0, log.low_water_mark))
         await asyncio.sleep(1)
-        told = [block.split(b"\n")[0].decode() for block in sink.blocks]
-        assert told == ["id: 2000-0", "id: 3000-0", "id: 4000-0"]
+        written = [block.split(b"\n")[0].decode() for block in sink.blocks]
+        assert written == ["id: 2000-0", "id: 3000-0", "id: 4000-0"]
         assert (subscriber.live, subscriber.sent) == (True, 3000)
 
     run_virtual(scenario())
@@ -65,7 +65,7 @@ class GoneLog(FakeLog):
         return None if self.gone else await super().find(entry_id)
 
 
-def test_who_comes_after_redis_was_emptied_is_told_once_and_gets_no_dead_events() -> None:
+def test_a_subscriber_after_a_flush_of_redis_is_reset_once_and_gets_no_lost_events() -> None:
     async def scenario() -> None:
         for ring in (5, 1000):
             log = GoneLog()
@@ -91,7 +91,7 @@ def test_who_comes_after_redis_was_emptied_is_told_once_and_gets_no_dead_events(
     run_virtual(scenario())
 
 
-def test_a_log_that_went_back_behind_the_feed_resets_nobody_over_and_over() -> None:
+def test_a_log_that_fell_behind_the_feed_resets_each_subscriber_once() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log, ring=5)
@@ -100,7 +100,7 @@ def test_a_log_that_went_back_behind_the_feed_resets_nobody_over_and_over() -> N
             await hub.receive(log.append())
         del log.events[10:]
         sink = ListSink()
-        connect(hub, sink, None)  # at the end of what the feed knows
+        connect(hub, sink, None)  # at the feed's position
         late = ListSink()
         hub.enter(Subscriber(late))
         await asyncio.sleep(3)
@@ -124,7 +124,7 @@ class SlowToAppearLog(FakeLog):
         return await super().position() if self.asked > 2 else None
 
 
-def test_a_log_made_while_a_subscriber_is_introduced_is_not_told_twice() -> None:
+def test_events_of_a_log_made_during_the_initial_snapshot_come_once() -> None:
     async def scenario() -> None:
         log = SlowToAppearLog()
         for _ in range(3):
@@ -151,7 +151,7 @@ class HeavyLog(FakeLog):
 
 
 class UnreadSink(ListSink):
-    """A client that takes nothing of what waits for it until it is let."""
+    """A client that reads nothing until the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class UnreadSink(ListSink):
         return sum(len(block) for block in self.blocks)
 
 
-def test_a_replay_holds_no_more_than_a_buffer_for_who_does_not_read() -> None:
+def test_a_replay_holds_at_most_a_buffer_for_a_client_that_does_not_read() -> None:
     async def scenario() -> None:
         for ring in (1000, 3):
             log = HeavyLog()
@@ -188,7 +188,7 @@ def test_a_replay_holds_no_more_than_a_buffer_for_who_does_not_read() -> None:
     run_virtual(scenario())
 
 
-def test_a_large_snapshot_is_held_no_more_than_a_buffer_at_once_and_is_whole() -> None:
+def test_a_large_initial_snapshot_is_whole_and_waits_in_pieces_of_a_buffer() -> None:
     async def scenario() -> None:
         log = SnapshotLog()
         hub = hub_on(log)
@@ -200,15 +200,15 @@ def test_a_large_snapshot_is_held_no_more_than_a_buffer_at_once_and_is_whole() -
             assert 0 < sink.held < 2000
             sink.reads.set()
             await asyncio.sleep(1)
-            told = b"".join(sink.blocks)
-            assert told.count(b"event: snapshot") == (40 if scope is None else 27)
-            assert told.count(b"id: ") == 1
-            assert b"id: 1000-0" in told.split(b"\n\n")[-2]
+            written = b"".join(sink.blocks)
+            assert written.count(b"event: snapshot") == (40 if scope is None else 27)
+            assert written.count(b"id: ") == 1
+            assert b"id: 1000-0" in written.split(b"\n\n")[-2]
 
     run_virtual(scenario())
 
 
-def test_history_lost_within_a_snapshot_starts_it_over_whole() -> None:
+def test_history_lost_during_the_initial_snapshot_starts_it_again() -> None:
     async def scenario() -> None:
         log = SnapshotLog()
         hub = hub_on(log)
@@ -220,9 +220,9 @@ def test_history_lost_within_a_snapshot_starts_it_over_whole() -> None:
         await hub.on_tick("another", 0)
         sink.reads.set()
         await asyncio.sleep(5)
-        told = b"".join(sink.blocks).partition(b"event: reset")
-        assert b"id: " not in told[0]
-        assert told[2].count(b"event: snapshot") == 40
+        written = b"".join(sink.blocks).partition(b"event: reset")
+        assert b"id: " not in written[0]
+        assert written[2].count(b"event: snapshot") == 40
 
     run_virtual(scenario())
 
@@ -236,7 +236,7 @@ class FailingLog(FakeLog):
         return await super().snapshot()
 
 
-def test_a_redis_that_fails_ends_who_needs_it_and_leaves_the_others() -> None:
+def test_a_failing_redis_ends_the_subscribers_that_need_it_and_no_others() -> None:
     async def scenario() -> None:
         log = FailingLog()
         hub = hub_on(log)
@@ -252,7 +252,7 @@ def test_a_redis_that_fails_ends_who_needs_it_and_leaves_the_others() -> None:
     run_virtual(scenario())
 
 
-def test_who_settles_is_let_go_too_and_leaves_no_task() -> None:
+def test_a_drain_ends_replays_too_and_leaves_no_task() -> None:
     async def scenario() -> None:
         log = HeavyLog()
         first = log.append().id
@@ -278,8 +278,8 @@ def numbered(sequence: int, milliseconds: int) -> Event:
     return Event.from_log(f"{milliseconds}-0", text)
 
 
-def test_after_a_fail_over_nobody_is_introduced_to_the_lost_history() -> None:
-    """The number is the same, and the last introduction fresh: the event is another."""
+def test_after_a_failover_no_initial_snapshot_shows_the_lost_history() -> None:
+    """The sequence is the same and the last initial snapshot is recent, but the event is another one."""
 
     async def scenario() -> None:
         log = FakeLog()
@@ -299,7 +299,7 @@ def test_after_a_fail_over_nobody_is_introduced_to_the_lost_history() -> None:
     run_virtual(scenario())
 
 
-def test_a_cursor_of_a_log_that_the_feed_does_not_know_yet_gets_no_dead_events() -> None:
+def test_a_cursor_of_a_log_ahead_of_the_feed_gets_no_lost_events() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)
@@ -324,7 +324,7 @@ def test_a_cursor_of_a_log_that_the_feed_does_not_know_yet_gets_no_dead_events()
 
 
 class TrimmedBetweenLog(FakeLog):
-    """Its first event goes while somebody asks for a time."""
+    """Its first event is trimmed while a time is looked up."""
 
     async def read(self, after: str, count: int) -> list[Event]:
         self.low_water_mark, self.low_water_sequence, self.trimmed = self.events[0].id, 1, True
@@ -332,7 +332,7 @@ class TrimmedBetweenLog(FakeLog):
         return await super().read(after, count)
 
 
-def test_a_time_whose_events_are_trimmed_meanwhile_is_a_reset() -> None:
+def test_a_time_whose_events_are_trimmed_meanwhile_gets_a_reset() -> None:
     async def scenario() -> None:
         log = TrimmedBetweenLog()
         for _ in range(3):
@@ -362,7 +362,7 @@ def test_a_time_without_a_log_begins_with_a_position_and_gets_its_first_event() 
 
 
 class LosingLog(FakeLog):
-    """What was read in it last is lost just after."""
+    """The last event that was read from it is lost just after."""
 
     loses = False
 
@@ -374,7 +374,7 @@ class LosingLog(FakeLog):
 
 
 def test_a_replay_does_not_run_ahead_of_the_feed() -> None:
-    """Else its end could be lost without the feed having known it, and the event that takes its number be skipped."""
+    """Otherwise its last event could be lost before the feed reads it, and the event with its number be skipped."""
 
     async def scenario() -> None:
         log = LosingLog()
@@ -396,7 +396,7 @@ def test_a_replay_does_not_run_ahead_of_the_feed() -> None:
     run_virtual(scenario())
 
 
-def test_an_introduction_ahead_of_the_feed_brings_the_feed_there_first() -> None:
+def test_an_initial_snapshot_ahead_of_the_feed_makes_the_feed_catch_up_first() -> None:
     async def scenario() -> None:
         log = FakeLog()
         hub = hub_on(log)

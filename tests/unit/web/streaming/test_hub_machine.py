@@ -1,4 +1,4 @@
-"""The hub against a log that does everything to it: no subscriber loses an event without being told.
+"""The hub with a log that fails in every way: no subscriber loses an event without a `reset`.
 
 The model is a client's: what it read, block by block, over all of its connections. Since its last `reset` it must have
 seen exactly the log's events of its filter, once and in order.
@@ -29,9 +29,9 @@ LOG_LENGTH = 30
 
 
 class MovingLog(Log):
-    """A log that is trimmed, lost, born anew and away; each answer is of one moment, and takes its time.
+    """A log that is trimmed, lost, replaced or unreachable; each answer is of one moment, and takes its time.
 
-    `whole` has what was trimmed, too. Ids grow over all births.
+    `whole` also has the trimmed events. Ids grow across all logs.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class MovingLog(Log):
         self.begin()
 
     def begin(self) -> None:
-        self.log_id = f"birth {self.clock}"
+        self.log_id = f"log {self.clock}"
         self.whole: list[Event] = []
         self.events: list[Event] = []
         self.low_water_mark, self.low_water_sequence, self.trimmed = self._new_id(), 0, False
@@ -52,7 +52,7 @@ class MovingLog(Log):
 
     def append(self, cvm_id: str, kind: str) -> Event:
         self.made = True
-        sequence = self.standing().sequence + 1
+        sequence = self.at().sequence + 1
         text = Draft(kind, cvm_id, "t", "{}").envelope("/bridge/x", sequence)
         event = Event.from_log(self._new_id(), text)
         self.whole.append(event)
@@ -70,7 +70,7 @@ class MovingLog(Log):
         if count:
             del self.events[-count:], self.whole[-count:]
 
-    def standing(self) -> Position:
+    def at(self) -> Position:
         last = self.events[-1] if self.events else None
         at = (last.sequence, last.id) if last else (self.low_water_sequence, self.low_water_mark)
         return Position(self.log_id, *at, self.low_water_mark, self.low_water_sequence, self.trimmed)
@@ -82,7 +82,7 @@ class MovingLog(Log):
 
     async def position(self) -> Position | None:
         await self._answer()
-        answer = self.standing() if self.made else None
+        answer = self.at() if self.made else None
         await asyncio.sleep(self.takes)
         return answer
 
@@ -106,13 +106,13 @@ class MovingLog(Log):
             return None, {}
         raw = f'{{"status":"running","filling":"{"x" * 500}"}}'
         states = {event.cvm_id: Snapshot(event.cvm_id, raw, "running", None, "t", "t") for event in self.whole}
-        answer = self.standing(), states
+        answer = self.at(), states
         await asyncio.sleep(self.takes)
         return answer
 
 
 class Connection(PlainSink):
-    """A sink whose client may stop reading: what it did not take is lost when it is cut."""
+    """A sink whose client may stop reading; a cut loses the bytes that it did not take."""
 
     def __init__(self) -> None:
         self.taken, self.waiting = b"", b""
@@ -148,7 +148,7 @@ class Connection(PlainSink):
 
 
 class Client:
-    """What one client read. `base`: after which id it must have seen everything, None until it is told."""
+    """What one client read. `base`: the id after which it must have seen every event, None until it has a cursor."""
 
     def __init__(self, cvms: frozenset[str] | None, types: frozenset[str] | None, *, snapshots: bool) -> None:
         self.cvms, self.types, self.snapshots = cvms, types, snapshots
@@ -241,7 +241,7 @@ class FanOut(RuleBasedStateMachine):
             self.something.set()
 
     def _tick(self) -> None:
-        at = self.log.standing()
+        at = self.log.at()
         self._tell(lambda: self.hub.on_tick(at.log_id, at.sequence, at.id))
 
     def _append(self, cvm_id: str, kind: str, *, published: bool) -> None:
@@ -313,7 +313,7 @@ class FanOut(RuleBasedStateMachine):
         cvms=st.sampled_from([None, frozenset("a"), frozenset("bc"), frozenset("z")]),
         types=st.sampled_from([None, frozenset(["cvm.transition"])]),
         snapshots=st.booleans(),
-        begin=st.sampled_from(["none", "event", "floor", "time"]),
+        begin=st.sampled_from(["none", "event", "low water", "time"]),
         back=st.integers(0, 12),
     )
     def enter(
@@ -323,7 +323,7 @@ class FanOut(RuleBasedStateMachine):
         events = self.log.whole
         if begin == "event" and events:
             client.cursor = events[-1 - min(back, len(events) - 1)].id
-        elif begin == "floor":
+        elif begin == "low water":
             client.cursor = self.log.low_water_mark
         elif begin == "time" and events:
             client.since = min(int(events[0].id[:-2]) + 5 * back, int(events[-1].id[:-2]))
@@ -360,7 +360,7 @@ class FanOut(RuleBasedStateMachine):
     # What must hold
 
     def _at_rest(self) -> None:
-        """Redis is there, the feed was told, and everybody reads."""
+        """Redis answers, the feed got a tick, and all clients read."""
         self.log.failing, self.log.takes, self.log.made = False, 0.0, True
         for client in self.clients:
             client.connection.reads(on=True)

@@ -1,4 +1,4 @@
-"""Who an event goes to, and by which way, whoever comes, goes and falls behind."""
+"""Which subscribers an event reaches, and how, while subscribers come, go and fall behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.web.streaming.test_hub import ListSink
 
 @dataclass(eq=False)
 class FileSink(ListSink):
-    """With a file, and bytes that wait while it is behind."""
+    """A sink with a file, and with bytes that wait while it is behind."""
 
     file: int | None = None
     behind: bool = False
@@ -29,7 +29,7 @@ TYPES = st.none() | st.just(frozenset({"cvm.state"}))
 
 
 class Comings(RuleBasedStateMachine):
-    """Subscribers in every state, against a walk over all of them."""
+    """Subscribers in every state, compared with a walk over all of them."""
 
     pool = Pool("pool")
 
@@ -63,7 +63,7 @@ class Comings(RuleBasedStateMachine):
         self.index.review(who)
 
     @invariant()
-    def everybody_who_wants_an_event_is_written_to_once_and_directly_if_nothing_waits(self) -> None:
+    def each_subscriber_that_wants_an_event_gets_it_once_and_directly_if_nothing_waits(self) -> None:
         for cvm_id in "abc":
             for kind in ("cvm.state", "cvm.transition"):
                 groups = self.index.of(cvm_id, kind)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.events import DROPPED, STALE, STATE, TRANSITION, Draft, Event, cvm_data, parse_state, watch_data
 from bridge.store.snapshots import Snapshot
-from bridge.web.dropin.known import VOUCHED_FOR, Known, raw_state, unix
+from bridge.web.dropin.last_state import VOUCHED_FOR, LastState, raw_state, unix
 
 AT = "2026-11-24T16:00:00.000Z"
 
@@ -30,39 +30,39 @@ def event(kind: str, data: str, cvm_id: str = "a") -> Event:
     st.dictionaries(st.text(), json_values, max_size=4),
     st.sampled_from([None, 2]),
 )
-def test_the_state_leaves_the_event_as_it_came(
+def test_the_state_is_taken_from_the_event_unchanged(
     cvm_id: str, name: str, status: str, fields: dict[str, object], indent: int | None
 ) -> None:
     state = parse_state(json.dumps({**fields, "status": status}, indent=indent, ensure_ascii=indent is None))
     data = cvm_data(cvm_id, name, (name, status), "stream", state.raw)
     made = event(TRANSITION, data, cvm_id)
     assert raw_state(made) == state.raw
-    assert Known().after(made).block == f"event: state\ndata: {state.raw}\n\n".encode()
-    assert Known().after(made).status == status
+    assert LastState().after(made).block == f"event: state\ndata: {state.raw}\n\n".encode()
+    assert LastState().after(made).status == status
 
 
-def test_a_404_is_the_end_and_a_status_that_reads_deleted_is_a_state() -> None:
-    gone = Known().after(event(TRANSITION, cvm_data("a", None, ("running", "deleted"), "poll", None)))
-    said = Known().after(event(STATE, cvm_data("a", None, (None, "deleted"), "poll", '{"status":"deleted"}')))
+def test_a_404_ends_a_cvm_and_the_status_deleted_does_not() -> None:
+    gone = LastState().after(event(TRANSITION, cvm_data("a", None, ("running", "deleted"), "poll", None)))
+    state = LastState().after(event(STATE, cvm_data("a", None, (None, "deleted"), "poll", '{"status":"deleted"}')))
     assert (gone.gone, gone.seen) == (True, True)
-    assert (said.gone, said.seen) == (False, True)
-    assert Known.of(Snapshot("a", None, "deleted", None, None, AT)).gone
+    assert (state.gone, state.seen) == (False, True)
+    assert LastState.of(Snapshot("a", None, "deleted", None, None, AT)).gone
 
 
-def test_stale_and_dropped_watches_are_doubted() -> None:
-    running = Known().after(event(STATE, cvm_data("a", None, (None, "running"), "poll", '{"status":"running"}')))
-    assert running.doubt(led=True, now=unix(AT) + 1e6) is None
-    assert running.doubt(led=False, now=unix(AT) + VOUCHED_FOR) is None
-    assert running.doubt(led=False, now=unix(AT) + VOUCHED_FOR + 1) == "no_leader"
+def test_stale_and_dropped_watches_have_a_reason() -> None:
+    running = LastState().after(event(STATE, cvm_data("a", None, (None, "running"), "poll", '{"status":"running"}')))
+    assert running.stale_reason(led=True, now=unix(AT) + 1e6) is None
+    assert running.stale_reason(led=False, now=unix(AT) + VOUCHED_FOR) is None
+    assert running.stale_reason(led=False, now=unix(AT) + VOUCHED_FOR + 1) == "no_leader"
     stale = running.after(event(STALE, watch_data("a", None, "rate_limited")))
-    assert stale.doubt(led=True, now=unix(AT)) == "rate_limited"
+    assert stale.stale_reason(led=True, now=unix(AT)) == "rate_limited"
     assert stale.block == running.block
     assert not running.after(event(DROPPED, watch_data("a", None))).seen
 
 
-def test_only_what_is_newer_counts() -> None:
-    known = Known(event_id="5-1")
-    assert [known.older_than(other) for other in ("5-0", "5-1", "5-2", "10-0", "rubbish")] == [
+def test_only_a_newer_event_counts() -> None:
+    state = LastState(event_id="5-1")
+    assert [state.older_than(other) for other in ("5-0", "5-1", "5-2", "10-0", "rubbish")] == [
         False,
         False,
         True,

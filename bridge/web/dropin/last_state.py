@@ -1,4 +1,4 @@
-"""What the bridge knows of one CVM, from its snapshot and the events after it."""
+"""One CVM's last state, from its snapshot and the events after it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bridge.store.snapshots import Snapshot
 from bridge.web.dropin import wire
 
 VOUCHED_FOR = 10.0
-"""Seconds for which an observation speaks for itself (contract section 2): so long nobody needs to hear a leader."""
+"""Seconds for which an observation counts without a leader (`docs/contract.md#the-event`, on stale watches)."""
 
 NO_LEADER = "no_leader"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """One CVM's last state. `block` is its `state` event, empty without one; `observed_at` is Unix seconds.
+class LastState:
+    """As of the event `event_id`. `block` is its SSE event, empty if there is no state; `observed_at` is Unix seconds.
 
-    `stale`: why nobody vouches for it, None while somebody does. As of the event `event_id`.
+    `stale`: why the bridge cannot vouch for it; None while it can.
     """
 
     block: bytes = b""
@@ -35,11 +35,11 @@ class Known:
 
     @property
     def gone(self) -> bool:
-        """Upstream has said 404; a state whose status reads `deleted` is a state."""
+        """Whether upstream answered 404. A state that has the status `deleted` is another thing."""
         return self.status == DELETED and not self.block
 
-    def doubt(self, *, led: bool, now: float) -> str | None:
-        """Why this is not to be told as the state of now; None where it may be. `now` is Unix seconds."""
+    def stale_reason(self, *, led: bool, now: float) -> str | None:
+        """Why this must not be given out as the current state; None if it may. `now` is Unix seconds."""
         if self.stale is not None:
             return self.stale
         return NO_LEADER if not led and now - self.observed_at > VOUCHED_FOR else None
@@ -50,18 +50,21 @@ class Known:
         except ValueError:
             return False
 
-    def after(self, event: Event) -> Known:
-        """As of this event, which is newer. A `watch.fresh` says nothing of the state: see the watchers."""
+    def after(self, event: Event) -> LastState:
+        """As of this event, which is newer. Raises ValueError, LookupError or TypeError if no bridge wrote it.
+
+        A `watch.fresh` leaves `stale` as it is: see `Watchers.on_event`.
+        """
         if event.type in (STATE, TRANSITION):
             return _seen(event)
         if event.type == STALE:
             return replace(self, event_id=event.id, stale=_data(event).get("reason") or "unknown")
         if event.type == DROPPED:
-            return Known(event_id=event.id)
+            return LastState(event_id=event.id)
         return replace(self, event_id=event.id)
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> Known:
+    def of(cls, snapshot: Snapshot) -> LastState:
         return cls(
             _block(snapshot.raw_state),
             snapshot.status,
@@ -71,20 +74,20 @@ class Known:
         )
 
 
-UNSEEN = Known()
+UNSEEN = LastState()
 
 
 def unix(text: str | None) -> float:
-    """Seconds of an RFC 3339 time; 0 where there is none."""
+    """Unix seconds of an RFC 3339 time; 0 if there is none."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else 0.0
     except ValueError:
         return 0.0
 
 
-def _seen(event: Event) -> Known:
+def _seen(event: Event) -> LastState:
     envelope = json.loads(event.json, parse_int=str)
-    return Known(_block(raw_state(event)), envelope["data"]["to"], unix(envelope.get("time")), event.id)
+    return LastState(_block(raw_state(event)), envelope["data"]["to"], unix(envelope.get("time")), event.id)
 
 
 def _data(event: Event) -> dict[str, str]:
@@ -100,8 +103,9 @@ _KEY = '"state":'
 
 
 def raw_state(event: Event) -> str | None:
-    """The state in a `cvm.*` event as upstream wrote it, None once deleted. Quotes inside strings are escaped, so the
-    key's first occurrence is the key.
+    """The state in a `cvm.*` event as upstream wrote it, None once deleted.
+
+    Quotes inside strings are escaped, so the first occurrence of the key is the key itself.
     """
     start = event.json.index(_KEY, event.json.index('"data":')) + len(_KEY)
     value, end = json.JSONDecoder(parse_int=str).raw_decode(event.json, start)
