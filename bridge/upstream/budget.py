@@ -102,7 +102,7 @@ class Budget:
         self.probed_at = now
         return True
 
-    def trouble(self, now: float) -> str | None:
+    def stale_reason(self, now: float) -> str | None:
         """Why no request is sent at all now, as a `reason` of `watch.stale`; None where requests are sent."""
         if self.is_blocked:
             return RULES[UnauthorizedError].reason

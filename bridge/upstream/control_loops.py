@@ -220,7 +220,7 @@ class ControlLoops:
         context, now = self._context, self._context.clock.monotonic()
         for tracked in list(context.watches.values()):
             if now - tracked.seen.confirmed_at > self._patience(tracked):
-                reason = context.budget.trouble(now) or tracked.seen.trouble or "unreachable"
+                reason = context.budget.stale_reason(now) or tracked.seen.failure or "unreachable"
                 await context.recorder.mark_stale(tracked, reason)
         metrics.STALE.set(sum(not tracked.fresh for tracked in context.watches.values()))
         await context.recorder.flush()
@@ -274,7 +274,7 @@ class ControlLoops:
         if context.budget.is_blocked:
             return "unauthorized"
         if tracked.stream.backoff.until > now:
-            return f"backing off after {tracked.seen.trouble or 'a stream that ended early'}"
+            return f"backing off after {tracked.seen.failure or 'a stream that ended early'}"
         if any(slot.cvm_id == tracked.cvm_id and slot.life is Life.QUARANTINED for slot in context.slots):
             return "its slot is quarantined until an older stream has ended"
         if now < context.streams_from:

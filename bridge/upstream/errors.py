@@ -106,7 +106,7 @@ class CvmEffect(Enum):
 
 
 class Rule(NamedTuple):
-    """One row of the table. `definite`: the error tells something about the reference, not about the account."""
+    """One row of the table. `definite`: the error is an answer about the reference, not about the account."""
 
     reason: str
     account: AccountEffect

@@ -54,7 +54,7 @@ class LeaderContext:
     def apply(self, error: UpstreamError, subject: str, *, ours: bool = True, other_streams: int | None = None) -> None:
         """Does what the table of `errors.py` demands of the account.
 
-        `subject`: what was asked for. `ours`: it is watched or configured; a 403 for anything else tells nothing about
+        `subject`: what was asked for. `ours`: it is watched or configured; a 403 for anything else does not concern
         the account. `other_streams`: a stream was asked for, and so many others of ours are open or being opened.
         """
         effect, budget, now = error.rule.account, self.budget, self.clock.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,10 +113,12 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
     candidates = [tracked for tracked in watches.values() if _may_stream(tracked, now, occupied)]
-    candidates.sort(key=lambda tracked: (-urgency(tracked, now), tracked.seen.confirmed_at, tracked.cvm_id))
-    for slot, tracked in zip(free, candidates, strict=False):
+    first = heapq.nsmallest(
+        len(free) + 1, candidates, key=lambda each: (-urgency(each, now), each.seen.confirmed_at, each.cvm_id)
+    )
+    for slot, tracked in zip(free, first, strict=False):
         actions.append(Open(slot.index, tracked.cvm_id))
-    rest = candidates[len(free) :]
+    rest = first[len(free) :]
     settling = any(slot.life is Life.CLOSING for slot in slots)
     if rest and limits.streams and not free and not settling:
         actions += _preempt(now, watches, slots, rest[0])

@@ -29,7 +29,7 @@ class Observation:
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """What was observed last. The recorder writes it; `trouble` is also set where a request failed."""
+    """What was observed last. The recorder writes it; `failure` is also set where a request failed."""
 
     snapshot: Snapshot | None = None
     state: State | None = None
@@ -37,7 +37,7 @@ class Seen:
     confirmed_at: float = 0.0
     changed_at: float = 0.0
     """When the status changed, monotonic; a new leader counts from its own start."""
-    trouble: str | None = None
+    failure: str | None = None
     """Why the last request failed; None after a state."""
     dropped: bool = False
     """The watch has ended: nothing that is observed from now on is recorded."""
@@ -53,7 +53,7 @@ class Seen:
             self.changed_at = observation.made_at
         self.state = observation.state or self.state
         self.made_at = self.confirmed_at = observation.made_at
-        self.trouble = None
+        self.failure = None
 
     def confirm(self, snapshot: Snapshot, made_at: float) -> None:
         """Nothing has changed, without a state that was read."""
@@ -61,7 +61,7 @@ class Seen:
 
     def fail(self, reason: str) -> bool:
         """A request failed. True where the reason is a new one."""
-        new, self.trouble = self.trouble != reason, reason
+        new, self.failure = self.failure != reason, reason
         return new
 
     def drop(self) -> None:

@@ -34,7 +34,7 @@ class ModelStream:
 
 
 class Cloud:
-    """What upstream knows and counts; `broken` says what should never have been. `others`: streams of somebody else."""
+    """Upstream's state and counts. `broken` lists violations of its limit. `others`: streams of other clients."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.status: dict[str, str | None] = dict.fromkeys(names, "running")
@@ -85,7 +85,7 @@ class Cloud:
 
 
 class ModelClient(PhalaClient):
-    """One replica's view of the cloud; a frozen replica sends nothing and hears nothing until it is thawed."""
+    """One replica's view of the cloud; a frozen replica sends and receives nothing until it is thawed."""
 
     def __init__(self, cloud: Cloud, clock: Clock, thawed: asyncio.Event) -> None:
         self._cloud = cloud
@@ -136,7 +136,7 @@ class ModelClient(PhalaClient):
         stream = self._cloud.enter(ref, timeout)
         left = NOTICED_AFTER
         try:
-            await self._thawed.wait()  # upstream has opened it, whoever sleeps
+            await self._thawed.wait()  # upstream has opened it, even if the replica is frozen
             if self._cloud.ends_at_once:
                 left = 0.0
                 yield no_events()

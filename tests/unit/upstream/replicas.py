@@ -87,7 +87,7 @@ class Replica:
     task: asyncio.Task[None] | None = None
 
     @property
-    def rules(self) -> bool:
+    def leads(self) -> bool:
         return self.upstream.leading and self.thawed.is_set() and not self.link.mode
 
     async def end(self) -> None:
@@ -137,9 +137,9 @@ class Replicas:
         self.start(index)
 
     async def flush(self) -> None:
-        """Redis forgets everything, and whoever led notices.
+        """Redis loses its data, and the previous leader notices.
 
-        One that leads and sleeps or is cut off just then is beyond what anybody can know of (design section 2).
+        A leader that is frozen or cut off at that moment is woken first: nothing could know of its slots.
         """
         holder = await self.plain.client.hget(self.plain.keys.leader, "holder")
         known = [each for each in self.all if each.upstream.context and each.upstream.context.term.holder == holder]
@@ -148,7 +148,7 @@ class Replicas:
         await asyncio.sleep(SETTINGS.lease_seconds / 3 + 1)
 
     async def jump(self, seconds: float) -> None:
-        """Redis's clock leaps, and whoever stands by sees it; a process that starts later could not."""
+        """Redis's clock jumps, and a standby sees it; a process that starts later could not."""
         self._wake(*(replica for replica in self.all if not replica.upstream.leading))
         self.redis_clock.jump(seconds)
         await asyncio.sleep(1.5)
@@ -164,9 +164,9 @@ class Replicas:
         self._wake(*self.all)
 
     @property
-    def ruler(self) -> Replica | None:
+    def leader(self) -> Replica | None:
         """Who leads, awake and with a way to Redis."""
-        return next((replica for replica in self.all if replica.rules and not self.link.mode), None)
+        return next((replica for replica in self.all if replica.leads and not self.link.mode), None)
 
     async def end(self) -> None:
         self.heal()
@@ -185,7 +185,7 @@ class Monitor:
         self.settled_at = 0.0
         self.checked = 0
         self.missed: list[str] = []
-        self._ruler: Replica | None = None
+        self._leader: Replica | None = None
         self._failing = False
 
     async def run(self) -> None:
@@ -199,10 +199,10 @@ class Monitor:
         self.settled_at = max(self.settled_at, asyncio.get_running_loop().time() + seconds)
 
     def _settle(self, now: float) -> None:
-        ruler = self.replicas.ruler
-        if ruler is None or ruler is not self._ruler:
+        leader = self.replicas.leader
+        if leader is None or leader is not self._leader:
             self.expect_after(LASTING)
-        self._ruler = ruler
+        self._leader = leader
         if self.cloud.failing is not None:
             # The longest backoff of a read, or a minute at half a request a second.
             self.expect_after(90.0 if self.cloud.failing is RateLimitedError else 75.0)
@@ -211,7 +211,7 @@ class Monitor:
         if now < self.settled_at:
             return
         snapshots = await Snapshots(self.replicas.plain).all()
-        if asyncio.get_running_loop().time() < self.settled_at or self.replicas.ruler is not self._ruler:
+        if asyncio.get_running_loop().time() < self.settled_at or self.replicas.leader is not self._leader:
             return
         for name, status in self.cloud.status.items():
             snapshot = snapshots.get(name)

@@ -1,4 +1,4 @@
-"""An account that refuses the key, in virtual time: everything is stale and says why, and upstream is left in peace."""
+"""An account that refuses the key, in virtual time: every watch is stale with the reason, and few requests are sent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CountingClient(ModelClient):
             raise UnauthorizedError(status=401)
 
 
-def test_a_refused_key_makes_everything_stale_and_leaves_upstream_in_peace() -> None:
+def test_a_refused_key_makes_every_watch_stale_and_costs_few_requests() -> None:
     run_virtual(scenario())
 
 
@@ -65,7 +65,7 @@ async def scenario() -> None:
     assert {event.cvm_id for event in fresh} == set(NAMES)
 
 
-def test_a_name_that_nothing_has_costs_a_question_a_minute_and_hides_no_other() -> None:
+def test_a_configured_name_without_a_cvm_costs_a_request_a_minute_and_hides_no_other() -> None:
     run_virtual(missing_name())
 
 
@@ -73,7 +73,7 @@ async def missing_name() -> None:
     clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
     thawed.set()
     client, backend = CountingClient(Cloud(["a"]), clock, thawed), fake_backend()
-    chosen = Settings(cvms=("nobody", "a"), poll_interval=3600, max_streams=0)
+    chosen = Settings(cvms=("missing", "a"), poll_interval=3600, max_streams=0)
     with redis_time(clock):
         running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
         await asyncio.sleep(30)
@@ -86,7 +86,7 @@ async def missing_name() -> None:
     assert client.asked <= 2 * 10 + 4
 
 
-def test_a_key_that_was_refused_while_somebody_watched_serves_again_once_nobody_does() -> None:
+def test_a_key_that_was_refused_is_used_again_also_without_watches() -> None:
     run_virtual(demand_alone())
 
 
@@ -116,7 +116,7 @@ async def demand_alone() -> None:
 
 
 @pytest.mark.parametrize(("trouble", "most"), [(UnauthorizedError(status=401), 20), (RateLimitedError(status=429), 60)])
-def test_a_workspace_that_is_being_found_out_leaves_an_account_in_peace_that_refuses(
+def test_the_discovery_of_a_workspace_sends_few_requests_to_an_account_that_refuses_them(
     trouble: UpstreamError, most: int
 ) -> None:
     run_virtual(found_out(trouble, most))

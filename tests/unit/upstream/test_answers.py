@@ -141,7 +141,7 @@ def effect_on_account(context: LeaderContext) -> AccountEffect:
     """Read off the budget, which knew of one forbidden CVM before."""
     budget, now = context.budget, context.clock.monotonic()
     if budget.is_blocked:
-        assert budget.trouble(now) == "unauthorized"
+        assert budget.stale_reason(now) == "unauthorized"
         return AccountEffect.BLOCK
     if budget.streams < budget.most_streams or budget.refill(now) == 0:
         return AccountEffect.SLOW_DOWN
@@ -163,7 +163,7 @@ async def test_an_error_has_the_effect_of_the_table_whichever_caller_meets_it(
     assert effect_on_account(context) is expected
     if expected is AccountEffect.SLOW_DOWN and caller != "stream":
         budget = context.budget
-        assert (budget.trouble(1029.9), budget.trouble(1030.0), budget.rate) == ("rate_limited", None, 10.0)
+        assert (budget.stale_reason(1029.9), budget.stale_reason(1030.0), budget.rate) == ("rate_limited", None, 10.0)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__}-{error.status}")
@@ -177,7 +177,7 @@ async def test_a_watch_grows_stale_for_the_reason_of_the_table_or_is_gone(
     if error.reason == "not_found":
         assert tracked.gone
     else:
-        assert (tracked.gone, tracked.seen.trouble) == (False, error.reason)
+        assert (tracked.gone, tracked.seen.failure) == (False, error.reason)
 
 
 @pytest.mark.parametrize(("error", "backs_off"), [(RateLimitedError(), False), (ServerError(), True)])

@@ -7,7 +7,7 @@ from bridge.upstream.budget import PROBE_EVERY, REQUESTS_PER_SECOND, SHORTEST_PA
 RNG = random.Random(1)
 
 
-def test_however_often_it_was_too_much_requests_go_on_slowly() -> None:
+def test_after_any_number_of_429s_requests_go_on_slowly() -> None:
     budget = Budget(5)
     for second in range(10):
         budget.too_many_requests(float(second), 1.0)
@@ -47,15 +47,15 @@ def test_a_sixth_stream_refused_shrinks_for_a_while_and_grows_one_by_one() -> No
     assert (budget.streams, budget.streams_reason) == (5, None)
 
 
-def test_one_forbidden_cvm_blocks_nobody_three_in_a_row_do() -> None:
+def test_one_forbidden_cvm_does_not_block_the_account_and_three_in_a_row_do() -> None:
     budget = Budget(5)
     for name in ("a", "a", "b"):
         budget.unauthorized(0.0, RNG, name, at_once=False)
     assert not budget.is_blocked
     budget.unauthorized(0.0, RNG, "c", at_once=False)
-    assert budget.trouble(0.0) == "unauthorized"
+    assert budget.stale_reason(0.0) == "unauthorized"
     budget.authorized()
-    assert budget.trouble(0.0) is None
+    assert budget.stale_reason(0.0) is None
 
 
 def test_a_blocked_account_is_asked_one_question_at_a_time() -> None:

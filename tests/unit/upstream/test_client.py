@@ -62,7 +62,7 @@ def client_for(handler: Handler | httpx.Response) -> PhalaClient:
     return PhalaClient("http://up/api/v1/", KEY, clock=StoppedClock(), transport=httpx.MockTransport(answer))
 
 
-async def heard(response: httpx.Response) -> list[StreamEvent]:
+async def received(response: httpx.Response) -> list[StreamEvent]:
     async with client_for(response).stream("u-1", target="deleted", interval=5, timeout=120) as events:
         return [event async for event in events]
 
@@ -123,14 +123,14 @@ async def test_a_stream_asks_for_events_on_a_connection_of_its_own() -> None:
         (599, ServerError, "unreachable"),
     ],
 )
-async def test_each_status_is_one_class_of_trouble_for_reads_and_streams(
+async def test_each_status_is_one_error_for_reads_and_streams(
     status: int, kind: type[UpstreamError], reason: str
 ) -> None:
     response = httpx.Response(status, json={"detail": "why"}, headers={"Retry-After": "30"})
     with pytest.raises(UpstreamError) as read:
         await client_for(response).read_state("u-1")
     with pytest.raises(UpstreamError) as streamed:
-        await heard(httpx.Response(status, json={"detail": "why"}, headers={"Retry-After": "30"}))
+        await received(httpx.Response(status, json={"detail": "why"}, headers={"Retry-After": "30"}))
     for error in (read.value, streamed.value):
         assert (type(error), error.reason, error.status, error.retry_after) == (kind, reason, status, 30.0)
         assert (json.loads(error.body), error.content_type) == ({"detail": "why"}, "application/json")
@@ -141,7 +141,7 @@ def _date(seconds: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "wait"),
+    ("value", "wait"),
     [
         ("0", 0.0),
         (" 12 ", 12.0),
@@ -160,15 +160,15 @@ def _date(seconds: float) -> str:
         (_date(86_400), None),
     ],
 )
-async def test_retry_after_is_believed_in_both_forms_within_an_hour(said: str, wait: float | None) -> None:
-    response = httpx.Response(429, headers=[(b"Retry-After", said.encode())])
+async def test_retry_after_is_used_in_both_forms_up_to_an_hour(value: str, wait: float | None) -> None:
+    response = httpx.Response(429, headers=[(b"Retry-After", value.encode())])
     with pytest.raises(RateLimitedError) as caught:
         await client_for(response).read_state("u-1")
     assert caught.value.retry_after == wait
 
 
 @pytest.mark.parametrize("location", [b"http://up/other", b"http://[", b"javascript:x", b"http://\xe9.com/", b"\0"])
-async def test_a_redirect_is_refused_wherever_it_leads(location: bytes) -> None:
+async def test_a_redirect_is_refused_whatever_its_target(location: bytes) -> None:
     asked: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -191,7 +191,7 @@ async def test_a_reference_is_one_segment_of_the_path_whatever_it_holds(ref: str
 
 
 @pytest.mark.parametrize("ref", ["", ".", "..", "\ud800", "a" * (MAX_REFERENCE + 1)], ids=ascii)
-async def test_a_reference_that_names_nothing_is_refused_without_a_request(ref: str) -> None:
+async def test_an_unusable_reference_is_refused_without_a_request(ref: str) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise AssertionError("asked")
 
@@ -205,7 +205,7 @@ async def test_a_reference_that_names_nothing_is_refused_without_a_request(ref: 
 @pytest.mark.parametrize(
     "body", [b"", b"nonsense", b"[1]", b'"running"', b'{"name":"x"}', b'{"status":null}', b"[" * 100_000], ids=len
 )
-async def test_an_answer_that_is_no_state_is_unparsable(body: bytes) -> None:
+async def test_an_answer_that_is_not_a_state_is_unparsable(body: bytes) -> None:
     with pytest.raises(UnparsableError):
         await client_for(httpx.Response(200, content=body)).read_state("u-1")
 
@@ -237,9 +237,9 @@ async def test_an_endless_error_page_keeps_its_status_and_not_its_body() -> None
 @pytest.mark.parametrize(
     "error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError, httpx.ProxyError]
 )
-async def test_whatever_the_connection_meets_is_unreachable(error: type[httpx.TransportError]) -> None:
+async def test_every_connection_error_is_unreachable(error: type[httpx.TransportError]) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        raise error("said by the network")
+        raise error("from the network")
 
     with pytest.raises(UnreachableError):
         await client_for(answer).read_state("u-1")
@@ -257,20 +257,20 @@ async def test_an_error_never_shows_the_key_not_even_in_its_traceback() -> None:
 async def test_a_stream_gives_its_states_and_its_end() -> None:
     body = b'event: state\ndata: {"status":"running"}\n\nevent: ping\ndata: x\n\ndata: {"status":"no"}\n\n'
     for kind in ("complete", "timeout"):
-        first, last = await heard(sse(body + b"event: " + kind.encode() + b"\ndata: {}\n\n"))
+        first, last = await received(sse(body + b"event: " + kind.encode() + b"\ndata: {}\n\n"))
         assert isinstance(first, StateSeen)
         assert (first.state.status, last) == ("running", Ended(kind))
 
 
 async def test_one_garbled_state_does_not_end_a_stream() -> None:
     bad = b"".join(b"event: state\ndata: " + data + b"\n\n" for data in (b"{", b"[]", b'{"status":1}'))
-    events = await heard(sse(bad + b'event: state\ndata: {"status":"running"}\n\n'))
+    events = await received(sse(bad + b'event: state\ndata: {"status":"running"}\n\n'))
     assert [type(event) for event in events] == [Garbled, Garbled, Garbled, StateSeen]
 
 
 async def test_ten_megabytes_on_one_line_end_the_stream_as_garbled() -> None:
     good = b'event: state\ndata: {"status":"running"}\n\n'
-    events = await heard(sse(good + b"event: state\ndata: " + b"x" * 10_000_000 + b"\n\n" + good))
+    events = await received(sse(good + b"event: state\ndata: " + b"x" * 10_000_000 + b"\n\n" + good))
     assert [type(event) for event in events] == [StateSeen, Garbled]
 
 
@@ -286,13 +286,13 @@ async def test_ten_megabytes_on_one_line_end_the_stream_as_garbled() -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-async def test_an_error_event_is_told_in_a_few_readable_words(data: bytes, message: str) -> None:
-    assert await heard(sse(b"event: error\ndata: " + data + b"\n\n")) == [Ended("error", message)]
+async def test_an_error_event_gives_a_short_readable_message(data: bytes, message: str) -> None:
+    assert await received(sse(b"event: error\ndata: " + data + b"\n\n")) == [Ended("error", message)]
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream; charset=latin-1", "Text/Event-Stream"])
 async def test_a_stream_is_utf_8_whatever_its_header_says(content_type: str) -> None:
-    (event,) = await heard(sse('event: state\ndata: {"status":"x","name":"ä"}\n\n'.encode(), content_type))
+    (event,) = await received(sse('event: state\ndata: {"status":"x","name":"ä"}\n\n'.encode(), content_type))
     assert isinstance(event, StateSeen)
     assert event.state.name == "ä"
 
@@ -300,7 +300,7 @@ async def test_a_stream_is_utf_8_whatever_its_header_says(content_type: str) -> 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/event-streams", ""])
 async def test_a_stream_of_another_type_is_no_stream(content_type: str) -> None:
     with pytest.raises(UnparsableError):
-        await heard(sse(b"", content_type))
+        await received(sse(b"", content_type))
 
 
 async def test_a_batch_keeps_the_answers_that_are_objects() -> None:
@@ -312,7 +312,7 @@ async def test_a_batch_keeps_the_answers_that_are_objects() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 405])
-async def test_a_missing_batch_route_is_told_apart(status: int) -> None:
+async def test_a_missing_batch_route_has_an_error_of_its_own(status: int) -> None:
     with pytest.raises(BatchAbsentError):
         await client_for(httpx.Response(status)).batch(["a"])
 
@@ -320,13 +320,13 @@ async def test_a_missing_batch_route_is_told_apart(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, UnauthorizedError), (422, RequestRefusedError), (429, RateLimitedError)]
 )
-async def test_a_batch_route_in_trouble_is_not_a_missing_one(status: int, kind: type[UpstreamError]) -> None:
+async def test_a_failing_batch_route_is_not_a_missing_one(status: int, kind: type[UpstreamError]) -> None:
     with pytest.raises(kind):
         await client_for(httpx.Response(status)).batch(["a"])
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"nonsense"])
-async def test_a_batch_answer_that_is_no_object_is_unparsable(body: bytes) -> None:
+async def test_a_batch_answer_that_is_not_an_object_is_unparsable(body: bytes) -> None:
     with pytest.raises(UnparsableError):
         await client_for(httpx.Response(200, content=body)).batch(["a"])
 
@@ -366,7 +366,7 @@ async def test_no_more_than_a_hundred_pages_are_read() -> None:
     assert len(await client_for(answer).list_cvms()) == len(asked) == 100
 
 
-async def test_both_shapes_of_the_list_are_understood_and_the_rest_is_passed_over() -> None:
+async def test_both_shapes_of_the_list_are_read_and_other_entries_skipped() -> None:
     items = [
         {"hosted": {"id": "u-1", "status": "running"}, "name": "old", "status": "running"},
         {"id": "cvm_2", "vm_uuid": "u-2", "name": "new", "status": "running"},

@@ -1,4 +1,4 @@
-"""What is decided in one order is written in it, and nothing follows the end of a watch."""
+"""Events are written in the order in which they were decided, and none follows the end of a watch."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def seen(status: str, at: float) -> Observation:
     return Observation(cvm_id="a", state=state, by="poll", sent_at=at, made_at=at)
 
 
-async def test_what_waited_while_a_watch_was_dropped_writes_nothing_after_its_end(backend: Backend) -> None:
-    term = await Leadership(backend).acquire("one", 10, "birth")
+async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(backend: Backend) -> None:
+    term = await Leadership(backend).acquire("one", 10, "log")
     assert isinstance(term, Term)
     recorder = Recorder(LogWriter(backend, 100), term, SystemClock(), WritePosition(term.sequence, term.last_id))
     await Watches(backend).want("a")

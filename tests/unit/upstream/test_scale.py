@@ -16,7 +16,7 @@ from tests.virtual import VirtualClock, run_virtual
 
 
 def test_nothing_grows_and_polls_come_evenly() -> None:
-    # More than can be read within the patience for a state that nothing vouches for.
+    # More than can be read before an unconfirmed state becomes stale.
     *_, early, late = live(cvms=700, minutes=5, segment=1)
     assert late.streams == 5
     assert late.tasks <= early.tasks + 5

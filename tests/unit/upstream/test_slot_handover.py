@@ -1,4 +1,4 @@
-"""Who may use which slot after a flush, a jump, a freeze: each of these once let a sixth stream in, or nobody."""
+"""Slots after a flush, a clock jump, a freeze: each of these cases once allowed a sixth stream, or none at all."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def with_one(scenario: Callable[[Replicas, Cloud], Awaitable[None]]) -> None:
     run_virtual(whole())
 
 
-def test_whoever_finds_no_log_waits_a_lease_before_its_first_stream_also_across_a_restart() -> None:
+def test_a_leader_without_a_log_waits_a_lease_before_its_first_stream_also_across_a_restart() -> None:
     async def scenario(replicas: Replicas, cloud: Cloud) -> None:
         await asyncio.sleep(LEASE / 2)
         await replicas.restart(0)
@@ -85,7 +85,7 @@ def test_whoever_finds_no_log_waits_a_lease_before_its_first_stream_also_across_
     with_one(scenario)
 
 
-def test_who_led_when_redis_was_flushed_has_its_streams_again_within_seconds() -> None:
+def test_the_leader_of_a_flushed_redis_has_its_streams_again_within_seconds() -> None:
     async def scenario(replicas: Replicas, cloud: Cloud) -> None:
         await asyncio.sleep(2 * LEASE)
         await replicas.flush()
@@ -110,7 +110,7 @@ def test_no_stream_outlives_the_lease_while_redis_is_away_and_all_are_back_soon_
     with_one(scenario)
 
 
-def test_a_clock_that_leaps_forward_is_seen_by_how_far_and_forgotten_after_the_longest_stream() -> None:
+def test_a_clock_jump_is_measured_and_forgotten_after_the_longest_stream() -> None:
     clock_skew = ClockSkew()
     clock_skew.observe(1000.0, 0.0, 0.1)
     clock_skew.observe(1001.0, 1.0, 1.1)
@@ -125,7 +125,7 @@ def test_a_clock_that_leaps_forward_is_seen_by_how_far_and_forgotten_after_the_l
     assert clock_skew.jumps == []
 
 
-def test_a_slow_answer_is_no_leap() -> None:
+def test_a_slow_answer_is_not_a_clock_jump() -> None:
     clock_skew = ClockSkew()
     clock_skew.observe(1000.0, 0.0, 0.1)
     clock_skew.observe(1006.0, 1.0, 6.0)
