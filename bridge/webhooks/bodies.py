@@ -1,4 +1,4 @@
-"""A response's body: read for a little while, kept for a little part, whatever the receiver sends."""
+"""Reads and records the beginning of a response's body, without trusting its size or its content."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ KEPT_BYTES = 4 * 1024
 """Kept for the delivery's history."""
 
 SPARE_BYTES = 8 * 1024
-"""Kept until private texts are taken out: one at the cut must be whole till then (a header may have 4 KiB)."""
+"""Kept beyond that until private texts are removed: one at the cut must be complete (a header may have 4 KiB)."""
 
 HIDDEN = "***"
 
 SHORTEST_PRIVATE = 4
-"""Characters; what is shorter is no secret, and hiding it would only tear holes into the text."""
+"""Characters. A shorter text is not a secret, and hiding it would only damage the recorded body."""
 
 _CHUNK = 16 * 1024
 
 
 async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
-    """Appends the beginning of the body to `kept`, as it comes: what is there when the time is up stays there.
+    """Appends the beginning of the body to `kept` as it comes, so that a cancelled read leaves it there.
 
     A body of more than READ_BYTES costs the connection; a shorter one leaves it to the next attempt.
     """
@@ -51,7 +51,7 @@ class _Inflate:
 
     @classmethod
     def of(cls, encoding: str) -> _Inflate | None:
-        """None for what is not compressed, or in a way that was never asked for: that is kept as it came."""
+        """None for a body that is not compressed or in an unknown way, which is kept as it came."""
         windows = {"gzip": 31, "x-gzip": 31, "deflate": 15}
         window = windows.get(encoding.strip().lower())
         return None if window is None else cls(window)
@@ -64,8 +64,8 @@ class _Inflate:
 
 
 def private_texts(url: str, headers: Mapping[str, str]) -> list[bytes]:
-    """What of a request is its caller's secret, longest first: the URL's query and custom headers, in the spellings
-    that a receiver which echoes its requests is likely to use.
+    """The secrets in a request, longest first: the URL's query and custom headers, in the spellings that a receiver
+    which echoes requests is likely to use.
     """
     texts = set(_of_query(url))
     for name, value in headers.items():
@@ -83,7 +83,7 @@ def _of_query(url: str) -> frozenset[bytes]:
 
 
 def _spellings(text: str) -> list[bytes]:
-    """None of what is too short to be one."""
+    """As the text and as its JSON; skips values too short to be a secret."""
     return [each.encode() for each in {text, json.dumps(text)[1:-1]} if len(each) >= SHORTEST_PRIVATE]
 
 
@@ -92,11 +92,11 @@ def _is_ours(name: str) -> bool:
 
 
 def shown(body: bytes, url: str, headers: Mapping[str, str]) -> str:
-    """The first KEPT_BYTES of a body for the delivery's history, with `***` for what is private of its request."""
+    """The first KEPT_BYTES of a body for the delivery's history, with `***` for the request's private texts."""
     private = private_texts(url, headers) if body else []
     whole = len(body) < KEPT_BYTES + SPARE_BYTES
     for text in private:
         body = body.replace(text, HIDDEN.encode())
-    if private and not whole:  # half of one may stand at the end
+    if private and not whole:  # the end may hold a part of one
         body = body[: -len(private[0])]
     return body[:KEPT_BYTES].decode("utf-8", "replace")

@@ -11,7 +11,7 @@ from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.lanes import Entry
 
 ANY = ""
-"""Stands for a filter that is empty; no type and no CVM is named so."""
+"""An empty filter; no type and no CVM has this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class _Candidate:
 
 
 class Matcher:
-    """Pure. Disabled endpoints match too: what they miss is listed."""
+    """Does no I/O. Disabled endpoints match too, because their events are listed as skipped."""
 
     def __init__(self, endpoint_set: EndpointSet) -> None:
         self.revision = endpoint_set.revision
@@ -33,7 +33,7 @@ class Matcher:
                     self._index[type, cvm].append(candidate)
 
     def matching(self, entry: Entry, log_id: str) -> list[str]:
-        """The ids, ascending, of the endpoints that want this entry of the log born as `birth`."""
+        """The ids, ascending, of the endpoints that want this entry of the log `log_id`."""
         key = entry_key(entry.event.id)
         return sorted(
             {

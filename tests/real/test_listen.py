@@ -162,7 +162,7 @@ def test_bridge_up_keeps_a_key_of_its_own_so_that_endpoints_outlive_a_restart(tm
     key.write_text("broken")
     bridge = Command(tmp_path, "up", PORT=str(port), REDIS_URL=redis_url)
     assert bridge.ends() == 1
-    assert "secret.key holds no key" in bridge.errors
+    assert "secret.key does not hold a Fernet key" in bridge.errors
 
 
 def test_keygen_prints_a_key_that_the_settings_take(tmp_path: Path) -> None:
