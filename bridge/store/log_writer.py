@@ -59,34 +59,12 @@ class LogWriter:
     ) -> WritePosition:
         keys = self._backend.keys
         sequence = written.sequence + 1
-        answer = await self._backend.run(
-            self._append,
-            [
-                keys.leader,
-                keys.meta,
-                keys.log,
-                keys.state,
-                keys.watches,
-                keys.pins,
-                keys.webhooks,
-                keys.webhook_endpoints,
-            ],
-            [
-                term.holder,
-                term.epoch,
-                term.log_id,
-                sequence,
-                written.last_id,
-                draft.envelope(keys.source, sequence),
-                draft.cvm_id,
-                head,
-                self._log_length,
-                keys.events,
-                keys.events_of(draft.cvm_id),
-                int(ran),
-                cutoff,
-            ],
-        )
+        names = [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins]
+        names += [keys.webhooks, keys.webhook_endpoints]
+        arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.last_id]
+        arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
+        arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran), cutoff]
+        answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
             self._report_unread(int(answer[1]) if len(answer) > 1 else 0)
             return WritePosition(sequence, str(answer[0]))

@@ -140,7 +140,7 @@ class Watches:
         """Removes expired announcements of front ends that vanished."""
         now = await self._backend.now_ms()
         raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.demand))
-        gone = [front for front, text in raw.items() if not _summed({front: text}, now) and _expired(text, now)]
+        gone = [front for front, text in raw.items() if _expired(text, now)]
         if gone:
             await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, *gone))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
@@ -32,7 +32,7 @@ async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
 
     A body of more than READ_BYTES costs the connection; a shorter one leaves it to the next attempt.
     """
-    inflate = _Inflate.of(response.headers.get("Content-Encoding", ""))
+    inflate = _inflater(response.headers.get("Content-Encoding", ""))
     total = received = 0
     async for raw in response.content.iter_chunked(_CHUNK):
         plain = inflate(raw) if inflate else raw
@@ -43,24 +43,23 @@ async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
             return
 
 
-class _Inflate:
-    """Never more than READ_BYTES of one chunk: a few compressed bytes may stand for gigabytes."""
+def _inflater(encoding: str) -> Callable[[bytes], bytes] | None:
+    """None for a body that is not compressed or in an unknown way, which is kept as it came.
 
-    def __init__(self, window: int) -> None:
-        self._stream = zlib.decompressobj(window)
+    It returns at most READ_BYTES per chunk, because a few compressed bytes may expand to gigabytes.
+    """
+    window = {"gzip": 31, "x-gzip": 31, "deflate": 15}.get(encoding.strip().lower())
+    if window is None:
+        return None
+    stream = zlib.decompressobj(window)
 
-    @classmethod
-    def of(cls, encoding: str) -> _Inflate | None:
-        """None for a body that is not compressed or in an unknown way, which is kept as it came."""
-        windows = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-        window = windows.get(encoding.strip().lower())
-        return None if window is None else cls(window)
-
-    def __call__(self, raw: bytes) -> bytes:
+    def inflate(raw: bytes) -> bytes:
         try:
-            return self._stream.decompress(raw, READ_BYTES)
+            return stream.decompress(raw, READ_BYTES)
         except zlib.error:
             return b""
+
+    return inflate
 
 
 def private_texts(url: str, headers: Mapping[str, str]) -> list[bytes]:
