@@ -19,7 +19,7 @@ from bridge.config_values import Allowlist
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""A host name and a port to the addresses that it has now. Raises OSError where it has none."""
+"""Resolves a host name and a port to the present addresses. Raises OSError if there are none."""
 
 MAX_URL = 2048
 """Characters; what servers and proxies commonly take."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Redis did not do what was asked"""
+    """Redis refused a command"""
 
     def __str__(self) -> str:
         return super().__str__() or (type(self).__doc__ or "")

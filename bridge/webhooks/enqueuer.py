@@ -63,7 +63,7 @@ class Enqueuer:
         checkpoint = await self._lanes.checkpoint()
         if checkpoint is None or not (await self._endpoint_cache.at(checkpoint.revision)).endpoints:
             return None
-        # Endpoints that changed between the two reads: the script refuses what was matched with them.
+        # If endpoints changed between the two reads, the script refuses this revision.
         checkpoint = replace(checkpoint, revision=self._endpoint_cache.endpoint_set.revision)
         if checkpoint.trimmed and entry_key(checkpoint.id) < entry_key(checkpoint.low_water_mark):
             return await self._beyond(checkpoint)

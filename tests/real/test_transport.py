@@ -183,7 +183,7 @@ async def _bomb(request: Conversation) -> None:
 async def test_what_is_too_much_is_cut_with_flat_memory(
     answer: Answer, status: int | None, expected: str | None
 ) -> None:
-    async with receiver(answer) as inner, poster(timeout=5.0) as sender:
+    async with receiver(answer) as inner, poster(timeout=30.0) as sender:
         tracemalloc.start()
         try:
             outcome = await sender.post(inner.url(), {}, b"")
