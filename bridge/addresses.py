@@ -1,8 +1,8 @@
-"""Which addresses and URLs a webhook may reach (contract section 8).
+"""Which addresses and URLs a webhook may reach (`docs/contract.md#webhooks`).
 
-An address is public, or an operator named it in BRIDGE_WEBHOOK_ALLOW; everything else is refused, in whatever
-disguise it comes. The standard library's `is_global` is no judge alone: it differs between versions of Python, and
-calls 6to4, NAT64 and IPv4-compatible forms of private addresses global.
+An address must be public, or an operator named it in BRIDGE_WEBHOOK_ALLOW; all others are refused in every spelling.
+The standard library's `is_global` does not suffice: it differs between versions of Python, and calls 6to4, NAT64 and
+IPv4-compatible forms of private addresses global.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge.config_values import Allowlist
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""A host name and a port to the addresses that it has now. Raises OSError where it has none."""
+"""Resolves a host name and a port to the present addresses. Raises OSError if there are none."""
 
 MAX_URL = 2048
 """Characters; what servers and proxies commonly take."""
@@ -92,7 +92,7 @@ _NOT_PUBLIC = "the host's address is not public, and BRIDGE_WEBHOOK_ALLOW does n
 
 @lru_cache(4096)
 def is_public(address: str | Address) -> bool:
-    """Whether everybody on the internet could mean the same host by it. False for what is no address at all."""
+    """Whether the address leads to the same host everywhere on the internet. False for text that is not an address."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -135,7 +135,7 @@ class Target:
 
 @lru_cache(4096)
 def parse_url(url: str) -> Target:
-    """Raises UrlRefusedError for what is no plain http(s) URL, or hides an address. Asks no resolver."""
+    """Raises UrlRefusedError for anything but a plain http(s) URL, and for hidden addresses. Asks no resolver."""
     parts = _split(url)
     if parts.scheme not in ("http", "https"):
         raise UrlRefusedError("refused_url", "its scheme must be http or https")
@@ -147,7 +147,7 @@ def parse_url(url: str) -> Target:
 
 
 def _split(url: str) -> SplitResult:
-    """Only what every parser reads alike is let through."""
+    """Accepts only URLs that every parser reads alike. Raises UrlRefusedError."""
     if len(url) > MAX_URL:
         raise UrlRefusedError("refused_url", f"it has more than {MAX_URL} characters")
     if not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\<>"^`{|}]', url):
@@ -156,14 +156,14 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise UrlRefusedError("refused_url", "it is no URL") from None
+        raise UrlRefusedError("refused_url", "it is not a URL") from None
     if (
         not parts.hostname
         or port == 0
         or not _NETLOC.fullmatch(parts.netloc.rpartition("@")[2])
         or not url.lower().startswith(f"{parts.scheme}://")
     ):
-        raise UrlRefusedError("refused_url", "it is no URL of the form https://host/path")
+        raise UrlRefusedError("refused_url", "it is not a URL of the form https://host/path")
     return parts
 
 

@@ -19,32 +19,32 @@ Ask = Callable[[str, int], list[str]]
 
 
 def ask_system(host: str, port: int) -> list[str]:
-    """Blocks. Raises OSError where the name has no address."""
+    """Blocks. Raises OSError if the name has no address."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError("no host name") from None
+        raise OSError("not a host name") from None
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 class HostLookup:
     """`await lookup(host, port)`: the addresses, as `bridge.addresses.Resolve` has it.
 
-    A lookup that is cancelled goes on in its thread and keeps its place among MAX_LOOKUPS until it ends. The threads
-    are daemons: none of them keeps the process from ending.
+    A cancelled lookup goes on in its thread and counts towards MAX_LOOKUPS until it ends. The threads are daemons, so
+    they do not keep the process from ending.
     """
 
     def __init__(self, ask: Ask = ask_system) -> None:
         self._ask = ask
-        self._places = asyncio.Semaphore(MAX_LOOKUPS)
+        self._free = asyncio.Semaphore(MAX_LOOKUPS)
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        await self._places.acquire()
+        await self._free.acquire()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[str]] = loop.create_future()
 
         def settle(found: list[str] | OSError) -> None:
-            self._places.release()
+            self._free.release()
             if answer.cancelled():
                 return
             if isinstance(found, OSError):

@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with BRIDGE_SECRET_KEY before they reach Redis (contract section 4)."""
+"""Secrets at rest: sealed with BRIDGE_SECRET_KEY before they reach Redis (`docs/contract.md#environment`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SealError(Exception):
 
 
 class KeyFileError(Exception):
-    """the key file cannot be used; one line says why"""
+    """the key file cannot be used; the message gives the reason in one line"""
 
 
 def new_key() -> str:
@@ -41,7 +41,7 @@ class Sealer:
         return self._fernet.encrypt(text.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Raises SealError where no key fits, or the value was tampered with."""
+        """Raises SealError if no key opens it or the value was changed."""
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
         except (InvalidToken, UnicodeError):
@@ -49,7 +49,7 @@ class Sealer:
 
 
 def kept_key(path: Path) -> SecretStr:
-    """The key in the file at `path`, readable by its owner alone; made where there is none yet.
+    """The key in the file at `path`, readable by its owner only; makes the file if there is none.
 
     Several processes may ask at once: all get the same key. Raises KeyFileError.
     """
@@ -60,13 +60,13 @@ def kept_key(path: Path) -> SecretStr:
         text = path.read_text("ascii").strip()
         path.chmod(0o600)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
         raise KeyFileError(f"{path}: {reason}; set BRIDGE_SECRET_KEY (`bridge keygen` prints one)") from None
     return _checked(path, text)
 
 
 def _make(path: Path) -> None:
-    """Whole or not at all, and never in place of another's."""
+    """Writes the file completely or not at all, and never replaces an existing one."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(new_key() + "\n")
@@ -84,8 +84,8 @@ def _checked(path: Path, text: str) -> SecretStr:
         keys = ()
     if len(keys) != 1:
         raise KeyFileError(
-            f"{path} holds no key: put the one back that was in it, or remove the file (then the "
-            "secrets of the webhooks made so far are lost)"
+            f"{path} does not hold a Fernet key: restore the key that was in it, or remove the file (which loses the "
+            "secrets of all webhooks made so far)"
         )
     key = keys[0]
     assert isinstance(key, SecretStr)

@@ -40,7 +40,7 @@ class Writer:
 
     @classmethod
     async def lead(cls, backend: Backend, holder: str = "one", log_length: int = 1000) -> Writer:
-        term = await Leadership(backend).acquire(holder, 3600, f"birth-{holder}", "0-0")
+        term = await Leadership(backend).acquire(holder, 3600, f"log-{holder}", "0-0")
         assert isinstance(term, Term)
         return cls(backend, term, WritePosition(term.sequence, term.last_id), log_length)
 
@@ -112,7 +112,7 @@ class Got:
 
 
 class FakePoster:
-    """Answers as `answer` says, at once or when it lets go; `got` has every request in order."""
+    """Answers with what `answer` returns, at once or once `gate` is set; `got` has every request in order."""
 
     def __init__(self, answer: Callable[[Got], Answer] = lambda got: Answer()) -> None:
         self.answer = answer

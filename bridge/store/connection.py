@@ -1,4 +1,4 @@
-"""One process's way to Redis: every URL form, scripts that survive a restart, and errors translated in one place."""
+"""One process's connection to Redis: all URL forms, scripts that survive a restart, errors translated in one place."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ can swallow a cancellation; this one cannot."""
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script and its SHA-1, under which the server knows it."""
+    """A Lua script and its SHA-1, by which the server finds it."""
 
     text: str
     sha: str
@@ -57,7 +57,7 @@ _NOW = load_script("now")
 
 
 class Backend:
-    """A client, the namespace's keys, and calls whose failures are StoreErrors."""
+    """A client, the namespace's keys, and calls that raise StoreErrors."""
 
     def __init__(self, client: Any, namespace: str, *, call_timeout: float = CALL_TIMEOUT) -> None:
         self.client = client
@@ -65,7 +65,9 @@ class Backend:
         self._timeout = call_timeout
 
     async def call(self, command: Awaitable[T]) -> T:
-        """Awaits one command. Raises StoreUnavailableError when the server is out of reach or too slow."""
+        """Awaits one command. Raises StoreUnavailableError if the server is unreachable, not ready or too slow, else
+        StoreError if it refuses the command.
+        """
         try:
             async with asyncio.timeout(self._timeout):
                 return await command
@@ -77,7 +79,7 @@ class Backend:
             raise _translated(error) from error
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
-        """Runs a script atomically; loads it again where the server has forgotten it."""
+        """Runs a script atomically; loads it again if the server has forgotten it. Raises as `call` does."""
         return await self.call(self._evaluate(script, keys, args))
 
     async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
@@ -90,10 +92,10 @@ class Backend:
     async def transaction(self) -> AsyncIterator[Any]:
         """A pipeline of commands that run as one; pass its `execute()` to `call`.
 
-        In it, `execute_command("SMEMBERS", …)` and "HGETALL" instead of the methods: those pass `keys=`, at which
-        redis-py's cluster pipeline breaks when it converts the answer.
+        In it, use `execute_command("SMEMBERS", …)` (likewise HGETALL) instead of the methods: these pass `keys=`,
+        which redis-py's cluster pipeline cannot handle when it converts the answer.
         """
-        # A cluster's pipeline looks for the nodes on entry; here their being away is translated.
+        # A cluster's pipeline looks for the nodes on entry; this call translates the error if they are unreachable.
         await self.call(self.client.initialize())
         async with self.client.pipeline(transaction=True) as pipe:
             yield pipe
@@ -107,7 +109,7 @@ class Backend:
         await self.call(self.client.ping())
 
     async def version(self) -> str:
-        """As the server names itself; a cluster answers once per node, of which one speaks for all."""
+        """The server's name and version. A cluster answers once per node; the first one counts."""
         found: dict[str, Any] = await self.call(self.client.info("server"))
         if "redis_version" not in found:
             found = next((each for each in found.values() if isinstance(each, dict)), {})
@@ -123,8 +125,7 @@ class Backend:
             await guard.aclose()
 
 
-# What a server says while it starts, fails over, lacks a master, memory or disk: it passes, so the caller waits and
-# tries again.
+# Error words of a server that is starting, failing over, or lacks a master, memory or disk. The caller tries again.
 _PASSING = (
     "LOADING",
     "READONLY",
@@ -140,12 +141,12 @@ _PASSING = (
 
 
 _PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
-"""Those whose text redis-py has taken the word from."""
+"""Errors from whose text redis-py has removed the word."""
 
 
 def _translated(error: RedisError) -> StoreError:
     text = str(error)
-    # Redis 6.2 wraps what a command inside a script said: "Error running script …: -READONLY You can't write …".
+    # Redis 6.2 wraps the error of a command inside a script: "Error running script …: -READONLY You can't write …".
     word = next((word for word in _PASSING if text.startswith(word) or f" -{word} " in text), None)
     if word or isinstance(error, _PASSING_ERRORS):
         return StoreUnavailableError(f"Redis is not ready ({word or type(error).__name__})")

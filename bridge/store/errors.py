@@ -1,10 +1,10 @@
-"""What can go wrong between the bridge and Redis. redis-py's own exceptions end in `store/connection.py`."""
+"""Errors between the bridge and Redis. `store/connection.py` translates redis-py's own exceptions."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Redis did not do what was asked"""
+    """Redis refused a command"""
 
     def __str__(self) -> str:
         return super().__str__() or (type(self).__doc__ or "")
@@ -15,7 +15,7 @@ class StoreUnavailableError(StoreError):
 
 
 class FencedError(StoreError):
-    """another holder leads now: this one's epoch is spent and it may write nothing more"""
+    """another process leads now; this one may not write any more"""
 
 
 class StillWantedError(StoreError):
@@ -31,7 +31,7 @@ class UnknownEndpointError(StoreError):
 
 
 class EndpointExistsError(StoreError):
-    """an endpoint of this id is there already"""
+    """an endpoint with this id exists already"""
 
 
 class EndpointDisabledError(StoreError):
@@ -39,7 +39,7 @@ class EndpointDisabledError(StoreError):
 
 
 class TooManyEndpointsError(StoreError):
-    """there are as many endpoints as the bridge keeps"""
+    """there are as many endpoints as the bridge allows"""
 
 
 class UnknownDeliveryError(StoreError):
@@ -47,4 +47,4 @@ class UnknownDeliveryError(StoreError):
 
 
 class AlreadyPendingError(StoreError):
-    """the delivery is waiting to be attempted already"""
+    """the delivery is already waiting to be attempted"""

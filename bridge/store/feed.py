@@ -1,4 +1,4 @@
-"""The live side of the log: one subscription per process. A hint that something is new; the log is the truth."""
+"""The live side of the log: one subscription per process. A message is a hint; the log is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """A subscription stands; what was published before it is to be read from the log."""
+    """The subscription is made; read earlier events from the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The leader renewed its lease; it does so every `period` seconds."""
+    """The leader renewed its lease, as it does every `period` seconds."""
 
     log_id: str
     sequence: int
@@ -76,14 +76,14 @@ class Feed:
                 return Answered(text)
             return _tick(json.loads(text))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            logger.warning("a message that is none of ours was published", extra={"channel": channel})
+            logger.warning("a message that the bridge did not write was published", extra={"channel": channel})
             return None
 
 
 def _tick(fields: dict[str, Any]) -> Tick:
     tick = Tick(str(fields["birth"]), int(fields["sequence"]), str(fields["id"]), float(fields["period"]))
     if not (math.isfinite(tick.period) and tick.period > 0):
-        raise ValueError("a period that nobody can wait for")
+        raise ValueError("the period is not a positive number of seconds")
     return tick
 
 
@@ -92,7 +92,7 @@ async def subscription(backend: Backend, *channels: str) -> AsyncGenerator[tuple
 
     Raises StoreUnavailableError when the connection breaks.
     """
-    # A cluster's subscription does not find out the nodes by itself as a command does.
+    # Unlike a command, a cluster's subscription does not discover the nodes by itself.
     await backend.call(backend.client.initialize())
     pubsub = backend.client.pubsub()
     try:

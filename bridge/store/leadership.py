@@ -11,9 +11,9 @@ from bridge.store.errors import FencedError
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One time of leading, from `sequence` and `last_id` on. `born`: there was no log, and this term made one.
+    """One term of a leader, which continues the log after `sequence` and `last_id`. `born`: the term made the log.
 
-    `age` is the log's, in seconds. `ran_out` is who led before and never resigned; empty: the lead was handed over.
+    `age` is the log's, in seconds. `ran_out` is the previous holder if its lease ran out, empty if it resigned.
     """
 
     holder: str
@@ -27,7 +27,7 @@ class Term:
 
 
 class Leadership:
-    """Acquire, renew, resign. The Redis server's clock is the only one that counts."""
+    """Acquire, renew, resign. Only the Redis server's clock is used."""
 
     _acquire = load_script("acquire")
     _renew = load_script("renew")
@@ -41,8 +41,8 @@ class Leadership:
     async def acquire(self, holder: str, lease: float, log_id: str, last_id: str = "0-0") -> Term | float:
         """A term, or the seconds until the present leader's lease ends.
 
-        `birth` names the log should one have to be made, `last_id` is the highest id this process ever wrote: a new
-        log starts above it.
+        `log_id` is for the log that has to be made if there is none; `last_id` is the highest id that this process ever
+        wrote, above which a new log starts.
         """
         keys = self._backend.keys
         arguments = [holder, int(lease * 1000), log_id, last_id]
@@ -62,5 +62,5 @@ class Leadership:
             raise FencedError
 
     async def resign(self, term: Term) -> None:
-        """A standby may take over at once."""
+        """Ends the lease, so that a standby takes over at once."""
         await self._backend.run(self._resign, [self._backend.keys.leader], [term.holder, term.epoch])

@@ -1,4 +1,4 @@
-"""Reading the log: positions, pages and the snapshot that belongs to a position."""
+"""Reading the log: positions, pages, and the snapshots that belong to a position."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bridge.store.connection import Backend
 from bridge.store.snapshots import Snapshot, parse_all
 
 HIGHEST_ID = f"{2**64 - 1}-{2**64 - 1}"
-"""Above it nothing can be, and Redis refuses to look there."""
+"""No entry can be above it, and Redis refuses to search there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a log stands.
+    """A log's position.
 
-    `id` is its last entry's id, or the moment of its birth while it is empty. `floor` is the newest entry that is gone
-    (or the birth): a cursor below it has lost events. `birth` names the log; another birth is another log.
+    `id` is its last entry's id, or while it is empty the id of its beginning. `low_water_mark` is the newest entry that
+    was trimmed (or the beginning): a cursor below it has missed events. Another `log_id` is another log.
     """
 
     log_id: str
@@ -46,7 +46,7 @@ class Log:
         self._backend = backend
 
     async def position(self) -> Position | None:
-        """None where no leader has made a log yet."""
+        """None if no leader has made a log yet."""
         return _position(await self._backend.call(self._backend.client.hmget(self._backend.keys.meta, list(_META))))
 
     async def read(self, after: str, count: int) -> list[Event]:
@@ -62,7 +62,7 @@ class Log:
         return _events(await self._backend.call(client.xrevrange(key, "+", "-", count)))[::-1]
 
     async def find(self, entry_id: str) -> Event | None:
-        """The event with exactly this id, if the log still has it. Raises ValueError where it is no id."""
+        """The event with exactly this id, if the log still has it. Raises ValueError if it is not an id."""
         client, key = self._backend.client, self._backend.keys.log
         exact = "{}-{}".format(*entry_key(entry_id))  # Redis takes an id without counter as a range
         found = _events(await self._backend.call(client.xrange(key, exact, exact, 1)))
@@ -83,5 +83,5 @@ def _events(entries: list[Any]) -> list[Event]:
         try:
             events.append(Event.from_log(entry_id, fields["event"]))
         except (ValueError, KeyError, TypeError):
-            continue  # somebody else's entry
+            continue  # the bridge did not write this entry
     return events

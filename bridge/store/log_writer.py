@@ -1,4 +1,4 @@
-"""Writing the log: the leader's side, each event exactly once, fenced and numbered."""
+"""Writing the log, the leader's side: each event exactly once, fenced and numbered."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ logger = logging.getLogger(__name__)
 
 UNREAD = Counter("bridge_log_trimmed_unread", "Events trimmed from the log before webhooks had read them")
 
-TELL_EVERY = 1000
-"""Unread events per log line: each event would be one."""
+REPORT_EVERY = 1000
+"""Unread events per log line."""
 
 CONFIRM_AT_ONCE = 200
-"""Snapshots per confirm script: well under Lua's argument limit, and short enough not to hold the server."""
+"""Snapshots per confirm script: well under Lua's argument limit, and short enough not to block the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class WritePosition:
-    """Where the writer stands: what it wrote last."""
+    """The last event that the writer wrote."""
 
     sequence: int
     last_id: str
 
 
 class LogWriter:
-    """Appends events of one term. Repeating an append whose reply was lost is safe: it finds itself done."""
+    """Appends events of one term. Repeating an append whose reply was lost is safe: it is not written twice."""
 
     _append = load_script("append")
     _confirm = load_script("confirm")
@@ -51,7 +51,7 @@ class LogWriter:
         return await self._write(term, written, draft, snapshot.head(), ran, 0)
 
     async def drop(self, term: Term, written: WritePosition, draft: Draft, wanted_before_ms: int) -> WritePosition:
-        """The event, and the end of watch and snapshot, unless it was wanted later: StillWantedError."""
+        """The event, and the end of watch and snapshot. Raises StillWantedError if it was wanted later, FencedError."""
         return await self._write(term, written, draft, "", False, wanted_before_ms)
 
     async def _write(
@@ -59,47 +59,25 @@ class LogWriter:
     ) -> WritePosition:
         keys = self._backend.keys
         sequence = written.sequence + 1
-        answer = await self._backend.run(
-            self._append,
-            [
-                keys.leader,
-                keys.meta,
-                keys.log,
-                keys.state,
-                keys.watches,
-                keys.pins,
-                keys.webhooks,
-                keys.webhook_endpoints,
-            ],
-            [
-                term.holder,
-                term.epoch,
-                term.log_id,
-                sequence,
-                written.last_id,
-                draft.envelope(keys.source, sequence),
-                draft.cvm_id,
-                head,
-                self._log_length,
-                keys.events,
-                keys.events_of(draft.cvm_id),
-                int(ran),
-                cutoff,
-            ],
-        )
+        names = [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins]
+        names += [keys.webhooks, keys.webhook_endpoints]
+        arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.last_id]
+        arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
+        arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran), cutoff]
+        answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
-            self._tell_unread(int(answer[1]) if len(answer) > 1 else 0)
+            self._report_unread(int(answer[1]) if len(answer) > 1 else 0)
             return WritePosition(sequence, str(answer[0]))
         raise StillWantedError if answer[1] == "wanted" else FencedError
 
-    def _tell_unread(self, count: int) -> None:
+    def _report_unread(self, count: int) -> None:
         if not count:
             return
         UNREAD.inc(count)
         self._unread += count
-        if self._unread == count or self._unread % TELL_EVERY < count:
+        if self._unread == count or self._unread % REPORT_EVERY < count:
             lost = {"events": self._unread}
-            logger.error("the log was trimmed although webhooks had not read it: is a dispatcher running?", extra=lost)
+            logger.error("the log was trimmed before webhooks had read it: is a dispatcher running?", extra=lost)
 
     async def confirm(self, term: Term, snapshots: Iterable[Snapshot]) -> None:
         """Writes snapshots whose `observed_at` moved without an event. Raises FencedError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
@@ -52,24 +52,14 @@ class ReferenceLookups:
             return None
         fields = json.loads(text)
         return Answer(
-            reference,
-            fields["cvm_id"],
-            int(fields["status"]),
-            str(fields["body"]),
-            str(fields["content_type"]),
+            reference, fields["cvm_id"], int(fields["status"]), str(fields["body"]), str(fields["content_type"])
         )
 
     async def answer(self, answer: Answer) -> None:
         """Writes an answer, ends the lookup and wakes the front ends that wait for it."""
         keys = self._backend.keys
-        text = dumps(
-            {
-                "cvm_id": answer.cvm_id,
-                "status": answer.status,
-                "body": answer.body,
-                "content_type": answer.content_type,
-            }
-        )
+        fields = asdict(answer)
+        text = dumps({name: fields[name] for name in ("cvm_id", "status", "body", "content_type")})
         lifetime = FOUND_SECONDS if answer.cvm_id is not None else REFUSED_SECONDS
         async with self._backend.transaction() as pipe:
             pipe.set(keys.answer(answer.reference), text, ex=lifetime)

@@ -1,7 +1,7 @@
-"""Slots in Redis: at most `BRIDGE_MAX_STREAMS` records, each with a deadline after which upstream has surely hung up.
+"""Slots in Redis: at most `BRIDGE_MAX_STREAMS` records, each with a deadline at which upstream has certainly closed.
 
 A slot is free exactly when its deadline has passed. That one rule covers the clean release (the deadline becomes the
-end of the settling time), the quarantine of a holder that vanished (nothing to do) and the crash of everybody.
+end of the settling time), the quarantine after a holder that vanished (nothing to do) and the crash of all processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SlotState = Literal["free", "held", "settling", "quarantined"]
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """One slot as Redis tells it; times RFC 3339, `remaining` seconds until the deadline (0: free)."""
+    """One slot as stored in Redis; times RFC 3339, `remaining` seconds until the deadline (0: free)."""
 
     index: int
     state: SlotState
@@ -37,7 +37,7 @@ class SlotRecord:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the leader must know of a slot that was ever taken; seconds. `remaining` is below 0 once it is over."""
+    """The record of a slot that was ever taken; seconds. `remaining` is below 0 once the deadline has passed."""
 
     index: int
     holder: str
@@ -76,9 +76,9 @@ class Slots:
         return bool(await self._backend.run(self._free, [self._backend.keys.slots], arguments))
 
     async def hold(self, holdings: Iterable[Holding]) -> None:
-        """Tells Redis what it forgot or misjudges (a flush, a clock that leapt): no slot is free sooner by it.
+        """Restores records that Redis lost or shortened (a flush, a clock that jumped); no slot is free sooner by it.
 
-        Needs no lead: who led before a flush writes this down for whoever leads now.
+        Needs no lead: the leader from before a flush writes this for the present one.
         """
         arguments: list[object] = []
         for each in holdings:
@@ -88,13 +88,13 @@ class Slots:
             await self._backend.run(self._hold, [self._backend.keys.slots], arguments)
 
     async def holdings(self) -> list[Holding]:
-        """Every record there is, by index."""
+        """All records, by index."""
         now = await self._backend.now_ms()
         raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.slots))
         return [_holding(index, json.loads(raw[str(index)]), now) for index in sorted(map(int, raw))]
 
     async def list(self, size: int = MOST_SLOTS) -> list[SlotRecord]:
-        """All slots by index; who holds them and until when."""
+        """All slots by index, with holders and deadlines."""
         keys = self._backend.keys
         now = await self._backend.now_ms()
         async with self._backend.transaction() as pipe:
@@ -112,7 +112,7 @@ class Slots:
 def _holding(index: int, fields: dict[str, Any], now: int) -> Holding:
     deadline, since = float(fields["deadline"]), float(fields["since"])
     lifetime = (deadline - since) / 1000
-    # More is left than there ever was: the server's clock stepped back.
+    # More is left than the whole lifetime: the server's clock stepped back.
     remaining = min((deadline - now) / 1000, lifetime)
     closed = bool(fields.get("closing"))
     return Holding(index, str(fields["holder"]), int(fields["epoch"]), str(fields["cvm"]), lifetime, remaining, closed)

@@ -1,4 +1,4 @@
-"""The last known state of each watched CVM, in the hash that Redis consumers read (contract section 3)."""
+"""The last known state of each watched CVM, in the hash that Redis consumers read (`docs/contract.md#redis`)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ _STATE_HEAD = '{"state":'
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known of one CVM; times are RFC 3339, None before the first sight.
+    """The last known state of one CVM; times are RFC 3339, None before the CVM is first seen.
 
-    `raw_state` is upstream's JSON, None once deleted.
-
-    `stale_reason` and `ever_ran` go beyond the contract's fields: why `fresh` is false, and whether the CVM was ever
-    seen running (the `phala` webhook format tells a first start from later ones by it).
+    `raw_state` is upstream's JSON, None once deleted. `stale_reason` is None while `fresh`. `ever_ran` is whether the
+    CVM was ever seen running, which distinguishes its first start from later ones in the `phala` webhook format.
     """
 
     cvm_id: str
@@ -51,7 +49,7 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, cvm_id: str, text: str) -> Snapshot:
-        """Raises ValueError where somebody else wrote the field."""
+        """Raises ValueError for a field that the bridge did not write."""
         try:
             state, end = json.JSONDecoder(parse_int=str).raw_decode(text, len(_STATE_HEAD))
             fields = json.loads(f"{{{text[end + 1 :]}")
@@ -68,11 +66,11 @@ class Snapshot:
                 bool(fields.get("ever_ran")),
             )
         except (KeyError, TypeError, RecursionError) as error:
-            raise ValueError("not a snapshot of ours") from error
+            raise ValueError("not a snapshot of the bridge") from error
 
 
 def parse_all(fields: dict[str, str]) -> dict[str, Snapshot]:
-    """The state hash as snapshots; a field that is none of ours is left out rather than stopping everything."""
+    """The state hash as snapshots, without fields that the bridge did not write."""
     found = {}
     for cvm_id, text in fields.items():
         try:

@@ -1,4 +1,4 @@
-"""The leader's wake-up calls from the front ends."""
+"""Messages by which front ends wake the leader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.store.feed import subscription
 
 
 async def wakes(backend: Backend) -> AsyncIterator[None]:
-    """Yields when a front end wants something. Raises StoreUnavailableError when the subscription breaks."""
+    """Yields when a front end asks for something. Raises StoreUnavailableError when the subscription breaks."""
     async with aclosing(subscription(backend, backend.keys.wake_channel)) as source:
         async for _ in source:
             yield None

@@ -1,4 +1,4 @@
-"""Watches: which CVMs are to be followed, because they are pinned or because somebody subscribes."""
+"""Watches: the CVMs to follow, because they are pinned or subscribed to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Everything the leader must know of the front ends' wishes, read at once. `watches` maps to last wanted, ms."""
+    """All that front ends ask of the leader, read at once. `watches` maps to the time last wanted, ms."""
 
     now_ms: int
     watches: dict[str, int] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Watches:
         self._backend = backend
 
     async def survey(self) -> Survey:
-        """The leader's view; expired announcements of front ends are left out."""
+        """All that the leader needs; expired announcements of front ends are left out."""
         keys = self._backend.keys
         now = await self._backend.now_ms()
         async with self._backend.transaction() as pipe:
@@ -68,7 +68,7 @@ class Watches:
         return [_watch(survey, cvm_id) for cvm_id in ids]
 
     async def get(self, cvm_id: str) -> Watch | None:
-        """None where it is not watched. Reads this one's records alone."""
+        """None if it is not watched. Reads only this watch's records."""
         keys, now = self._backend.keys, await self._backend.now_ms()
         async with self._backend.transaction() as pipe:
             pipe.zscore(keys.watches, cvm_id)
@@ -115,7 +115,7 @@ class Watches:
         return bool(removed) or known is not None
 
     async def set_config_pins(self, cvm_ids: Iterable[str], *, whole: bool = True) -> None:
-        """The leader's own pins (`BRIDGE_CVMS`); not `whole`: those of before stay beside them."""
+        """The leader's own pins (`BRIDGE_CVMS`). If not `whole`, earlier ones stay beside them."""
         keys = self._backend.keys
         ids = list(cvm_ids)
         async with self._backend.transaction() as pipe:
@@ -133,19 +133,19 @@ class Watches:
         await self._backend.call(self._backend.client.hset(self._backend.keys.demand, front, text))
 
     async def retire(self, front: str) -> None:
-        """The front end is gone: its demand ends now."""
+        """The front end ends: its demand ends now."""
         await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, front))
 
     async def sweep(self) -> None:
-        """Removes announcements of front ends that vanished without a word."""
+        """Removes expired announcements of front ends that vanished."""
         now = await self._backend.now_ms()
         raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.demand))
-        gone = [front for front, text in raw.items() if not _summed({front: text}, now) and _expired(text, now)]
+        gone = [front for front, text in raw.items() if _expired(text, now)]
         if gone:
             await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, *gone))
 
     async def wake(self, why: str) -> None:
-        """Tells the leader that something is to be read; only a hint, the leader looks each second anyway."""
+        """Wakes the leader to read the watches; only a hint, since the leader reads them each second anyway."""
         await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, why))
 
 

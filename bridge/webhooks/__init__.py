@@ -1,1 +1,1 @@
-"""Webhooks: what is sent, how it is signed, when and in which order; speaks to Redis through `bridge.store` alone."""
+"""The sending side of webhooks: formats, signatures, schedule, order. It uses Redis only through `bridge.store`."""

@@ -1,10 +1,10 @@
-"""A response's body: read for a little while, kept for a little part, whatever the receiver sends."""
+"""Reads and records the beginning of a response's body, without trusting its size or its content."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,22 +17,22 @@ KEPT_BYTES = 4 * 1024
 """Kept for the delivery's history."""
 
 SPARE_BYTES = 8 * 1024
-"""Kept until private texts are taken out: one at the cut must be whole till then (a header may have 4 KiB)."""
+"""Kept beyond that until private texts are removed: one at the cut must be complete (a header may have 4 KiB)."""
 
 HIDDEN = "***"
 
 SHORTEST_PRIVATE = 4
-"""Characters; what is shorter is no secret, and hiding it would only tear holes into the text."""
+"""Characters. A shorter text is not a secret, and hiding it would only damage the recorded body."""
 
 _CHUNK = 16 * 1024
 
 
 async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
-    """Appends the beginning of the body to `kept`, as it comes: what is there when the time is up stays there.
+    """Appends the beginning of the body to `kept` as it comes, so that a cancelled read leaves it there.
 
     A body of more than READ_BYTES costs the connection; a shorter one leaves it to the next attempt.
     """
-    inflate = _Inflate.of(response.headers.get("Content-Encoding", ""))
+    inflate = _inflater(response.headers.get("Content-Encoding", ""))
     total = received = 0
     async for raw in response.content.iter_chunked(_CHUNK):
         plain = inflate(raw) if inflate else raw
@@ -43,29 +43,28 @@ async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
             return
 
 
-class _Inflate:
-    """Never more than READ_BYTES of one chunk: a few compressed bytes may stand for gigabytes."""
+def _inflater(encoding: str) -> Callable[[bytes], bytes] | None:
+    """None for a body that is not compressed or in an unknown way, which is kept as it came.
 
-    def __init__(self, window: int) -> None:
-        self._stream = zlib.decompressobj(window)
+    It returns at most READ_BYTES per chunk, because a few compressed bytes may expand to gigabytes.
+    """
+    window = {"gzip": 31, "x-gzip": 31, "deflate": 15}.get(encoding.strip().lower())
+    if window is None:
+        return None
+    stream = zlib.decompressobj(window)
 
-    @classmethod
-    def of(cls, encoding: str) -> _Inflate | None:
-        """None for what is not compressed, or in a way that was never asked for: that is kept as it came."""
-        windows = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-        window = windows.get(encoding.strip().lower())
-        return None if window is None else cls(window)
-
-    def __call__(self, raw: bytes) -> bytes:
+    def inflate(raw: bytes) -> bytes:
         try:
-            return self._stream.decompress(raw, READ_BYTES)
+            return stream.decompress(raw, READ_BYTES)
         except zlib.error:
             return b""
 
+    return inflate
+
 
 def private_texts(url: str, headers: Mapping[str, str]) -> list[bytes]:
-    """What of a request is its caller's secret, longest first: the URL's query and custom headers, in the spellings
-    that a receiver which echoes its requests is likely to use.
+    """The secrets in a request, longest first: the URL's query and custom headers, in the spellings that a receiver
+    which echoes requests is likely to use.
     """
     texts = set(_of_query(url))
     for name, value in headers.items():
@@ -83,7 +82,7 @@ def _of_query(url: str) -> frozenset[bytes]:
 
 
 def _spellings(text: str) -> list[bytes]:
-    """None of what is too short to be one."""
+    """As the text and as its JSON; skips values too short to be a secret."""
     return [each.encode() for each in {text, json.dumps(text)[1:-1]} if len(each) >= SHORTEST_PRIVATE]
 
 
@@ -92,11 +91,11 @@ def _is_ours(name: str) -> bool:
 
 
 def shown(body: bytes, url: str, headers: Mapping[str, str]) -> str:
-    """The first KEPT_BYTES of a body for the delivery's history, with `***` for what is private of its request."""
+    """The first KEPT_BYTES of a body for the delivery's history, with `***` for the request's private texts."""
     private = private_texts(url, headers) if body else []
     whole = len(body) < KEPT_BYTES + SPARE_BYTES
     for text in private:
         body = body.replace(text, HIDDEN.encode())
-    if private and not whole:  # half of one may stand at the end
+    if private and not whole:  # the end may hold a part of one
         body = body[: -len(private[0])]
     return body[:KEPT_BYTES].decode("utf-8", "replace")

@@ -65,7 +65,7 @@ LAST_RESULTS = 5.0
 
 
 class Dispatcher:
-    """One replica. `run` returns after `stop`, once what was in flight has ended and is recorded."""
+    """One replica. `run` returns after `stop`, once the attempts in flight have ended and are recorded."""
 
     def __init__(
         self,

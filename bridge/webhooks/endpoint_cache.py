@@ -1,4 +1,4 @@
-"""The endpoints as this process knows them: kept by revision, their secrets opened once and not per attempt."""
+"""A process's copy of the endpoints, kept by revision; their secrets are unsealed once and not per attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What an attempt needs of an endpoint in the clear; never logged. `secrets`: (secret, expires at ms or None)."""
+    """An endpoint's unsealed values for attempts; never logged. `secrets`: (secret, expires at ms or None)."""
 
     url: str
     headers: Mapping[str, str]
@@ -30,7 +30,7 @@ class Opened:
 
 
 class EndpointCache:
-    """`at(revision)` brings it up to date; the rest answers from memory."""
+    """`at(revision)` brings it up to date; the other methods answer from memory."""
 
     def __init__(self, endpoints: Endpoints, unseal: Callable[[str], str]) -> None:
         self._endpoints = endpoints
@@ -40,7 +40,7 @@ class EndpointCache:
         self.endpoint_set = EndpointSet(0, {})
 
     async def at(self, revision: int) -> EndpointSet:
-        """Reads what has changed where `revision` is not the one known."""
+        """Reads the changes if `revision` is not the cached one. Raises StoreError."""
         if self.endpoint_set.revision != revision:
             self._renew(await self._endpoints.all(self.endpoint_set))
         return self.endpoint_set
@@ -52,7 +52,7 @@ class EndpointCache:
         return self._matcher
 
     def opened(self, endpoint_id: str) -> Opened | None:
-        """None where there is no such endpoint (any more). Raises what `unseal` raises."""
+        """None if there is no such endpoint (any more). Raises SealError if a value cannot be unsealed."""
         found = self._opened.get(endpoint_id)
         endpoint = self.endpoint_set.endpoints.get(endpoint_id)
         if found is None and endpoint is not None:

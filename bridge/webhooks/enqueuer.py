@@ -1,4 +1,4 @@
-"""From the log into the lanes: each event exactly once per endpoint that wants it, whoever does it."""
+"""Queues events of the log in lanes: exactly once per endpoint that wants them, with any number of dispatchers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ READ_AT_ONCE = 100
 """Log entries per read; a state has some 700 bytes, but may have a megabyte."""
 
 FILL_AT_ONCE = 500
-"""Deliveries per script: some 10 ms, for which the server answers nobody else."""
+"""Deliveries per script: some 10 ms, during which the server answers no other client."""
 
 
 class Enqueuer:
-    """One process's hand in filling; a place that another has moved meanwhile is refused and read again."""
+    """One process's enqueuer; if another has moved the checkpoint meanwhile, Redis refuses and it is read again."""
 
     def __init__(self, lanes: Lanes, endpoint_cache: EndpointCache) -> None:
         self._lanes = lanes
@@ -30,7 +30,7 @@ class Enqueuer:
         self._reported = ""
 
     def doubt(self) -> None:
-        """What was known of the place is read anew: on a slow tick, so that a log born anew is noticed."""
+        """Forgets the checkpoint, so that it is read again: on a slow tick, to notice a new log."""
         self._checkpoint = None
 
     async def catch_up(self) -> None:
@@ -48,9 +48,8 @@ class Enqueuer:
             self._checkpoint = checkpoint
             return False
         matcher, self._checkpoint = self._endpoint_cache.matcher, None
-        if (
-            matcher.revision == checkpoint.revision
-        ):  # else the claiming side has met newer endpoints: find the place anew
+        # At another revision, the claiming side has read newer endpoints: read the checkpoint again.
+        if matcher.revision == checkpoint.revision:
             matched = ((entry, matcher.matching(entry, checkpoint.log_id)) for entry in entries)
             shares, to_id, to_partial = portion(checkpoint, matched, last_id, FILL_AT_ONCE)
             filled = await self._lanes.fill(checkpoint, shares, to_id, to_partial)
@@ -60,18 +59,18 @@ class Enqueuer:
         return True
 
     async def _find(self) -> Checkpoint | None:
-        """None where there is nothing to read: no log, or nobody who waits for it."""
+        """None if there is nothing to read: no log, or no endpoint."""
         checkpoint = await self._lanes.checkpoint()
         if checkpoint is None or not (await self._endpoint_cache.at(checkpoint.revision)).endpoints:
             return None
-        # Endpoints that changed between the two reads: the script refuses what was matched with them.
+        # If endpoints changed between the two reads, the script refuses this revision.
         checkpoint = replace(checkpoint, revision=self._endpoint_cache.endpoint_set.revision)
         if checkpoint.trimmed and entry_key(checkpoint.id) < entry_key(checkpoint.low_water_mark):
             return await self._beyond(checkpoint)
         return checkpoint
 
     async def _beyond(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The log was trimmed behind the place: what was queued in part is gone, and the next entry is not its rest."""
+        """Moves a checkpoint that the log was trimmed beyond; a partly queued event is gone, so `partial` ends."""
         if self._reported != checkpoint.low_water_mark:
             metrics.UNQUEUED.inc()
             logger.error("the log was trimmed beyond what webhooks had read", extra={"position": checkpoint.id})
@@ -92,9 +91,9 @@ def _count(filled: Filled) -> None:
 def portion(
     checkpoint: Checkpoint, matched: Iterable[tuple[Entry, list[str]]], last_id: str, most: int
 ) -> tuple[list[Share], str, str]:
-    """What to queue in one step, at most `most` deliveries, and the place after it: (shares, id, partial).
+    """What to queue in one step, at most `most` deliveries, and the checkpoint after it: (shares, id, partial).
 
-    `matched`: the entries above the place in order, and who wants them; `last_id`: the last entry read.
+    `matched`: the entries above the checkpoint in order, and the endpoints that want them; `last_id`: of the last read.
     """
     shares: list[Share] = []
     done, partial = checkpoint.id, checkpoint.partial

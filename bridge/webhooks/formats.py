@@ -1,4 +1,4 @@
-"""What a receiver gets: one event in the endpoint's format (contract section 8).
+"""Renders one event in an endpoint's format (`docs/contract.md#webhooks`).
 
 `data` is the event's own, character for character: a state is relayed as upstream wrote it.
 """
@@ -70,8 +70,8 @@ def lifecycle(event_type: str, before: object, after: object, *, ran: bool) -> s
 
 
 def _phala(event: Event, *, ran: bool) -> Rendered:
-    """Phala Cloud's own envelope. What the state route does not tell (workspace, often the app) is the bridge's own
-    name and null.
+    """Phala Cloud's own envelope. The state route does not contain the workspace, so the namespace is used, and often
+    not the app, which is then null.
     """
     envelope, data = json.loads(_head(event)), _members(_data(event))
     before, after = (json.loads(data.get(key, "null"), parse_int=str) for key in ("from", "to"))
@@ -123,6 +123,6 @@ def _members(text: str) -> dict[str, str]:
 
 
 def _past(text: str, at: int) -> int:
-    """The first place from `at` on that is no white space, comma or colon: what stands between a member's parts."""
+    """The first index from `at` on that is not white space, comma or colon, which separate a member's parts."""
     between = _BETWEEN.match(text, at)
     return between.end() if between else at

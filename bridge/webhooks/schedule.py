@@ -1,4 +1,4 @@
-"""What an attempt's outcome means for its delivery, and when the next one follows (`docs/contract.md#webhooks`)."""
+"""Decides from an attempt's outcome how its delivery goes on, and when (`docs/contract.md#webhooks`)."""
 
 from __future__ import annotations
 

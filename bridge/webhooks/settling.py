@@ -1,4 +1,4 @@
-"""Records what became of attempts, many in one step: under load a script call per attempt would cost the most."""
+"""Records results of attempts, many in one step: under load a script call per attempt would cost the most."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRY_EVERY = 0.2
 
 
 class Settling:
-    """One task runs it and owns the waiting results; they are at most as many as attempts may be in flight."""
+    """One task runs it and owns the waiting results, at most as many as attempts may be in flight."""
 
     def __init__(self, lanes: Lanes, clock: Clock, settled: Callable[[], None]) -> None:
         self._lanes = lanes
@@ -32,9 +32,9 @@ class Settling:
         self._idle = asyncio.Event()
         self._idle.set()
         self.troubled = False
-        """Redis could not be told something yet: until all that waits is recorded."""
+        """A step failed, and the results that wait are not all recorded yet."""
         self.gather = 0.0
-        """Seconds to wait for more results before a step; grows with the load, for a lane that waits loses nothing."""
+        """Seconds to wait for more results before a step; above 0 under load."""
 
     def add(self, result: Result) -> None:
         self._waiting.append(result)
@@ -46,7 +46,7 @@ class Settling:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """For ever. A step whose outcome is unknown is repeated: what it had recorded then counts as lost."""
+        """Never returns. Repeats a step whose outcome is unknown; results that it had recorded then count as lost."""
         while True:
             await self._changed.wait()
             if self.gather and len(self._waiting) < AT_ONCE:
@@ -67,23 +67,23 @@ class Settling:
             return
         del self._waiting[: len(some)]
         for result, code in zip(some, codes, strict=True):
-            _tell(result, code)
+            _report(result, code)
         self.troubled = self.troubled and bool(self._waiting)
         self._settled()
 
 
-def _tell(result: Result, code: Settled) -> None:
+def _report(result: Result, code: Settled) -> None:
     claim = result.claim
     if code == "lost":
         metrics.LOST_CLAIMS.inc()
         return
     if code == "broken":
-        return  # told where all such are
+        return  # the store reports each quarantine
     metrics.ATTEMPTS.labels(result.verdict).inc()
     if code == "opened":
-        logger.warning("endpoint fails: from now on it is only probed", extra={"endpoint": claim.endpoint_id})
+        logger.warning("endpoint fails; only probes are sent until one succeeds", extra={"endpoint": claim.endpoint_id})
     elif code == "closed":
-        logger.info("endpoint is back", extra={"endpoint": claim.endpoint_id})
+        logger.info("endpoint works again", extra={"endpoint": claim.endpoint_id})
     elif code == "disabled":
         logger.error("endpoint disabled", extra={"endpoint": claim.endpoint_id, "verdict": result.verdict})
     if code != "done":

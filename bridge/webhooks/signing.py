@@ -1,4 +1,4 @@
-"""Signatures, made at the attempt and not at the event: receivers refuse what is older than five minutes.
+"""Signatures, made at each attempt: receivers refuse a signature that is older than five minutes.
 
 Standard Webhooks keys its HMAC with the decoded part of the secret behind `whsec_`; Phala Cloud with the whole
 string. Both sign the same bytes that are sent.
@@ -40,14 +40,14 @@ def _standard(secret: str, signed: bytes) -> str:
 
 
 def key_of(secret: str) -> bytes:
-    """The bytes that `whsec_…` stands for. Raises ValueError where it is not base64."""
+    """The bytes that `whsec_…` encodes. Raises ValueError if it is not base64."""
     return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
 
 
 def verify(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> str | None:
-    """What is wrong with the signatures that a receiver got (`headers` by lower-case name); None where all is well.
+    """The fault in the signatures that a receiver got (`headers` by lower-case name), or None.
 
-    A Phala signature is looked at where there is one.
+    A Phala signature is checked if there is one.
     """
     delivery_id, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     off = phala_signature.seconds_off(at, now)

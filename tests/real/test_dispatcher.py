@@ -100,7 +100,7 @@ async def test_one_endpoint_that_never_answers_costs_two_hundred_healthy_ones_no
         await stage.register("dead")
         after = statistics.median([await round_trip() for _ in range(3)])
         assert any(hit.path == "/dead" for hit in receiver.hits)
-        # Each attempt at the dead one takes 2 s and ten may run at once: whoever waited for them would show it.
+        # Each attempt at the dead one takes 2 s and ten may run at once: waiting for them would take too long.
         assert after < before + 1.0
 
 
@@ -159,7 +159,7 @@ async def test_a_flush_is_an_honest_start_and_forgotten_scripts_are_loaded_again
         own_server.call("FLUSHALL")
         stage.writer = await Writer.lead(stage.backend, "two")
         await stage.append("a")
-        await asyncio.sleep(1.2)  # a slow tick: nobody is registered, so nobody gets anything
+        await asyncio.sleep(1.2)  # a slow tick: no endpoint is registered, so nothing is sent
         assert len(stage.receiver.accepted) == 2
         await stage.register("e")
         await stage.append("a", "a")

@@ -1,4 +1,4 @@
-"""Somebody else's hand in Redis: entries in the log that are none of ours, and keys of lanes that hold other things."""
+"""Foreign data in Redis: log entries that the bridge did not write, and lane keys with values of another form."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ async def test_a_broken_lane_costs_its_endpoints_other_lanes_nothing_even_behind
     assert [lane for _, lane in await serve(made)] == ["c" if probe.lane == "b" else "b"]
 
 
-async def test_a_result_that_cannot_be_recorded_holds_back_its_lane_until_the_key_is_mended(backend: Backend) -> None:
-    told: list[tuple[str, str, str]] = []
+async def test_a_result_that_cannot_be_recorded_holds_back_its_lane_until_the_key_is_repaired(backend: Backend) -> None:
+    faults: list[tuple[str, str, str]] = []
     made = await bench(backend, quarantine_ms=0)
-    lanes = Lanes(backend, made.limits, lambda *fault: told.append(fault))
+    lanes = Lanes(backend, made.limits, lambda *fault: faults.append(fault))
     await made.endpoints.create(endpoint())
     ids = [await made.writer.append(cvm) for cvm in ("a", "a", "b")]
     await made.fill()
@@ -128,7 +128,7 @@ async def test_a_result_that_cannot_be_recorded_holds_back_its_lane_until_the_ke
     await spoil(backend, f"attempts:{first.delivery_id}")
     results = [Result(claim, "delivered", 0, 0.5, ATTEMPT) for claim in (first, other)]
     assert await lanes.settle(results) == ["broken", "done"]
-    (fault,) = told
+    (fault,) = faults
     assert fault[:2] == ("e", "a")
     assert "WRONGTYPE" in fault[2]
     await backend.client.delete(f"{ROOT}:attempts:{first.delivery_id}")
@@ -154,7 +154,7 @@ async def test_what_a_broken_lane_cannot_take_is_listed_and_everything_else_is_q
     assert await backend.client.keys(f"{ROOT}:*:*") == []
 
 
-async def test_words_for_numbers_in_a_delivery_hold_back_its_lane_alone(backend: Backend) -> None:
+async def test_text_for_numbers_in_a_delivery_holds_back_its_lane_alone(backend: Backend) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint())
     ids = [await made.writer.append(cvm) for cvm in ("a", "b")]
@@ -178,7 +178,7 @@ async def test_an_endpoint_that_cannot_be_read_does_not_hide_the_others(backend:
     assert await serve(made) == [("f", "a")]
 
 
-async def test_a_place_that_says_words_for_numbers_stops_nothing(backend: Backend) -> None:
+async def test_a_checkpoint_with_text_for_numbers_stops_nothing(backend: Backend) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint())
     await backend.client.hset(ROOT, "stamp", "x")

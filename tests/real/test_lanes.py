@@ -42,7 +42,7 @@ async def test_a_lane_lends_its_head_alone_and_others_do_not_wait_for_it(backend
     assert head.ran is True
 
 
-async def test_what_was_settled_once_is_settled_whoever_says_it_again(backend: Backend) -> None:
+async def test_a_settled_delivery_stays_settled_when_its_result_comes_again(backend: Backend) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint())
     await made.writer.append()
@@ -84,7 +84,7 @@ async def test_the_first_endpoint_begins_at_the_logs_end(backend: Backend) -> No
     for _ in range(3):
         last = await made.writer.append()
     known = await made.endpoints.create(endpoint())
-    assert (known.created_after, known.created_log_id, (await made.checkpoint()).id) == (last, "birth-one", last)
+    assert (known.created_after, known.created_log_id, (await made.checkpoint()).id) == (last, "log-one", last)
     with pytest.raises(EndpointExistsError):
         await made.endpoints.create(endpoint())
     await made.endpoints.remove("e")
@@ -102,7 +102,7 @@ async def test_the_first_endpoint_begins_at_the_logs_end(backend: Backend) -> No
         "",
     ],
 )
-async def test_somebody_elses_entry_neither_ends_the_reader_nor_holds_a_lane(backend: Backend, text: str) -> None:
+async def test_a_foreign_entry_neither_ends_the_reader_nor_holds_a_lane(backend: Backend, text: str) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint())
     checkpoint = await made.checkpoint()
@@ -131,7 +131,7 @@ async def test_a_flush_and_a_log_born_anew_are_honest_starts(backend: Backend) -
     made.writer = await Writer.lead(backend, "two")
     ids = [await made.writer.append("b") for _ in range(2)]
     checkpoint = await made.checkpoint()
-    assert checkpoint.log_id == "birth-two"
+    assert checkpoint.log_id == "log-two"
     assert entry_key(checkpoint.id) < entry_key(ids[0])
     await made.fill()
     assert sorted(await serve(made)) == [("e", "a"), ("e", "b"), ("e", "b")]
@@ -267,7 +267,7 @@ async def test_a_delivery_that_was_removed_by_hand_does_not_stop_the_filling(bac
 
 
 @pytest.mark.parametrize("changes", [12_000, 1])
-async def test_a_roster_read_from_what_changed_is_the_whole_one(backend: Backend, changes: int) -> None:
+async def test_an_endpoint_set_read_from_changes_equals_the_whole_one(backend: Backend, changes: int) -> None:
     made = await bench(backend, changes=changes)
     known = await made.endpoints.all()
     for name in ("e", "f", "g", "h"):
@@ -291,7 +291,7 @@ async def test_a_roster_read_from_what_changed_is_the_whole_one(backend: Backend
     assert (await made.endpoints.all(after)).endpoints == {}
 
 
-async def test_a_roster_known_from_a_lost_master_is_read_whole(backend: Backend, redis_url: str) -> None:
+async def test_an_endpoint_set_from_a_lost_master_is_read_whole(backend: Backend, redis_url: str) -> None:
     made = await bench(backend)
     await made.endpoints.create(endpoint("e"))
     state = await _dumped(redis_url)

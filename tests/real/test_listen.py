@@ -162,7 +162,7 @@ def test_bridge_up_keeps_its_own_key_so_that_endpoints_survive_a_restart(tmp_pat
     key.write_text("broken")
     bridge = Command(tmp_path, "up", PORT=str(port), REDIS_URL=redis_url)
     assert bridge.ends() == 1
-    assert "secret.key holds no key" in bridge.errors
+    assert "secret.key does not hold a Fernet key" in bridge.errors
 
 
 def test_keygen_prints_a_valid_secret_key(tmp_path: Path) -> None:

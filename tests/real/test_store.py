@@ -41,7 +41,7 @@ class Writer:
 
 
 async def lead(backend: Backend, holder: str = "one", last: str = "0-0") -> Writer:
-    term = await Leadership(backend).acquire(holder, 10, f"birth-{holder}", last)
+    term = await Leadership(backend).acquire(holder, 10, f"log-{holder}", last)
     assert isinstance(term, Term)
     return Writer(backend, term, WritePosition(term.sequence, term.last_id))
 

@@ -29,7 +29,7 @@ SNAPSHOT = Snapshot("cvm-1", RAW, "running", 'n"\u2028\ud800', "s", "o", "", Fal
 
 
 async def lead(backend: Backend, holder: str = "one") -> Term:
-    term = await Leadership(backend).acquire(holder, 10, f"birth-{holder}")
+    term = await Leadership(backend).acquire(holder, 10, f"log-{holder}")
     assert isinstance(term, Term)
     return term
 
@@ -84,7 +84,7 @@ async def test_repeating_an_append_many_times_at_once_writes_and_publishes_it_on
 
 async def test_many_campaigns_at_once_make_one_leader_and_one_log(backend: Backend) -> None:
     terms = await asyncio.gather(
-        *(Leadership(backend).acquire(f"holder-{number}", 10, f"birth-{number}") for number in range(20))
+        *(Leadership(backend).acquire(f"holder-{number}", 10, f"log-{number}") for number in range(20))
     )
     (term,) = [term for term in terms if isinstance(term, Term)]
     position = await Log(backend).position()
@@ -148,13 +148,13 @@ async def test_the_feed_tells_events_ticks_and_answers_and_passes_over_garbage(b
     assert (published.event.id, published.event.sequence) == (written.last_id, 1)
     assert [published.event] == await Log(backend).latest(1)
     await Leadership(backend).renew(term, 10, 1.5)
-    assert await heard(messages) == Tick("birth-one", 1, written.last_id, 1.5)
+    assert await heard(messages) == Tick("log-one", 1, written.last_id, 1.5)
     await ReferenceLookups(backend).answer(Answer("wéb {x}", "cvm-1"))
     assert await heard(messages) == Answered("wéb {x}")
     await messages.aclose()
 
 
-async def test_a_feed_whose_connection_is_cut_says_so_or_subscribes_anew(backend: Backend) -> None:
+async def test_a_feed_whose_connection_is_cut_fails_or_subscribes_again(backend: Backend) -> None:
     term = await lead(backend)
     messages = Feed(backend).messages()
     assert isinstance(await heard(messages), Subscribed)
@@ -169,7 +169,7 @@ async def test_a_feed_whose_connection_is_cut_says_so_or_subscribes_anew(backend
     await messages.aclose()
 
 
-async def test_a_wish_a_watch_and_a_hint_wake_the_leader(backend: Backend) -> None:
+async def test_a_lookup_a_watch_and_a_hint_wake_the_leader(backend: Backend) -> None:
     calls = wakes(backend)
     waiting = asyncio.ensure_future(heard_wake(calls))
     await waiting
@@ -298,7 +298,7 @@ async def test_a_cluster_subscribes_before_anything_else_was_asked_of_it(redis_c
     written = await append(backend, term, start(term))
     assert isinstance(await heard(messages), Published)
     await Leadership(backend).renew(term, 10, 1)
-    assert await heard(messages) == Tick("birth-one", 1, written.last_id, 1)
+    assert await heard(messages) == Tick("log-one", 1, written.last_id, 1)
     assert await Slots(backend).take(term, 0, "c", 60) == 0
     assert (await Slots(backend).list())[0].state == "held"
     await Watches(backend).set_config_pins(["c"])

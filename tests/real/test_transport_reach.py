@@ -43,7 +43,7 @@ async def test_a_name_that_is_public_at_registration_and_loopback_at_the_attempt
 
 
 async def test_a_name_that_changes_between_check_and_connection_changes_nothing() -> None:
-    """Whatever the resolver says the second time: what was checked is connected to, or nothing is."""
+    """Whatever the resolver answers the second time: only a checked address is connected to."""
     opened = allowlist("127.0.0.2")
     assert isinstance(opened, Allowlist)
     async with receiver(OK, host="127.0.0.2", port=free_port()) as good, receiver(OK, port=good.port) as canary:
@@ -116,7 +116,9 @@ async def test_tls_is_verified_by_the_name_while_the_connection_goes_to_the_addr
         assert inner.requests[0].headers["host"] == f"hooks.test:{inner.port}"
 
 
-async def test_a_certificate_of_nobody_or_for_another_name_is_tls_and_nothing_is_sent(certified: Certified) -> None:
+async def test_an_untrusted_certificate_or_one_for_another_name_is_tls_and_nothing_is_sent(
+    certified: Certified,
+) -> None:
     async with receiver(OK, tls=certified.server) as inner:
         resolve = names(["127.0.0.1"])
         unknown = await post(inner.url("hooks.test", scheme="https"), poster(resolve=resolve))

@@ -4,7 +4,7 @@ from bridge.store.batch_digests import BatchDigests
 from tests.fakes import fake_backend
 
 
-async def test_a_voucher_is_good_with_its_own_event_alone_and_forgotten_with_its_cvm() -> None:
+async def test_a_batch_digest_counts_only_with_its_event_and_is_deleted_with_its_cvm() -> None:
     backend = fake_backend()
     batch_digests = BatchDigests(backend)
     await batch_digests.write({"a": ("1-0", "x"), "b": ("2-0", "y"), "c": ("3-0", "z")})

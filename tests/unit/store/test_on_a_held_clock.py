@@ -1,4 +1,4 @@
-"""The store where time matters: a Redis whose clock stands, runs and steps back as the test says."""
+"""The store where time matters: a Redis whose clock the test stops, runs and sets back."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_log_born_after_a_flush_honours_no_cursor_of_the_old_one(
     assert entry_key(first.last_id) > entry_key(position.low_water_mark)
 
 
-async def test_a_birth_whose_reply_was_lost_is_told_again(backend: Backend) -> None:
+async def test_a_new_log_whose_reply_was_lost_is_reported_again(backend: Backend) -> None:
     first, again = await lead(backend), await lead(backend)
     assert (first.born, again.born) == (True, True)
     assert (await lead(backend, log_id="later")).born is False
@@ -93,7 +93,7 @@ async def test_a_lease_ends_at_its_time_and_the_sequence_goes_on(backend: Backen
     assert (await append(backend, new, start(new))).sequence == 2
 
 
-async def test_a_leader_whose_lease_ran_out_goes_on_while_nobody_else_came(backend: Backend, clock: HandClock) -> None:
+async def test_a_leader_whose_lease_ran_out_goes_on_while_no_other_came(backend: Backend, clock: HandClock) -> None:
     term = await lead(backend)
     clock.now += 3600
     await Leadership(backend).renew(term, 10, 3.3)
@@ -275,7 +275,7 @@ async def test_an_announcement_that_is_not_renewed_ends_and_is_swept(backend: Ba
     assert sorted(await backend.client.hkeys("{bridge}:demand")) == ["b", "idle"]
 
 
-async def test_the_watch_list_pages_by_id_and_says_who_pins(backend: Backend) -> None:
+async def test_the_watch_list_pages_by_id_and_shows_pins(backend: Backend) -> None:
     watches = Watches(backend)
     await watches.set_config_pins(["c"])
     assert [await watches.pin("a"), await watches.pin("a"), await watches.want("b"), await watches.want("b")] == [
@@ -314,7 +314,7 @@ def test_what_is_no_snapshot_is_said_to_be_none(text: str) -> None:
         Snapshot.from_json("c", text)
 
 
-async def test_an_event_that_follows_an_append_whose_answer_nobody_awaited_is_not_taken_for_it(
+async def test_an_event_after_an_append_without_an_awaited_answer_is_not_taken_for_it(
     backend: Backend,
 ) -> None:
     term = await lead(backend)

@@ -11,7 +11,7 @@ from tests.fakes import HandClock
 
 
 async def lead(backend: Backend, holder: str) -> Term:
-    term = await Leadership(backend).acquire(holder, 10, f"birth of {holder}")
+    term = await Leadership(backend).acquire(holder, 10, f"log of {holder}")
     assert isinstance(term, Term)
     return term
 

@@ -65,7 +65,7 @@ class Model:
             self.endpoints[claim.endpoint_id] = False
 
     def drop_beyond(self, endpoint: str, most: int, busy: set[str]) -> int:
-        """The oldest whose lane nobody attempts just now are skipped. `busy`: lanes that are lent."""
+        """The oldest whose lane is not attempted just now are skipped. `busy`: lanes that are lent."""
         dropped = 0
         while len(self.age[endpoint]) > most:
             lanes = {each: key[1] for key, lane in self.waiting.items() if key[0] == endpoint for each in lane}

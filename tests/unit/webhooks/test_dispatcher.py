@@ -230,7 +230,7 @@ async def _disabled(endpoints: Endpoints) -> bool:
     return found is not None and not found[0].enabled and found[0].disabled_reason is not None
 
 
-def test_an_endpoint_that_fails_for_five_days_is_disabled_and_says_why() -> None:
+def test_an_endpoint_that_fails_for_five_days_is_disabled_with_a_reason() -> None:
     async def scenario() -> None:
         async with staged(LaneLimits(disable_after_ms=40_000)) as stage:
             endpoints = Endpoints(stage.backend)

@@ -24,7 +24,7 @@ async def watched(backend: Backend) -> tuple[list[str], Mapping[str, int]]:
 async def test_what_endpoints_name_is_watched_and_counts_as_asked_for() -> None:
     backend = fake_backend()
     named = endpoint_set(endpoint("one", cvms=("a", "b")), endpoint("two", cvms=("a",)), endpoint("all"))
-    for _ in range(2):  # a second dispatcher says the same: it counts once
+    for _ in range(2):  # a second dispatcher announces the same: it counts once
         await EndpointWatches(Watches(backend), Snapshots(backend)).announce(named, 45.0)
     assert await watched(backend) == (["a", "b"], {"a": 2, "b": 1})
 

@@ -1,4 +1,4 @@
-"""When an endpoint counts as having failed for five days (contract section 8)."""
+"""When an endpoint counts as having failed for five days (`docs/contract.md#webhooks`)."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_state_of_any_numbers_has_a_body_and_stays_as_upstream_wrote_it(format
     assert json.loads(body, parse_int=str)["data"]["to"] == "error"
 
 
-def test_what_upstream_says_twice_counts_as_every_parser_takes_it() -> None:
+def test_a_member_that_upstream_wrote_twice_counts_as_parsers_take_it() -> None:
     raw = '{"app_id":"first","status":"error","app_id":"last","boot_error":{"a":[1.0]}}'
     data = json.loads(render("phala", event(("starting", "error"), raw=raw), ran=False).body)["data"]
     assert (data["app_id"], data["error"]) == ("last", {"a": [1.0]})

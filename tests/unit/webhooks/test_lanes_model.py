@@ -110,7 +110,9 @@ class Lanes(RuleBasedStateMachine):
         lanes, checkpoint = self.bench.lanes, await self.bench.checkpoint()
         stale, self.stale = self.stale, checkpoint
         if stale is not None and replace(stale, last_id=checkpoint.last_id) != checkpoint:
-            assert await lanes.fill(stale, [], checkpoint.last_id, "") is None, "a place that has moved was honoured"
+            assert await lanes.fill(stale, [], checkpoint.last_id, "") is None, (
+                "a checkpoint that has moved was accepted"
+            )
         entries, last = await lanes.read(checkpoint.id, batch)
         if last is None or not self.model.endpoints:
             return
@@ -203,12 +205,12 @@ class Lanes(RuleBasedStateMachine):
 
     @rule()
     def die(self) -> None:
-        """A dispatcher is killed: nobody will settle what it borrowed."""
+        """A dispatcher is killed: the lanes that it borrowed are never settled."""
         self.claims = []
 
     @rule(most=st.integers(1, 5))
     def outlive(self, most: int) -> None:
-        """The leases run out, and somebody else claims."""
+        """The leases run out, and another dispatcher claims."""
         self.clock.now += LEASE
         self.do(self._claim(most))
 

@@ -12,7 +12,7 @@ from tests.lanes import Answer
 WAITS = (5.0, 300.0, 1800.0)
 
 
-class Chance(random.Random):
+class FixedRandom(random.Random):
     """Always the same number."""
 
     def __init__(self, share: float) -> None:
@@ -24,7 +24,7 @@ class Chance(random.Random):
 
 
 def schedule(share: float = 1.0) -> Schedule:
-    return Schedule(WAITS, Chance(share))
+    return Schedule(WAITS, FixedRandom(share))
 
 
 @pytest.mark.parametrize("code", [200, 201, 204, 299])
@@ -51,7 +51,7 @@ def test_a_410_ends_the_endpoint_even_at_the_last_attempt() -> None:
 
 
 @pytest.mark.parametrize(("code", "wait"), [(429, 60.0), (503, 60.0), (500, 5.0), (400, 5.0)])
-def test_retry_after_counts_where_the_contract_says_so_and_nobody_comes_earlier(code: int, wait: float) -> None:
+def test_retry_after_counts_with_429_and_503_and_no_attempt_comes_earlier(code: int, wait: float) -> None:
     assert schedule(0.0).verdict(Answer(code, retry_after=60.0), 0)[1] == (wait if wait == 60 else 0.0)
     assert schedule(1.0).verdict(Answer(code, retry_after=60.0), 0)[1] == pytest.approx(66.0 if wait == 60 else 5.0)
 

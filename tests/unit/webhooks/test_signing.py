@@ -107,7 +107,7 @@ def test_verify_accepts_what_the_published_package_signs_and_ours_in_every_forma
         ({"x-webhook-signature": "sha256=00"}, "x-webhook-signature does not fit"),
     ],
 )
-def test_verify_says_what_is_wrong(change: dict[str, str], reason: str) -> None:
+def test_verify_returns_the_fault(change: dict[str, str], reason: str) -> None:
     now = 1_795_536_001
     body, headers = signed("phala", [NEW], at=now)
     assert reason in str(verify({**headers, **change}, body.encode(), NEW, now))
