@@ -20,7 +20,7 @@ class Call:
         return self.asked
 
 
-def test_who_asks_meanwhile_shares_the_answer_and_who_comes_later_asks_anew() -> None:
+def test_concurrent_callers_share_a_call_and_a_later_one_starts_another() -> None:
     async def scenario() -> None:
         single_flight, question = SingleFlight("test"), Call()
         assert await asyncio.gather(*[single_flight.ask("a", question) for _ in range(100)]) == [1] * 100
@@ -29,7 +29,7 @@ def test_who_asks_meanwhile_shares_the_answer_and_who_comes_later_asks_anew() ->
     run_virtual(scenario())
 
 
-def test_an_error_is_everybodys_and_one_key_is_not_another() -> None:
+def test_an_error_reaches_all_callers_of_its_key_only() -> None:
     async def scenario() -> None:
         single_flight, question, other = SingleFlight("test"), Call(), Call()
         question.asked = 2
@@ -66,7 +66,7 @@ def test_an_error_without_a_waiting_caller_is_quiet() -> None:
     run_virtual(scenario())
 
 
-def test_closing_gives_up_what_is_under_way() -> None:
+def test_closing_cancels_the_calls_in_flight() -> None:
     async def scenario() -> None:
         single_flight, question = SingleFlight("test"), Call()
         asking = asyncio.create_task(single_flight.ask("a", question))
