@@ -1,4 +1,4 @@
-"""What `bridge web` counts."""
+"""Metrics of `bridge web`."""
 
 from __future__ import annotations
 

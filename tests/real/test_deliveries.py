@@ -158,7 +158,7 @@ async def test_a_retry_goes_to_its_lanes_end_with_the_same_id(backend: Backend) 
         await deliveries.retry(claim.delivery_id)
 
 
-async def test_recovery_queues_what_was_missed_of_that_time_and_nothing_else(backend: Backend) -> None:
+async def test_recovery_queues_only_the_missed_events_of_that_time(backend: Backend) -> None:
     made, deliveries = await bench(backend), Deliveries(backend)
     await made.writer.append("old")
     await made.endpoints.create(endpoint(to=("1", "2", "3", "4", "5")))

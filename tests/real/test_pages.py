@@ -32,7 +32,7 @@ async def asked(bridge: Whole, method: str, path: str, status: int, **given: Any
     return body
 
 
-async def test_what_a_running_bridge_answers_is_what_the_document_promises(redis_url: str) -> None:
+async def test_the_answers_of_a_running_bridge_match_the_document(redis_url: str) -> None:
     async with whole(redis_url, cvms=2) as bridge:
         await bridge.until_seen(2)
         one = f"/v1/cvms/{bridge.ids[0]}"
@@ -50,7 +50,7 @@ async def test_what_a_running_bridge_answers_is_what_the_document_promises(redis
             await asked(bridge, "GET", path, 200)
 
 
-async def test_what_a_stream_carries_is_what_the_documents_promise(redis_url: str) -> None:
+async def test_the_events_of_a_stream_match_the_documents(redis_url: str) -> None:
     async with whole(redis_url, cvms=2) as bridge:
         await bridge.until_seen(2)
         await bridge.patch(bridge.ids[0], status="stopping")
@@ -63,7 +63,7 @@ async def test_what_a_stream_carries_is_what_the_documents_promise(redis_url: st
             check_named("Event", event)
 
 
-async def test_webhooks_and_their_deliveries_are_as_the_document_promises(redis_url: str) -> None:
+async def test_webhooks_and_deliveries_match_the_document(redis_url: str) -> None:
     async with whole(redis_url, cvms=1, settings={"secret_key": new_key(), "webhook_allow": "127.0.0.0/8"}) as bridge:
         made = await asked(
             bridge, "POST", "/v1/webhooks", 201, json={"url": "http://127.0.0.1:9/", "headers": {"A": "b"}}
@@ -86,7 +86,7 @@ async def test_webhooks_and_their_deliveries_are_as_the_document_promises(redis_
         await asked(bridge, "GET", one, 404)
 
 
-async def test_refusals_are_problems_that_the_document_promises(redis_url: str) -> None:
+async def test_refusals_match_the_document(redis_url: str) -> None:
     tokens = "root:rootsecret:admin reader:readsecret:read"
     admin, reader = {"X-API-Key": "rootsecret"}, {"X-API-Key": "readsecret"}
     async with whole(redis_url, cvms=1, open_access=False, settings={"tokens": tokens}) as bridge:
@@ -176,7 +176,7 @@ async def page(web: Any, path: str) -> tuple[httpx.Response, Looked]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_a_page_runs_its_own_code_only_and_asks_nobody_else(redis_url: str, path: str) -> None:
+async def test_a_page_runs_and_loads_only_its_own_code(redis_url: str, path: str) -> None:
     async with front(redis_url) as web:
         answer, looked = await page(web, path)
         policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -194,7 +194,7 @@ async def test_a_page_runs_its_own_code_only_and_asks_nobody_else(redis_url: str
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_a_page_has_no_address_outside_and_no_link_into_nothing(redis_url: str, path: str) -> None:
+async def test_a_page_has_no_outside_address_and_no_dead_link(redis_url: str, path: str) -> None:
     async with front(redis_url) as web:
         _, looked = await page(web, path)
         inside = [link.removeprefix("#") for link in looked.links if link.startswith("#")]
@@ -220,7 +220,7 @@ async def test_the_reference_has_a_heading_for_everything_and_this_servers_addre
 
 
 @pytest.mark.parametrize("host", ['"><script>alert(1)</script>', "[", "a b"])
-async def test_a_host_that_is_none_becomes_nothing_but_text(redis_url: str, host: str) -> None:
+async def test_a_malformed_host_is_escaped(redis_url: str, host: str) -> None:
     async with front(redis_url) as web:
         reader, writer = await web.connect("/docs HTTP/1.0\r\nHost: " + host + "\r\nX:")
         text = (await reader.read(400_000)).decode()
@@ -241,7 +241,7 @@ async def test_pages_and_documents_need_no_token_and_hold_no_state(redis_url: st
             assert "rootsecret" not in answer.text
 
 
-async def test_a_namespace_is_shown_as_what_it_is(redis_url: str) -> None:
+async def test_the_namespace_is_shown(redis_url: str) -> None:
     async with front(redis_url, namespace="blue-1") as web:
         assert (await web.http.get(f"{web.url}/openapi.json")).text.count("/bridge/blue-1") > 0
         answer, _ = await page(web, "/")

@@ -129,14 +129,14 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
     assert Sealer([SecretStr(KEY)]).open(stored.url_sealed) == f"{URL}?key=geheim"
 
 
-async def test_a_secret_of_the_callers_own_is_taken_and_shown_once(api: Api) -> None:
+async def test_a_secret_from_the_caller_is_stored_and_shown_once(api: Api) -> None:
     made = await api.made(secret=SECRET)
     assert made["secret"] == SECRET
     assert await api.secrets(made["id"]) == [(SECRET, False)]
     assert SECRET not in (await api.get(f"/v1/webhooks/{made['id']}")).text
 
 
-async def test_a_list_pages_by_id_without_hole_or_repeat(api: Api) -> None:
+async def test_a_list_pages_by_id_without_gap_or_repeat(api: Api) -> None:
     made = sorted([(await api.made(description=str(number)))["id"] for number in range(5)])
     seen: list[str] = []
     after: str | None = ""
@@ -234,12 +234,12 @@ async def test_a_wrong_field_is_422_that_names_it_and_quotes_no_value(
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", '"x"', "NaN", "[" * 20_000])
-async def test_what_is_no_json_object_is_422(api: Api, body: str) -> None:
+async def test_a_body_that_is_not_a_json_object_is_422(api: Api, body: str) -> None:
     answer = await api.post("/v1/webhooks", content=body, headers={"Content-Type": "application/json"})
     assert fields(answer) == ["body"]
 
 
-async def test_a_body_is_capped_and_must_say_that_it_is_json(api: Api) -> None:
+async def test_a_body_has_a_limit_and_must_be_declared_as_json(api: Api) -> None:
     body = json.dumps({"url": URL, "description": "a" * 70_000})
     long = await api.post("/v1/webhooks", content=body, headers={"Content-Type": "application/json"})
     assert long.status_code == 413
@@ -266,9 +266,7 @@ async def test_a_body_is_capped_and_must_say_that_it_is_json(api: Api) -> None:
         ("POST", "/v1/deliveries/x/retry"),
     ],
 )
-async def test_every_route_asks_for_a_token_of_the_right_scope_and_knows_its_query(
-    api: Api, method: str, path: str
-) -> None:
+async def test_every_route_checks_scope_and_query(api: Api, method: str, path: str) -> None:
     async def status(token: str | None) -> int:
         headers = {"Authorization": f"Bearer {token}"} if token else {"Authorization": ""}
         return (await api.request(method, path, headers=headers)).status_code
@@ -298,13 +296,13 @@ async def test_every_route_asks_for_a_token_of_the_right_scope_and_knows_its_que
         ("POST", "/v1/deliveries/none/retry", None),
     ],
 )
-async def test_what_is_not_there_is_404(api: Api, method: str, path: str, body: object) -> None:
+async def test_unknown_endpoints_and_deliveries_are_404(api: Api, method: str, path: str, body: object) -> None:
     answer = await api.request(method, path, json=body)
     assert answer.status_code == 404, answer.text
     assert answer.json()["type"].startswith("urn:bridge:problem:no-such-")
 
 
-async def test_without_a_secret_key_nothing_is_made_and_the_answer_says_what_helps(redis_url: str) -> None:
+async def test_without_a_secret_key_nothing_is_made_and_the_answer_names_the_remedy(redis_url: str) -> None:
     async with front(redis_url) as keyed:
         made = await keyed.made()
     async with front(redis_url, secret_key=()) as api:
@@ -328,7 +326,7 @@ async def test_without_a_secret_key_nothing_is_made_and_the_answer_says_what_hel
 # Changed
 
 
-async def test_put_with_an_id_of_the_callers_own_is_idempotent_and_keeps_the_secret(api: Api) -> None:
+async def test_put_is_idempotent_and_keeps_the_secret(api: Api) -> None:
     body = {"url": URL, "to": ["running"], "headers": {"X-A": "1"}}
     first = await api.put("/v1/webhooks/deploys", json=body)
     assert (first.status_code, first.headers["location"]) == (201, "/v1/webhooks/deploys")
@@ -354,7 +352,7 @@ async def test_an_id_of_other_characters_is_422(api: Api, endpoint_id: str) -> N
     assert fields(await api.put(path, json={"url": URL})) == ["id"]
 
 
-async def test_patch_changes_what_is_given_and_nothing_else(api: Api) -> None:
+async def test_patch_changes_only_the_given_fields(api: Api) -> None:
     made = await api.made(secret=SECRET, headers={"X-A": "1"}, to=["running"], description="old")
     del made["secret"]
     one = f"/v1/webhooks/{made['id']}"
@@ -393,7 +391,7 @@ async def test_a_rotation_shows_the_new_secret_and_lets_the_old_ones_sign_for_a_
     assert fields(await api.post(f"{one}/rotate-secret", json={"key": "x"})) == ["key"]
 
 
-async def test_enable_takes_away_the_reason(api: Api) -> None:
+async def test_enable_removes_the_reason(api: Api) -> None:
     made = await api.made()
     await Endpoints(api.backend).disable(made["id"], "410 Gone")
     shown = await api.shown(made["id"])
@@ -468,7 +466,7 @@ async def test_a_cvm_that_an_endpoint_names_is_watched(redis_url: str) -> None:
         assert [event.cvm_id for event in await bridge.log()] == [first.vm_uuid]
 
 
-async def test_references_become_canonical_ids_and_unknown_ones_are_the_fields_fault(redis_url: str) -> None:
+async def test_references_become_canonical_ids_and_unknown_ones_are_field_errors(redis_url: str) -> None:
     settings = {"secret_key": KEY, "webhook_allow": with_loopback(Allowlist())}
     async with whole(redis_url, cvms=2, settings=settings) as bridge:
         await bridge.until_seen(2)

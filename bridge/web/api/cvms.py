@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -105,13 +105,11 @@ class CvmRoutes:
         status: Mapping[str, object] = await self.leader_status.read() if led else {}
         items = [
             answers.Slot.model_construct(
-                index=slot.index,
-                state=slot.state if led or slot.state == "free" else "quarantined",
-                cvm_id=slot.cvm_id,
-                holder=slot.holder,
-                epoch=slot.epoch or None,
-                since=slot.since,
-                until=slot.until,
+                **{
+                    **asdict(slot),
+                    "state": slot.state if led or slot.state == "free" else "quarantined",
+                    "epoch": slot.epoch or None,
+                }
             )
             for slot in await self.slots.list()
         ]

@@ -141,16 +141,7 @@ class DeliveryRoutes:
 
 
 def _shown(delivery: Delivery) -> answers.Delivery:
-    return answers.Delivery.model_construct(
-        id=delivery.id,
-        endpoint_id=delivery.endpoint_id,
-        status=delivery.status,
-        event=Verbatim(delivery.event.json),
-        created_at=delivery.created_at,
-        finished_at=delivery.finished_at,
-        next_attempt_at=delivery.next_attempt_at,
-        attempts=[answers.Attempt.model_construct(**asdict(attempt)) for attempt in delivery.attempts],
-    )
+    return answers.Delivery.model_construct(**{**asdict(delivery), "event": Verbatim(delivery.event.json)})
 
 
 _PROBLEMS: Mapping[type[Exception], ProblemType] = {

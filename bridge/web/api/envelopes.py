@@ -37,22 +37,22 @@ class CvmData(Shape):
     """What happened to a CVM."""
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
-    name: str | None = described("Its name, where upstream told one", "web-1")
+    name: str | None = described("Its name, if upstream has one", "web-1")
     from_: str | None = described("The status before; null at first sight", "starting", alias="from")
-    to: str | None = described("The status now; `deleted` once upstream says that it is gone", "running")
+    to: str | None = described("The status now; `deleted` once upstream answers 404", "running")
     observed_by: Literal["stream", "poll"] = described("How the bridge saw it")
     state: CvmState | None = described("The state now; null once deleted")
 
 
 class WatchData(Shape):
-    """Which CVM's watch it is about."""
+    """The CVM whose watch changed."""
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
-    name: str | None = described("Its name, where upstream told one", "web-1")
+    name: str | None = described("Its name, if upstream has one", "web-1")
 
 
 class StaleData(WatchData):
-    """Which CVM the bridge cannot vouch for, and why."""
+    """The CVM that the bridge cannot vouch for, and the reason."""
 
     reason: str = described(
         "`unreachable`, `unauthorized`, `rate_limited`, `unparsable` or another word", "unreachable"
@@ -63,21 +63,21 @@ class SnapshotData(Shape):
     """The last known state of a CVM, and whether the bridge vouches for it."""
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
-    name: str | None = described("Its name, where upstream told one", "web-1")
+    name: str | None = described("Its name, if upstream has one", "web-1")
     from_: None = described("Always null: a snapshot is no change", alias="from")
     to: str | None = described("The status; null until it is first seen", "running")
-    fresh: bool = described("Whether the bridge vouches for this state just now")
-    stale_reason: str | None = described("Why it does not; null while it does")
+    fresh: bool = described("Whether the bridge vouches for this state at the moment")
+    stale_reason: str | None = described("Why the bridge does not; null while it does")
     since: str | None = time_field("When the status became this one.")
     observed_at: str | None = time_field("When this state was last confirmed.")
     state: CvmState | None = described("The state; null once deleted or not yet seen")
 
 
 class ResetData(Shape):
-    """Why what was known is no longer to be relied on."""
+    """Why the client must forget the states that it has."""
 
     reason: Literal[HISTORY_LOST, UNKNOWN_CURSOR] = described(  # type: ignore[valid-type]
-        "`history_lost`: the log no longer has what follows the cursor; `unknown_cursor`: it is not of this log"
+        "`history_lost`: the log no longer has the events after the cursor; `unknown_cursor`: another log's cursor"
     )
 
 
@@ -88,13 +88,13 @@ class PositionData(Shape):
 
 
 class ComeBackData(Shape):
-    """Why a browser is to come back later, after the block's `retry:`."""
+    """Why a browser must reconnect later, after the block's `retry:`."""
 
-    detail: str = described("For people", "Too many subscribers on this front end")
+    detail: str = described("For people", "This front end takes no more streams")
 
 
 class TestData(Shape):
-    """Which endpoint was tried."""
+    """The endpoint that is tested."""
 
     endpoint_id: str = described("The endpoint's id", "wh_19b1f3c0a5d2b8e7c1a94f")
 
@@ -102,7 +102,7 @@ class TestData(Shape):
 class _Envelope(Shape):
     """A CloudEvents 1.0 envelope."""
 
-    id: str = described("Unique; of an event of the log its log id, which is the cursor", EXAMPLE_ID)
+    id: str = described("Unique; for an event of the log also the cursor", EXAMPLE_ID)
     specversion: Literal["1.0"]
     source: str = described("`/bridge/` and the namespace", "/bridge/bridge")
     datacontenttype: Literal["application/json"]
@@ -113,7 +113,7 @@ class _Numbered(_Envelope):
 
     subject: str = described("The CVM's canonical id", CVM_ID)
     sequence: str = described(
-        "1, 2, 3 … over the whole log, padded to sort as text; a hole means that something was missed",
+        "1, 2, 3 … over the whole log, padded to sort as text; a gap means that events were missed",
         "0000000000000042",
         pattern=r"^\d{16}$",
     )
@@ -152,7 +152,7 @@ class FreshEvent(_Logged):
 
 
 class DroppedEvent(_Logged):
-    """Nobody watches this CVM any more: no event of it follows until it is watched again."""
+    """The watch ended: no event of this CVM follows until it is watched again."""
 
     type: Literal[DROPPED]  # type: ignore[valid-type]
     data: WatchData
@@ -171,10 +171,10 @@ class SnapshotEvent(_Numbered):
 
 
 class ResetEvent(_Envelope):
-    """What came before is no longer to be relied on: snapshots follow, or a position."""
+    """The client must forget the states that it has: snapshots follow, or a position."""
 
     type: Literal[RESET]  # type: ignore[valid-type]
-    time: str = time_field("When it was found out.")
+    time: str = time_field("When the bridge noticed it.")
     data: ResetData
 
 
@@ -186,7 +186,7 @@ class TestEvent(_Logged):
 
 
 class StandardBody(Shape):
-    """Format `standard`: what Standard Webhooks has as its body."""
+    """Format `standard`: the body that Standard Webhooks defines."""
 
     type: str = described("The event's type", TRANSITION)
     timestamp: str = time_field("The event's time.")
@@ -194,24 +194,24 @@ class StandardBody(Shape):
 
 
 class Workspace(Shape):
-    """Stands for the workspace, which the state route does not tell."""
+    """The namespace in place of the workspace, which the state route does not have."""
 
     id: str = described("The bridge's namespace", "bridge")
     name: str = described("The same", "bridge")
 
 
 class PhalaData(Shape):
-    """What Phala Cloud says of a CVM in its own webhooks, with the statuses besides."""
+    """The `data` of Phala Cloud's own webhooks, and both statuses."""
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
     cvm_name: str | None = described("Its name", "web-1")
-    app_id: str | None = described("Its app, where the state tells one")
+    app_id: str | None = described("Its app, if the state has one")
     status: str | None = described("The status now", "running")
-    error: Any = described("The state's `boot_error`, of `cvm.create_failed` alone", default_factory=str)
+    error: Any = described("The state's `boot_error`, only with `cvm.create_failed`", default_factory=str)
     from_: str | None = described(
-        "The status before; the bridge's alone", "starting", alias="from", default_factory=str
+        "The status before; an addition of the bridge", "starting", alias="from", default_factory=str
     )
-    to: str | None = described("The status now; the bridge's alone", "running", default_factory=str)
+    to: str | None = described("The status now; an addition of the bridge", "running", default_factory=str)
 
 
 class PhalaBody(Shape):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from starlette.responses import Response
@@ -229,10 +229,7 @@ class WebhookRoutes:
             "enabled": endpoint.enabled,
             "disabled_reason": endpoint.disabled_reason,
             "created_at": endpoint.created_at,
-            "pending": health.pending,
-            "last_success_at": health.last_success_at,
-            "last_failure_at": health.last_failure_at,
-            "failing_since": health.failing_since,
+            **asdict(health),
         }
         if secret is None:
             return answers.Endpoint.model_construct(**shown)

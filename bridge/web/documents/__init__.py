@@ -1,1 +1,1 @@
-"""What the front end says of itself: the OpenAPI and AsyncAPI documents, from the routes' own models."""
+"""The OpenAPI and AsyncAPI documents, made of the routes' declarations and models."""

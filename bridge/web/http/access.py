@@ -46,7 +46,7 @@ class Principal:
             raise ProblemError(ProblemType.FORBIDDEN, "it is limited to some CVMs, and this route is about all of them")
 
 
-EVERYBODY = Principal("everybody", True, None)
+ANYBODY = Principal("everybody", True, None)
 
 
 class Access:
@@ -61,7 +61,7 @@ class Access:
     def reader(self, connection: HTTPConnection) -> Principal:
         """Raises ProblemError 401; for a stream token that was valid once it is `TOKEN_EXPIRED`."""
         if self._open:
-            return EVERYBODY
+            return ANYBODY
         presented = _presented(connection)
         if presented is None and (passed := connection.query_params.get("access_token")):
             return self._by_stream_token(passed) or _refuse()
@@ -70,7 +70,7 @@ class Access:
     def holder(self, connection: HTTPConnection) -> Principal:
         """As `reader`, but refuses a stream token, which must not prolong itself. Raises ProblemError 401."""
         if self._open:
-            return EVERYBODY
+            return ANYBODY
         return self._by_secret(_presented(connection)) or _refuse()
 
     def admin(self, connection: HTTPConnection) -> Principal:
@@ -81,9 +81,9 @@ class Access:
         return principal
 
     def admit(self, connection: HTTPConnection, scope: Scope | None) -> Principal:
-        """The caller, if it has the scope; None admits everybody. Raises ProblemError 401 or 403."""
+        """The caller, if it has the scope; None admits any caller. Raises ProblemError 401 or 403."""
         if scope is None:
-            return EVERYBODY
+            return ANYBODY
         if scope == "token":
             return self.holder(connection)
         principal = self.admin(connection) if scope.startswith("admin") else self.reader(connection)
@@ -92,7 +92,7 @@ class Access:
         return principal
 
     def knows(self, secret: str) -> bool:
-        """Whether this is a credential of the bridge's own: a token's secret, or a stream token."""
+        """Whether this is a credential of the bridge: a token's secret, or a stream token."""
         return self._by_secret(secret) is not None or self._by_stream_token(secret) is not None
 
     def _by_secret(self, presented: str | None) -> Principal | None:

@@ -1,6 +1,6 @@
-"""A route's declaration: what it takes, whom it admits, what it answers and refuses.
+"""A route's declaration: its scope, parameters, body, answers and refusals.
 
-The route is served by it and the OpenAPI document is made of it.
+The route is served by its declaration, and the OpenAPI document is made of it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ NO_BODY = Answer("Done; the answer has no body")
 class Operation:
     """One method of a path. As a decorator it takes id, summary and description from the handler's name and docstring.
 
-    `scope` None: open to everybody. `body` is a JSON body's model. `refusals` are those beside the ones that follow
+    `scope` None: no token is needed. `body` is a JSON body's model. `refusals` are those beside the ones that follow
     from scope, parameters and body.
     """
 

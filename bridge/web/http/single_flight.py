@@ -1,4 +1,4 @@
-"""Many who ask the same at the same moment cost one question."""
+"""Callers that ask the same at the same moment share one call, as with Go's singleflight."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Questions under way, by key. What is answered is not kept: who comes later asks anew."""
+    """Calls in flight, by key. Answers are not kept: a later caller starts a new call."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._asking: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def ask(self, key: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The answer to `question`, or to the one that is under way for this key; what it raises is everybody's.
+        """The answer of `question`, or of the call in flight for this key. Raises what that call raises.
 
-        A caller that goes away does not take the answer from the others.
+        A cancelled caller does not cancel the call for the others.
         """
         asking: asyncio.Task[T] | None = self._asking.get(key)
         if asking is None:
@@ -30,10 +30,10 @@ class SingleFlight:
     def _answered(self, key: Hashable, done: asyncio.Task[Any]) -> None:
         del self._asking[key]
         if not done.cancelled():
-            done.exception()  # perhaps nobody is there to hear of it any more
+            done.exception()  # marks it as retrieved: all callers may be gone
 
     async def aclose(self) -> None:
-        """Gives up what is under way."""
+        """Cancels the calls in flight."""
         asking = list(self._asking.values())
         for task in asking:
             task.cancel()

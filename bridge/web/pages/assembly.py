@@ -14,7 +14,7 @@ POLICY = (
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Beside the hashes. Trusted types: no text can become markup or script, whoever wrote it."""
+"""Beside the hashes. Trusted types: no text can become markup or script."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Client {
     return Date.now() + this.ahead;
   }
 
-  /** JSON of `path`. Throws Refusal, or TypeError where nobody answers. */
+  /** JSON of `path`. Throws Refusal, or TypeError without an answer. */
   async ask(path, method = "GET") {
     const headers = { Accept: "application/json" };
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
@@ -54,7 +54,7 @@ class Client {
 
   setClock(date) {
     const ahead = Date.parse(date ?? "") + 500 - Date.now();
-    // The header has whole seconds: a small difference says nothing.
+    // The header has whole seconds: a small difference means nothing.
     if (!Number.isNaN(ahead)) this.ahead = Math.abs(ahead) > 1500 ? ahead : 0;
   }
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Puts the dashboard together: events change the table, and a list now and then tells what no event does.
+// Puts the dashboard together: events change the table, and lists fetched now and then add what events do not contain.
 
 const SLOTS_EVERY = 5000;
 const LIST_EVERY = 10000;
@@ -88,7 +88,7 @@ class Dashboard {
     this.start();
   }
 
-  // What the stream says
+  // Events of the stream
 
   heard(name, data) {
     if (data.sequence) say(document.getElementById("sequence"), `#${Number(data.sequence)}`);
@@ -102,12 +102,12 @@ class Dashboard {
     const known = this.table.rows.get(data.cvm_id);
     const position = id.split("/")[0];
     if (known && isNewer(known.eventId, position)) return;
-    // The state is of an earlier event; which one, the list says.
+    // The state is of an earlier event; the list contains its id.
     const fields = fieldsOf(data, data.to, known?.eventId ?? "");
     this.table.change(data.cvm_id, { ...fields, seen: Date.parse(data.observed_at ?? "") || null });
   }
 
-  /** What was known is no longer to be relied on: the list says what is. */
+  /** The states shown may be wrong: a new list replaces them. */
   reset(event) {
     for (const row of this.table.rows.values()) row.eventId = "";
     this.feed.add(event);
@@ -211,7 +211,7 @@ class Dashboard {
       this.notice(answer);
     } catch (error) {
       if (error.status === 403) this.slots.hide("This token sees some CVMs only; the streams tell of all.");
-      else if (error.status !== 401) this.warn(error.status ? error.message : "The bridge does not answer. What is shown may be old.");
+      else if (error.status !== 401) this.warn(error.status ? error.message : "The bridge does not answer. This page may be out of date.");
     }
   }
 
@@ -219,7 +219,7 @@ class Dashboard {
     // Whether states are vouched for changes with it.
     if (this.led !== undefined && this.led !== (leader !== null)) this.listSoon();
     this.led = leader !== null;
-    if (leader === null) this.warn("Nobody follows the CVMs just now: no bridge upstream leads. The last known states are shown.");
+    if (leader === null) this.warn("No leader follows the CVMs at the moment: is bridge upstream running? The last known states are shown.");
     else if (blocked) this.warn("Phala Cloud refuses the bridge's API key. The last known states are shown.");
     else this.warn("");
   }

@@ -1,4 +1,4 @@
-"""Markup from texts: a text becomes nothing but text, however it is put together."""
+"""Markup from texts: every text is escaped, unless it is `Html`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from html import escape
 
 ADDRESS = "{{address}}"
-"""Stands for this server's address, which a request knows."""
+"""Placeholder for this server's address, which each request replaces."""
 
 
 class Html(str):
@@ -30,7 +30,7 @@ def join(*children: str) -> Html:
 
 
 def inline(text: str) -> Html:
-    """A line of a description: what stands in backticks is code, an address in angle brackets none of our business."""
+    """A line of a description: text in backticks becomes code."""
     parts = re.split(r"`([^`]+)`", text)
     return join(*(tag("code", part) if place % 2 else part for place, part in enumerate(parts)))
 

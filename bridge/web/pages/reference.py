@@ -43,12 +43,12 @@ def heading(level: int, name: str, *children: str) -> Html:
     return tag(f"h{level}", *children, Html(" "), mark, id=name)
 
 
-def _section(name: str, title: str, says: str, entries: Iterable[tuple[str, Html, Html]]) -> tuple[Html, Html]:
+def _section(name: str, title: str, description: str, entries: Iterable[tuple[str, Html, Html]]) -> tuple[Html, Html]:
     """Its part of the list of contents, and itself; an entry is (name, what the list shows, markup)."""
     listed = list(entries)
     links = [tag("li", tag("a", shown, href=f"#{each}")) for each, shown, _ in listed]
     nav = tag("li", tag("a", title, href=f"#{name}"), tag("ul", *links))
-    return nav, tag("section", heading(2, name, title), prose(says), *(body for _, _, body in listed))
+    return nav, tag("section", heading(2, name, title), prose(description), *(body for _, _, body in listed))
 
 
 # Access
@@ -99,7 +99,7 @@ def _operation(openapi: Json, method: str, path: str, operation: Json) -> Html:
 
 def _who(security: list[Json]) -> Html:
     names = {name for each in security for name in each}
-    words = "Open to everybody"
+    words = "No token needed"
     if names:
         words = "A token, or a stream token" if "streamToken" in names else "A token"
     return tag("p", words, class_="who")
@@ -208,7 +208,7 @@ def _json_lines(openapi: Json, body: Json) -> list[str]:
     return ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(example))}"]
 
 
-# What AsyncAPI says
+# Channels and messages
 
 
 def _channels(asyncapi: Json) -> tuple[Html, Html]:
@@ -249,8 +249,8 @@ def _events(asyncapi: Json) -> tuple[Html, Html]:
         (f"event-{_slug(message['name'])}", code(message["name"]), _message(message))
         for message in asyncapi["components"]["messages"].values()
     ]
-    says = "By the `event:` line of a stream; bodies of webhooks by their `format`."
-    return _section("messages", "Messages", says, entries)
+    intro = "By the `event:` line of a stream; bodies of webhooks by their `format`."
+    return _section("messages", "Messages", intro, entries)
 
 
 def _message(message: Json) -> Html:

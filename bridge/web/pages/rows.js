@@ -47,7 +47,7 @@ class RowView {
     say(cells.id, row.name === null ? "" : row.id);
     paint(cells.status, row.status);
     hint(cells.progress, progressOf(row.state));
-    say(cells.followed, row.followed === undefined ? "…" : (row.followed ?? "nobody"));
+    say(cells.followed, row.followed === undefined ? "…" : (row.followed ?? "no leader"));
     hint(cells.why, row.why ?? "");
     say(cells.trust, row.fresh ? "fresh" : "stale");
     cells.trust.className = row.fresh ? "muted" : "badge";

@@ -57,17 +57,17 @@ def _listed(parts: list[Html], mark: str) -> Html:
 
 
 def bounds(schema: Json) -> Html:
-    """What limits a value, and what it is when absent; empty where nothing does."""
-    said = [join(words.format(schema[name])) for name, words in BOUNDS.items() if name in schema]
+    """A value's limits and its default; empty without either."""
+    found = [join(words.format(schema[name])) for name, words in BOUNDS.items() if name in schema]
     if "items" in schema and (inner := bounds(schema["items"])):
-        said.append(join("each ", inner))
+        found.append(join("each ", inner))
     if schema.get("default") not in (None, "", [], {}):
-        said.append(join("default ", code(json.dumps(schema["default"]))))
-    return _listed(said, ", ") if said else Html("")
+        found.append(join("default ", code(json.dumps(schema["default"]))))
+    return _listed(found, ", ") if found else Html("")
 
 
 def fields(schema: Json) -> Html:
-    """A table of an object's fields; empty where it has none of its own."""
+    """A table of an object's fields; empty if it has none of its own."""
     if not schema.get("properties"):
         return Html("")
     required = schema.get("required", ())
@@ -78,7 +78,7 @@ def fields(schema: Json) -> Html:
     return table("Field", rows)
 
 
-def row(name: Html, schema: Json, says: Html, *, optional: bool) -> Html:
+def row(name: Html, schema: Json, meaning: Html, *, optional: bool) -> Html:
     """A field's or a parameter's line."""
     mark = tag("span", "optional", class_="optional") if optional else Html("")
     limits = bounds(schema)
@@ -86,7 +86,7 @@ def row(name: Html, schema: Json, says: Html, *, optional: bool) -> Html:
         "tr",
         tag("th", name, Html(" "), mark, scope="row"),
         tag("td", kind(schema), tag("span", limits, class_="limits") if limits else Html("")),
-        tag("td", says),
+        tag("td", meaning),
     )
 
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// The upstream streams: who holds each and until when, and why the other CVMs are polled.
+// The upstream streams: the holder of each, its deadline, and why the other CVMs are polled.
 
 class SlotCards {
   constructor(client, nameOf) {
@@ -72,9 +72,9 @@ function polledWords({ leader, polling, budget, budget_reason: reason, items }) 
   const reasons = new Map();
   for (const why of Object.values(polling ?? {})) reasons.set(why, (reasons.get(why) ?? 0) + 1);
   const count = Object.keys(polling ?? {}).length;
-  const said = [...reasons].sort((a, b) => b[1] - a[1]).map(([why, many]) => (reasons.size > 1 ? `${why} (${many})` : why));
+  const listed = [...reasons].sort((a, b) => b[1] - a[1]).map(([why, many]) => (reasons.size > 1 ? `${why} (${many})` : why));
   const words = [];
-  if (count) words.push(`${plural(count, "CVM is polled", "CVMs are polled")}: ${said.join(", ")}.`);
+  if (count) words.push(`${plural(count, "CVM is polled", "CVMs are polled")}: ${listed.join(", ")}.`);
   else words.push("No CVM is polled.");
   if (reason) words.push(`The account allows ${budget} of ${plural(items.length, "stream")} just now: ${reasonWords(reason)}.`);
   return words.join(" ");

@@ -70,7 +70,7 @@ class Stream {
     this.heard(name, JSON.parse(event.data));
   }
 
-  /** The bridge cannot serve just now, says so, and closes. */
+  /** A passing problem, sent as an event before the bridge closes the stream. */
   apologise(event) {
     this.excuse = JSON.parse(event.data).detail;
     this.told("busy", this.excuse);

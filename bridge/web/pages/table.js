@@ -49,7 +49,7 @@ class Table {
     setInterval(() => this.tick(), 1000);
   }
 
-  // What is known
+  // The data
 
   /** A change of some fields; `flash`: it is news. */
   change(id, fields, flash = false) {
@@ -78,7 +78,7 @@ class Table {
     this.schedule();
   }
 
-  /** What GET /v1/cvms says, unless an event said something newer. Who is not in it is not watched. */
+  /** The answer of GET /v1/cvms, unless an event is newer. A CVM that is not in it is not watched. */
   load(items) {
     const listed = new Set(items.map((item) => item.cvm_id));
     for (const item of items) {
@@ -93,7 +93,7 @@ class Table {
     this.schedule();
   }
 
-  /** Who is streamed and why the others are polled, as GET /v1/slots says. */
+  /** The streamed CVMs and why the others are polled, from GET /v1/slots. */
   follow(slots) {
     const streamed = new Set(slots.items.filter((slot) => slot.state === "held").map((slot) => slot.cvm_id));
     for (const row of this.rows.values()) {
@@ -103,7 +103,7 @@ class Table {
     }
   }
 
-  // What is drawn
+  // The drawing
 
   schedule() {
     this.frame ||= requestAnimationFrame(() => this.draw());
@@ -147,7 +147,7 @@ class Table {
     return Number(document.getElementById("above").dataset.rows ?? 0);
   }
 
-  /** Moves only what is out of place. */
+  /** Moves only the rows that are out of place. */
   place(shown, begin) {
     let next = this.body.firstChild;
     shown.forEach((row, index) => {
@@ -250,14 +250,14 @@ class Table {
 const NOTHING_WATCHED = "No CVM is watched: PUT /v1/cvms/{ref}, a subscription or BRIDGE_CVMS makes a watch.";
 
 /** A row's fields of a CVM in the list, or of a snapshot's `data`. */
-function fieldsOf(said, status, eventId) {
+function fieldsOf(data, status, eventId) {
   return {
-    name: said.name,
+    name: data.name,
     status,
-    since: Date.parse(said.since ?? "") || null,
-    fresh: said.fresh,
-    reason: said.stale_reason,
-    state: said.state,
+    since: Date.parse(data.since ?? "") || null,
+    fresh: data.fresh,
+    reason: data.stale_reason,
+    state: data.state,
     eventId,
   };
 }

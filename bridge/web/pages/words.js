@@ -1,6 +1,6 @@
 "use strict";
 
-// How things are said. Whatever comes from upstream is text, and becomes nothing but text.
+// Texts of the dashboard. Values from upstream are only ever set as text.
 
 const TONES = new Map([
   ["running", "good"],
@@ -62,13 +62,13 @@ function plural(count, one, many = `${one}s`) {
   return `${count.toLocaleString()} ${count === 1 ? one : many}`;
 }
 
-/** What upstream says of a status that lasts, where it says anything. */
+/** Upstream's words about progress or failure; empty if there are none. */
 function progressOf(state) {
-  const said = [state?.boot_error, state?.boot_progress, state?.shutdown_progress];
-  return said.find((words) => typeof words === "string" && words !== "") ?? "";
+  const found = [state?.boot_error, state?.boot_progress, state?.shutdown_progress];
+  return found.find((words) => typeof words === "string" && words !== "") ?? "";
 }
 
-/** Whether log id `a` is newer than `b`; what is no log id is older than all. */
+/** Whether event id `a` is newer than `b`; a value that is not an event id is older than all. */
 function isNewer(a, b) {
   const parts = (id) => /^\d+-\d+$/.test(id ?? "") ? id.split("-").map(BigInt) : [-1n, 0n];
   const [x, y] = [parts(a), parts(b)];

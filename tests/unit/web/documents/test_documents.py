@@ -61,7 +61,7 @@ def test_the_openapi_document_is_valid() -> None:
     validate(document())
 
 
-def test_both_documents_say_whose_they_are() -> None:
+def test_both_documents_contain_version_and_namespace() -> None:
     documents = openapi("blue", operations()), asyncapi("blue", operations())
     for document in documents:
         assert document["info"]["version"] == bridge.__version__
@@ -92,18 +92,18 @@ def test_both_documents_share_their_schemas() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMAS_OF_EVENTS)
-def test_each_example_of_an_event_is_as_its_schema_says(name: str) -> None:
+def test_each_example_of_an_event_matches_its_schema(name: str) -> None:
     check_named(SCHEMAS_OF_EVENTS[name][0], samples.by_name("/bridge/bridge")[name])
 
 
-def test_an_event_with_another_type_or_a_field_too_many_is_none() -> None:
+def test_an_event_with_an_unknown_type_or_field_does_not_match() -> None:
     transition = samples.transition("/bridge/bridge")
     for wrong in ({**transition, "type": "cvm.other"}, {**transition, "more": 1}):
         with pytest.raises(jsonschema_rs.ValidationError):
             check_named("Event", wrong)
 
 
-def test_examples_of_answers_and_bodies_are_as_their_schemas_say() -> None:
+def test_examples_of_answers_and_bodies_match_their_schemas() -> None:
     contents = [
         content
         for operation in _operations()
@@ -151,7 +151,7 @@ def test_each_problem_has_an_example_with_its_status() -> None:
     assert found == {(each.urn, each.status) for each in ProblemType}
 
 
-def test_what_a_browser_gets_as_an_event_is_in_the_streams() -> None:
+def test_problems_that_a_browser_gets_as_events_are_messages_of_the_streams() -> None:
     assert {each.slug for each in COME_BACK} <= set(STREAMED)
 
 

@@ -48,11 +48,11 @@ def test_either_header_is_a_token() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic root-secret", "root-secret", "Bearer root-secre"])
-def test_what_is_no_token_is_401(value: str) -> None:
+def test_an_invalid_token_is_401(value: str) -> None:
     assert status(authorization=value) == 401
 
 
-def test_the_secret_itself_is_no_query_parameter() -> None:
+def test_a_secret_in_the_query_is_refused() -> None:
     assert status("access_token=root-secret") == 401
 
 
@@ -80,7 +80,7 @@ def test_an_admins_stream_token_only_reads() -> None:
 @pytest.mark.parametrize(
     "claims", [b"", b"null", b"[]", b'["root"]', b'["root",9e999]', b'["nobody",99999999999]', b"[" * 5000, b"\xff"]
 )
-def test_rubbish_for_a_stream_token_is_401(claims: bytes) -> None:
+def test_a_malformed_stream_token_is_401(claims: bytes) -> None:
     token = base64.urlsafe_b64encode(claims).decode().rstrip("=")
     assert status(f"access_token={token}.00") == 401
     assert status(f"access_token={token}") == 401

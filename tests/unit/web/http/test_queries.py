@@ -47,7 +47,7 @@ def test_since_is_a_time_to_the_millisecond(text: str, milliseconds: int) -> Non
         "%D9%A2026-11-24T16:01:59Z",
     ],
 )
-def test_what_is_no_time_is_refused_by_name(text: str) -> None:
+def test_a_malformed_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
         queries.event_query(f"since={text}".encode())
     assert caught.value.status == 422
@@ -68,7 +68,7 @@ def test_an_unknown_parameter_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("padding", ["", "&cvm=" + "x" * 600], ids=["short", "longer than what is remembered"])
-def test_what_is_asked_for_again_means_the_same_and_what_is_wrong_stays_wrong(padding: str) -> None:
+def test_a_remembered_query_is_parsed_the_same_and_a_wrong_one_stays_wrong(padding: str) -> None:
     for _ in range(2):
         query = queries.event_query(f"cvm=a&cvm=b&cvm=a&snapshot=0&access_token=t{padding}".encode())
         assert query.cvms[:2] == ("a", "b")

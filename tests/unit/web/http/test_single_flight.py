@@ -8,7 +8,7 @@ from bridge.web.http.single_flight import SingleFlight
 from tests.virtual import run_virtual
 
 
-class Question:
+class Call:
     def __init__(self) -> None:
         self.asked = 0
 
@@ -20,18 +20,18 @@ class Question:
         return self.asked
 
 
-def test_who_asks_meanwhile_shares_the_answer_and_who_comes_later_asks_anew() -> None:
+def test_concurrent_callers_share_a_call_and_a_later_one_starts_another() -> None:
     async def scenario() -> None:
-        single_flight, question = SingleFlight("test"), Question()
+        single_flight, question = SingleFlight("test"), Call()
         assert await asyncio.gather(*[single_flight.ask("a", question) for _ in range(100)]) == [1] * 100
         assert await asyncio.gather(*[single_flight.ask("a", question) for _ in range(2)]) == [2, 2]
 
     run_virtual(scenario())
 
 
-def test_an_error_is_everybodys_and_one_key_is_not_another() -> None:
+def test_an_error_reaches_all_callers_of_its_key_only() -> None:
     async def scenario() -> None:
-        single_flight, question, other = SingleFlight("test"), Question(), Question()
+        single_flight, question, other = SingleFlight("test"), Call(), Call()
         question.asked = 2
         found = await asyncio.gather(*[single_flight.ask("a", question) for _ in range(3)], return_exceptions=True)
         assert [type(error) for error in found] == [LookupError] * 3
@@ -40,9 +40,9 @@ def test_an_error_is_everybodys_and_one_key_is_not_another() -> None:
     run_virtual(scenario())
 
 
-def test_who_goes_away_takes_the_answer_from_nobody() -> None:
+def test_a_cancelled_caller_does_not_cancel_the_call_for_the_others() -> None:
     async def scenario() -> None:
-        single_flight, question = SingleFlight("test"), Question()
+        single_flight, question = SingleFlight("test"), Call()
         first = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0.5)
         second = asyncio.create_task(single_flight.ask("a", question))
@@ -54,9 +54,9 @@ def test_who_goes_away_takes_the_answer_from_nobody() -> None:
     run_virtual(scenario())
 
 
-def test_an_error_that_nobody_waits_for_any_more_is_quiet() -> None:
+def test_an_error_without_a_waiting_caller_is_quiet() -> None:
     async def scenario() -> None:
-        single_flight, question = SingleFlight("test"), Question()
+        single_flight, question = SingleFlight("test"), Call()
         question.asked = 2
         asking = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0.5)
@@ -66,9 +66,9 @@ def test_an_error_that_nobody_waits_for_any_more_is_quiet() -> None:
     run_virtual(scenario())
 
 
-def test_closing_gives_up_what_is_under_way() -> None:
+def test_closing_cancels_the_calls_in_flight() -> None:
     async def scenario() -> None:
-        single_flight, question = SingleFlight("test"), Question()
+        single_flight, question = SingleFlight("test"), Call()
         asking = asyncio.create_task(single_flight.ask("a", question))
         await asyncio.sleep(0.5)
         await single_flight.aclose()
