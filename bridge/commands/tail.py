@@ -15,7 +15,7 @@ from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
-from bridge.events import RESET, SNAPSHOT, TRANSITION
+from bridge.events import POSITION, RESET, SNAPSHOT, TRANSITION
 from bridge.retry_after import parse_retry_after
 
 SILENCE_SECONDS = 60.0
@@ -159,7 +159,7 @@ class _Following:
             self._cursor = event.id
         self._waits.after_success()
         self._troubled = False
-        if event.data and event.event not in ("position", "overloaded"):
+        if event.data and event.event not in (POSITION, "overloaded"):
             self._write(event.data)
 
     def _trouble(self, message: str) -> None:
