@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-unit test-matrix lint format bench lock clean
+.PHONY: help up test test-unit coverage test-matrix lint format bench lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests
 
 test-unit: $(VENV)/installed-dev ## The tests that need no sockets
 	@$(PYTEST) tests/unit $(ARGS)
+
+coverage: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
+	@$(PYTEST) --timeout 240 --cov --cov-report term-missing $(ARGS) # measured, the longest take thrice their time
 
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(ARGS)
@@ -54,7 +57,7 @@ lock: ## Writes constraints.txt anew, from an install of the newest of everythin
 	@rm -rf $(VENV)-lock
 
 clean: ## Removes what the other commands made here
-	@rm -rf $(VENV) $(VENV)-lock $(VENV)-matrix $(NODE)/node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-lock $(VENV)-matrix $(NODE)/node_modules dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find bridge tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second run instant; each is touched last, so that a half-done install is done again.

@@ -13,12 +13,15 @@ from typing import IO
 
 from tests.servers import PATIENCE, eventually
 
+#: The last two tell coverage to measure the command.
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+
 
 class Command:
     """One `bridge` process; what it says is collected as it says it."""
 
     def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
-        bare = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        bare = {name: value for name, value in os.environ.items() if name in KEPT}
         own = {"XDG_STATE_HOME": str(home), "PYTHONWARNINGS": "error", "PYTHONPATH": str(Path.cwd()), **environment}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bridge", *arguments],

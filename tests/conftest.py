@@ -16,6 +16,20 @@ from tests import servers
 from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
 
+# An example has no deadline of its own: how long one takes depends on what else the machine does.
+hypothesis.settings.register_profile("bridge", deadline=None)
+hypothesis.settings.load_profile("bridge")
+
+
+def pytest_configure() -> None:
+    """The main thread has no event loop between tests.
+
+    Before Python 3.14, `asyncio.get_event_loop()` makes one where nobody set any: pytest-asyncio asks so, and what it
+    gets is never closed.
+    """
+    asyncio.set_event_loop(None)
+
+
 # An example that takes long on a busy machine is no failure.
 hypothesis.settings.register_profile("bridge", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("bridge")

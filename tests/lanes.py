@@ -1,4 +1,4 @@
-"""What tests of webhooks are made of: a leader's pen, endpoints, receivers inside the process."""
+"""Parts of webhook tests: a leader that writes events, endpoints, receivers inside the process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.lanes import Checkpoint, Claim, Claimed, Entry, Filled, Lanes, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
 from bridge.store.limits import LaneLimits
-from bridge.store.log_writer import LogWriter
-from bridge.store.log_writer import WritePosition as Pen
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
+from bridge.webhooks.formats import Rendered
+from bridge.webhooks.schedule import AttemptOutcome
 
 
 def event(id: str = "1-1", cvm_id: str = "a", type: str = TRANSITION) -> Event:
@@ -29,11 +30,11 @@ def entry(id: str = "1-1", cvm_id: str = "a", from_: str | None = "x", to: str |
 
 @dataclass
 class Writer:
-    """The leader, as far as the log knows it."""
+    """A leader that only writes the log."""
 
     backend: Backend
     term: Term
-    pen: Pen
+    position: WritePosition
     log_length: int = 1000
     count: int = 0
 
@@ -41,7 +42,7 @@ class Writer:
     async def lead(cls, backend: Backend, holder: str = "one", log_length: int = 1000) -> Writer:
         term = await Leadership(backend).acquire(holder, 3600, f"birth-{holder}", "0-0")
         assert isinstance(term, Term)
-        return cls(backend, term, Pen(term.sequence, term.last_id), log_length)
+        return cls(backend, term, WritePosition(term.sequence, term.last_id), log_length)
 
     async def append(self, cvm_id: str = "a", to: str | None = None, *, type: str = TRANSITION) -> str:
         """One event; its `to` counts up where none is given. Returns its id."""
@@ -50,10 +51,10 @@ class Writer:
         data = cvm_data(cvm_id, "n", (str(self.count - 1), status), "poll", f'{{"status":"{status}"}}')
         draft = Draft(type, cvm_id, "2026-11-24T16:00:00.000Z", data)
         snapshot = Snapshot(cvm_id, f'{{"status":"{status}"}}', status, "n", "t", "t")
-        self.pen = await LogWriter(self.backend, self.log_length).append(
-            self.term, self.pen, draft, snapshot, ran=type != STATE
+        self.position = await LogWriter(self.backend, self.log_length).append(
+            self.term, self.position, draft, snapshot, ran=type != STATE
         )
-        return self.pen.last_id
+        return self.position.last_id
 
 
 def endpoint(id: str = "e", *, url: str = "", **given: Any) -> Endpoint:
@@ -77,7 +78,7 @@ class Bench:
         return Endpoints(self.backend, self.limits)
 
     async def fill(self, *ids: str) -> Filled | None:
-        """Everything that the log has behind the place, for these endpoints or for all."""
+        """Queues everything that the log has after the checkpoint, for these endpoints or for all."""
         checkpoint = await self.lanes.checkpoint()
         assert checkpoint is not None
         entries, last = await self.lanes.read(checkpoint.id, 10_000)
@@ -94,13 +95,10 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An attempt's outcome, as the transport tells it."""
+class Answer(AttemptOutcome):
+    """The outcome of an attempt that succeeded, unless a test gives another."""
 
     status_code: int | None = 200
-    error: str | None = None
-    retry_after: float | None = None
-    response_body: str = ""
     duration_ms: int = 1
 
 
@@ -138,14 +136,8 @@ class FakePoster:
             self.open -= 1
 
 
-@dataclass(frozen=True)
-class Plain:
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def plain(format: str, event: Event, *, ran: bool) -> Plain:
-    return Plain(event.json.encode())
+def plain(format: str, event: Event, *, ran: bool) -> Rendered:
+    return Rendered(event.json.encode(), "text/plain")
 
 
 def named(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:

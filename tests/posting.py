@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from bridge.addresses import Resolve, with_loopback
 from bridge.clock import SystemClock
 from bridge.config_values import Allowlist
-from bridge.webhooks.transport import Outcome, Poster
+from bridge.webhooks.schedule import AttemptOutcome
+from bridge.webhooks.transport import Poster
 
 DEADLINE = 0.5
 SLACK = 2.0
@@ -132,13 +133,13 @@ def poster(
     return Poster(timeout=timeout, allow=allow, clock=SystemClock(), resolve=resolve, tls=tls)
 
 
-async def post(url: str, chosen: Poster | None = None, body: bytes = b"{}") -> Outcome:
+async def post(url: str, chosen: Poster | None = None, body: bytes = b"{}") -> AttemptOutcome:
     async with chosen or poster() as sender:
         async with asyncio.timeout(DEADLINE + SLACK):
             return await sender.post(url, {"content-type": "application/json", "webhook-id": "d-1"}, body)
 
 
-def word(outcome: Outcome) -> str | None:
+def word(outcome: AttemptOutcome) -> str | None:
     """Also: every error is a word, a colon and a sentence that quotes neither URL nor address."""
     if outcome.error is None:
         return None

@@ -1,4 +1,4 @@
-"""What a CVM's state was last vouched for by, so that the next leader need not read every state again at once."""
+"""Each CVM's last confirmed batch digest, so that a new leader need not read every state again at once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from bridge.store.connection import Backend
 class BatchDigests:
     """One text per CVM: the event that made its state, and the digest of the batch answer that belongs to that state.
 
-    Nothing fences the writer: a voucher is good only together with its event, whoever wrote it.
+    Writes are not fenced: a digest counts only together with its event, whichever process wrote it.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     async def read(self, events: Mapping[str, str]) -> dict[str, str]:
-        """The digests of the CVMs whose last event is the one given here; all others are forgotten."""
+        """The digests of the CVMs whose last event is the one given here; those of CVMs not given are deleted."""
         key = self._backend.keys.batch_digests
-        found: dict[str, str] = await self._backend.call(self._backend.client.hgetall(key))
-        told = {cvm_id: text.partition(" ") for cvm_id, text in found.items()}
-        good = {cvm_id: digest for cvm_id, (event, _, digest) in told.items() if event == events.get(cvm_id)}
-        gone = [cvm_id for cvm_id in found if cvm_id not in events]
-        if gone:
+        stored: dict[str, str] = await self._backend.call(self._backend.client.hgetall(key))
+        if gone := stored.keys() - events.keys():
             await self._backend.call(self._backend.client.hdel(key, *gone))
-        return good
+        parts = {cvm_id: text.partition(" ") for cvm_id, text in stored.items()}
+        return {cvm_id: digest for cvm_id, (event, _, digest) in parts.items() if event == events.get(cvm_id)}
 
     async def write(self, batch_digests: Mapping[str, tuple[str, str]]) -> None:
         """Event and digest of each."""

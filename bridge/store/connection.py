@@ -46,8 +46,10 @@ class Script:
     sha: str
 
 
-def load_script(name: str) -> Script:
-    text = resources.files("bridge.store").joinpath("scripts", f"{name}.lua").read_text(encoding="utf-8")
+def load_script(*names: str) -> Script:
+    """The scripts of these names put together, behind what all share (`prelude.lua`)."""
+    folder = resources.files("bridge.store").joinpath("scripts")
+    text = "".join(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in ("prelude", *names))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

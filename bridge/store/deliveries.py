@@ -1,4 +1,4 @@
-"""Deliveries in Redis: their history with every attempt, and what a caller may have tried again."""
+"""Deliveries in Redis: their history with every attempt, and what a caller can queue again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import Event, dumps, entry_key, envelope
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import (
     AlreadyPendingError,
@@ -20,7 +20,7 @@ from bridge.store.errors import (
     UnknownEndpointError,
 )
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
-from bridge.store.limits import LaneLimits, load_rule
+from bridge.store.limits import LaneLimits
 
 DeliveryStatus = Literal["pending", "delivered", "given_up", "skipped"]
 
@@ -34,10 +34,10 @@ DELIVERY_STATUSES: Mapping[DeliveryStatus, str] = {
 """What each status means; the documents quote it."""
 
 READ_AT_ONCE = 25
-"""Deliveries per script: each may carry 20 attempts of 4 KiB."""
+"""Deliveries per script: each may have 20 attempts of 4 KiB."""
 
 RECOVER_AT_ONCE = 100
-"""Events per script: a recovery must not hold the server."""
+"""Events per script: a recovery must not block the server."""
 
 _NO_ID_ABOVE = 18_446_744_073_709_551_615
 
@@ -56,11 +56,11 @@ class Attempt:
         return dumps([self.at, self.duration_ms, self.status_code, self.error, self.response_body])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One event for one endpoint. `id` is the `webhook-id` of every attempt.
 
-    `next_attempt_at`: None unless pending, and while it waits behind an earlier one or its endpoint is disabled.
+    `next_attempt_at`: None unless it is pending, at the head of its lane, and its endpoint enabled.
     """
 
     id: str
@@ -75,17 +75,17 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """`complete` is False where as many deliveries wait as may: call again once some are delivered."""
+    """`complete` is False if the endpoint's queue is full: call again once some deliveries are finished."""
 
     queued: int
     complete: bool
 
 
 class Deliveries:
-    """The callers' side: any process may use it."""
+    """The callers' side; any process may use it. All methods raise StoreError."""
 
-    _read = load_rule("read_deliveries")
-    _requeue = load_rule("requeue")
+    _read = load_script("lane_rules", "read_deliveries")
+    _requeue = load_script("lane_rules", "requeue")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend
@@ -96,7 +96,7 @@ class Deliveries:
     async def page(
         self, endpoint_id: str, *, status: DeliveryStatus | None = None, after: str = "", limit: int = 100
     ) -> tuple[list[Delivery], str | None]:
-        """Newest first, and the cursor of the next page. Raises ValueError where `after` is none."""
+        """Newest first, and the cursor of the next page. Raises ValueError if `after` is not such a cursor."""
         if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
             raise ValueError("not a cursor of this list")
         chosen: Sequence[DeliveryStatus] = (status,) if status else tuple(DELIVERY_STATUSES)
@@ -107,20 +107,20 @@ class Deliveries:
         return await self._load([delivery_id for _, delivery_id in rows[:limit]]), cursor
 
     async def _newest(self, lists: Sequence[str], after: str, limit: int) -> list[tuple[int, str]]:
-        """(stamp, id), more than `limit` where there are more. As of one moment: none is in two lists, or in none."""
+        """(stamp, id), more than `limit` if there are. Read at one moment, so that each is in exactly one list."""
         highest = f"({after}" if after else "+inf"
         async with self._backend.transaction() as pipe:
             for key in lists:
                 pipe.execute_command("ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
             found = await self._backend.call(pipe.execute())
-        return sorted((_stamped(row) for rows in found for row in _pairs(rows)), reverse=True)
+        return sorted((row for rows in found for row in _stamped(rows)), reverse=True)
 
     async def get(self, delivery_id: str) -> Delivery | None:
         found = await self._load([delivery_id])
         return found[0] if found else None
 
     async def retry(self, delivery_id: str) -> Delivery:
-        """Puts a finished delivery at its lane's end.
+        """Queues a finished delivery at the end of its lane.
 
         Raises UnknownDeliveryError, AlreadyPendingError, EndpointDisabledError.
         """
@@ -132,10 +132,10 @@ class Deliveries:
         return await self.get(delivery_id) or known
 
     async def recover(self, endpoint_id: str, since_ms: int, until_ms: int | None = None) -> Recovered:
-        """Queues what the log still has of that time and the endpoint wants, but was not delivered.
+        """Queues the events of that time that the log still has and the endpoint wants, but that were not delivered.
 
-        That is what was given up, skipped, or has no delivery (any more); only events newer than the endpoint. Raises
-        UnknownEndpointError, EndpointDisabledError.
+        These are the given-up, the skipped, and those without a delivery (any more), if newer than the endpoint.
+        Raises UnknownEndpointError, EndpointDisabledError.
         """
         found = await self._endpoints.get(endpoint_id)
         checkpoint = await self._lanes.checkpoint()
@@ -146,7 +146,7 @@ class Deliveries:
         after, queued = f"{since_ms - 1}-{_NO_ID_ABOVE}" if since_ms > 0 else "0-0", 0
         while checkpoint is not None:
             entries, last = await self._lanes.read(after, RECOVER_AT_ONCE)
-            # What lies behind the place will be queued anyway, and must not overtake what lies between.
+            # Events after the checkpoint will be queued anyway, and must not overtake those before it.
             read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(checkpoint.id)]
             wanted = list(_wanted(found[0], checkpoint.log_id, read, until_ms))
             answer = await self._run("recover", endpoint_id, *(part for entry in wanted for part in _parts(entry)))
@@ -188,16 +188,10 @@ class Deliveries:
         )
 
 
-def _pairs(rows: list[Any]) -> Iterator[tuple[str, Any]]:
-    """(member, score), as a client gives them: in pairs or flat."""
-    if rows and isinstance(rows[0], str):
-        yield from zip(rows[::2], rows[1::2], strict=True)
-    else:
-        yield from rows
-
-
-def _stamped(row: tuple[str, Any]) -> tuple[int, str]:
-    return int(float(row[1])), row[0]
+def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
+    """(stamp, id) of a reply WITHSCORES, which a client gives in pairs or flat."""
+    pairs = zip(rows[::2], rows[1::2], strict=True) if rows and isinstance(rows[0], str) else rows
+    return ((int(float(score)), member) for member, score in pairs)
 
 
 def _refuse(answer: str, unknown: type[StoreError]) -> None:
@@ -226,12 +220,12 @@ def _parts(entry: Entry) -> tuple[object, ...]:
 def _delivery(delivery_id: str, row: list[Any]) -> Delivery:
     endpoint_id, status, created, finished, due, text, attempts = row
     return Delivery(
-        delivery_id,
-        endpoint_id,
-        Event.from_json(text),
-        status,
-        rfc3339(int(created) / 1000),
-        rfc3339(int(finished) / 1000) if finished else None,
-        rfc3339(int(due) / 1000) if due else None,
-        tuple(Attempt(*json.loads(each)) for each in attempts),
+        id=delivery_id,
+        endpoint_id=endpoint_id,
+        event=Event.from_json(text),
+        status=status,
+        created_at=rfc3339(int(created) / 1000),
+        finished_at=rfc3339(int(finished) / 1000) if finished else None,
+        next_attempt_at=rfc3339(int(due) / 1000) if due else None,
+        attempts=tuple(Attempt(*json.loads(each)) for each in attempts),
     )

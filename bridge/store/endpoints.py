@@ -1,24 +1,24 @@
-"""Webhook endpoints in Redis: what was registered, whether it is on, and how it fares (contract section 6)."""
+"""Webhook endpoints in Redis: registrations, whether each is enabled, and its health (`docs/contract.md#webhooks`)."""
 
 from __future__ import annotations
 
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import TRANSITION, dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
-from bridge.store.limits import LaneLimits, load_rule
+from bridge.store.limits import LaneLimits
 
 logger = logging.getLogger(__name__)
 
 MOST_ENDPOINTS = 10_000
-"""Every dispatcher holds all of them in memory, opened; one event may have to be queued for each."""
+"""Every dispatcher keeps all of them in memory, unsealed, and one event may have to be queued for each."""
 
 Format = Literal["standard", "cloudevents", "phala"]
 
@@ -40,7 +40,7 @@ def new_endpoint_id(ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SealedSecret:
-    """A signing secret as it rests in Redis; `expires_at_ms` is None for the current one."""
+    """A signing secret as it is stored in Redis; `expires_at_ms` is None for the current one."""
 
     text: str
     expires_at_ms: int | None = None
@@ -48,10 +48,11 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One registered URL. Empty filters mean all. `created_*` are set by `create`: it sees only what is newer."""
+    """One registered URL. Empty filters let all through. `create` sets `created_*`; it gets only newer events."""
 
     id: str
     url_sealed: str
+    _: KW_ONLY
     description: str = ""
     cvms: tuple[str, ...] = ()
     from_: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class Endpoint:
     created_log_id: str = ""
 
     def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None) -> bool:
-        """Whether its filters let such an event through; `from_` and `to` are None where the event has none."""
+        """Whether its filters let such an event through; `from_` and `to` are None if the event has none."""
         return (
             (not self.types or type in self.types)
             and (not self.cvms or cvm_id in self.cvms)
@@ -76,13 +77,13 @@ class Endpoint:
         )
 
     def to_json(self) -> str:
-        """As it is stored; whether it is on is kept elsewhere, for scripts switch that."""
+        """As it is stored. Whether it is enabled is stored elsewhere, because scripts switch it."""
         return (
             f'{self.head()},"created_after":{dumps(self.created_after)},"created_birth":{dumps(self.created_log_id)}}}'
         )
 
     def head(self) -> str:
-        """The JSON without what only the creating script knows, and without its closing brace."""
+        """The JSON without the members that the creating script adds, and without its closing brace."""
         fields = dumps(
             {
                 "url": self.url_sealed,
@@ -101,30 +102,33 @@ class Endpoint:
 
     @classmethod
     def from_json(cls, endpoint_id: str, text: str, disabled: str | None) -> Endpoint:
-        """`disabled`: None while it is on, else the reason ("" where a caller switched it off)."""
+        """`disabled`: None while it is enabled, else the reason ("" if a caller disabled it).
+
+        Raises ValueError, KeyError or TypeError for damaged JSON.
+        """
         fields: dict[str, Any] = json.loads(text)
         return cls(
             endpoint_id,
             fields["url"],
-            fields["description"],
-            tuple(fields["cvms"]),
-            tuple(fields["from"]),
-            tuple(fields["to"]),
-            tuple(fields["types"]),
-            fields["format"],
-            fields["headers"],
-            tuple(SealedSecret(sealed, expires) for sealed, expires in fields["secrets"]),
-            disabled is None,
-            disabled or None,
-            fields["created_at"],
-            fields["created_after"],
-            fields["created_birth"],
+            description=fields["description"],
+            cvms=tuple(fields["cvms"]),
+            from_=tuple(fields["from"]),
+            to=tuple(fields["to"]),
+            types=tuple(fields["types"]),
+            format=fields["format"],
+            headers_sealed=fields["headers"],
+            secrets_sealed=tuple(SealedSecret(*secret) for secret in fields["secrets"]),
+            enabled=disabled is None,
+            disabled_reason=disabled or None,
+            created_at=fields["created_at"],
+            created_after=fields["created_after"],
+            created_log_id=fields["created_birth"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an endpoint fares: deliveries waiting, and when it last answered well or badly (RFC 3339)."""
+    """How many deliveries wait, and when attempts last succeeded and failed (RFC 3339)."""
 
     pending: int
     last_success_at: str | None = None
@@ -143,11 +147,11 @@ class EndpointSet:
 class Endpoints:
     """Every change is one atomic step that moves the revision and wakes the dispatchers."""
 
-    _create = load_rule("create_endpoint")
-    _change = load_rule("change_endpoint")
-    _switch = load_rule("switch_endpoint")
-    _remove = load_rule("remove_endpoint")
-    _endpoint_set = load_rule("endpoint_set")
+    _create = load_script("lane_rules", "create_endpoint")
+    _change = load_script("lane_rules", "change_endpoint")
+    _switch = load_script("lane_rules", "switch_endpoint")
+    _remove = load_script("lane_rules", "remove_endpoint")
+    _endpoint_set = load_script("lane_rules", "endpoint_set")
     _health = load_script("endpoint_health")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
@@ -157,7 +161,7 @@ class Endpoints:
     async def create(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint with its `created_*`. Raises EndpointExistsError, TooManyEndpointsError."""
         endpoint = replace(endpoint, created_at=rfc3339(await self._backend.now_ms() / 1000))
-        # The log's end is the script's to find, so that no event can slip in between.
+        # The script finds the log's end, so that no event can come in between.
         answer = await self._run(
             self._create,
             endpoint.id,
@@ -205,11 +209,11 @@ class Endpoints:
                 return Endpoint.from_json(endpoint_id, text, disabled)
 
     async def enable(self, endpoint_id: str) -> None:
-        """What was pending goes on at once; earlier failures are forgotten. Raises UnknownEndpointError."""
+        """Continues with the pending deliveries at once and forgets earlier failures. Raises UnknownEndpointError."""
         await self._switched(endpoint_id, True, "")
 
     async def disable(self, endpoint_id: str, reason: str | None = None) -> None:
-        """What is pending stays so; what comes is listed as skipped. Raises UnknownEndpointError."""
+        """Keeps pending deliveries; new events are listed as skipped. Raises UnknownEndpointError."""
         await self._switched(endpoint_id, False, reason or "")
 
     async def _switched(self, endpoint_id: str, enabled: bool, reason: str) -> None:
@@ -217,33 +221,32 @@ class Endpoints:
             raise UnknownEndpointError
 
     async def remove(self, endpoint_id: str) -> bool:
-        """With all its deliveries. False where there was none."""
+        """Removes it with all its deliveries. False if there was no such endpoint."""
         return bool(await self._run(self._remove, endpoint_id))
 
     async def all(self, known: EndpointSet | None = None) -> EndpointSet:
-        """Everything as of one moment; from `known` on, only what has changed since is read."""
+        """All endpoints as of one moment; given `known`, only the changes since are read."""
         revision, whole, *rest = await self._run(self._endpoint_set, known.revision if known else 0)
         if int(whole):
             texts, disabled = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rest)
-            read = (_readable(each, text, disabled.get(each)) for each, text in texts.items())
-            return EndpointSet(int(revision), {each.id: each for each in read if each is not None})
+            rows = ((each, text, disabled.get(each)) for each, text in texts.items())
+            return EndpointSet(int(revision), _parsed(rows))
+        changes = list(zip(*[iter(rest[0])] * 3, strict=True))
         found = dict(known.endpoints) if known else {}
-        for each, text, reason in zip(*[iter(rest[0])] * 3, strict=True):
+        for each, _, _ in changes:
             found.pop(each, None)
-            endpoint = _readable(each, text, reason) if text is not None else None
-            if endpoint is not None:
-                found[each] = endpoint
-        return EndpointSet(int(revision), found)
+        return EndpointSet(int(revision), found | _parsed(changes))
 
     async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
         if not ids:
             return {}
         rows = await self._backend.run(self._health, [self._backend.keys.webhooks], ids)
+        parsed = _parsed((endpoint_id, *row[:2]) for endpoint_id, row in zip(ids, rows, strict=True))
         found = {}
-        for endpoint_id, (text, disabled, pending, *times) in zip(ids, rows, strict=True):
-            endpoint = _readable(endpoint_id, text, disabled) if text is not None else None
-            if endpoint is not None:
-                found[endpoint_id] = endpoint, Health(int(pending), *(_moment(ms) for ms in times))
+        for endpoint_id, (_, _, pending, *times) in zip(ids, rows, strict=True):
+            if endpoint_id in parsed:
+                moments = (rfc3339(int(ms) / 1000) if ms else None for ms in times)
+                found[endpoint_id] = parsed[endpoint_id], Health(int(pending), *moments)
         return found
 
     async def _run(self, script: Any, *arguments: object) -> Any:
@@ -253,14 +256,14 @@ class Endpoints:
         )
 
 
-def _readable(endpoint_id: str, text: str, disabled: str | None) -> Endpoint | None:
-    """None where somebody else's hand was in it: the others are there all the same."""
-    try:
-        return Endpoint.from_json(endpoint_id, text, disabled)
-    except (ValueError, KeyError, TypeError) as error:
-        logger.error("an endpoint cannot be read", extra={"endpoint": endpoint_id, "kind": type(error).__name__})
-        return None
-
-
-def _moment(ms: str | None) -> str | None:
-    return rfc3339(int(ms) / 1000) if ms else None
+def _parsed(rows: Iterable[tuple[str, str | None, str | None]]) -> dict[str, Endpoint]:
+    """Of (id, JSON or None, reason or None); leaves out missing endpoints and those whose JSON is damaged."""
+    found = {}
+    for endpoint_id, text, disabled in rows:
+        if text is None:
+            continue
+        try:
+            found[endpoint_id] = Endpoint.from_json(endpoint_id, text, disabled)
+        except (ValueError, KeyError, TypeError) as error:
+            logger.error("an endpoint cannot be read", extra={"endpoint": endpoint_id, "kind": type(error).__name__})
+    return found

@@ -1,4 +1,9 @@
-"""The names of everything the bridge keeps in Redis (contract section 3; the rest is private)."""
+"""The names of everything that the bridge keeps in Redis (`docs/contract.md#redis`; the rest is private).
+
+Keys, hash fields and JSON members keep the names that they have always had, so that data in Redis stays readable across
+an upgrade: `wishes` holds lookups, `notes` the leader's status, `vouchers` batch digests; `birth` is a log id, `floor`
+a low-water mark, and `created_birth` the log id that an endpoint was created in.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,7 @@ class Keys:
         self.demand = f"{prefix}demand"
         self.lookups = f"{prefix}wishes"
         self.hints = f"{prefix}hints"
-        self.notes = f"{prefix}notes"
+        self.leader_status = f"{prefix}notes"
         self.batch_digests = f"{prefix}vouchers"
         self.webhooks = f"{prefix}webhooks"  # the names of everything else about webhooks begin with it
         self.webhook_endpoints = f"{self.webhooks}:endpoints"

@@ -1,7 +1,7 @@
-"""Lanes in Redis: one per (endpoint, CVM), filled from the log, lent to one dispatcher at a time (design section 4).
+"""Lanes in Redis: one per (endpoint, CVM), filled from the log, lent to one dispatcher at a time.
 
-Only a lane's head is ever attempted, so an endpoint sees each CVM's events in their order. All rules are in the
-scripts (`scripts/lane_rules.lua` and what is put behind it).
+Only a lane's head is ever attempted, so an endpoint gets each CVM's events in their order
+(`docs/decisions/005-webhook-lanes.md`). All rules are in the scripts (`scripts/lane_rules.lua` and those behind it).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.events import Event, read_entry
-from bridge.store.connection import Backend
-from bridge.store.limits import LaneLimits, load_rule
+from bridge.store.connection import Backend, load_script
+from bridge.store.limits import LaneLimits
 from bridge.store.log import HIGHEST_ID
 
 TEST_TYPE = "webhook.test"
@@ -22,16 +22,16 @@ Settled = Literal["lost", "done", "opened", "closed", "disabled", "broken"]
 
 _SETTLED: tuple[Settled, ...] = ("lost", "done", "opened", "closed", "disabled", "broken")
 
-Tell = Callable[[str, str, str], None]
-"""Hears of keys that hold what they should not: endpoint, lane ("": all of the endpoint's) and what Redis said."""
+ReportQuarantine = Callable[[str, str, str], None]
+"""Called with endpoint, lane ("": the whole endpoint) and Redis's error when keys hold values of another form."""
 
 
-def _unheard(endpoint_id: str, lane: str, why: str) -> None: ...
+def _ignore(endpoint_id: str, lane: str, why: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the log has been read to. `partial`: the endpoint up to which (by id) the next event is queued already."""
+    """The position up to which the log was read. `partial`: the next event is queued for endpoints up to this id."""
 
     log_id: str
     id: str
@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A log entry as endpoints' filters see it; `ran`: the CVM had been seen running before."""
+    """A log entry with what filters compare; `ran`: the CVM had been seen running before."""
 
     event: Event
     ran: bool
@@ -69,7 +69,7 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The head of a lane, lent until its lease ends. `failures`: failed attempts since it was queued."""
+    """The head of a lane, lent until the lease ends. `failures`: failed attempts since it was queued."""
 
     endpoint_id: str
     lane: str
@@ -82,7 +82,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """`wait`: seconds until the next lane is due, None where none waits. `revision`: of the endpoints."""
+    """`wait`: seconds until the next lane is due, None if no lane waits. `revision`: of the endpoints."""
 
     revision: int
     wait: float | None
@@ -91,7 +91,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one attempt; `wait` seconds until the next, `jitter` (0 to 1) for the breaker's own wait."""
+    """The result of one attempt: `wait` seconds until the next, `jitter` (0 to 1) for the breaker's own wait."""
 
     claim: Claim
     verdict: Verdict
@@ -101,25 +101,26 @@ class Result:
 
 
 class Lanes:
-    """The dispatchers' side. Everything but `read` is one atomic step; times are the server's.
+    """The dispatchers' side. Every method but `read` and `lateness` is one atomic step; all raise StoreError.
 
-    A lane whose keys are broken is set aside by whatever step meets it, `tell` hears of it, and the others go on.
+    A step that meets a lane with damaged keys quarantines it, reports it, and continues with the others.
+    Times are the server's.
     """
 
-    _checkpoint = load_rule("checkpoint")
-    _fill = load_rule("fill")
-    _claim = load_rule("claim")
-    _extend = load_rule("extend")
-    _settle = load_rule("settle")
-    _sweep = load_rule("sweep")
+    _checkpoint = load_script("lane_rules", "checkpoint")
+    _fill = load_script("lane_rules", "fill")
+    _claim = load_script("lane_rules", "claim")
+    _extend = load_script("lane_rules", "extend")
+    _settle = load_script("lane_rules", "settle")
+    _sweep = load_script("lane_rules", "sweep")
 
-    def __init__(self, backend: Backend, limits: LaneLimits | None = None, tell: Tell = _unheard) -> None:
+    def __init__(self, backend: Backend, limits: LaneLimits | None = None, report: ReportQuarantine = _ignore) -> None:
         self._backend = backend
         self._limits = (limits or LaneLimits()).to_json()
-        self._tell = tell
+        self._quarantined = report
 
     async def checkpoint(self) -> Checkpoint | None:
-        """None without a log. A log born anew is begun at its birth; without endpoints the position is its end."""
+        """None without a log. A new log is read from its beginning; without endpoints the position is the log's end."""
         answer = await self._run(self._checkpoint)
         if not answer:
             return None
@@ -127,24 +128,18 @@ class Lanes:
         return Checkpoint(log_id, position, partial, int(revision), last_id, low_water_mark, trimmed == "1")
 
     async def read(self, after: str, count: int) -> tuple[list[Entry], str | None]:
-        """At most `count` log entries above `after`, oldest first, without somebody else's; and the last one's id."""
+        """At most `count` of the bridge's log entries above `after`, oldest first; and the last entry's id."""
         if after == HIGHEST_ID:
-            return [], None  # somebody else's hand wrote that entry
+            return [], None  # the bridge did not write that entry
         client, key = self._backend.client, self._backend.keys.log
         rows = await self._backend.call(client.xrange(key, f"({after}", "+", count))
         entries = [entry for entry in (_entry(*row) for row in rows) if entry is not None]
         return entries, rows[-1][0] if rows else None
 
     async def fill(self, checkpoint: Checkpoint, shares: Sequence[Share], to_id: str, to_partial: str) -> Filled | None:
-        """Queues and moves the position to `to_id`. None: position, birth or revision is not `place`'s any more."""
-        arguments: list[object] = [
-            checkpoint.log_id,
-            checkpoint.id,
-            checkpoint.partial,
-            checkpoint.revision,
-            to_id,
-            to_partial,
-        ]
+        """Queues and moves the position to `to_id`. None: position, log or revision is not `checkpoint`'s any more."""
+        arguments: list[object] = [checkpoint.log_id, checkpoint.id, checkpoint.partial, checkpoint.revision]
+        arguments += [to_id, to_partial]
         for share in shares:
             event = share.entry.event
             arguments += [event.id, int(share.entry.ran), event.json, event.cvm_id, len(share.endpoints)]
@@ -152,17 +147,17 @@ class Lanes:
         done, *counts = await self._run(self._fill, *arguments)
         if not int(done):
             return None
-        self._told(counts.pop())
+        self._report(counts.pop())
         return Filled(*(int(count) for count in counts))
 
     async def claim(self, token: str, lease: float, most: int, share: int) -> Claimed:
         """Borrows at most `most` lanes that are due, for `lease` seconds; `token` is new at each call.
 
-        None of an endpoint of which `share` are lent already.
+        Skips endpoints that have `share` lanes lent already.
         """
         arguments = token, int(lease * 1000), most, share
         revision, wait, claims, events, broken = await self._run(self._claim, *arguments)
-        self._told(broken)
+        self._report(broken)
         known: dict[str, tuple[Event | None, bool]] = {}
         for event_id, ran, text in zip(*[iter(events)] * 3, strict=True):
             known[event_id] = _event(text), ran == "1"
@@ -175,18 +170,18 @@ class Lanes:
         return Claimed(int(revision), None if milliseconds < 0 else milliseconds / 1000, found)
 
     async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
-        """Renews leases. False: that lane is somebody else's by now, or gone."""
+        """Renews leases. False: another dispatcher has that lane by now, or it is gone."""
         arguments: list[object] = [int(lease * 1000)]
         for claim in claims:
             arguments += [claim.endpoint_id, claim.lane, claim.token]
         kept, broken = await self._run(self._extend, *arguments)
-        self._told(broken)
+        self._report(broken)
         return [bool(each) for each in kept]
 
     async def settle(self, results: Sequence[Result]) -> list[Settled]:
         """Records attempts and gives the lanes back.
 
-        "lost": the claim had ended, nothing was recorded. "broken": it could not be, the attempt will be made again.
+        "lost": the claim had ended, nothing was recorded. "broken": damaged keys, so the attempt will be made again.
         """
         arguments: list[object] = []
         for each in results:
@@ -194,25 +189,25 @@ class Lanes:
             arguments += [claim.endpoint_id, claim.lane, claim.token, claim.delivery_id, each.verdict]
             arguments += [int(each.wait * 1000), each.jitter, each.attempt]
         codes, broken = await self._run(self._settle, *arguments)
-        self._told(broken)
+        self._report(broken)
         return [_SETTLED[int(code)] for code in codes]
 
     async def sweep(self, endpoint_ids: Iterable[str]) -> tuple[int, int]:
-        """(deliveries pending, lanes that had been forgotten) of these endpoints; ends history that is too old."""
+        """(deliveries pending, lanes that had been forgotten) of these endpoints; deletes history that is too old."""
         pending, repaired = await self._run(self._sweep, *endpoint_ids)
         return int(pending), int(repaired)
 
     async def lateness(self) -> float:
-        """Seconds since the lane that has been due for longest could have been claimed; 0 where none is late."""
+        """Seconds for which the most overdue lane could have been claimed; 0 if no lane is late."""
         client, key = self._backend.client, f"{self._backend.keys.webhooks}:due"
         rows = await self._backend.call(client.zrange(key, 0, 0, withscores=True))
         if not rows:
             return 0.0
         return max((await self._backend.now_ms() - float(rows[0][1])) / 1000, 0.0)
 
-    def _told(self, broken: Sequence[str]) -> None:
+    def _report(self, broken: Sequence[str]) -> None:
         for endpoint_id, lane, why in zip(*[iter(broken)] * 3, strict=True):
-            self._tell(endpoint_id, lane, why)
+            self._quarantined(endpoint_id, lane, why)
 
     async def _run(self, script: Any, *arguments: object) -> Any:
         keys = self._backend.keys
@@ -225,7 +220,7 @@ def _entry(entry_id: str, fields: dict[str, str]) -> Entry | None:
         data = envelope["data"]
         return Entry(event, fields.get("ran") == "1", data.get("from"), data.get("to"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None  # somebody else's entry
+        return None  # the bridge did not write this entry
 
 
 def _event(text: str | None) -> Event | None:

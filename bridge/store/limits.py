@@ -1,37 +1,35 @@
-"""The bounds of lanes and history, and how scripts that share the lanes' rules are loaded."""
+"""The bounds of lanes and of deliveries' history."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 
 from bridge.events import dumps
-from bridge.store.connection import Script, load_script
 
 DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """Given to each script, so that every rule is written once; tests make them small."""
+    """Passed to each script, so that every limit is written once; tests make them small."""
 
     concurrency: int = 10
-    """Attempts at one endpoint at once: a receiver is not flooded, and a dead one holds few of a dispatcher's."""
+    """Attempts at one endpoint at once: it is not flooded, and a dead one takes few of a dispatcher's attempts."""
 
     failures: int = 10
-    """Failures in a row, of at least two lanes, that open the breaker: one CVM's troubled event does not, and a
-    receiver that fails half of its answers seldom does."""
+    """Failures in a row, of at least two lanes, that open the breaker: one event that a receiver cannot handle does not
+    open it, and a receiver that fails half of the attempts seldom does."""
 
     probe_first_ms: int = 1_000
     probe_most_ms: int = 60_000
     """The wait between probes of an open breaker doubles from the first to the last."""
 
     away_ms: int = 60_000
-    """Failures of several lanes without a success for so long mean that the endpoint was away: the next success, as the
-    breaker's probe or a test that passes, makes all lanes due at once."""
+    """If several lanes failed for so long without a success, the endpoint was away: the next success, such as the
+    breaker's probe or a test, makes all lanes due at once."""
 
     disable_after_ms: int = 5 * DAY_MS
-    """Contract section 8."""
+    """How long all attempts at an endpoint may fail before it is disabled (`docs/contract.md#webhooks`)."""
 
     attempts: int = 20
     """Attempts kept per delivery."""
@@ -46,26 +44,20 @@ class LaneLimits:
     """How long finished deliveries are kept."""
 
     pending: int = 10_000
-    """Waiting deliveries per endpoint; beyond, the oldest is skipped: late news of a state is the least worth."""
+    """Waiting deliveries per endpoint; beyond that the oldest is skipped, because an old state is worth least."""
 
-    aside_ms: int = 600_000
-    """How long a lane or an endpoint rests whose keys hold what they should not: only somebody's hand mends them, and a
-    result that cannot be recorded means the same attempt again."""
+    quarantine_ms: int = 600_000
+    """How long a lane or an endpoint with damaged keys rests: only an operator can repair them, and a result that
+    cannot be recorded means that the same attempt is made again."""
 
     share_ms: int = 1_000
-    """How long an endpoint that has its share of a dispatcher is passed over, if none of its attempts ends before."""
+    """How long an endpoint with its full share of a dispatcher is passed over, unless one of its attempts ends."""
 
     changes: int = 12_000
-    """Endpoints whose last change is remembered, more than there may be: a dispatcher reads only what has changed."""
+    """Endpoints whose last change is remembered, more than there may be: a dispatcher reads only the changes."""
 
     claim_bytes: int = 4_000_000
-    """Events that one claim answers with: states may have a megabyte, and a reply must stay small."""
+    """Bytes of events in one claim's reply: a state may have a megabyte, and a reply must stay small."""
 
     def to_json(self) -> str:
         return dumps(asdict(self))
-
-
-def load_rule(name: str) -> Script:
-    """A script behind the rules that it shares with the others (`lane_rules.lua`)."""
-    text = load_script("lane_rules").text + load_script(name).text
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

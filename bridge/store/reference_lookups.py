@@ -1,4 +1,4 @@
-"""References: front ends ask, the leader answers, both in Redis, so that the API key stays with the leader."""
+"""References: front ends ask and the leader answers, both through Redis, so that the API key stays with the leader."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import TooManyLookupsError
 
-MOST_WISHES = 1000
+MOST_LOOKUPS = 1000
 """Unknown references waiting at once; a scan of random names must not grow Redis."""
 
 FOUND_SECONDS = 60
-"""Names move: a resolution is believed for a minute."""
+"""Names move between CVMs: an answer is used for a minute."""
 
 REFUSED_SECONDS = 5
-"""An error is believed briefly: many who ask at once cost one request, and a new CVM is found soon."""
+"""An error is used briefly: many callers at once cost one request, and a new CVM is found soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,19 @@ class Answer:
 class ReferenceLookups:
     """The question side (`ask`, any process) and the answering side (`answer`, the leader)."""
 
-    _wish = load_script("ask_lookup")
+    _ask = load_script("ask_lookup")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     async def ask(self, reference: str) -> Answer | None:
-        """The answer when there is a recent one; else the wish is written and None returned.
+        """The answer if there is a recent one; else None, and the leader is asked.
 
-        Raises TooManyWishesError.
+        Raises TooManyLookupsError, StoreUnavailableError.
         """
         keys = self._backend.keys
-        arguments = [reference, MOST_WISHES, keys.wake_channel]
-        text = await self._backend.run(self._wish, [keys.answer(reference), keys.lookups], arguments)
+        arguments = [reference, MOST_LOOKUPS, keys.wake_channel]
+        text = await self._backend.run(self._ask, [keys.answer(reference), keys.lookups], arguments)
         if text == "full":
             raise TooManyLookupsError
         if not text:
@@ -60,7 +60,7 @@ class ReferenceLookups:
         )
 
     async def answer(self, answer: Answer) -> None:
-        """Writes an answer, ends the wish and wakes who waits."""
+        """Writes an answer, ends the lookup and wakes the front ends that wait for it."""
         keys = self._backend.keys
         text = dumps(
             {
@@ -78,11 +78,11 @@ class ReferenceLookups:
         await self._backend.call(self._backend.client.publish(keys.answer_channel, answer.reference))
 
     async def forget(self, reference: str) -> None:
-        """What was answered is outdated: who asks next gets a new answer."""
+        """Removes an outdated answer: the next `ask` gets a new one."""
         await self._backend.call(self._backend.client.delete(self._backend.keys.answer(reference)))
 
     async def hint(self, reference: str) -> None:
-        """Somebody says that this CVM changed: the leader reads it now."""
+        """Makes the leader read this CVM now, because it may have changed."""
         await self._backend.call(self._backend.client.sadd(self._backend.keys.hints, reference))
         await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, "hint"))
 

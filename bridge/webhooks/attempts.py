@@ -1,11 +1,10 @@
-"""One attempt: the event in the endpoint's format, signed now, sent, and what its outcome means."""
+"""One attempt: renders the event in the endpoint's format, signs and sends it, and judges the outcome."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.clock import Clock, rfc3339
@@ -16,31 +15,25 @@ from bridge.store.endpoints import Format
 from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
-from bridge.webhooks.schedule import Outcome, Schedule
+from bridge.webhooks.formats import Rendered
+from bridge.webhooks.schedule import AttemptOutcome, Schedule
 
 logger = logging.getLogger(__name__)
 
 RENDERED = 256
-"""Bodies kept: a thousand endpoints want the same event at the same moment."""
+"""Rendered bodies kept: a thousand endpoints may want the same event at the same moment."""
 
 LARGEST_KEPT = 64 * 1024
 """Bytes of a body that is kept; states have some 700."""
 
 KEPT_BODY = 4096
-"""Characters of a receiver's answer that are recorded (contract section 6)."""
+"""Characters of a receiver's answer that are recorded (`docs/contract.md#webhooks`)."""
 
 
 class Poster(Protocol):
     """One HTTP POST with a deadline of its own; raises nothing but CancelledError."""
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome: ...
-
-
-class Rendered(Protocol):
-    @property
-    def body(self) -> bytes: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> AttemptOutcome: ...
 
 
 class Render(Protocol):
@@ -51,17 +44,6 @@ class Sign(Protocol):
     def __call__(
         self, delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool
     ) -> Mapping[str, str]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """An attempt that never became a request: a fault of ours, or a key that is gone."""
-
-    error: str
-    status_code: int | None = None
-    retry_after: float | None = None
-    response_body: str = ""
-    duration_ms: int = 0
 
 
 class Attempts:
@@ -85,25 +67,24 @@ class Attempts:
         self._rendered: OrderedDict[tuple[str, str], Rendered] = OrderedDict()
 
     async def make(self, claim: Claim) -> Result | None:
-        """What became of it; None where the endpoint is gone. Raises nothing but CancelledError."""
+        """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError."""
         at = self._clock.time()
-        outcome: Outcome
         try:
             opened = self._endpoint_cache.opened(claim.endpoint_id)
             if opened is None:
                 return None
             outcome = await self._post(claim, opened, at)
         except SealError as error:
-            outcome = _Failure(f"sealed: {error}")
-        except Exception as error:  # one delivery's trouble must not end the dispatcher
-            # Only the kind: what these say may quote what was sealed.
+            outcome = AttemptOutcome(error=f"sealed: {error}")
+        except Exception as error:  # a fault in one delivery must not end the dispatcher
+            # Only the kind: the message may quote a sealed value.
             logger.error(
                 "an attempt could not be made", extra={"delivery": claim.delivery_id, "kind": type(error).__name__}
             )
-            outcome = _Failure(f"internal: {type(error).__name__}")
+            outcome = AttemptOutcome(error=f"internal: {type(error).__name__}")
         return self._result(claim, at, outcome)
 
-    async def _post(self, claim: Claim, opened: Opened, at: float) -> Outcome:
+    async def _post(self, claim: Claim, opened: Opened, at: float) -> AttemptOutcome:
         format = self._endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
         signed = self._sign(
@@ -122,7 +103,7 @@ class Attempts:
                     self._rendered.popitem(last=False)
         return found
 
-    def _result(self, claim: Claim, at: float, outcome: Outcome) -> Result:
+    def _result(self, claim: Claim, at: float, outcome: AttemptOutcome) -> Result:
         once = claim.event.type == TEST_TYPE
         verdict, wait = self._schedule.verdict(outcome, claim.failures, once=once)
         metrics.ATTEMPT_SECONDS.observe(outcome.duration_ms / 1000)

@@ -1,6 +1,6 @@
-"""`bridge dispatcher`: fills lanes, borrows those that are due, attempts their heads, records what became of them.
+"""`bridge dispatcher`: fills lanes, borrows those that are due, attempts their heads and records the results.
 
-Any number of replicas, no coordinator. One that dies loses its leases, not its deliveries.
+Any number of replicas work without a coordinator. One that dies loses its leases, not its deliveries.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 from bridge.clock import Clock, set_within
@@ -23,8 +23,8 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
-from bridge.webhooks.demand import Demand
 from bridge.webhooks.endpoint_cache import EndpointCache
+from bridge.webhooks.endpoint_watches import EndpointWatches
 from bridge.webhooks.enqueuer import Enqueuer
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
@@ -32,15 +32,15 @@ from bridge.webhooks.settling import Settling
 logger = logging.getLogger(__name__)
 
 LEASE = 5.0
-"""Seconds; renewed while an attempt runs, so that it bounds how long a killed dispatcher's lanes stand still."""
+"""Seconds; renewed while an attempt runs. A killed dispatcher's lanes stand still for at most this time."""
 
 MOST_IN_FLIGHT = 900
 """Attempts at once, each a socket and some 20 kB: under the usual 1024 open files."""
 
 SHARE = 64
-"""An endpoint may have this part of the attempts that are free, ten at most and one always: the fuller a dispatcher is,
-the fewer. So it takes some 270 endpoints that stop answering at the same moment to fill it, where with ten for each
-it would be ninety. 26 endpoints that are always at work have their ten, a hundred have five each."""
+"""An endpoint may have one in SHARE of the free attempts, at most ten and at least one. So it takes some 270 endpoints
+that stop answering at the same moment to fill a dispatcher; with ten for each it would be ninety. 26 endpoints that are
+always busy have their ten, a hundred have five each."""
 
 CLAIM_AT_ONCE = 64
 EXTEND_AT_ONCE = 200
@@ -48,19 +48,19 @@ SWEEP_AT_ONCE = 10
 """Lanes, leases and endpoints per script: a few milliseconds of the server each."""
 
 SLOW_TICK = 1.0
-"""Seconds after which the log and the lanes are looked at unasked: publications are hints that may be lost."""
+"""Seconds after which the log and the lanes are read without a publication, since publications may be lost."""
 
 SWEEP_EVERY = 15.0
 RETRY_EVERY = 0.5
 """Seconds between tries while Redis is away."""
 
 BUSY = 32
-"""Attempts in flight from which on results are gathered."""
+"""With more attempts in flight than this, results are gathered before they are recorded."""
 
 GATHER = 0.003
-"""Seconds."""
+"""Seconds for which results are gathered."""
 
-LAST_WORDS = 5.0
+LAST_RESULTS = 5.0
 """Seconds that the last results may take to reach Redis at a planned stop."""
 
 
@@ -88,37 +88,41 @@ class Dispatcher:
         self._lease = lease
         self._most = most
         self._make_token = make_token
-        self._lanes = Lanes(backend, limits, _tell_broken)
+        self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
         self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
-        self._demand = Demand(Watches(backend), Snapshots(backend))
+        self._endpoint_watches = EndpointWatches(Watches(backend), Snapshots(backend))
         schedule = Schedule(retry, rng or random.Random())
         self._attempts = Attempts(self._endpoint_cache, poster, render, sign, schedule, clock)
         self._news = asyncio.Event()
         self._work = asyncio.Event()
         self._stopping = False
         self._settling = Settling(self._lanes, clock, self._work.set)
-        # Owned by the claiming task; what ends takes itself out.
+        # The claiming task adds, an attempt that ends removes itself.
         self._in_flight: dict[tuple[str, str], tuple[Claim, asyncio.Task[None]]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Redis being away is waited out."""
+        """Waits while Redis is unreachable."""
         async with asyncio.TaskGroup() as group:
             intake = [
                 group.create_task(self._listen(), name="webhook-news"),
                 group.create_task(self._fill(), name="webhook-fill"),
-                group.create_task(self._sweep(), name="webhook-sweep"),
+                group.create_task(
+                    self._every(SWEEP_EVERY, self._sweep, "the sweep waits for Redis"), name="webhook-sweep"
+                ),
             ]
             claiming = group.create_task(self._claim(group), name="webhook-claim")
             keeping = [
                 group.create_task(self._settling.run(), name="webhook-settle"),
-                group.create_task(self._extend(), name="webhook-extend"),
+                group.create_task(
+                    self._every(self._lease / 3, self._extend_all, "leases wait for Redis"), name="webhook-extend"
+                ),
             ]
             await stop.wait()
             self._stopping = True
             self._work.set()
             await _end(intake)
-            await asyncio.wait([claiming])  # not cancelled: what it has just borrowed would lie idle for a lease
+            await asyncio.wait([claiming])  # not cancelled: lanes that it has just borrowed would lie idle for a lease
             await self._drain()
             await _end(keeping)
 
@@ -127,13 +131,13 @@ class Dispatcher:
         while self._in_flight:
             await asyncio.wait([task for _, task in self._in_flight.values()])
         try:
-            async with asyncio.timeout(LAST_WORDS):
+            async with asyncio.timeout(LAST_RESULTS):
                 await self._settling.all_recorded()
         except TimeoutError:
             logger.warning("the last attempts could not be recorded and will be made again")
 
     async def _listen(self) -> None:
-        """Events and callers' wishes as they are published; the slow tick is for what this misses."""
+        """Wakes the other tasks at publications; the slow tick makes up for those that are missed."""
         keys = self._backend.keys
         while True:
             try:
@@ -143,7 +147,7 @@ class Dispatcher:
                         if channel == keys.webhook_wake_channel:
                             self._work.set()
             except StoreError as error:
-                logger.info("listening anew", extra={"error": str(error)})
+                logger.info("the subscription to Redis broke and is made again", extra={"error": str(error)})
                 await self._clock.sleep(RETRY_EVERY)
 
     async def _fill(self) -> None:
@@ -178,7 +182,7 @@ class Dispatcher:
                 await set_within(self._work, wait)
 
     async def _recover(self, error: StoreError) -> None:
-        """Redis was away: what is in flight must be known there again before anything else is borrowed."""
+        """After Redis was unreachable, renews the leases of the attempts in flight before anything else is borrowed."""
         logger.warning("claiming waits for Redis", extra={"error": str(error)})
         while True:
             await self._clock.sleep(RETRY_EVERY)
@@ -193,7 +197,7 @@ class Dispatcher:
     async def _borrow(self, group: asyncio.TaskGroup, free: int) -> float:
         """Starts attempts; returns the seconds until there may be more to do."""
         if self._settling.troubled:
-            return SLOW_TICK  # what ended is recorded first (it wakes this), or would be attempted again
+            return SLOW_TICK  # results are recorded first, which wakes this; otherwise they would be attempted again
         borrowed_at = self._clock.monotonic()
         most, share = min(free, CLAIM_AT_ONCE), max(free // SHARE, 1)
         found = await self._lanes.claim(self._make_token(), self._lease, most, share)
@@ -205,21 +209,21 @@ class Dispatcher:
         if found.wait is None:
             return SLOW_TICK
         if found.wait == 0 and not found.claims:
-            return 0.005  # what was due is not any more; nothing may spin
+            return 0.005  # the lanes that were due no longer are; do not spin
         return min(found.wait, SLOW_TICK)
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, borrowed_at: float) -> None:
         key = claim.endpoint_id, claim.lane
         before = self._in_flight.get(key)
         if before is not None:
-            before[1].cancel()  # its lease ran out: what it may still bring counts no more
+            before[1].cancel()  # its lease ran out: its result would not count
         task = group.create_task(self._attempt(claim, borrowed_at), name="webhook-attempt")
         self._in_flight[key] = claim, task
-        task.add_done_callback(lambda _: self._ended(key, claim))  # also where it never began
+        task.add_done_callback(lambda _: self._ended(key, claim))  # also if it never began
 
     async def _attempt(self, claim: Claim, borrowed_at: float) -> None:
         if self._clock.monotonic() - borrowed_at > self._lease / 2:
-            return  # this process stood still: somebody else may have delivered it, and what is behind it, by now
+            return  # this process stood still: by now another may have delivered this and later ones
         result = await self._attempts.make(claim)
         if result is not None:
             self._settling.add(result)
@@ -230,13 +234,13 @@ class Dispatcher:
                 self._work.set()
             del self._in_flight[key]
 
-    async def _extend(self) -> None:
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]], waiting: str) -> None:
         while True:
-            await self._clock.sleep(self._lease / 3)
+            await self._clock.sleep(seconds)
             try:
-                await self._extend_all()
+                await step()
             except StoreError as error:
-                logger.info("leases wait for Redis", extra={"error": str(error)})
+                logger.info(waiting, extra={"error": str(error)})
 
     async def _extend_all(self) -> None:
         claims = [claim for claim, _ in self._in_flight.values()]
@@ -253,35 +257,27 @@ class Dispatcher:
             known[1].cancel()
 
     async def _sweep(self) -> None:
-        while True:
-            await self._clock.sleep(SWEEP_EVERY)
-            try:
-                await self._sweep_once()
-            except StoreError as error:
-                logger.info("the sweep waits for Redis", extra={"error": str(error)})
-
-    async def _sweep_once(self) -> None:
         ids, pending = list(self._endpoint_cache.endpoint_set.endpoints), 0
         for start in range(0, len(ids), SWEEP_AT_ONCE):
             waiting, repaired = await self._lanes.sweep(ids[start : start + SWEEP_AT_ONCE])
             pending += waiting
             if repaired:
                 metrics.FORGOTTEN.inc(repaired)
-                logger.error("lanes had been forgotten", extra={"lanes": repaired})
+                logger.error("a sweep repaired lanes that had been forgotten", extra={"lanes": repaired})
         metrics.PENDING.set(pending)
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
-        await self._demand.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
+        await self._endpoint_watches.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
         self._work.set()
 
 
-def _tell_broken(endpoint_id: str, lane: str, why: str) -> None:
+def _report_quarantine(endpoint_id: str, lane: str, why: str) -> None:
     metrics.BROKEN.inc()
-    checkpoint = {"endpoint": endpoint_id, "lane": lane, "error": why}
-    logger.error("keys in Redis hold what the bridge never wrote: set aside", extra=checkpoint)
+    where = {"endpoint": endpoint_id, "lane": lane, "error": why}
+    logger.error("quarantined: keys in Redis hold values that the bridge never wrote", extra=where)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancels until they have ended: a client between two awaits may swallow a cancellation."""
+    """Cancels the tasks until they have ended, because a Redis client may swallow a cancellation."""
     left = set(tasks)
     while left:
         for task in left:

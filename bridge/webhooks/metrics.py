@@ -1,4 +1,4 @@
-"""What `bridge dispatcher` counts."""
+"""The metrics of `bridge dispatcher`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from prometheus_client import Counter, Gauge, Histogram
 
 QUEUED = Counter("bridge_webhook_queued", "Deliveries queued from the log")
 SKIPPED = Counter("bridge_webhook_skipped", "Deliveries not queued or dropped", ["why"])
-ATTEMPTS = Counter("bridge_webhook_attempts", "Attempts by what became of their delivery", ["verdict"])
+ATTEMPTS = Counter("bridge_webhook_attempts", "Attempts by their result for the delivery", ["verdict"])
 ATTEMPT_SECONDS = Histogram(
     "bridge_webhook_attempt_seconds",
     "Duration of attempts",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
 )
-LOST_CLAIMS = Counter("bridge_webhook_lost_claims", "Attempts whose lane was somebody else's before they ended")
+LOST_CLAIMS = Counter("bridge_webhook_lost_claims", "Attempts whose lane another dispatcher had before they ended")
 BREAKERS = Counter(
     "bridge_webhook_breakers", "Breakers of endpoints that opened, closed, or endpoints disabled", ["how"]
 )
 UNQUEUED = Counter("bridge_webhook_history_lost", "Times that the log was trimmed beyond what webhooks had read")
 IN_FLIGHT = Gauge("bridge_webhook_in_flight", "Attempts that this process is making")
-BROKEN = Counter("bridge_webhook_broken_lanes", "Lanes and endpoints set aside because their keys in Redis are broken")
+BROKEN = Counter("bridge_webhook_broken_lanes", "Lanes and endpoints quarantined for damaged keys in Redis")
 PENDING = Gauge("bridge_webhook_pending", "Deliveries waiting, at the last sweep")
 OLDEST_DUE = Gauge("bridge_webhook_oldest_due_seconds", "How long the most overdue lane has waited to be claimed")
-FORGOTTEN = Counter("bridge_webhook_forgotten_lanes", "Lanes that a sweep had to put back; any is a fault")
-ENDPOINTS = Gauge("bridge_webhook_endpoints", "Endpoints by whether they are on", ["state"])
-"""`bridge_webhook_oldest_due_seconds` above some seconds means: too few dispatchers, or none that makes progress."""
+"""Above some seconds there are too few dispatchers, or none makes progress."""
+FORGOTTEN = Counter("bridge_webhook_forgotten_lanes", "Lanes that a sweep had to repair; any is a fault")
+ENDPOINTS = Gauge("bridge_webhook_endpoints", "Endpoints, enabled and disabled", ["state"])

@@ -1,10 +1,10 @@
-"""What an attempt's outcome means for its delivery, and how long until the next one (contract section 8)."""
+"""What an attempt's outcome means for its delivery, and when the next one follows (`docs/contract.md#webhooks`)."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from bridge.store.lanes import Verdict
 
@@ -14,33 +14,36 @@ HEEDED = (429, 503)
 """The statuses whose `Retry-After` counts."""
 
 RETRY_AFTER_SPREAD = 0.1
-"""Many lanes may be told the same moment: each waits up to this share longer, never shorter."""
+"""A receiver may name the same moment to many lanes: each waits up to this share longer, never shorter."""
 
 
-class Outcome(Protocol):
-    """What came of one HTTP request, as the transport tells it; `retry_after` is parsed and bounded there."""
+@dataclass(frozen=True, slots=True)
+class AttemptOutcome:
+    """The result of one attempt. `error` is a stable word, a colon and a sentence; None after a 2xx.
+
+    `retry_after`: seconds that a 429 or 503 asked for, above 0 and at most a day. `response_body`: the first 4 KiB.
+    """
+
+    status_code: int | None = None
+    error: str | None = None
+    retry_after: float | None = None
+    response_body: str = ""
+    duration_ms: int = 0
 
     @property
-    def status_code(self) -> int | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def retry_after(self) -> float | None: ...
-    @property
-    def response_body(self) -> str: ...
-    @property
-    def duration_ms(self) -> int: ...
+    def ok(self) -> bool:
+        return self.error is None
 
 
 class Schedule:
-    """The waits of BRIDGE_WEBHOOK_RETRY, each with full jitter: anywhere between nothing and the whole of it."""
+    """The waits of BRIDGE_WEBHOOK_RETRY, each with full jitter: a random time between nothing and all of it."""
 
     def __init__(self, waits: Sequence[float], rng: random.Random) -> None:
         self._waits = tuple(waits)
         self._rng = rng
 
-    def verdict(self, outcome: Outcome, failures: int, *, once: bool = False) -> tuple[Verdict, float]:
-        """What to do, and the seconds to wait; `failures` came before this attempt. `once`: it is never retried."""
+    def verdict(self, outcome: AttemptOutcome, failures: int, *, once: bool = False) -> tuple[Verdict, float]:
+        """The verdict, and the seconds to wait; `failures` counts those before this attempt. `once`: never retried."""
         code = outcome.status_code
         if outcome.error is None and code is not None and 200 <= code < 300:
             return "delivered", 0.0
@@ -53,7 +56,7 @@ class Schedule:
     def jitter(self) -> float:
         return self._rng.random()
 
-    def _wait(self, outcome: Outcome, failures: int) -> float:
+    def _wait(self, outcome: AttemptOutcome, failures: int) -> float:
         planned = self._waits[min(failures, len(self._waits) - 1)]
         if outcome.retry_after is not None and outcome.status_code in HEEDED:
             return outcome.retry_after * (1 + RETRY_AFTER_SPREAD * self._rng.random())

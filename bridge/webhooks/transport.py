@@ -1,6 +1,6 @@
-"""One attempt: an HTTP request that can neither hold a dispatcher nor reach where it must not (contract section 8).
+"""One attempt: an HTTP request that can neither block a dispatcher nor reach a forbidden address.
 
-The only place that speaks aiohttp; its errors become an Outcome here.
+The rules are in `docs/contract.md#webhooks`. Only this module uses aiohttp, whose errors become an AttemptOutcome here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +26,7 @@ from bridge.config_values import Allowlist
 from bridge.host_lookup import HostLookup
 from bridge.retry_after import parse_retry_after
 from bridge.webhooks.bodies import read_body, shown
+from bridge.webhooks.schedule import AttemptOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ KEEP_ALIVE = 1.5
 that is just being closed is a failed attempt."""
 
 DNS_SECONDS = 10
-"""An answer, checked when it came, serves connections to the same name for so long."""
+"""How long a checked answer serves further connections to the same name."""
 
 MAX_HEADER_LINE = 8190
 """Bytes of one line of a response's head, of which aiohttp takes 128; beyond, the attempt fails as `protocol`."""
@@ -44,29 +44,11 @@ BIG_BODY = 1 << 20
 """Bytes from which on aiohttp wants a body as a file, to send it in parts."""
 
 LONGEST_RETRY_AFTER = 86_400.0
-"""Seconds; a receiver that asks for more than a day does not mean this delivery."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an attempt. `error` is a stable word, a colon and a sentence, None after a 2xx.
-
-    `retry_after`: seconds that a 429 or 503 asked for, above 0 and at most a day. `response_body`: the first 4 KiB.
-    """
-
-    status_code: int | None
-    error: str | None
-    retry_after: float | None
-    response_body: str
-    duration_ms: int
-
-    @property
-    def ok(self) -> bool:
-        return self.error is None
+"""Seconds; a `Retry-After` of more than a day is ignored."""
 
 
 class _CheckedResolver(AbstractResolver):
-    """aiohttp connects only to what this returns: a name that resolves to something else next time changes nothing."""
+    """aiohttp connects only to the addresses that this returns: a later resolution of the name cannot change them."""
 
     def __init__(self, resolve: Resolve, allow: Allowlist) -> None:
         self._resolve = resolve
@@ -90,8 +72,8 @@ def _resolved(host: str, port: int, address: str) -> ResolveResult:
 
 
 class Poster:
-    """Makes attempts, any number at the same time; a context manager. Proxies of the environment, cookies and
-    redirects do not exist for it.
+    """Makes attempts, any number at the same time; a context manager. It ignores cookies, redirects and the
+    environment's proxies.
     """
 
     def __init__(
@@ -115,7 +97,7 @@ class Poster:
             resolver=_CheckedResolver(self._resolve, self._allow),
             ttl_dns_cache=DNS_SECONDS,
             ssl=self._tls or ssl.create_default_context(),
-            limit=0,  # whoever calls decides how many attempts there are at once
+            limit=0,  # the caller decides how many attempts there are at once
             keepalive_timeout=KEEP_ALIVE,
         )
         self._session = aiohttp.ClientSession(
@@ -123,7 +105,7 @@ class Poster:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),  # the attempt's own deadline covers all of it
             trust_env=False,
-            auto_decompress=False,  # aiohttp's inflates a whole chunk before anybody can say how much is enough
+            auto_decompress=False,  # aiohttp would inflate a whole chunk, however large it becomes
             headers={"User-Agent": f"bridge/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
             max_line_size=MAX_HEADER_LINE,
             max_field_size=MAX_HEADER_LINE,
@@ -136,27 +118,27 @@ class Poster:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """One attempt, over within the timeout; raises nothing but CancelledError.
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> AttemptOutcome:
+        """One attempt, which ends within the timeout. Raises nothing but CancelledError.
 
-        Where a receiver echoes the URL's query or a custom header, the kept body has `***` in their place.
+        If the receiver repeats the URL's query or a custom header, the recorded body has `***` instead.
         """
         started = self._clock.monotonic()
         answer = _Answer()
         error = await self._attempt(url, headers, body, answer)
         duration = round((self._clock.monotonic() - started) * 1000)
-        return Outcome(answer.status, error, answer.retry_after, shown(bytes(answer.body), url, headers), duration)
+        return AttemptOutcome(
+            answer.status, error, answer.retry_after, shown(bytes(answer.body), url, headers), duration
+        )
 
     async def _attempt(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> str | None:
-        """None after a 2xx, else the error. Once there is a status, it decides: what fails behind it is only a body
-        that was cut.
-        """
+        """None after a 2xx, else the error. Once there is a status, it decides: a later failure only cuts the body."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._exchange(url, headers, body, answer)
         except Exception as error:
             if answer.status is None:
-                return _said(*_classify(error, self._timeout))
+                return _classify(error, self._timeout)
         return _verdict(answer.status)
 
     async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> None:
@@ -165,14 +147,13 @@ class Poster:
         if target.literal:  # aiohttp asks no resolver about these
             check_addresses("", [target.host], self._allow)
         async with self._session.post(
-            URL(url, encoded=True), headers=headers, data=_payload(body), allow_redirects=False
+            URL(url, encoded=True),
+            headers=headers,
+            data=body if len(body) < BIG_BODY else io.BytesIO(body),
+            allow_redirects=False,
         ) as response:
             answer.take(response, self._clock.time())
             await read_body(response, answer.body)
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    return body if len(body) < BIG_BODY else io.BytesIO(body)
 
 
 class _Answer:
@@ -194,14 +175,10 @@ def _verdict(status: int | None) -> str | None:
     if status is None or 200 <= status <= 299:
         return None
     if 300 <= status <= 399:
-        return _said("http_3xx", f"the receiver answered {status}, and redirects are not followed")
+        return f"http_3xx: the receiver answered {status}, and redirects are not followed"
     if status in range(400, 600):
-        return _said(f"http_{status // 100}xx", f"the receiver answered {status}")
-    return _said("protocol", f"the receiver answered {status}, which is no final status")
-
-
-def _said(word: str, sentence: str) -> str:
-    return f"{word}: {sentence}"
+        return f"http_{status // 100}xx: the receiver answered {status}"
+    return f"protocol: the receiver answered {status}, which is not a final status"
 
 
 _TRANSLATED: Sequence[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str]] = (
@@ -216,20 +193,20 @@ _TRANSLATED: Sequence[tuple[type[BaseException] | tuple[type[BaseException], ...
     (aiohttp.ClientOSError, "reset", "the connection broke before an answer"),
     (aiohttp.ClientError, "protocol", "the receiver's answer is not HTTP, or larger than a response head may be"),
 )
-"""The first that fits; subclasses stand before their bases."""
+"""The first that fits; subclasses come before their bases."""
 
 
-def _classify(error: Exception, timeout: float) -> tuple[str, str]:
-    """A stable word and a sentence that quotes nothing: texts of errors hold URLs."""
+def _classify(error: Exception, timeout: float) -> str:
+    """A stable word and a sentence that quotes nothing, because the texts of errors may hold URLs."""
     if isinstance(error, UrlRefusedError):
-        return error.word, error.reason
+        return f"{error.word}: {error.reason}"
     if isinstance(error, TimeoutError):
-        return "timeout", f"there was no answer within {timeout:g} s"
+        return f"timeout: there was no answer within {timeout:g} s"
     for kinds, word, sentence in _TRANSLATED:
         if isinstance(error, kinds):
-            return word, f"{sentence}{_why(error)}"
+            return f"{word}: {sentence}{_why(error)}"
     logger.error("an attempt failed in an unknown way", extra={"error": type(error).__name__})
-    return "internal", f"the attempt failed in an unknown way ({type(error).__name__})"
+    return f"internal: the attempt failed in an unknown way ({type(error).__name__})"
 
 
 def _why(error: Exception) -> str:

@@ -119,7 +119,7 @@ async def test_a_broken_lane_costs_its_endpoints_other_lanes_nothing_even_behind
 
 async def test_a_result_that_cannot_be_recorded_holds_back_its_lane_until_the_key_is_mended(backend: Backend) -> None:
     told: list[tuple[str, str, str]] = []
-    made = await bench(backend, aside_ms=0)
+    made = await bench(backend, quarantine_ms=0)
     lanes = Lanes(backend, made.limits, lambda *fault: told.append(fault))
     await made.endpoints.create(endpoint())
     ids = [await made.writer.append(cvm) for cvm in ("a", "a", "b")]
@@ -137,7 +137,7 @@ async def test_a_result_that_cannot_be_recorded_holds_back_its_lane_until_the_ke
 
 
 async def test_what_a_broken_lane_cannot_take_is_listed_and_everything_else_is_queued_once(backend: Backend) -> None:
-    made = await bench(backend, aside_ms=0)
+    made = await bench(backend, quarantine_ms=0)
     for name in ("e", "f"):
         await made.endpoints.create(endpoint(name))
     await spoil(backend, "lane:e:a")

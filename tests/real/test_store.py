@@ -190,7 +190,7 @@ async def test_a_vanished_holders_slot_is_quarantined_until_it_frees_it_itself(b
     assert (await slots.list())[0].state == "held"
 
 
-async def test_many_who_ask_for_one_reference_make_one_wish(backend: Backend) -> None:
+async def test_many_callers_that_ask_for_one_reference_make_one_lookup(backend: Backend) -> None:
     lookups, watches = ReferenceLookups(backend), Watches(backend)
     assert [await lookups.ask("web") for _ in range(3)] == [None] * 3
     assert (await watches.survey()).lookups == ("web",)

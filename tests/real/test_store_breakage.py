@@ -16,7 +16,7 @@ from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Ti
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
-from bridge.store.reference_lookups import MOST_WISHES, Answer, ReferenceLookups
+from bridge.store.reference_lookups import MOST_LOOKUPS, Answer, ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.wake import wakes
@@ -203,7 +203,7 @@ async def test_answers_are_believed_for_a_minute_and_errors_for_five_seconds(bac
 async def test_a_scan_of_random_names_is_stopped_and_known_ones_are_still_answered(backend: Backend) -> None:
     lookups = ReferenceLookups(backend)
     await asyncio.gather(*(lookups.ask(f"name-{number}") for number in range(50)))
-    await backend.client.zadd("{bridge}:wishes", {f"more-{number}": 1 for number in range(MOST_WISHES - 50)})
+    await backend.client.zadd("{bridge}:wishes", {f"more-{number}": 1 for number in range(MOST_LOOKUPS - 50)})
     with pytest.raises(TooManyLookupsError):
         await lookups.ask("one more")
     assert await lookups.ask("name-7") is None

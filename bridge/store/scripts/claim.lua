@@ -1,11 +1,11 @@
--- Lend lanes that are due to one dispatcher. KEYS: webhooks. ARGV: limits, token, lease ms, most lanes, most that one
---   endpoint may have lent.
+-- Lend lanes that are due to one dispatcher. KEYS: webhooks. ARGV: limits, token, lease ms, most lanes, most lanes lent
+--   of one endpoint.
 -- Returns {revision, ms until something is due (-1: nothing), claims, events, broken}: claims are flat, endpoint, lane,
 -- delivery, event, failures so far; events are flat, id, ran, JSON, each once.
 local token, lease, most, share = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms, claims, events, seen, bytes, lent = whole(now + lease), {}, {}, {}, 0, 0
 
--- The oldest delivery among the lanes that have been due for longest; a test that somebody asked for before all.
+-- The lane of the oldest delivery among those that have been due for longest; a requested test goes first.
 local function probe(E)
   local test = call('ZSCORE', of('due', E), TEST_LANE)
   if test and tonumber(test) <= now then return {TEST_LANE} end
@@ -30,7 +30,8 @@ local function available(E)
   return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room)
 end
 
--- The head of a lane; one whose event somebody else's hand removed is dropped, for it would stand there for ever.
+-- The head of a lane. Drops deliveries whose event was removed by something other than the bridge: they would block
+-- the lane for ever.
 local function head(E, lane)
   local id = call('LINDEX', lane_key(E, lane), 0)
   while id do
@@ -62,7 +63,7 @@ local function lend(E, lane)
 end
 
 local function borrow(E)
-  -- Leases that ran out: whoever had them is dead, frozen or cut off.
+  -- Leases that ran out: their dispatcher is dead, frozen or cut off.
   for _, lane in ipairs(call('ZRANGEBYSCORE', of('busy', E), '-inf', whole(now))) do
     call('ZREM', of('busy', E), lane)
     call('HDEL', of('claims', E), lane)
@@ -70,11 +71,11 @@ local function borrow(E)
   end
   for _, lane in ipairs(available(E)) do
     if bytes >= L.claim_bytes then break end
-    if not guarded(E, lane, lend, E, lane) then set_aside(E, lane) end
+    if not guarded(E, lane, lend, E, lane) then quarantine(E, lane) end
   end
   rescore(E)
   if share < L.concurrency and call('ZCARD', of('busy', E)) >= share then
-    -- It has its share: others first, until one of its own attempts ends or there may be more room.
+    -- It has its share: other endpoints go first until one of its attempts ends or there may be more room.
     call('ZADD', P .. ':due', 'XX', 'GT', whole(now + L.share_ms), E)
   end
 end

@@ -1,22 +1,22 @@
--- KEYS: webhooks, the log's meta. ARGV: limits, wake channel, id, JSON up to its last members, enabled (1/0),
---   reason, most endpoints. Returns {log id it is created after, birth}, 'exists' or 'full'.
+-- Register an endpoint. KEYS: webhooks, the log's meta. ARGV: limits, wake channel, id, JSON up to its last members, enabled (1/0),
+--   reason, most endpoints. Returns {the last entry id before it, that log's id}, 'exists' or 'full'.
 local E, meta = ARGV[3], call('HMGET', KEYS[2], 'last_id', 'birth')
 local known = call('HGET', P .. ':endpoints', E)
 if known then
-  -- The same command again after a lost reply: sealed values differ at every other one.
+  -- The same command again after a lost reply: any other command has other sealed values.
   if string.sub(known, 1, #ARGV[4]) ~= ARGV[4] then return 'exists' end
   return {string.match(known, '"created_after":"([^"]*)","created_birth":"([^"]*)"}$')}
 end
 local count = call('HLEN', P .. ':endpoints')
 if count >= tonumber(ARGV[7]) then return 'full' end
-local after, birth = meta[1] or '0-0', meta[2] or ''
+local after, log_id = meta[1] or '0-0', meta[2] or ''
 if count == 0 or not call('HGET', P, 'position') then
-  -- Nobody was waiting for what lies before.
-  call('HSET', P, 'position', after, 'birth', birth, 'partial', '')
+  -- No endpoint waits for earlier events.
+  call('HSET', P, 'position', after, 'birth', log_id, 'partial', '')
 end
-call('HSET', P .. ':endpoints', E, ARGV[4] .. ',"created_after":"' .. after .. '","created_birth":"' .. birth .. '"}')
+call('HSET', P .. ':endpoints', E, ARGV[4] .. ',"created_after":"' .. after .. '","created_birth":"' .. log_id .. '"}')
 call('ZADD', P .. ':ids', 0, E)
 if ARGV[5] == '0' then call('HSET', P .. ':disabled', E, ARGV[6]) end
 touch(E)
 call('PUBLISH', ARGV[2], 'created')
-return {after, birth}
+return {after, log_id}

@@ -1,11 +1,11 @@
--- KEYS: webhooks, meta. ARGV: limits, wake channel, revision that the caller knows (0: none).
+-- All endpoints, or the changes since a revision. KEYS: webhooks, meta. ARGV: limits, wake channel, revision of the caller (0: none).
 -- Returns {revision, 1, endpoints, disabled}, both as HGETALL, or {revision, 0, changes} since then, flat: endpoint, JSON
 -- (nil: removed), disabled reason or nil.
 local known, revision = tonumber(ARGV[3]), call('HGET', P, 'revision') or '0'
-local floor = tonumber(call('HGET', P, 'floor') or '0')
--- A revision that no endpoint has: the endpoint has changed again since, or a master that is lost gave it.
+local low_water_mark = tonumber(call('HGET', P, 'floor') or '0')
+-- No endpoint has this revision: its endpoint has changed again since, or a lost master gave the revision.
 local foreign = known ~= tonumber(revision) and call('ZCOUNT', P .. ':changed', ARGV[3], ARGV[3]) == 0
-if floor == 0 or known < floor or known > tonumber(revision) or foreign then
+if low_water_mark == 0 or known < low_water_mark or known > tonumber(revision) or foreign then
   return {revision, 1, call('HGETALL', P .. ':endpoints'), call('HGETALL', P .. ':disabled')}
 end
 local changes = {}

@@ -1,5 +1,5 @@
 -- Renew leases. KEYS: webhooks. ARGV: limits, lease ms, then endpoint, lane, token in turns.
--- Returns {1 per lane, or 0: it was lent to somebody else, or is gone; broken}.
+-- Returns {per lane 1, or 0: it was lent to another dispatcher, or is gone; broken}.
 local until_ms, kept, touched = whole(now + tonumber(ARGV[2])), {}, {}
 
 local function extend(E, lane, token)

@@ -1,11 +1,11 @@
--- Queue events for endpoints and move the position, if it is where the caller read from.
--- KEYS: webhooks, the log's meta. ARGV: limits, birth, position, partial, revision, position to be, partial to be;
+-- Queue events for endpoints and move the position, if it is the one that the caller read from.
+-- KEYS: webhooks, the log's meta. ARGV: limits, log id, position, partial, revision, new position, new partial;
 --   then per event: id, ran (1/0), JSON, cvm id, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.
 -- Returns {1, queued, skipped for disabled endpoints, skipped beyond the most that may wait, broken}, or {0}.
-local place = call('HMGET', P, 'birth', 'position', 'partial', 'revision')
-if call('HGET', KEYS[2], 'birth') ~= ARGV[2] or place[1] ~= ARGV[2] or place[2] ~= ARGV[3]
-  or (place[3] or '') ~= ARGV[4] or (place[4] or '0') ~= ARGV[5] then return {0} end
+local checkpoint = call('HMGET', P, 'birth', 'position', 'partial', 'revision')
+if call('HGET', KEYS[2], 'birth') ~= ARGV[2] or checkpoint[1] ~= ARGV[2] or checkpoint[2] ~= ARGV[3]
+  or (checkpoint[3] or '') ~= ARGV[4] or (checkpoint[4] or '0') ~= ARGV[5] then return {0} end
 local queued, skipped, beyond, touched, i = 0, 0, 0, {}, 8
 
 local function deliver(E, cvm, event, status)
@@ -20,7 +20,7 @@ local function deliver(E, cvm, event, status)
   end
 end
 
--- Of a delivery that could not be queued: half of one would never be attempted, nor made again.
+-- Removes the rest of a delivery that could not be queued: it would never be attempted, nor made again.
 local function undo(E, cvm, event)
   local id = E .. '-' .. event
   if redis.pcall('HGET', of('delivery', id), 'v') ~= event then return end
@@ -34,7 +34,7 @@ local function share(event, cvm, first, last)
   for n = first, last do
     local E = ARGV[n]
     for _, status in ipairs({disabled(E) and 'skipped' or 'pending', 'skipped'}) do
-      -- What its lane cannot take is listed, so that it can be recovered.
+      -- A delivery that its lane cannot take is listed as skipped, so that it can be recovered.
       if guarded(E, cvm, deliver, E, cvm, event, status) then break end
       undo(E, cvm, event)
     end
@@ -57,6 +57,6 @@ for E in pairs(touched) do
   end)
 end
 keep_stamp()
--- Last: what ends in the middle is done again from here, and what it had queued is found to be there.
+-- Last: a script that fails in the middle runs again from here and finds the deliveries that it had queued.
 call('HSET', P, 'position', ARGV[6], 'partial', ARGV[7])
 return {1, queued, skipped, beyond, broken}

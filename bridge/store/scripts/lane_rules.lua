@@ -1,9 +1,10 @@
--- What all scripts of the lanes share; it is put in front of each. Nothing here needs more than Redis 6.2.
+-- What all scripts of the lanes share; it is put in front of each, behind `prelude.lua`.
 -- KEYS[1]: the webhooks hash; every other name about webhooks begins with it, so all are of one hash slot.
 -- ARGV[1]: the limits as JSON.
 --
---   P hash                 position, partial, birth (where the log has been read to), stamp, revision, floor
---   P:changed zset         endpoint -> revision of its last change, complete above `floor`
+--   P hash                 position, partial, birth (the checkpoint and its log id), stamp, revision,
+--                          floor (the low-water mark of P:changed)
+--   P:changed zset         endpoint -> revision of its last change, complete above the low-water mark
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
 --   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times
 --   P:due zset             endpoint -> when one of its lanes can be claimed next
@@ -14,16 +15,12 @@
 --   P:attempts:id list     JSON, the last ones          P:event:v hash    json, ran, refs
 --   P:pending:E, delivered:E, given_up:E, skipped:E zsets   delivery id -> stamp (microseconds, unique, growing)
 --
--- A lane that has deliveries is in exactly one of due:E and busy:E; a lane without is in neither.
-local P, L, call = KEYS[1], cjson.decode(ARGV[1]), redis.call
-local clock = call('TIME')
-local micros = clock[1] * 1000000 + clock[2]
-local now = math.floor(micros / 1000)
+-- A lane with deliveries is in exactly one of due:E and busy:E; an empty lane is in neither.
+local P, L = KEYS[1], cjson.decode(ARGV[1])
 local TEST_LANE = 'webhook.test'
 
 local function of(kind, id) return P .. ':' .. kind .. ':' .. id end
 local function lane_key(E, lane) return P .. ':lane:' .. E .. ':' .. lane end
-local function whole(number) return string.format('%.0f', number) end
 local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
 
 local stamp
@@ -33,7 +30,7 @@ local function next_stamp()
 end
 local function keep_stamp() if stamp then call('HSET', P, 'stamp', whole(stamp)) end end
 
--- Puts the endpoint where claims find it: at the first moment at which one of its lanes can be had.
+-- Puts the endpoint where claims find it: at the first moment at which one of its lanes can be claimed.
 local function rescore(E)
   if disabled(E) then return call('ZREM', P .. ':due', E) end
   local busy = call('ZRANGE', of('busy', E), 0, 0, 'WITHSCORES')
@@ -52,12 +49,12 @@ local function rescore(E)
   if at then call('ZADD', P .. ':due', whole(at), E) else call('ZREM', P .. ':due', E) end
 end
 
--- Keys that hold what they should not (another type, words for numbers) are the trouble of one lane, or of one endpoint
--- where `lane` is '': its step ends there and the others go on. What Redis says of itself (no memory, read-only), it
--- says at a script's first write, and that ends the script. Returns whether the step was done, and its answer.
+-- Runs a step of one lane, or of one endpoint if `lane` is ''. Damaged keys (another type, text instead of numbers) end
+-- this step alone, and the other lanes go on. Errors of Redis itself (no memory, read-only) come at a script's first
+-- write and end the script. Returns whether the step was done, and its answer.
 local FOREIGN = {'WRONGTYPE', 'not an integer', 'not a valid float', 'overflow', 'must be strings', 'attempt to',
   'bad argument'}
-local broken, told = {}, {}
+local broken, reported = {}, {}
 local function guarded(E, lane, step, ...)
   local fine, answer = pcall(step, ...)
   if fine then return true, answer end
@@ -65,20 +62,20 @@ local function guarded(E, lane, step, ...)
   for _, sign in ipairs(FOREIGN) do foreign = foreign or string.find(text, sign, 1, true) end
   if not foreign then error(answer, 0) end
   local key, n = E .. ' ' .. lane, #broken
-  if not told[key] then broken[n + 1], broken[n + 2], broken[n + 3] = E, lane, text end
-  told[key] = true
+  if not reported[key] then broken[n + 1], broken[n + 2], broken[n + 3] = E, lane, text end
+  reported[key] = true
   return false
 end
 
-local function set_aside(E, lane)
+local function quarantine(E, lane)
   redis.pcall('HDEL', of('claims', E), lane)
   call('ZREM', of('busy', E), lane)
-  call('ZADD', of('due', E), whole(now + L.aside_ms), lane)
+  call('ZADD', of('due', E), whole(now + L.quarantine_ms), lane)
 end
 
--- A step of one endpoint alone, which is set aside where that fails.
+-- Runs a step of one endpoint; quarantines the endpoint if its keys are damaged.
 local function apart(E, step)
-  if not guarded(E, '', step, E) then call('ZADD', P .. ':due', whole(now + L.aside_ms), E) end
+  if not guarded(E, '', step, E) then call('ZADD', P .. ':due', whole(now + L.quarantine_ms), E) end
 end
 
 local function forget(E, id, list)
@@ -97,7 +94,7 @@ local function older_lost(E)
   return skipped[1], 'skipped'
 end
 
--- The history stays bounded: what was lost may still be wanted, so what was delivered goes first.
+-- Bounds the history: given-up and skipped deliveries may still be wanted, so delivered ones go first.
 local function trim(E)
   local lost = call('ZCARD', of('given_up', E)) + call('ZCARD', of('skipped', E))
   while lost > L.lost do
@@ -118,7 +115,7 @@ local function list_as(E, id, status)
   trim(E)
 end
 
--- A delivery that did not exist. Returns false where it does: no event is queued twice for an endpoint.
+-- Makes a delivery. Returns false if it exists: no event is queued twice for an endpoint.
 local function make(E, cvm, event, status)
   local id = E .. '-' .. event
   if call('HSETNX', of('delivery', id), 'e', E) == 0 then return false end
@@ -140,7 +137,7 @@ local function again(E, id)
   enqueue(E, was[2], id)
 end
 
--- Beyond the most that may wait, the oldest that nobody is attempting just now is skipped. Returns how many were.
+-- While too many deliveries wait, skips the oldest that is not being attempted just now. Returns how many it skipped.
 local function overflow(E)
   local count = 0
   while call('ZCARD', of('pending', E)) > L.pending do
@@ -148,7 +145,7 @@ local function overflow(E)
     for _, id in ipairs(call('ZRANGE', of('pending', E), 0, L.concurrency)) do
       local lane = call('HGET', of('delivery', id), 'c')
       if not lane then
-        -- Removed by somebody else's hand; claims drop what its lane still has of it.
+        -- Its hash was removed by something other than the bridge; claims drop its id from the lane.
         forget(E, id, 'pending')
         victim = false
         break
@@ -174,7 +171,7 @@ local function overflow(E)
   return count
 end
 
--- Every change of an endpoint has a revision of its own, which no other Redis before this one had either.
+-- Gives every change of an endpoint a revision of its own, which no earlier Redis server used either.
 local function touch(E)
   local known = tonumber(call('HGET', P, 'revision') or '0')
   local revision = whole(math.max(known + 1, micros))
@@ -197,6 +194,6 @@ end
 
 local function close_breaker(E)
   call('HDEL', of('health', E), 'open', 'probe_at')
-  -- All that waits is due: their waits were for an endpoint that has come back. One command, however many lanes.
+  -- All lanes are due, because the endpoint is back. One command, however many lanes there are.
   call('ZUNIONSTORE', of('due', E), 1, of('due', E), 'WEIGHTS', 0)
 end

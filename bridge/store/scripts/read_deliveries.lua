@@ -1,4 +1,4 @@
--- KEYS: webhooks. ARGV: limits, delivery ids. Returns for each {} or {endpoint, status, created ms, finished ms,
+-- Read deliveries. KEYS: webhooks. ARGV: limits, delivery ids. Returns for each {} or {endpoint, status, created ms, finished ms,
 -- next attempt ms ('' none), event JSON, attempts}.
 local found = {}
 for i = 2, #ARGV do

@@ -1,5 +1,5 @@
--- Endpoint, lanes, deliveries. KEYS: webhooks, meta. ARGV: limits, wake channel, id. Returns 1 or 0.
--- As one step: at most 11 000 deliveries, some 50 to 100 ms.
+-- Remove an endpoint, its lanes and deliveries. KEYS: webhooks, meta. ARGV: limits, wake channel, id. Returns 1 or 0.
+-- One step for at most 11 000 deliveries, some 50 to 100 ms.
 local E = ARGV[3]
 if call('HDEL', P .. ':endpoints', E) == 0 then return 0 end
 call('ZREM', P .. ':ids', E)

@@ -1,4 +1,4 @@
--- Deliveries that somebody asked for. KEYS: webhooks, meta. ARGV: limits, wake channel, what, endpoint, then
+-- Queue deliveries that a caller asked for. KEYS: webhooks, meta. ARGV: limits, wake channel, what, endpoint, then
 --   retry: delivery; recover: event id, ran, JSON, cvm id in turns; test: event id, JSON.
 -- Returns {'unknown'|'pending'|'disabled', 0, 0} or {'done', queued, how many of the events were looked at}.
 local what, E, queued, looked = ARGV[3], ARGV[4], 0, 0

@@ -1,25 +1,25 @@
--- What became of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
+-- Record the results of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
 --   (delivered, failed, given_up, gone), ms to wait, jitter of the probe's wait (0 to 1), attempt as JSON.
--- Returns {codes, broken}, a code per attempt: 0 the claim was not its any more, 1 done, 2 the breaker opened, 3 it
--- closed, 4 disabled, 5 its keys are broken: the lane is set aside.
+-- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
+-- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 local function succeeded(E, lane)
   local health = of('health', E)
   local was = call('HMGET', health, 'open', 'many', 'failing_since')
   call('HSET', health, 'success_at', whole(now))
   call('HDEL', health, 'fails', 'lane', 'many', 'failing_since')
-  -- Waits were meant for an endpoint that was away: it is back, or somebody has just tried whether it is.
+  -- The waits were for an endpoint that was away; it is back, or a caller has just tested it.
   local away = was[2] and was[3] and now - tonumber(was[3]) >= L.away_ms
   if was[1] or away or lane == TEST_LANE then close_breaker(E) end
   return was[1] and 3 or 1
 end
 
--- Failures belong together while they follow each other within half of what disables, besides waits that were planned:
--- an endpoint that nobody asked in between may have been well.
+-- Failures belong together if each follows the last, planned waits aside, within half of the time after which an
+-- endpoint is disabled: an endpoint without attempts in between may have been well.
 local function note_failing(health, wait)
-  local was, till = call('HMGET', health, 'failing_since', 'failing_until'), now + wait + L.disable_after_ms / 2
+  local was, failing_until = call('HMGET', health, 'failing_since', 'failing_until'), now + wait + L.disable_after_ms / 2
   local known = tonumber(was[2] or '0')
   if not was[1] or known < now then call('HSET', health, 'failing_since', whole(now)) end
-  call('HSET', health, 'failure_at', whole(now), 'failing_until', whole(math.max(known, till)))
+  call('HSET', health, 'failure_at', whole(now), 'failing_until', whole(math.max(known, failing_until)))
 end
 
 local function failed(E, lane, wait, jitter)
@@ -76,7 +76,7 @@ for i = 2, #ARGV, 8 do
   local fine, code = guarded(E, lane, settle, i)
   if not fine then
     code = 5
-    guarded(E, '', set_aside, E, lane)
+    guarded(E, '', quarantine, E, lane)
   end
   codes[#codes + 1] = code
   if code > 0 then touched[E] = true end

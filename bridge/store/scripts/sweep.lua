@@ -1,7 +1,7 @@
--- What no other step would ever come back to. KEYS: webhooks. ARGV: limits, endpoint ids.
--- Puts every endpoint where claims find it, lanes that are in neither set into the due one, and ends old history. A
--- server whose clock stepped back (or whose successor's is behind) has all moments moved, or lanes would wait for it.
--- Returns {pending, repaired lanes}. What is broken is told where it is used.
+-- Repair what no other step would find. KEYS: webhooks. ARGV: limits, endpoint ids.
+-- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
+-- history. If the server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes
+-- would wait for the old time. Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
 local pending, repaired = 0, 0
 
 local function move_back(E)

@@ -1,4 +1,4 @@
--- KEYS: webhooks, meta. ARGV: limits, wake channel, id, enabled (1/0), reason. Returns 1, or 0: no such endpoint.
+-- Enable or disable an endpoint. KEYS: webhooks, meta. ARGV: limits, wake channel, id, enabled (1/0), reason. Returns 1, or 0: no such endpoint.
 local E = ARGV[3]
 if call('HEXISTS', P .. ':endpoints', E) == 0 then return 0 end
 if ARGV[4] == '0' then

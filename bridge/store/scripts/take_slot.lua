@@ -1,17 +1,14 @@
--- A slot is free exactly when its record is missing or its deadline has passed.
+-- Take a slot. It is free exactly when its record is missing or its deadline has passed; no two slots hold one CVM.
 -- KEYS: leader, slots. ARGV: holder, epoch, index, cvm id, ms until the hard deadline.
--- Returns {1, deadline}, {0, ms to wait} or {-1, 0}: fenced. No two slots hold one CVM.
-local leader = redis.call('HMGET', KEYS[1], 'holder', 'epoch')
-if leader[1] ~= ARGV[1] or leader[2] ~= ARGV[2] then return {-1, 0} end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local records = redis.call('HGETALL', KEYS[2])
+-- Returns {1, deadline}, {0, ms to wait} or {-1, 0}: fenced.
+if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {-1, 0} end
+local records = call('HGETALL', KEYS[2])
 for i = 1, #records, 2 do
   local record = cjson.decode(records[i + 1])
   if record.since > now then
-    -- The server's clock stepped back: what is left is at most the whole life, from now on.
+    -- The server's clock stepped back: at most the whole lifetime is left, counted from now.
     record.since, record.deadline = now, now + (record.deadline - record.since)
-    redis.call('HSET', KEYS[2], records[i], cjson.encode(record))
+    call('HSET', KEYS[2], records[i], cjson.encode(record))
   end
   -- The same command again after a lost reply finds its own record.
   local own = records[i] == ARGV[3] and record.cvm == ARGV[4] and record.holder == ARGV[1]
@@ -21,6 +18,6 @@ for i = 1, #records, 2 do
   end
 end
 local deadline = now + tonumber(ARGV[5])
-redis.call('HSET', KEYS[2], ARGV[3], cjson.encode({holder = ARGV[1], epoch = tonumber(ARGV[2]), cvm = ARGV[4],
+call('HSET', KEYS[2], ARGV[3], cjson.encode({holder = ARGV[1], epoch = tonumber(ARGV[2]), cvm = ARGV[4],
   since = now, deadline = deadline, closing = false}))
 return {1, deadline}

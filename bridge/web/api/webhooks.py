@@ -1,6 +1,7 @@
 """The routes of webhook endpoints (contract sections 6 and 8).
 
-An endpoint that names CVMs has them watched from here on; the dispatchers keep that up (`webhooks/demand.py`).
+An endpoint that names CVMs has them watched from here on; the dispatchers keep that up
+(`webhooks/endpoint_watches.py`).
 Making and changing needs the scope `admin`; reading is for every token that is not restricted to CVMs: an endpoint
 and its deliveries may be about any of them.
 """

@@ -7,7 +7,7 @@ from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
-from bridge.webhooks.demand import Demand
+from bridge.webhooks.endpoint_watches import EndpointWatches
 from tests.fakes import fake_backend
 from tests.lanes import endpoint
 
@@ -25,13 +25,13 @@ async def test_what_endpoints_name_is_watched_and_counts_as_asked_for() -> None:
     backend = fake_backend()
     named = endpoint_set(endpoint("one", cvms=("a", "b")), endpoint("two", cvms=("a",)), endpoint("all"))
     for _ in range(2):  # a second dispatcher says the same: it counts once
-        await Demand(Watches(backend), Snapshots(backend)).announce(named, 45.0)
+        await EndpointWatches(Watches(backend), Snapshots(backend)).announce(named, 45.0)
     assert await watched(backend) == (["a", "b"], {"a": 2, "b": 1})
 
 
 async def test_a_disabled_endpoint_asks_for_nothing() -> None:
     backend = fake_backend()
-    await Demand(Watches(backend), Snapshots(backend)).announce(
+    await EndpointWatches(Watches(backend), Snapshots(backend)).announce(
         endpoint_set(endpoint(cvms=("a",), enabled=False)), 45.0
     )
     assert await watched(backend) == ([], {})
@@ -41,5 +41,5 @@ async def test_a_cvm_that_is_gone_is_not_asked_for_again() -> None:
     backend = fake_backend()
     gone = Snapshot("a", None, DELETED, "n", "t", "t")
     await backend.client.hset(backend.keys.state, "a", gone.to_json())
-    await Demand(Watches(backend), Snapshots(backend)).announce(endpoint_set(endpoint(cvms=("a", "b"))), 45.0)
+    await EndpointWatches(Watches(backend), Snapshots(backend)).announce(endpoint_set(endpoint(cvms=("a", "b"))), 45.0)
     assert await watched(backend) == (["b"], {"b": 1})

@@ -1,4 +1,4 @@
-"""CVMs that endpoints name are watched for as long as the endpoints are there and enabled."""
+"""Keeps the CVMs watched that enabled endpoints name."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 
 ANNOUNCER = "webhooks"
-"""One name for all dispatchers: they say the same, and it counts once."""
+"""One name for all dispatchers: they announce the same, and it counts once."""
 
 
-class Demand:
-    """Says to the leader what endpoints wait for, as front ends do for their subscribers."""
+class EndpointWatches:
+    """Announces the CVMs that endpoints name to the leader, as front ends do for their subscribers."""
 
     def __init__(self, watches: Watches, snapshots: Snapshots) -> None:
         self._watches = watches
         self._snapshots = snapshots
 
     async def announce(self, endpoint_set: EndpointSet, seconds: float) -> None:
-        """Holds for `seconds`. A CVM that upstream says is gone is not asked for again. Raises StoreError."""
+        """Holds for `seconds`. Leaves out CVMs that upstream reported as deleted. Raises StoreError."""
         counts = Counter(
             cvm_id for endpoint in endpoint_set.endpoints.values() if endpoint.enabled for cvm_id in endpoint.cvms
         )
