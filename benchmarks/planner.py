@@ -7,9 +7,9 @@ import time
 
 from bridge.events import parse_state
 from bridge.store.snapshots import Snapshot
-from bridge.upstream.planner import Limits, plan
+from bridge.upstream.planner import PlanLimits, plan
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.tracked import Tracked
+from bridge.upstream.tracked import ReadSchedule, Seen, Tracked
 
 SIZES = (100, 1_000, 10_000)
 TICKS = 50
@@ -18,14 +18,17 @@ TICKS = 50
 def watches(count: int) -> dict[str, Tracked]:
     state = parse_state('{"status":"running"}')
     snapshot = Snapshot("", state.raw, "running", None, None, None)
-    return {f"{i:05}": Tracked(f"{i:05}", snapshot, state, read_due=1e9) for i in range(count)}
+    return {
+        f"{i:05}": Tracked(f"{i:05}", seen=Seen(snapshot=snapshot, state=state), reads=ReadSchedule(due=1e9))
+        for i in range(count)
+    }
 
 
 def median_ms(count: int) -> float:
     """Five streams are held; the rest is polled by batches."""
     followed = watches(count)
     slots = [Slot(i, Life.OPEN, f"{i:05}") for i in range(5)]
-    limits = Limits(5, 10.0, 20, True)
+    limits = PlanLimits(streams=5, poll_interval=10.0, requests=20, batch=True)
     times = []
     for tick in range(TICKS):
         began = time.perf_counter()

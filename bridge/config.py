@@ -1,7 +1,6 @@
-"""Every setting of the bridge (contract section 4), read once at start and never changed afterwards.
+"""Every setting of the bridge (docs/contract.md#environment), read once at the start and never changed.
 
-A variable that is set to the empty string counts as unset. The texts that a variable may hold are taken
-apart in `bridge.config_values`; here stand the names, the defaults and the bounds.
+This module has names, defaults and bounds; `bridge.config_values` parses the texts. An empty variable counts as unset.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
@@ -19,10 +18,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge import config_values
 from bridge.config_values import Allowlist, Token
+from bridge.phala_queries import DEFAULT_INTERVAL, INTERVAL_BOUNDS, TIMEOUT_BOUNDS
 
 __all__ = ["Allowlist", "Settings", "SettingsError", "Token", "load_settings"]
 
-#: The upper bound of every duration without a bound of its own: a year keeps milliseconds far inside 53 bits.
+#: The upper bound of durations that need none; milliseconds of a year are far inside 53 bits.
 YEAR = 365 * 86_400.0
 
 
@@ -50,18 +50,16 @@ def _seconds(name: str, default: float, low: float, high: float, note: str = "")
     )
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-_KEYS = "Fernet keys as `bridge keygen` prints them, comma separated"
+def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
+    """Applies `parse` to texts; any other value is typed already."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 class Settings(BaseModel):
-    """What is in force. Immutable; `model_copy(update=…)` makes a changed one.
+    """The settings in force. Immutable; `model_copy(update=…)` makes a changed copy.
 
-    Made by field name it reads neither the environment nor a file: `Settings(namespace="x")`. List-like
-    fields take their text form as well as their typed one. Durations are seconds, sizes are bytes.
+    `Settings(namespace="x")`, by field name, reads neither the environment nor a file. List-like fields take text as
+    well as typed values. Durations are seconds, sizes are bytes.
     """
 
     model_config = ConfigDict(
@@ -72,18 +70,18 @@ class Settings(BaseModel):
         hide_input_in_errors=True,
     )
 
-    api_key: Annotated[SecretStr | None, BeforeValidator(config_values.header_safe)] = _setting(
+    api_key: Annotated[SecretStr | None, _parsed(config_values.header_safe)] = _setting(
         "PHALA_CLOUD_API_KEY", None, "printable ASCII without spaces", secret=True
     )
-    api_prefix: Annotated[str, BeforeValidator(config_values.api_prefix)] = _setting(
+    api_prefix: Annotated[str, _parsed(config_values.api_prefix)] = _setting(
         "PHALA_CLOUD_API_PREFIX",
         "https://cloud-api.phala.com/api/v1",
         "an http:// or https:// URL without user name, query or fragment",
     )
-    webhook_secret: Annotated[SecretStr | None, BeforeValidator(config_values.header_safe)] = _setting(
+    webhook_secret: Annotated[SecretStr | None, _parsed(config_values.header_safe)] = _setting(
         "PHALA_WEBHOOK_SECRET", None, "printable ASCII without spaces", secret=True
     )
-    redis_url: Annotated[str | None, BeforeValidator(config_values.redis_url)] = _setting(
+    redis_url: Annotated[str | None, _parsed(config_values.redis_url)] = _setting(
         "REDIS_URL",
         None,
         "redis://host:port/db, rediss://host:port/db, unix:///path, "
@@ -98,16 +96,16 @@ class Settings(BaseModel):
         "1 to 64 letters, digits, dots, dashes or underscores",
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
     )
-    cvms: Annotated[tuple[str, ...], BeforeValidator(config_values.references)] = _setting(
+    cvms: Annotated[tuple[str, ...], _parsed(config_values.references)] = _setting(
         "BRIDGE_CVMS", (), "CVM references (ids or names), comma separated, or * for every CVM"
     )
     max_streams: int = _whole("BRIDGE_MAX_STREAMS", 5, 0, 5)
-    stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", 5, 5, 30, " (seconds)")
-    stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, 10, 600, " (seconds)")
+    stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", DEFAULT_INTERVAL, *INTERVAL_BOUNDS, " (seconds)")
+    stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, *TIMEOUT_BOUNDS, " (seconds)")
     poll_interval: float = _seconds("BRIDGE_POLL_INTERVAL", 10.0, 0.1, 86_400)
     lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
     watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)
-    tokens: Annotated[tuple[Token, ...], BeforeValidator(config_values.tokens)] = _setting(
+    tokens: Annotated[tuple[Token, ...], _parsed(config_values.tokens)] = _setting(
         "BRIDGE_TOKENS",
         (),
         "name:secret:scope[:cvm,cvm…], separated by spaces; scope: read or admin",
@@ -122,28 +120,28 @@ class Settings(BaseModel):
     drain_seconds: float = _seconds("BRIDGE_DRAIN_SECONDS", 5.0, 0, 3_600)
     log_length: int = _whole("BRIDGE_LOG_LENGTH", 100_000, 1, 1_000_000_000, " (events)")
     webhook_timeout: float = _seconds("BRIDGE_WEBHOOK_TIMEOUT", 15.0, 0.1, 3_600)
-    webhook_retry: Annotated[tuple[float, ...], BeforeValidator(config_values.waits)] = _setting(
+    webhook_retry: Annotated[tuple[float, ...], _parsed(config_values.waits)] = _setting(
         "BRIDGE_WEBHOOK_RETRY",
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
         "1 to 100 waits in seconds, from 0 to 2592000 each, comma separated",
     )
-    webhook_allow: Annotated[Allowlist, BeforeValidator(config_values.allowlist)] = _setting(
+    webhook_allow: Annotated[Allowlist, _parsed(config_values.allowlist)] = _setting(
         "BRIDGE_WEBHOOK_ALLOW",
         Allowlist(),
         "networks (10.1.0.0/16, fd00::/8), addresses or host names, comma separated",
     )
-    secret_key: Annotated[tuple[SecretStr, ...], BeforeValidator(config_values.fernet_keys)] = _setting(
-        "BRIDGE_SECRET_KEY", (), _KEYS, secret=True
+    secret_key: Annotated[tuple[SecretStr, ...], _parsed(config_values.fernet_keys)] = _setting(
+        "BRIDGE_SECRET_KEY", (), "Fernet keys as `bridge keygen` prints them, comma separated", secret=True
     )
     probe_port: int | None = _whole("BRIDGE_PROBE_PORT", None, 0, 65535, " (0: any free port)")
     passthrough: bool = _setting("BRIDGE_PASSTHROUGH", False, "on or off")
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(config_values.origins)] = _setting(
+    cors_origins: Annotated[tuple[str, ...], _parsed(config_values.origins)] = _setting(
         "BRIDGE_CORS_ORIGINS", (), "origins such as https://app.example.com, comma separated, or *"
     )
-    log_format: Annotated[Literal["console", "json"] | None, BeforeValidator(_lower)] = _setting(
+    log_format: Annotated[Literal["console", "json"] | None, _parsed(str.lower)] = _setting(
         "BRIDGE_LOG_FORMAT", None, "console or json"
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _parsed(str.lower)] = _setting(
         "BRIDGE_LOG_LEVEL", "info", "debug, info, warning or error"
     )
 
@@ -152,12 +150,11 @@ class Settings(BaseModel):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line per `BRIDGE_*` name that means nothing, for the caller to log once logging is set up."""
+        """One line per unknown `BRIDGE_*` name; the caller shows them."""
         return self._warnings
 
     def in_force(self) -> list[tuple[str, str, str]]:
-        """Each variable in the contract's order as (name, value, origin), secrets masked, unset as an empty
-        text.
+        """(name, value, origin) of each variable in the contract's order; secrets are masked, unset values are "".
 
         The origin is `environment`, the name of the file, `given` (by the program) or `default`.
         """
@@ -188,8 +185,7 @@ def variables() -> dict[str, str]:
 
 
 def load_settings(env_file: str | None = ".env", **given: object) -> Settings:
-    """Reads the environment, then `env_file` where it exists; `given` (by field name, None: not given)
-    outranks both.
+    """Reads the environment, then `env_file` if it exists. `given`, by field name, outranks both; None is not given.
 
     Raises SettingsError with one line per wrong variable.
     """
@@ -210,7 +206,7 @@ def load_settings(env_file: str | None = ".env", **given: object) -> Settings:
 
 
 def _read_file(env_file: str | None) -> dict[str, str]:
-    """What the file sets to something; raises SettingsError where it cannot be read."""
+    """The variables that the file sets. Raises SettingsError if it cannot be read."""
     try:
         found = dotenv_values(env_file) if env_file and os.path.exists(env_file) else {}
     except (OSError, UnicodeError) as error:
@@ -219,7 +215,7 @@ def _read_file(env_file: str | None) -> dict[str, str]:
 
 
 def _complaints(errors: Iterable[ErrorDetails]) -> list[str]:
-    """One line per variable, whatever the number of its faults; `None` reasons are the plain "must be …"."""
+    """One line per variable, even if it has several errors."""
     fields = {name: Settings.model_fields[field] for field, name in variables().items()}
     lines: dict[str, str] = {}
     for error in errors:
@@ -233,24 +229,24 @@ def _complaints(errors: Iterable[ErrorDetails]) -> list[str]:
 
 
 def _fault(error: ErrorDetails, *, secret: bool) -> str:
-    """What was wrong: a parser's own words (which quote no secret), else the value where it is none."""
+    """The end of the line: a parser's reason, which quotes no secret, or the value itself if it is no secret."""
     if error["type"] == "value_error":
         return f"; {error['ctx']['error']}"
     return "" if secret else f"; it is {config_values.quoted(error['input'])}"
 
 
-#: What Kubernetes sets in every pod beside a Service whose name begins with "bridge".
+#: Variables that Kubernetes sets in every pod for a Service whose name begins with "bridge".
 _SERVICE_LINK = re.compile(
     r"BRIDGE_PORT|BRIDGE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 
 
-#: What `bridge tail` reads: where a bridge is and the token for it; no setting of a bridge itself.
+#: Variables of `bridge tail` and `bridge listen`; they are no settings of a bridge.
 _CLIENT_NAMES = ("BRIDGE_URL", "BRIDGE_TOKEN")
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """A warning per `BRIDGE_*` name that is no setting and no Kubernetes service link."""
+    """A warning per `BRIDGE_*` name that is neither a setting nor set by Kubernetes."""
     known = [*variables().values(), *_CLIENT_NAMES]
     strangers = [name for name in sorted(environ) if name.startswith("BRIDGE_") and name not in known]
     return [
@@ -265,7 +261,7 @@ def _is_link(name: str, value: str) -> bool:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """By what follows the prefix, which all have in common."""
+    """Compares the names without the prefix that all share."""
     stems = {each.removeprefix("BRIDGE_"): each for each in known}
     near = difflib.get_close_matches(name.removeprefix("BRIDGE_"), stems, n=1, cutoff=0.6)
     return f"; did you mean {stems[near[0]]}?" if near else ""

@@ -1,7 +1,6 @@
 """The texts that settings hold, taken apart: lists, tokens, URLs, networks.
 
-Each function takes the text of a variable (anything else passes unchanged: it is typed already) and raises
-ValueError with words that complete an error line and never quote a secret.
+Each parser raises ValueError with words that complete an error line and never quote a secret.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
+from bridge.redis_url import parse_redis_url
+
 Scope = Literal["read", "admin"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: Waits between webhook attempts: more than 100 or longer than 30 days is a slip of the pen, not a schedule.
+#: Waits between webhook attempts: more than 100, or longer than 30 days, are taken for a mistake.
 MAX_WAITS, MAX_WAIT_SECONDS = 100, 30 * 86_400
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+$){_LABEL}")
-_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s]*?):([^/\s]*)@")
 _QUERY_PASSWORD = re.compile(r"(?<=[?&])((?:\w*_)?password)=[^&\s]*")
 
@@ -42,7 +42,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Allowlist:
-    """Where webhooks may go although it is not public; host names are lower-case, without a closing dot."""
+    """Places outside the public internet that webhooks may reach; host names are lower-case, without a closing dot."""
 
     networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = field(default_factory=frozenset)
@@ -54,90 +54,56 @@ def quoted(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…" + text[0]
 
 
-def header_safe(value: object) -> object:
-    """A secret that is sent in a header: anything else would fail later, at the first request."""
-    if isinstance(value, str) and not re.fullmatch(r"[!-~]+", value.strip()):
-        raise ValueError("it holds other characters")
-    return value.strip() if isinstance(value, str) else value
+def header_safe(text: str) -> str:
+    """A secret that a header can carry: any other would fail later, at the first request."""
+    if not re.fullmatch(r"[!-~]+", text.strip()):
+        raise ValueError("it contains other characters")
+    return text.strip()
 
 
-def api_prefix(value: object) -> object:
-    """Without closing slash, as paths are appended to it."""
-    if not isinstance(value, str):
-        return value
-    parts = _split(value.strip())
+def api_prefix(text: str) -> str:
+    """Without a closing slash, because paths are appended to it."""
+    parts = _split(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("it is no such URL")
+        raise ValueError("it is not such a URL")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("it has more than scheme, host and path")
-    return value.strip().rstrip("/")
+        raise ValueError("it has more than a scheme, a host and a path")
+    return text.strip().rstrip("/")
 
 
 def _split(url: str) -> SplitResult:
-    """`urlsplit` whose faults never quote the URL, which may hold a password."""
+    """`urlsplit` whose errors never quote the URL, which may contain a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port if "," not in parts.netloc else None
     except ValueError:
-        raise ValueError("it is no URL") from None
+        raise ValueError("it is not a URL") from None
     return parts
 
 
-def redis_url(value: object) -> object:
-    """Checks the form; what the parts mean is the store's business."""
-    if not isinstance(value, str):
-        return value
-    scheme, colon, rest = value.strip().partition("://")
-    if not colon or scheme not in ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"):
-        raise ValueError("its scheme is none of these")
-    location, _, path = rest.partition("?")[0].partition("/")
-    hosts = location.rpartition("@")[2]
-    if scheme == "unix":
-        if not path:
-            raise ValueError("the path of the socket is missing")
-        return value.strip()
-    _check_hosts(hosts.split(","), many="+" in scheme)
-    _check_path(scheme, path)
-    return value.strip()
-
-
-def _check_hosts(hosts: list[str], *, many: bool) -> None:
-    if len(hosts) > 1 and not many:
-        raise ValueError("it names more than one host")
-    for host in hosts:
-        match = _HOST_PORT.fullmatch(host)
-        if match is None or int(match[1] or 1) not in range(1, 65536):
-            raise ValueError("a host or a port in it is malformed (special characters in a password: %-encode them)")
-
-
-def _check_path(scheme: str, path: str) -> None:
-    if scheme == "redis+sentinel" and not path.partition("/")[0]:
-        raise ValueError("the name of the master is missing")
-    if scheme in ("redis", "rediss") and path and not path.isdecimal():
-        raise ValueError("its path is no database number")
+def redis_url(text: str) -> str:
+    """Checks the form; the text stays as it is."""
+    parse_redis_url(text)
+    return text.strip()
 
 
 def _items(text: str) -> list[str]:
-    """The parts of a comma-separated list, blanks around them and empty ones dropped, each once, in order."""
+    """The parts of a comma-separated list in order, each once, without blanks around them and without empty ones."""
     return list(dict.fromkeys(part for part in (raw.strip() for raw in text.split(",")) if part))
 
 
-def references(value: object) -> object:
-    """CVM references; control characters and slashes can be in none."""
-    if not isinstance(value, str):
-        return value
-    found = _items(value)
+def references(text: str) -> tuple[str, ...]:
+    """CVM references, which contain no control characters and no slashes."""
+    found = _items(text)
     for reference in found:
         if not reference.isprintable() or "/" in reference:
-            raise ValueError(f"{quoted(reference)} is no CVM reference")
+            raise ValueError(f"{quoted(reference)} is not a CVM reference")
     return tuple(found)
 
 
-def tokens(value: object) -> object:
-    """Faults name an entry's place, never its text: any part of a malformed one may be the secret."""
-    if not isinstance(value, str):
-        return value
-    found = [_token(number, text) for number, text in enumerate(value.split(), 1)]
+def tokens(text: str) -> tuple[Token, ...]:
+    """Errors give an entry's number, never its text: any part of a malformed entry may be the secret."""
+    found = [_token(number, entry) for number, entry in enumerate(text.split(), 1)]
     if len({token.name for token in found}) < len(found):
         raise ValueError("two entries have the same name")
     if len({token.secret.get_secret_value() for token in found}) < len(found):
@@ -161,33 +127,29 @@ def _scope(number: int, text: str) -> Scope:
 
 
 def _token_cvms(number: int, text: str) -> frozenset[str]:
-    """An empty list would mean every CVM: whoever wrote a colon meant fewer."""
+    """An empty list would stand for every CVM, but a colon announces a limit."""
     cvms = text.split(",")
     if not all(cvms) or "*" in cvms:
         raise ValueError(f"the CVMs of entry {number} are malformed (for every CVM leave them and their colon out)")
     return frozenset(cvms)
 
 
-def waits(value: object) -> object:
+def waits(text: str) -> tuple[float, ...]:
     """Waits between attempts, in seconds."""
-    if not isinstance(value, str):
-        return value
     try:
-        found = tuple(float(part) for part in value.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError("not all of it are numbers") from None
+        raise ValueError("a part of it is not a number") from None
     if len(found) > MAX_WAITS or not all(math.isfinite(wait) and 0 <= wait <= MAX_WAIT_SECONDS for wait in found):
-        raise ValueError("a wait is out of bounds" if len(found) <= MAX_WAITS else "it has too many")
+        raise ValueError("a wait is out of bounds" if len(found) <= MAX_WAITS else "it has too many waits")
     return found
 
 
-def allowlist(value: object) -> object:
+def allowlist(text: str) -> Allowlist:
     """A plain address is a network of one."""
-    if not isinstance(value, str):
-        return value
     networks: list[Network] = []
     hosts: set[str] = set()
-    for part in _items(value):
+    for part in _items(text):
         try:
             networks.append(ipaddress.ip_network(part))
         except ValueError:
@@ -198,20 +160,18 @@ def allowlist(value: object) -> object:
 def _host_name(part: str) -> str:
     name = part.lower().removesuffix(".")
     if "/" in part and ":" not in part.rpartition("/")[2]:
-        raise ValueError(f"{quoted(part)} is no network (are bits set behind its mask?)")
+        raise ValueError(f"{quoted(part)} is not a network (are bits set beyond its mask?)")
     if len(name) > 253 or not _HOST_NAME.fullmatch(name):
         raise ValueError(f"{quoted(part)} is neither a network nor a host name")
     return name
 
 
-def fernet_keys(value: object) -> object:
+def fernet_keys(text: str) -> tuple[SecretStr, ...]:
     """32 bytes each, in URL-safe base64."""
-    if not isinstance(value, str):
-        return value
-    keys = _items(value)
+    keys = _items(text)
     for number, key in enumerate(keys, 1):
         if not _is_fernet_key(key):
-            raise ValueError(f"key {number} is none")
+            raise ValueError(f"key {number} is not a Fernet key")
     return tuple(SecretStr(key) for key in keys)
 
 
@@ -222,15 +182,13 @@ def _is_fernet_key(key: str) -> bool:
         return False
 
 
-def origins(value: object) -> object:
+def origins(text: str) -> tuple[str, ...]:
     """Origins as browsers send them: lower-case, no path."""
-    if not isinstance(value, str):
-        return value
-    found = [part.lower().removesuffix("/") for part in _items(value)]
+    found = [part.lower().removesuffix("/") for part in _items(text)]
     for origin in found:
         parts = _split(origin)
         if origin != "*" and (not parts.scheme or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}"):
-            raise ValueError(f"{quoted(origin)} is no origin")
+            raise ValueError(f"{quoted(origin)} is not an origin")
     return tuple(found)
 
 
@@ -240,7 +198,7 @@ def masked_url(url: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A setting's value as text for people: secrets as ***, unset as nothing."""
+    """A setting's value as text for people: a secret is ***, an unset value the empty text."""
     match value:
         case None:
             return ""

@@ -82,7 +82,7 @@ def _checked(path: Path, text: str) -> SecretStr:
         keys = fernet_keys(text)
     except ValueError:
         keys = ()
-    if not isinstance(keys, tuple) or len(keys) != 1:
+    if len(keys) != 1:
         raise KeyFileError(
             f"{path} holds no key: put the one back that was in it, or remove the file (then the "
             "secrets of the webhooks made so far are lost)"

@@ -18,7 +18,7 @@ KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "COVERAGE_P
 
 
 class Command:
-    """One `bridge` process; what it says is collected as it says it."""
+    """One `bridge` process; its output is collected while it runs."""
 
     def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
         bare = {name: value for name, value in os.environ.items() if name in KEPT}
@@ -49,8 +49,8 @@ class Command:
     def errors(self) -> str:
         return "".join(self.err)
 
-    def says(self, pattern: str) -> str:
-        """The first group of the pattern (or all of it), once stdout or stderr has it."""
+    def shows(self, pattern: str) -> str:
+        """Waits until the pattern is in stdout or stderr; returns its first group, or all of it."""
         found: list[re.Match[str]] = []
 
         def look() -> bool:
@@ -63,7 +63,7 @@ class Command:
         return found[0][found[0].re.groups and 1]
 
     def ends(self, number: signal.Signals | None = None) -> int:
-        """The exit status, after the signal where one is given."""
+        """Sends the signal, if one is given, and returns the exit status."""
         if number is not None:
             self.process.send_signal(number)
         status = self.process.wait(PATIENCE)

@@ -16,8 +16,8 @@ from tests import servers
 from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
 
-# An example has no deadline of its own: how long one takes depends on what else the machine does.
-hypothesis.settings.register_profile("bridge", deadline=None)
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("bridge", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("bridge")
 
 
@@ -28,11 +28,6 @@ def pytest_configure() -> None:
     gets is never closed.
     """
     asyncio.set_event_loop(None)
-
-
-# An example that takes long on a busy machine is no failure.
-hypothesis.settings.register_profile("bridge", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("bridge")
 
 
 def pytest_report_header() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from bridge.web.app import operations
 from bridge.web.documents.openapi import openapi
 
 Json = dict[str, Any]
@@ -17,7 +18,7 @@ Json = dict[str, Any]
 @cache
 def document() -> Json:
     """With every schema of ours closed: the published one lets answers have more fields, for those to come."""
-    closed = copy.deepcopy(openapi("bridge"))
+    closed = copy.deepcopy(openapi("bridge", operations()))
     for schema in closed["components"]["schemas"].values():
         if schema.get("properties"):
             schema.setdefault("additionalProperties", False)

@@ -1,4 +1,4 @@
-"""The commands (contract section 5): arguments and words for people; what they run is in `roles`, `tail`, `check`."""
+"""The command line (docs/contract.md#commands): arguments, help, banners. What the commands do is elsewhere."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import click
 
 from bridge import __version__
 from bridge.commands.check import run_check
-from bridge.commands.listen import Received, Registration, Reply, colourful_line
+from bridge.commands.listen import Received, Registration, Reply, received_line
 from bridge.commands.listen import listen as receive
-from bridge.commands.tail import GivenUpError, Request, colourful, follow
+from bridge.commands.tail import Request, follow
+from bridge.commands.terminal import event_line, write_line
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.process.signals import Body, execute, until
 from bridge.process.startup import StartupInfo
 from bridge.process.up import run_up
@@ -31,6 +32,12 @@ from bridge.store.endpoints import FORMATS
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+_URL = click.option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, envvar="BRIDGE_URL", help="URL of the bridge."
+)
+_HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+
+
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="bridge")
 def main() -> None:
@@ -38,7 +45,7 @@ def main() -> None:
     and serves it to any number of subscribers.
 
     \b
-    Try it, with nothing set up (a simulator plays Phala Cloud):
+    Try it without an account (a simulator takes the place of Phala Cloud):
       bridge up
       curl -N http://127.0.0.1:8000/v1/events
       bridge tail
@@ -48,22 +55,23 @@ def main() -> None:
       PHALA_CLOUD_API_KEY=phak_… BRIDGE_CVMS='*' bridge up
 
     \b
-    In production, any number of each:
+    In production, run any number of each:
       export REDIS_URL=redis://redis:6379/0
       BRIDGE_TOKENS=me:a-long-secret:admin  bridge web
       PHALA_CLOUD_API_KEY=phak_…            bridge upstream
 
-    Settings come from the environment and from a .env file here; `bridge check` shows and tries them.
+    Settings come from the environment and from a .env file in the working directory. `bridge check` shows and tests
+    them.
     """
 
 
 @main.command()
 def up() -> None:
-    """Everything in one process: front end, upstream, and what is missing.
+    """Runs everything in one process: front end, upstream and dispatcher.
 
-    Without REDIS_URL it starts a Redis server that keeps its data in your state directory; without
-    PHALA_CLOUD_API_KEY a simulator plays Phala Cloud, and says so. Without BRIDGE_TOKENS it is open, to this machine
-    alone. Ctrl-C ends it; history is there again at the next start.
+    Without REDIS_URL it starts a Redis server, which keeps its data in your state directory. Without
+    PHALA_CLOUD_API_KEY it starts a simulator in place of Phala Cloud. Without BRIDGE_TOKENS it needs no token and
+    serves this machine alone. Ctrl-C ends it; the next start keeps the history.
 
     \b
     Examples:
@@ -80,16 +88,15 @@ def up() -> None:
     "--workers",
     envvar="WEB_CONCURRENCY",
     default=1,
-    show_default=True,
     type=click.IntRange(1, 64),
-    help="Processes on the one port, one a core. Also: WEB_CONCURRENCY.",
+    help="Processes that share the port; use one per core. Default: WEB_CONCURRENCY, or 1.",
 )
-@click.option("--worker", is_flag=True, hidden=True, help="One of them; its parent starts it.")
+@click.option("--worker", is_flag=True, hidden=True, help="Internal: this process is a worker that its parent started.")
 def web(workers: int, worker: bool) -> None:
-    """One front end: SSE and HTTP from what is in Redis. Run as many as you like.
+    """Runs a front end: it serves SSE and HTTP from Redis. Run as many as you like.
 
-    Needs REDIS_URL and BRIDGE_TOKENS (or BRIDGE_AUTH=off). Listens on HOST and PORT, 0.0.0.0:8000. A Redis that is
-    not there yet is waited for; until then /readyz is 503. Limits on subscribers hold for each worker.
+    It needs REDIS_URL and BRIDGE_TOKENS (or BRIDGE_AUTH=off), and listens on HOST and PORT, by default 0.0.0.0:8000. It
+    waits for a Redis that is not there yet; until then /readyz is 503. Limits on subscribers apply to each worker.
 
     \b
     Examples:
@@ -107,7 +114,7 @@ def web(workers: int, worker: bool) -> None:
 def upstream() -> None:
     """Follows the CVMs at Phala Cloud and writes the log. One replica leads, the others stand by.
 
-    Needs REDIS_URL and PHALA_CLOUD_API_KEY. BRIDGE_PROBE_PORT serves /healthz, /readyz and /metrics.
+    It needs REDIS_URL and PHALA_CLOUD_API_KEY. On BRIDGE_PROBE_PORT it serves /healthz, /readyz and /metrics.
 
     \b
     Example:
@@ -121,8 +128,8 @@ def upstream() -> None:
 def dispatcher() -> None:
     """Delivers events to webhooks: signed, in order for each CVM, at least once. Run as many as you like.
 
-    Needs REDIS_URL and the BRIDGE_SECRET_KEY that `bridge web` has. BRIDGE_PROBE_PORT serves /healthz, /readyz and
-    /metrics. Ctrl-C finishes what is in flight first.
+    It needs REDIS_URL and the same BRIDGE_SECRET_KEY as `bridge web`. On BRIDGE_PROBE_PORT it serves /healthz, /readyz
+    and /metrics. Ctrl-C ends it after the attempts in flight.
 
     \b
     Example:
@@ -133,22 +140,28 @@ def dispatcher() -> None:
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=8088, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same CVMs and lives.")
-@click.option("--cvms", default=12, show_default=True, type=click.IntRange(0, 10_000), help="How many CVMs there are.")
+@_HOST
+@click.option("--port", default=8088, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same CVMs and the same changes.")
+@click.option("--cvms", default=12, show_default=True, type=click.IntRange(0, 10_000), help="Number of CVMs.")
 @click.option(
-    "--time-scale", default=1.0, show_default=True, type=click.FloatRange(0.001, 1000), help="0.1: 10× faster."
+    "--time-scale",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.001, 1000),
+    help="Real seconds per simulated second; 0.1 is ten times faster.",
 )
 def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> None:
-    """A simulated Phala Cloud alone: the state route in both modes, the limit of five streams, lives worth watching.
+    """Runs a simulated Phala Cloud: CVMs that change by themselves, the state route, five streams per user.
 
-    Any API key is good. Tests steer it over HTTP under /control.
+    It accepts any API key. Under /control you set CVM states, cut or silence streams, and make answers fail or hang:
+    see docs/simulator.md.
 
     \b
     Examples:
       bridge simulate --seed 7
       curl -H 'X-API-Key: any' 'http://127.0.0.1:8088/api/v1/cvms/paginated'
+      curl -X PATCH http://127.0.0.1:8088/control/cvms/web-1 -d '{"status": "error"}'
     """
     _log()
     work = run_simulator(host, port, seed, cvms=cvms, time_scale=time_scale, announce=_announce_simulator)
@@ -157,14 +170,14 @@ def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> N
 
 @main.command()
 @click.argument("cvms", nargs=-1, metavar="[CVM]...")
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, envvar="BRIDGE_URL", help="The bridge.")
-@click.option("--token", envvar="BRIDGE_TOKEN", help="Default: the variable BRIDGE_TOKEN.")
-@click.option("--since", help="Begin with what happened since then: an RFC 3339 time.")
+@_URL
+@click.option("--token", envvar="BRIDGE_TOKEN", help="A token of the bridge. Default: BRIDGE_TOKEN.")
+@click.option("--since", help="Begin with the events since this time (RFC 3339).")
 def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) -> None:
-    """Follows events: coloured lines on a terminal, one JSON envelope a line in a pipe.
+    """Prints events as they happen: coloured lines on a terminal, one JSON envelope per line in a pipe.
 
-    A broken connection is taken up where it ended. Without CVM, every watched one; a single CVM that nobody watches
-    yet is watched from now on.
+    After a broken connection it resumes without a gap. Without CVM it follows every watched CVM. A single CVM that is
+    not watched yet is watched from now on.
 
     \b
     Examples:
@@ -172,28 +185,26 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
       bridge tail web-1 --since 2026-11-24T16:00:00Z
       bridge tail | jq -r 'select(.type == "cvm.transition") | .data.name'
     """
-    dress = colourful if sys.stdout.isatty() else str
+    to_line = event_line if sys.stdout.isatty() else str
     request = Request(url.rstrip("/"), cvms, token, since)
-    work = follow(request, lambda event: _write(dress(event)), lambda trouble: click.echo(trouble, err=True))
+    work = follow(request, lambda event: write_line(to_line(event)), _complain)
     _execute(lambda stop: until(stop, work))
 
 
 @main.command()
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, envvar="BRIDGE_URL", help="The bridge.")
-@click.option("--token", envvar="BRIDGE_TOKEN", help="Of scope admin. Default: the variable BRIDGE_TOKEN.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Default: any free port.")
-@click.option("--address", help="Where the bridge reaches this receiver. Default: where it listens.")
+@_URL
+@click.option("--token", envvar="BRIDGE_TOKEN", help="A token of scope admin. Default: BRIDGE_TOKEN.")
+@_HOST
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port to listen on. Default: a free one.")
+@click.option("--address", help="URL at which the bridge reaches this receiver. Default: host and port.")
 @click.option("--cvm", "cvms", multiple=True, help="Only this CVM; repeat for several.")
 @click.option("--from", "from_", multiple=True, help="Only transitions from this status; repeat for several.")
 @click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
-@click.option("--type", "types", multiple=True, help="Events of this type; repeat. Default: cvm.transition.")
-@click.option(
-    "--format", "form", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)), help="Of bodies."
-)
-@click.option("--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Answer with this.")
-@click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds to wait before an answer.")
-@click.option("--fail", default=0.0, type=click.FloatRange(0, 1), help="Share of answers that are 500 instead.")
+@click.option("--type", "types", multiple=True, help="Only this type; repeat for several. Default: cvm.transition.")
+@click.option("--format", "form", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)))
+@click.option("--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Status of the answers.")
+@click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds before each answer.")
+@click.option("--fail", default=0.0, type=click.FloatRange(0, 1), help="Share of answers that are 500 instead, 0 to 1.")
 def listen(
     url: str,
     token: str | None,
@@ -209,10 +220,10 @@ def listen(
     delay: float,
     fail: float,
 ) -> None:
-    """Receives webhooks here: registers itself at the bridge, verifies signatures, prints; ctrl-C unregisters it.
+    """Receives webhooks: registers itself at the bridge, verifies each webhook and prints it; ctrl-C unregisters it.
 
-    Coloured lines on a terminal, one JSON object a line in a pipe. It can answer slowly or with errors, to see what the
-    bridge then does.
+    It prints coloured lines on a terminal, and one JSON object per line in a pipe. It can answer slowly or with errors,
+    to show what the bridge does then.
 
     \b
     Examples:
@@ -222,12 +233,11 @@ def listen(
       bridge listen | jq .body.data.to
     """
     fields: dict[str, object] = {"cvms": cvms, "from": from_, "to": to, "format": form}
-    registration = Registration(
-        url.rstrip("/"), token, host, port, address, fields | ({"types": types} if types else {})
-    )
-    dress = colourful_line if sys.stdout.isatty() else Received.to_json
-    reply = Reply(status, delay, fail)
-    work = receive(registration, reply, lambda each: _write(dress(each)), lambda line: click.echo(line, err=True))
+    if types:
+        fields["types"] = types
+    registration = Registration(url=url.rstrip("/"), token=token, host=host, port=port, address=address, fields=fields)
+    to_line = received_line if sys.stdout.isatty() else Received.to_json
+    work = receive(registration, Reply(status, delay, fail), lambda each: write_line(to_line(each)), _complain)
     _log(level="warning")
     _execute(lambda stop: until(stop, work))
 
@@ -236,8 +246,8 @@ def listen(
 def keygen() -> None:
     """Prints a new key for BRIDGE_SECRET_KEY, which seals webhook secrets in Redis.
 
-    Every `bridge web` and `bridge dispatcher` needs the same. To change it, put the new one in front of the old one,
-    separated by a comma, everywhere; the first seals, all of them open.
+    Every `bridge web` and `bridge dispatcher` needs the same key. To change it, put the new key before the old one in
+    every place, separated by a comma: the first key seals, and every key opens.
 
     \b
     Example:
@@ -248,9 +258,9 @@ def keygen() -> None:
 
 @main.command()
 def check() -> None:
-    """Shows the settings in force, tries Redis and upstream, and says what is wrong and how to mend it.
+    """Shows the settings in force, tests Redis and upstream, and tells how to correct what is wrong.
 
-    Exit status 1 where something is wrong. Secrets are masked.
+    The exit status is 1 if something is wrong. Secrets are masked.
     """
     settings = _settings(quiet=True)
     healthy = asyncio.run(run_check(settings, click.echo))
@@ -258,7 +268,7 @@ def check() -> None:
 
 
 def _settings(*, quiet: bool = False) -> Settings:
-    """In force, with logging as they say; ends the process with a line per variable where they are wrong."""
+    """The settings in force; `quiet` leaves logging alone. Ends the process with one line per wrong variable."""
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -271,7 +281,7 @@ def _settings(*, quiet: bool = False) -> Settings:
 
 
 def _log(form: logs.Format | None = None, level: str = "info") -> None:
-    """To stderr. The servers' own starting and stopping is told by the banner and by the roles."""
+    """Logs to stderr. uvicorn's own lines about starting and stopping are left out: the banner and the roles do it."""
     logs.configure(form, level)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
@@ -282,27 +292,25 @@ def _end(message: str) -> NoReturn:
 
 
 def _execute(body: Body) -> None:
-    """Runs until a signal: exit status 0. A refusal is one line and exit status 1; a reader that went away is quiet."""
+    """Runs until a signal. An error is one line and exit status 1; a pipe whose reader is gone is no error."""
     try:
-        execute(body, GivenUpError, OSError)
+        execute(body)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
-    except (StartError, GivenUpError) as error:
+    except CommandError as error:
         _end(str(error))
     except OSError as error:
         _end(error.strerror or str(error))
     except KeyboardInterrupt:
-        sys.exit(0)  # before the signals were ours
+        sys.exit(0)  # it came before our signal handlers
 
 
-def _write(line: str) -> None:
-    """At once, also into a pipe. Raises BrokenPipeError where nobody reads any more."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _complain(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _banner(startup: StartupInfo) -> str:
-    """What to paste where. Printed once the front end listens."""
+    """Commands to paste, and where everything is. Printed once the front end listens."""
     namespace, redis = startup.settings.namespace, startup.redis_url
     bearer = "" if startup.open_access else '-H "Authorization: Bearer $BRIDGE_TOKEN" '
     lines = [

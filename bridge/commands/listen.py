@@ -1,4 +1,4 @@
-"""`bridge listen`: a webhook receiver for trying things out; it registers itself at a bridge and leaves with ctrl-C."""
+"""`bridge listen`: a webhook receiver for trying things out, which registers and unregisters itself at a bridge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -20,32 +19,32 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bridge import __version__
 from bridge.clock import Clock, SystemClock, rfc3339
-from bridge.commands.tail import GivenUpError, colourful, painted, printable, problem_text
+from bridge.commands.terminal import as_object, client_headers, event_line, invalid_url, painted, problem_text
 from bridge.events import TRANSITION, dumps
+from bridge.process.errors import CommandError
 from bridge.uvicorn_server import http_url, listening_socket, serving, small_server
 from bridge.webhooks.signing import PREFIX, verify
 
 MAX_BODY = 2 << 20
-"""Bytes; the largest state is one megabyte, and its format is around it."""
+"""Bytes; the largest state is one megabyte, and the webhook format is around it."""
 
 MOST_REMEMBERED = 10_000
 """Ids of deliveries whose attempts are counted; the oldest are forgotten first."""
 
 MOST_WAITING = 1000
-"""Deliveries that are answered but not printed yet, where nobody reads the pipe; the next wait for their answer."""
+"""Deliveries that are answered but not printed yet while the pipe is not read; others wait for their answer."""
 
-ASK_SECONDS = 10.0
-LEAVE_SECONDS = 5.0
-"""How long the bridge may take to answer; less at the end, when somebody waits for the prompt."""
+REGISTER_SECONDS = 10.0
+UNREGISTER_SECONDS = 5.0
+"""How long the bridge may take to answer; less at the end, when a person waits for the prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Registration:
     """What to register, and at which bridge. `fields` are the body of `POST /v1/webhooks`, without URL and secret.
 
-    `address`: where the bridge reaches this receiver; None: where it listens.
+    `address`: where the bridge reaches this receiver; None: the address on which it listens.
     """
 
     url: str
@@ -58,7 +57,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Reply:
-    """How to answer: with `status` after `delay` seconds, a share `fail` of all with 500 instead."""
+    """How to answer: with `status` after `delay` seconds; a share `fail` of the answers, 0 to 1, is 500 instead."""
 
     status: int = 200
     delay: float = 0.0
@@ -67,7 +66,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Received:
-    """One attempt as it came in and was answered. `fault`: why its signature is not good."""
+    """One attempt and its answer. `fault`: why its signature is not valid."""
 
     at: str
     webhook_id: str
@@ -84,11 +83,11 @@ class Received:
 
 
 class Receiver:
-    """The ASGI app. What it received is in `received`, in the order of arrival."""
+    """The ASGI app. `received` holds the attempts in the order of their arrival."""
 
     def __init__(self, secret: str, reply: Reply, clock: Clock, rng: random.Random) -> None:
         self._secret = secret
-        self._manners = reply
+        self._reply = reply
         self._clock = clock
         self._rng = rng
         self._attempts: OrderedDict[str, int] = OrderedDict()
@@ -108,11 +107,11 @@ class Receiver:
         await self.received.put(
             Received(rfc3339(now), webhook_id, self._count(webhook_id), fault, status, _parsed(body))
         )
-        await self._clock.sleep(self._manners.delay)
+        await self._clock.sleep(self._reply.delay)
         return PlainTextResponse(f"{fault or 'received'}\n", status)
 
     def _status(self) -> int:
-        return 500 if self._rng.random() < self._manners.fail else self._manners.status
+        return 500 if self._rng.random() < self._reply.fail else self._reply.status
 
     def _count(self, webhook_id: str) -> int:
         count = self._attempts.pop(webhook_id, 0) + 1
@@ -138,16 +137,19 @@ async def listen(
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> None:
-    """Gives what arrives to `write`, until it is cancelled; unregisters however it ends.
+    """Passes each attempt to `write`, until it is cancelled. It unregisters itself however it ends.
 
-    `announce` gets lines for people. Raises GivenUpError where the bridge refuses or is not there, OSError where the
-    address is taken.
+    `announce` gets lines for people. Raises CommandError if the bridge refuses or cannot be reached, OSError if the
+    address is not available.
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
     receiver = Receiver(secret, reply, clock or SystemClock(), rng or random.Random())
-    bound = listening_socket(registration.host, registration.port)
-    address = registration.address or _own_address(registration.host, bound.getsockname()[1])
-    async with serving(small_server(receiver.app), bound), _registered(registration, address, secret, announce):
+    listener = listening_socket(registration.host, registration.port)
+    address = registration.address or _own_address(registration.host, listener.getsockname()[1])
+    async with (
+        serving(small_server(receiver.app), listener),
+        _registered(registration, address, secret, announce),
+    ):
         while True:
             write(await receiver.received.get())
 
@@ -161,67 +163,62 @@ def _own_address(host: str, port: int) -> str:
 async def _registered(
     registration: Registration, address: str, secret: str, announce: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    headers = {"User-Agent": f"bridge-listen/{__version__}"}
-    if registration.token:
-        headers["Authorization"] = f"Bearer {registration.token}"
-    async with httpx.AsyncClient(headers=headers, timeout=ASK_SECONDS) as http:
-        made = await _register(http, registration, address, secret)
-        announce(f"{address} is registered at {registration.url} as {made} (ctrl-C unregisters it)")
+    headers = client_headers("listen", registration.token)
+    async with httpx.AsyncClient(headers=headers, timeout=REGISTER_SECONDS) as http:
+        endpoint_id = await _register(http, registration, address, secret)
+        announce(f"{address} is registered at {registration.url} as {endpoint_id} (ctrl-C unregisters it)")
         try:
             yield
         finally:
-            announce(await _unregister(http, registration, made))
+            announce(await _unregister(http, registration, endpoint_id))
 
 
 async def _register(http: httpx.AsyncClient, registration: Registration, address: str, secret: str) -> str:
-    """The endpoint's id. Raises GivenUpError."""
+    """The endpoint's id. Raises CommandError."""
     body = {"description": "bridge listen", **registration.fields, "url": address, "secret": secret}
     try:
         answer = await http.post(f"{registration.url}/v1/webhooks", json=body)
     except httpx.InvalidURL:
-        raise GivenUpError(f"{registration.url} is no URL: pass --url http://host:port") from None
+        raise invalid_url(registration.url) from None
     except httpx.HTTPError as error:
-        raise GivenUpError(
+        raise CommandError(
             f"{registration.url} cannot be reached ({type(error).__name__}): is `bridge up` running?"
         ) from None
     if answer.status_code != 201:
-        raise GivenUpError(f"the bridge answered {answer.status_code}{await problem_text(answer)}{_help(answer)}")
+        raise CommandError(f"the bridge answered {answer.status_code}{await problem_text(answer)}{_help(answer)}")
     return str(answer.json()["id"])
 
 
 def _help(answer: httpx.Response) -> str:
-    """What a caller of this command can do about it."""
+    """What the user can do about it."""
     match answer.status_code:
         case 401 | 403:
-            return ": pass --token or set BRIDGE_TOKEN to one of scope admin"
+            return ": pass --token or set BRIDGE_TOKEN to a token of scope admin"
         case 422 if "url" in answer.text:
-            return ": where the bridge runs elsewhere, pass --address, and let BRIDGE_WEBHOOK_ALLOW there open it"
+            return ": if the bridge runs on another machine, pass --address and set BRIDGE_WEBHOOK_ALLOW there"
     return ""
 
 
-async def _unregister(http: httpx.AsyncClient, registration: Registration, made: str) -> str:
-    """A line that says how it went."""
-    path = f"/v1/webhooks/{quote(made, safe='')}"
+async def _unregister(http: httpx.AsyncClient, registration: Registration, endpoint_id: str) -> str:
+    """A line that tells the result."""
+    url = f"{registration.url}/v1/webhooks/{quote(endpoint_id, safe='')}"
     try:
-        answer = await http.delete(f"{registration.url}{path}", timeout=LEAVE_SECONDS)
+        answer = await http.delete(url, timeout=UNREGISTER_SECONDS)
     except httpx.HTTPError as error:
-        return f"{made} is still registered ({type(error).__name__}): DELETE {registration.url}{path} removes it"
-    if answer.status_code in (204, 404):
-        return f"{made} is unregistered"
-    mending = f"DELETE {registration.url}{path} removes it"
-    return f"{made} is still registered (the bridge answered {answer.status_code}): {mending}"
+        fault = type(error).__name__
+    else:
+        if answer.status_code in (204, 404):
+            return f"{endpoint_id} is unregistered"
+        fault = f"the bridge answered {answer.status_code}"
+    return f"{endpoint_id} is still registered ({fault}): DELETE {url} removes it"
 
 
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def colourful_line(received: Received) -> str:
-    """One attempt as a line for people: what it says, how often it came, how it was answered."""
-    body = _object(received.body)
-    data = _object(body.get("data"))
+def received_line(received: Received) -> str:
+    """One attempt as a coloured line for people: its event, its number if it is a repetition, its answer."""
+    body = as_object(received.body)
+    data = as_object(body.get("data"))
     kind = str(body.get("event") or body.get("type") or "no event")
-    told = {
+    envelope = {
         "time": body.get("time") or body.get("timestamp") or body.get("created_at") or received.at,
         "type": TRANSITION if kind.startswith("cvm.") and data.get("from") else kind,
         "subject": kind,
@@ -230,4 +227,4 @@ def colourful_line(received: Received) -> str:
     again = f" (attempt {received.attempt})" if received.attempt > 1 else ""
     fault = painted(f"  {received.fault}", 31) if received.fault else ""
     good = 200 <= received.status <= 299
-    return f"{colourful(dumps(told))}  {painted(str(received.status), 32 if good else 31)}{printable(again)}{fault}"
+    return f"{event_line(dumps(envelope))}  {painted(str(received.status), 32 if good else 31)}{again}{fault}"

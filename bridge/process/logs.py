@@ -1,7 +1,7 @@
-"""Logs for people on a terminal, one JSON object per line for machines; secrets in neither.
+"""Logs: readable lines on a terminal, one JSON object per line elsewhere, no secrets in either.
 
-Secrets are not to be logged in the first place. The redaction here is the second belt: whatever slips into a
-message, a field or a traceback in one of the known shapes leaves as `***`.
+Code must not log secrets in the first place. As a second safeguard, secrets of known shapes in messages, fields and
+tracebacks are replaced by `***` here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bridge.config_values import masked_url
 
 Format = Literal["console", "json"]
 
-#: Shape of a secret → what is written instead; the name stays, so that a line still tells what it was.
+#: Shape of a secret → its replacement, which keeps the secret's name.
 _SECRETS = (
     (re.compile(r"\b(access_token=)[^&\s\"'#]+", re.IGNORECASE), r"\1***"),
     (
@@ -30,11 +30,11 @@ _SECRETS = (
     (re.compile(r"\bphak_[A-Za-z0-9_-]+"), "phak_***"),
 )
 
-#: Attributes that every record has; what else one has came by `extra`.
+#: Attributes that every record has; any others came by `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
-#: Libraries whose INFO is a line per request or connection, with URLs in it.
-_TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access")
+#: Libraries that log a line with a URL per request or connection at INFO.
+_VERBOSE = ("httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access")
 
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1", "DEBUG": "2"}
 
@@ -42,7 +42,7 @@ _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1", "DEBUG": "2"}
 def configure(format: Format | None = None, level: str = "info", stream: TextIO | None = None) -> None:
     """Sends every log record to `stream` (default: stderr), replacing what was configured before.
 
-    Without a format: `console` on a terminal, else `json` (contract section 4).
+    Without a format: `console` on a terminal, else `json` (docs/contract.md#environment).
     """
     out = stream or sys.stderr
     handler = logging.StreamHandler(out)
@@ -50,16 +50,16 @@ def configure(format: Format | None = None, level: str = "info", stream: TextIO 
     handler.setFormatter(JsonLines() if chosen == "json" else Console(colours=out.isatty()))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
-    _tame()
+    _configure_libraries()
 
 
-def _tame() -> None:
-    """uvicorn's loggers lose the handlers of their own; talkative libraries speak up from WARNING on."""
+def _configure_libraries() -> None:
+    """uvicorn's loggers use our handler; verbose libraries log from WARNING on."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -71,7 +71,7 @@ def redacted(text: str) -> str:
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """What came by `extra`."""
+    """The fields that came by `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
@@ -91,7 +91,7 @@ class JsonLines(logging.Formatter):
 
 
 def _plain(value: object) -> object:
-    """As JSON can have it, without secrets; a number stays a number."""
+    """The value as JSON can hold it, without secrets; a number stays a number, except NaN and infinities."""
     if value is None or isinstance(value, bool | int | float):
         return value if value == value and value not in (float("inf"), float("-inf")) else str(value)
     return redacted(str(value))
@@ -100,7 +100,7 @@ def _plain(value: object) -> object:
 class Console(logging.Formatter):
     """`12:34:56 warning bridge.store: message  key=value`, then the traceback if there is one.
 
-    Control characters in what was logged are escaped: a CVM's name must not write to the terminal.
+    Control characters in message and fields are escaped.
     """
 
     def __init__(self, *, colours: bool = False) -> None:
@@ -108,8 +108,8 @@ class Console(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = "".join(f"  {name}={_printable(redacted(str(value)))}" for name, value in fields(record).items())
-        message = _printable(redacted(record.getMessage()))
+        extra = "".join(f"  {name}={printable(redacted(str(value)))}" for name, value in fields(record).items())
+        message = printable(redacted(record.getMessage()))
         head = f"{self.formatTime(record, self.datefmt)} {record.levelname.lower():<7}"
         line = f"{self._coloured(head, record.levelname)} {record.name}: {message}{extra}"
         if record.exc_info:
@@ -121,5 +121,6 @@ class Console(logging.Formatter):
         return f"\x1b[{code}m{text}\x1b[0m" if code else text
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Control characters escaped, so that a CVM's name cannot write to the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

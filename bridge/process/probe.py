@@ -41,7 +41,7 @@ def create_app(backend: Backend, role: Callable[[], str]) -> Starlette:
 def start_probe(
     group: asyncio.TaskGroup, settings: Settings, backend: Backend, role: Callable[[], str], stop: asyncio.Event
 ) -> None:
-    """Starts a task that serves the probe if BRIDGE_PROBE_PORT is set; it raises StartError if the port is in use."""
+    """Starts a task that serves the probe if BRIDGE_PROBE_PORT is set; it raises CommandError if the port is in use."""
     if settings.probe_port is not None:
         probe = _serve(settings.probe_port, backend, role, stop)
         group.create_task(run_role("probe", probe, stop), name="probe")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.process.signals import until
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
@@ -22,19 +22,19 @@ REMINDER_SECONDS = 30.0
 
 
 def required_redis(settings: Settings) -> str:
-    """The URL. Raises StartError if it is not set."""
+    """The URL. Raises CommandError if it is not set."""
     if settings.redis_url is None:
-        raise StartError("REDIS_URL is not set: only `bridge up` starts a Redis of its own")
+        raise CommandError("REDIS_URL is not set: only `bridge up` starts a Redis of its own")
     return settings.redis_url
 
 
 @contextlib.asynccontextmanager
 async def connected(url: str, namespace: str) -> AsyncIterator[Backend]:
-    """A backend, closed at the end. It connects at first use. Raises StartError if the URL cannot be used."""
+    """A backend, closed at the end. It connects at first use. Raises CommandError if the URL cannot be used."""
     try:
         backend = connect(url, namespace)
     except ValueError as error:
-        raise StartError(f"REDIS_URL cannot be used: {masked_url(str(error))}") from None
+        raise CommandError(f"REDIS_URL cannot be used: {masked_url(str(error))}") from None
     try:
         yield backend
     finally:

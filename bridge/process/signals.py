@@ -8,22 +8,21 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 
 Body = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 """A command's work: it runs until the event is set, and returns once everything it started has ended."""
 
 
-def execute(body: Body, *expected: type[Exception]) -> None:
+def execute(body: Body) -> None:
     """Runs a body, on uvloop where that is installed. SIGINT and SIGTERM set its `stop`; a second signal exits at once.
 
-    Raises StartError, and errors of the types in `expected`, without the exception group of a task group around them.
+    Raises CommandError and OSError without the exception groups that task groups put around them.
     """
-    caught: tuple[type[Exception], ...] = (StartError, *expected)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_with_signals(body))
-    except* caught as group:
+    except* (CommandError, OSError) as group:
         error = _first(group)
     else:
         return
@@ -78,7 +77,7 @@ async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
 
 
 async def run_role(name: str, work: Awaitable[None], stop: asyncio.Event) -> None:
-    """Awaits a role's work. Raises StartError if it ends before `stop` is set."""
+    """Awaits a role's work. Raises CommandError if it ends before `stop` is set."""
     await work
     if not stop.is_set():
-        raise StartError(f"{name} ended unexpectedly; see the log")
+        raise CommandError(f"{name} ended unexpectedly; see the log")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.uvicorn_server import http_url
 
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the default of `bridge web`, see docs/contract.md#environment
@@ -30,7 +30,7 @@ class StartupInfo:
 
 
 def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
-    """Whether callers need no token. Raises StartError where other machines could connect and no setting allows that.
+    """Whether callers need no token. Raises CommandError where other machines could connect and no setting allows that.
 
     `alone`: this is `bridge up`, which needs no such setting while only this machine can connect.
     """
@@ -40,7 +40,7 @@ def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
         return False
     if alone and _is_loopback(host):
         return True
-    raise StartError(
+    raise CommandError(
         "BRIDGE_TOKENS is not set, so no caller could get access: set it to name:secret:scope, or set BRIDGE_AUTH=off "
         "to give everyone access"
     )
@@ -55,7 +55,7 @@ def _is_loopback(host: str) -> bool:
 
 @contextlib.contextmanager
 def named_address(host: str, port: int, variable: str) -> Iterator[None]:
-    """Makes an address that is not available a StartError that names the variable to change."""
+    """Makes an address that is not available a CommandError that names the variable to change."""
     try:
         yield
     except OSError as error:
@@ -63,4 +63,4 @@ def named_address(host: str, port: int, variable: str) -> Iterator[None]:
             raise
         fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({os.strerror(error.errno)})"
         address = http_url(host, port).removeprefix("http://")
-        raise StartError(f"{address} {fault}: set {variable} to another port") from None
+        raise CommandError(f"{address} {fault}: set {variable} to another port") from None

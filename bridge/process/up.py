@@ -14,7 +14,7 @@ from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.dispatcher import open_dispatcher
 from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.process.redis_connection import connected, report_redis
 from bridge.process.signals import run_role
 from bridge.process.startup import StartupInfo, open_access
@@ -31,7 +31,7 @@ STATUS_SECONDS = 2.0
 
 
 async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], stop: asyncio.Event) -> None:
-    """Everything in one process. `announce` is called once the front end listens. Raises StartError."""
+    """Everything in one process. `announce` is called once the front end listens. Raises CommandError."""
     host, clock = settings.host or "127.0.0.1", SystemClock()
     opened = open_access(settings, host, alone=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -71,7 +71,7 @@ def _with_webhooks(settings: Settings) -> Settings:
     try:
         keys = settings.secret_key or (kept_key(state_directory() / "secret.key"),)
     except KeyFileError as error:
-        raise StartError(str(error)) from None
+        raise CommandError(str(error)) from None
     return settings.model_copy(update={"secret_key": keys, "webhook_allow": with_loopback(settings.webhook_allow)})
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.process.probe import start_probe
 from bridge.process.redis_connection import connected, report_redis, required_redis
 from bridge.process.signals import run_role
@@ -18,10 +18,10 @@ from bridge.upstream.leader import Upstream
 
 
 async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
-    """One replica, which leads or stands by. It waits for a Redis that is not there yet. Raises StartError."""
+    """One replica, which leads or stands by. It waits for a Redis that is not there yet. Raises CommandError."""
     url, clock = required_redis(settings), SystemClock()
     if settings.api_key is None:
-        raise StartError("PHALA_CLOUD_API_KEY is not set: `bridge upstream` needs it (`bridge up` can simulate)")
+        raise CommandError("PHALA_CLOUD_API_KEY is not set: `bridge upstream` needs it (`bridge up` can simulate)")
     async with (
         connected(url, settings.namespace) as backend,
         phala_client(settings, clock) as client,

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -> None:
-    """`count` front ends on one port, each a process. Raises StartError."""
+    """`count` front ends on one port, each a process. Raises CommandError."""
     required_redis(settings)
     host = settings.host or ALL_ADDRESSES
     open_access(settings, host, alone=False)
@@ -31,7 +31,7 @@ async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -
 
 
 async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = False) -> None:
-    """One front end. Without Redis it listens already and is not ready. Raises StartError.
+    """One front end. Without Redis it listens already and is not ready. Raises CommandError.
 
     `worker`: this process shares its port with others and ends with its parent.
     """
@@ -60,7 +60,7 @@ async def serve_front(
     report: Callable[[int], None],
     shared: bool = False,
 ) -> None:
-    """Serves until `stop`; `report` gets the port once the front end listens. Raises StartError."""
+    """Serves until `stop`; `report` gets the port once the front end listens. Raises CommandError."""
 
     def on_listening(port: int) -> None:
         settle_garbage_collection()

@@ -21,7 +21,7 @@ from prometheus_client import multiprocess
 
 from bridge.clock import set_within
 from bridge.config import Settings
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from bridge.uvicorn_server import address_family
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ KILL_SECONDS = 10.0
 
 
 async def run_workers(settings: Settings, host: str, count: int, stop: asyncio.Event) -> None:
-    """Runs until `stop`, and returns once all workers have drained. Raises StartError, and OSError for the address.
+    """Runs until `stop`, and returns once all workers have drained. Raises CommandError, and OSError for the address.
 
     A worker that cannot start sets `stop`, so the others drain and end.
     """
@@ -54,7 +54,7 @@ async def run_workers(settings: Settings, host: str, count: int, stop: asyncio.E
                 for number in range(count)
             ]
         if not all(task.result() for task in workers):
-            raise StartError("a worker could not start")
+            raise CommandError("a worker could not start")
 
 
 @contextlib.contextmanager

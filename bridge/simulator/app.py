@@ -1,6 +1,4 @@
-"""The routes of the simulated Phala Cloud under `/api/v1`, and the app that holds them and the control
-routes.
-"""
+"""The simulator's app, and its routes under `/api/v1`."""
 
 from __future__ import annotations
 
@@ -18,19 +16,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.clock import Clock, SystemClock
 from bridge.phala_queries import Query, UnprocessableError, pace
-from bridge.simulator import shapes
+from bridge.simulator import bodies
+from bridge.simulator.bodies import RefusalError
 from bridge.simulator.control import control_routes
 from bridge.simulator.faults import Fault, RouteName
-from bridge.simulator.hooks import Hooks
-from bridge.simulator.shapes import UpstreamError
-from bridge.simulator.simulator import Settings, Simulator, Visit
-from bridge.simulator.streams import EXTENSION, StreamAnswer
-from bridge.simulator.validation import PAGE, PAGE_SIZE, batch_request
+from bridge.simulator.requests import PAGE, PAGE_SIZE, batch_request
+from bridge.simulator.simulator import RecordedRequest, Settings, Simulator
+from bridge.simulator.streams import EXTENSION, StreamResponse
+from bridge.simulator.webhooks import WebhookSender
 from bridge.simulator.world import Cvm, World, dumps
 
 Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 
-#: How long (simulated seconds) a change may be due before the world notices without a request.
+#: Simulated seconds between two looks for changes that are due; requests look as well.
 TICK = 0.25
 
 
@@ -42,9 +40,8 @@ def create_app(
     instant: bool = False,
     clock: Clock | None = None,
 ) -> Starlette:
-    """The app; `app.state.simulator` is what it serves. `keys` maps API keys to users, None: every key is
-    the demo user's. `time_scale`: real seconds per simulated second. `instant`: streams send changes when
-    they happen.
+    """The app; it serves `app.state.simulator`. `keys`: API key → user; None: every key belongs to the demo user.
+    `time_scale`: real seconds per simulated second. `instant`: streams send changes when they happen.
     """
     settings = Settings(
         frozen=world.frozen,
@@ -53,25 +50,25 @@ def create_app(
         keys=None if keys is None else dict(keys),
     )
     simulator = Simulator(world, settings, clock or SystemClock())
-    hooks = Hooks(simulator)
+    webhooks = WebhookSender(simulator)
     app = Starlette(
         routes=[
             *_routes(simulator),
-            Mount("/control", routes=control_routes(simulator, hooks)),
+            Mount("/control", routes=control_routes(simulator, webhooks)),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=lambda _: _living(simulator, hooks),
+        lifespan=lambda _: _living(simulator, webhooks),
     )
     app.state.simulator = simulator
     return app
 
 
 @contextlib.asynccontextmanager
-async def _living(simulator: Simulator, hooks: Hooks) -> AsyncIterator[None]:
+async def _living(simulator: Simulator, webhooks: WebhookSender) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_tick(simulator), name="simulator-tick"),
-            group.create_task(hooks.run(), name="simulator-hooks"),
+            group.create_task(webhooks.run(), name="simulator-webhooks"),
         ]
         yield
         for task in tasks:
@@ -79,7 +76,7 @@ async def _living(simulator: Simulator, hooks: Hooks) -> AsyncIterator[None]:
 
 
 async def _tick(simulator: Simulator) -> None:
-    """Lets the world go on when nobody asks: pushed changes and webhooks wait for no request."""
+    """Lets changes happen without requests, for pushed changes and webhooks."""
     while True:
         simulator.advance()
         await simulator.clock.sleep(max(TICK * simulator.settings.time_scale, 0.01))
@@ -92,10 +89,10 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 def _routes(simulator: Simulator) -> list[Route]:
     routes = [
-        Route("/api/v1/cvms/paginated", Endpoint(simulator, "list", _list), methods=["GET"]),
-        Route("/api/v1/cvms/{ref}/state", Endpoint(simulator, "state", _state), methods=["GET"]),
-        Route("/api/v1/cvms/{ref}", Endpoint(simulator, "details", _details), methods=["GET"]),
-        Route("/api/v1/status/batch", Endpoint(simulator, "batch", _batch), methods=["POST"]),
+        Route("/api/v1/cvms/paginated", ApiRoute(simulator, "list", _list), methods=["GET"]),
+        Route("/api/v1/cvms/{ref}/state", ApiRoute(simulator, "state", _state), methods=["GET"]),
+        Route("/api/v1/cvms/{ref}", ApiRoute(simulator, "details", _details), methods=["GET"]),
+        Route("/api/v1/status/batch", ApiRoute(simulator, "batch", _batch), methods=["POST"]),
     ]
     for route in routes:
         assert route.methods is not None
@@ -103,8 +100,8 @@ def _routes(simulator: Simulator) -> list[Route]:
     return routes
 
 
-class Endpoint:
-    """One route as an ASGI app: counts, meets faults, checks the key, then answers."""
+class ApiRoute:
+    """One route as an ASGI app: it counts the request, applies faults, checks the key, and answers."""
 
     def __init__(self, simulator: Simulator, name: RouteName, handler: Handler) -> None:
         self._simulator = simulator
@@ -113,20 +110,20 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        await request.body()  # after it `receive` only tells when the client has gone
+        await request.body()  # afterwards `receive` returns only once the client is gone
         self._simulator.advance()
-        visit = self._visit(request)
-        self._simulator.counters.came(visit)
+        record = self._record(request)
+        self._simulator.counters.count_request(record)
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._simulator.counters.answered(visit, message["status"])
+                self._simulator.counters.count_answer(record, message["status"])
             await send(message)
 
-        answer = await self._answer(request, visit)
+        answer = await self._answer(request, record)
         await answer(scope, receive, counted)
 
-    def _visit(self, request: Request) -> Visit:
+    def _record(self, request: Request) -> RecordedRequest:
         route: RouteName = self._name
         if route == "state" and "target" in request.query_params:
             route = "stream"
@@ -134,33 +131,31 @@ class Endpoint:
         user = self._simulator.user(request.headers.get("x-api-key"))
         found = self._simulator.world.find(ref, user) if ref is not None else []
         cvm = found[0].vm_uuid if len(found) == 1 else None
-        return Visit(self._simulator.now(), route, ref, cvm, user, request.url.query)
+        return RecordedRequest(self._simulator.now(), route, ref, cvm, user, request.url.query)
 
-    async def _answer(self, request: Request, visit: Visit) -> ASGIApp:
-        fault = self._simulator.faults.take(visit.route, visit.cvm, visit.user)
-        if fault is not None and (fault.status is not None or visit.route != "stream"):
-            answer = _faulty(fault) if fault.status is not None else await self._true_answer(request, visit)
-            return Obstructed(self._simulator, fault, answer)
-        answer = await self._true_answer(request, visit)
-        if isinstance(answer, StreamAnswer):
+    async def _answer(self, request: Request, record: RecordedRequest) -> ASGIApp:
+        fault = self._simulator.faults.take(record.route, record.cvm, record.user)
+        if fault is not None and (fault.status is not None or record.route != "stream"):
+            answer = _fault_response(fault) if fault.status is not None else await self._true_answer(request, record)
+            return FaultyAnswer(self._simulator, fault, answer)
+        answer = await self._true_answer(request, record)
+        if isinstance(answer, StreamResponse):
             answer.fault = fault
         return answer
 
-    async def _true_answer(self, request: Request, visit: Visit) -> ASGIApp:
+    async def _true_answer(self, request: Request, record: RecordedRequest) -> ASGIApp:
         try:
-            if visit.user is None:
-                raise shapes.unauthorized(request.headers.get("x-api-key"))
-            return await self._handler(self._simulator, request, visit.user)
-        except UpstreamError as error:
+            if record.user is None:
+                raise bodies.unauthorized(request.headers.get("x-api-key"))
+            return await self._handler(self._simulator, request, record.user)
+        except RefusalError as error:
             return JSONResponse(error.body, error.status)
         except UnprocessableError as error:
             return JSONResponse({"detail": error.detail}, 422)
 
 
-class Obstructed:
-    """An answer that comes late, is cut off, or never comes; ends when the client goes or the simulator
-    closes.
-    """
+class FaultyAnswer:
+    """An answer that comes late, is cut off, or never comes. It ends when its client goes or the simulator closes."""
 
     def __init__(self, simulator: Simulator, fault: Fault, answer: ASGIApp) -> None:
         self._simulator = simulator
@@ -179,7 +174,7 @@ class Obstructed:
         await self._answer(scope, receive, send)
 
     async def _still_wanted(self, receive: Receive) -> bool:
-        """Waits, no longer than there is a client; at the simulator's end it answers at once."""
+        """Waits for the fault's delay; less if the simulator closes. False once the client is gone."""
         gone = asyncio.create_task(_disconnected(receive), name="simulator-gone")
         closing = asyncio.create_task(self._simulator.closing.wait(), name="simulator-closing")
         seconds = None if self._fault.action == "hang" else self._fault.delay
@@ -197,21 +192,21 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _faulty(fault: Fault) -> Response:
+def _fault_response(fault: Fault) -> Response:
     assert fault.status is not None
-    body = shapes.DEFAULT_BODIES.get(fault.status, {"detail": "Error"}) if fault.body is None else fault.body
+    body = bodies.DEFAULT_BODIES.get(fault.status, {"detail": "Error"}) if fault.body is None else fault.body
     if isinstance(body, str):
         return Response(body, fault.status, fault.headers)
     return Response(dumps(body), fault.status, {"content-type": "application/json"} | fault.headers)
 
 
 def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
-    """The one CVM that `ref` names. Raises UpstreamError (404, 409)."""
+    """The only CVM that `ref` finds. Raises RefusalError (404, 409)."""
     found = simulator.world.find(ref, user)
     if not found:
-        raise shapes.not_found(ref)
+        raise bodies.not_found(ref)
     if len(found) > 1:
-        raise shapes.ambiguous(ref, found)
+        raise bodies.ambiguous(ref, found)
     return found[0]
 
 
@@ -219,17 +214,17 @@ async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     interval, timeout = pace(request.query_params)
     target = request.query_params.get("target")
     if target in simulator.settings.refuse_targets:
-        raise UpstreamError(422, shapes.refused_target(target))
+        raise RefusalError(422, bodies.refused_target(target))
     cvm = _found(simulator, request.path_params["ref"], user)
     if target is None:
         return Response(cvm.body(simulator.now()), media_type="application/json")
-    return StreamAnswer(simulator, cvm, user, target, (interval, timeout))
+    return StreamResponse(simulator, cvm, user, target, interval, timeout)
 
 
 async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     cvm = _found(simulator, request.path_params["ref"], user)
-    newer = shapes.is_newer(request.headers.get("x-phala-version"), shapes.NEWER_DETAILS)
-    body = shapes.newer_details(cvm) if newer else shapes.older_details(cvm)
+    newer = bodies.is_newer(request.headers.get("x-phala-version"), bodies.NEWER_DETAILS)
+    body = bodies.newer_details(cvm) if newer else bodies.older_details(cvm)
     return Response(dumps(body), media_type="application/json")
 
 
@@ -239,22 +234,22 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     query.check()
     mine = simulator.world.seen_by(user)
     shown = mine[(page - 1) * size : page * size]
-    newer = shapes.is_newer(request.headers.get("x-phala-version"), shapes.NEWER_LISTS)
+    newer = bodies.is_newer(request.headers.get("x-phala-version"), bodies.NEWER_LISTS)
     now = simulator.now()
-    items = [shapes.newer_item(cvm) if newer else shapes.older_item(cvm, now) for cvm in shown]
-    return Response(dumps(shapes.page_of(items, len(mine), page, size)), media_type="application/json")
+    items = [bodies.newer_item(cvm) if newer else bodies.older_item(cvm, now) for cvm in shown]
+    return Response(dumps(bodies.page_of(items, len(mine), page, size)), media_type="application/json")
 
 
 async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     try:
         wanted = batch_request(await request.body()).vm_uuids
     except UnicodeDecodeError:
-        raise UpstreamError(400, {"detail": "There was an error parsing the body"}) from None
+        raise RefusalError(400, {"detail": "There was an error parsing the body"}) from None
     missing = {cvm.vm_uuid for ref in simulator.settings.batch_missing for cvm in simulator.world.find_any(ref)}
     found = {ref: simulator.world.by_uuid(ref, user) for ref in wanted}
     now, words = simulator.now(), simulator.settings.batch_words
     answer = {
-        ref: shapes.batch_status(cvm, now, words)
+        ref: bodies.batch_status(cvm, now, words)
         for ref, cvm in found.items()
         if cvm is not None and cvm.vm_uuid not in missing
     }

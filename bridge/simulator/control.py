@@ -1,6 +1,6 @@
-"""The tests' hand: `/control`, without a key, so for loopback only. Bodies are checked; wrong ones are 422.
+"""The routes under `/control`, which need no key and are for loopback only. A wrong body is 422.
 
-It calls what the objects behind it offer to an in-process test as well.
+Tests in the same process can call the same objects directly.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from starlette.routing import Route
 
 from bridge.phala_queries import located
 from bridge.simulator.faults import Fault
-from bridge.simulator.hooks import Hook, Hooks, posting
 from bridge.simulator.simulator import Settings, Simulator
 from bridge.simulator.stream_quota import Cut, Tally
+from bridge.simulator.webhooks import WebhookSender, WebhookTarget, webhook
 from bridge.simulator.world import Change, Cvm, dumps
 
-#: Bytes of a control body: a raw state or a piece of stream may be a monster, and a slip of the pen may not
-#: be more.
+#: Bytes of a control body: enough for tests with huge states, and a limit for mistakes.
 MAX_BODY = 64 << 20
 
 M = TypeVar("M", bound=BaseModel)
@@ -79,9 +78,9 @@ class _Send(_Body):
     signature: str | None = None
 
 
-def control_routes(simulator: Simulator, hooks: Hooks) -> list[Route]:
+def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]:
     """The routes, relative to their mount."""
-    control = _Control(simulator, hooks)
+    control = _Control(simulator, webhooks)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Answer]]]] = [
         ("GET", "/settings", control.settings),
         ("PATCH", "/settings", control.change_settings),
@@ -146,24 +145,22 @@ async def _read(request: Request, model: type[M]) -> M:
 
 
 def _identity(body: _Identity) -> dict[str, Any]:
-    """What is given of it; only `owner` can be taken away (null)."""
+    """The fields that are given; null is ignored, except that it removes the `owner`."""
     given = body.model_dump(include={"name", "app_id", "instance_id", "owner", "vm_uuid"}, exclude_unset=True)
     return {name: value for name, value in given.items() if value is not None or name == "owner"}
 
 
 class _Control:
-    """The handlers; each gives a status and what becomes JSON."""
+    """The handlers; each returns a status and a value that becomes JSON."""
 
-    def __init__(self, simulator: Simulator, hooks: Hooks) -> None:
+    def __init__(self, simulator: Simulator, webhooks: WebhookSender) -> None:
         self._simulator = simulator
         self._world = simulator.world
         self._quota = simulator.quota
-        self._hooks = hooks
+        self._webhooks = webhooks
 
     def _cvm(self, ref: str) -> Cvm:
-        """The CVM, deleted or not: one that exists before one that does not. 404 and 409 are
-        HTTPExceptions.
-        """
+        """The CVM; deleted ones count only if none exists. Raises HTTPException (404, 409)."""
         found = self._world.find(ref) or self._world.find_any(ref)
         if len(found) != 1:
             raise HTTPException(409 if found else 404, f"{len(found)} CVMs match {ref!r}")
@@ -197,7 +194,7 @@ class _Control:
 
     async def cvms(self, _: Request) -> Answer:
         self._simulator.advance()
-        return 200, {"items": [self._view(cvm) for cvm in self._world.everyone]}
+        return 200, {"items": [self._view(cvm) for cvm in self._world.all_cvms]}
 
     async def cvm(self, request: Request) -> Answer:
         self._simulator.advance()
@@ -295,15 +292,15 @@ class _Control:
 
     async def send_webhook(self, request: Request) -> Answer:
         body = await _read(request, _Send)
-        hook_id = body.id or self._hooks.new_id()
-        what = posting(self._cvm(body.cvm), body.event, hook_id, self._simulator.now(), body.error)
-        fields = self._hooks.headers(what, body.secret, body.timestamp)
+        webhook_id = body.id or self._webhooks.new_id()
+        message = webhook(self._cvm(body.cvm), body.event, webhook_id, self._simulator.now(), body.error)
+        fields = self._webhooks.headers(message, body.secret, body.timestamp)
         if body.signature is not None:
             fields["X-Webhook-Signature"] = body.signature
-        return 200, await self._hooks.post(body.url, what, fields)
+        return 200, await self._webhooks.post(body.url, message, fields)
 
     async def webhooks(self, request: Request) -> Answer:
-        self._hooks.hook = await _read(request, Hook) if request.method == "PUT" else None
+        self._webhooks.target = await _read(request, WebhookTarget) if request.method == "PUT" else None
         return 200, {}
 
 
@@ -311,5 +308,5 @@ _STREAM_FIELDS = ("id", "cvm", "user", "target", "interval", "timeout", "counted
 
 
 def _cvm_tally(tally: Tally) -> dict[str, int]:
-    """A CVM has no limit that could refuse."""
+    """Without `refused`: only users have a limit."""
     return {"open": tally.open, "max": tally.max, "opened": tally.opened}

@@ -1,4 +1,4 @@
-"""What goes wrong on request: the next N answers of a route, or all of them."""
+"""Answers that go wrong on request: the next N of a route, or all of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RouteName = Literal["state", "stream", "batch", "list", "details"]
 
-#: `reset`: connection cut before the headers; `hang`: no answer ever; `end`: 200 and the end at once;
-#: `silent`: 200 and nothing more; `mute`: 200, the state on connect, nothing more. The last three are for
-#: streams.
+#: `reset`: the connection is reset before the headers; `hang`: no answer at all; for streams alone `end`: 200 and the
+#: end at once; `silent`: 200 and nothing more; `mute`: 200, the state on connect, and nothing more.
 Action = Literal["reset", "hang", "end", "silent", "mute"]
 
 
 class Fault(BaseModel):
-    """One fault. `cvm` (a vm uuid once stored) and `user` narrow it; `times` None: until it is removed.
+    """One fault, for one `cvm` (a vm uuid once stored) and `user`, or all. `times` None: until it is removed.
 
-    `delay` (real seconds) comes first; then `action`, or `status` with `headers` and `body`, or the true
-    answer.
+    After `delay` real seconds comes `action`, or `status` with `headers` and `body`, or else the true answer.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,19 +37,19 @@ class Fault(BaseModel):
     @model_validator(mode="after")
     def _does_one_thing(self) -> Fault:
         if self.action is not None and self.status is not None:
-            raise ValueError("either action or status")
+            raise ValueError("give either action or status")
         if self.action in ("end", "silent", "mute") and self.route != "stream":
             raise ValueError(f"{self.action} is for the route stream")
         return self
 
-    def meets(self, route: RouteName, cvm: str | None, user: str | None) -> bool:
-        """Whether it is for this request and not used up."""
+    def applies(self, route: RouteName, cvm: str | None, user: str | None) -> bool:
+        """Whether it applies to this request and is not used up."""
         left = self.times is None or self.hits < self.times
         return left and self.route in ("*", route) and self.cvm in (None, cvm) and self.user in (None, user)
 
 
 class Faults:
-    """The faults in the order of their making; a request meets at most one, the oldest that fits."""
+    """The faults in the order of their creation; a request gets at most one, the oldest that applies."""
 
     def __init__(self) -> None:
         self._faults: dict[int, Fault] = {}
@@ -63,19 +61,19 @@ class Faults:
         return fault
 
     def remove(self, fault_id: int | None = None) -> bool:
-        """One, or all; False where there is no such one."""
+        """Removes one, or all. False if there is no such fault."""
         if fault_id is not None:
             return self._faults.pop(fault_id, None) is not None
         self._faults.clear()
         return True
 
     def all(self) -> list[Fault]:
-        """Also the used up ones: their `hits` tell a test that they were met."""
+        """Also used-up ones; their `hits` show a test that they applied."""
         return list(self._faults.values())
 
     def take(self, route: RouteName, cvm: str | None, user: str | None) -> Fault | None:
-        """The fault that this request meets, counted."""
-        fault = next((fault for fault in self._faults.values() if fault.meets(route, cvm, user)), None)
+        """The fault that applies to this request; counts it."""
+        fault = next((fault for fault in self._faults.values() if fault.applies(route, cvm, user)), None)
         if fault is not None:
             fault.hits += 1
         return fault

@@ -20,8 +20,7 @@ from bridge.simulator.streams import EXTENSION
 from bridge.simulator.world import World
 from bridge.uvicorn_server import Server, http_url, listening_socket, serving
 
-#: Seconds after which connections that still have something to write are dropped at the end: their clients
-#: do not read.
+#: Seconds at the end until connections that still have something to write are dropped; their clients do not read.
 LAST_WORDS = 0.3
 
 
@@ -39,7 +38,7 @@ class Running:
 
     @property
     def api_prefix(self) -> str:
-        """What `PHALA_CLOUD_API_PREFIX` is to be."""
+        """The value for `PHALA_CLOUD_API_PREFIX`."""
         return f"{self.url}/api/v1"
 
     @property
@@ -48,15 +47,13 @@ class Running:
 
 
 class Connection:
-    """What an answer may do to the connection that it goes out on."""
+    """Lets an answer cut its own connection."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
 
     def cut(self, how: Literal["reset", "close"]) -> None:
-        """`reset`: the client gets a TCP reset; `close`: what is written, then the end, in the middle of
-        the body.
-        """
+        """`reset`: the client gets a TCP reset; `close`: the written bytes, then the end, in the middle of the body."""
         if how == "close":
             self._transport.close()
             return
@@ -67,7 +64,7 @@ class Connection:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which also offers the connection to the app."""
+    """uvicorn's protocol, which also passes the connection to the app."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -110,7 +107,7 @@ async def serve(
     clock: Clock | None = None,
 ) -> AsyncIterator[Running]:
     """Serves while the context is open; port 0 takes a free one. Without `world`, twelve CVMs of `seed`
-    live. Raises OSError where the address cannot be had. At the end open streams end, within half a second.
+    live. Raises OSError if the address is not available. At the end, open streams end within half a second.
     """
     clock = clock or SystemClock()
     app = create_app(
@@ -134,8 +131,9 @@ async def run_simulator(
     keys: Mapping[str, str] | None = None,
     announce: Callable[[Running], None] = lambda _: None,
 ) -> None:
-    """The body of `bridge simulate`: serves until it is cancelled, then ends cleanly. `announce` is called
-    once it listens. Signals are the caller's business. Raises OSError where the address cannot be had.
+    """`bridge simulate`: serves until it is cancelled, then ends cleanly. `announce` is called once it listens.
+
+    Raises OSError if the address is not available.
     """
     clock = SystemClock()
     world = World(seed, cvms, frozen=frozen, now=clock.time())

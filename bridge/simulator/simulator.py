@@ -1,4 +1,4 @@
-"""One simulated Phala Cloud: the world, who is connected, what is set to go wrong, and its time."""
+"""One simulated Phala Cloud: its CVMs, streams, faults, counters, settings and time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bridge.simulator.faults import Faults, RouteName
 from bridge.simulator.stream_quota import LIMIT, StreamQuota
 from bridge.simulator.world import Change, World
 
-#: Requests that are remembered with their details: a test of a minute makes fewer.
+#: Requests that are kept with their details; a test of a minute makes fewer.
 RECENT = 5000
 
-#: The user that every key belongs to where no keys are given.
+#: The user to whom every key belongs unless keys are set.
 DEMO_USER = "demo"
 
 
 class Settings(BaseModel):
-    """What a test may turn, see `control`. `time_scale`: real seconds that one simulated second takes."""
+    """Settings of a test, see docs/simulator.md. `time_scale`: real seconds per simulated second."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,8 +41,8 @@ class Settings(BaseModel):
 
 
 @dataclass
-class Visit:
-    """One request on `/api/v1`: when (simulated), what for, by whom, and what it got (None: not yet)."""
+class RecordedRequest:
+    """One request on `/api/v1`; `at` is simulated time, `status` is None until it is answered."""
 
     at: float
     route: RouteName
@@ -54,31 +54,31 @@ class Visit:
 
 
 class Counters:
-    """Requests and answers per route; the last of them in detail."""
+    """Requests and answers per route, and the last requests in detail."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.responses: dict[str, Counter[int]] = {}
         self.cvms: Counter[str] = Counter()
-        self.recent: deque[Visit] = deque(maxlen=RECENT)
+        self.recent: deque[RecordedRequest] = deque(maxlen=RECENT)
 
-    def came(self, visit: Visit) -> None:
-        self.requests[visit.route] += 1
-        if visit.cvm is not None:
-            self.cvms[visit.cvm] += 1
-        self.recent.append(visit)
+    def count_request(self, record: RecordedRequest) -> None:
+        self.requests[record.route] += 1
+        if record.cvm is not None:
+            self.cvms[record.cvm] += 1
+        self.recent.append(record)
 
-    def answered(self, visit: Visit, status: int) -> None:
-        visit.status = status
-        self.responses.setdefault(visit.route, Counter())[status] += 1
+    def count_answer(self, record: RecordedRequest, status: int) -> None:
+        record.status = status
+        self.responses.setdefault(record.route, Counter())[status] += 1
 
     def as_json(self) -> dict[str, Any]:
-        recent = [asdict(visit) for visit in self.recent]
+        recent = [asdict(record) for record in self.recent]
         return {"requests": self.requests, "responses": self.responses, "recent": recent}
 
 
 class Simulator:
-    """All of it. One event loop owns it; nothing here waits."""
+    """The parts of a simulator. One event loop owns it; no method waits."""
 
     def __init__(self, world: World, settings: Settings, clock: Clock) -> None:
         self.world = world
@@ -98,7 +98,7 @@ class Simulator:
         return simulated + (self.clock.monotonic() - real) / self.settings.time_scale
 
     def apply(self, settings: Settings) -> None:
-        """Puts them in force from now on."""
+        """The settings hold from now on."""
         self._base = (self.clock.monotonic(), self.now())
         self.settings = settings
         self.world.frozen = settings.frozen
@@ -106,17 +106,17 @@ class Simulator:
         self.quota.late_notice = settings.late_notice
 
     def user(self, key: str | None) -> str | None:
-        """Whose key it is, None where it is none."""
+        """The user of a key; None if the key is not valid."""
         if self.settings.keys is None:
             return DEMO_USER if key else None
         return self.settings.keys.get(key or "")
 
     def advance(self) -> None:
-        """Lets happen in the world what is due."""
+        """Lets everything happen that is due."""
         self.announce(self.world.advance(self.now()))
 
     def announce(self, changes: Iterable[Change], *, push: bool = False) -> None:
-        """Tells listeners, and the streams where changes are pushed."""
+        """Calls the listeners; streams send pushed changes at once."""
         changes = list(changes)
         for change in changes:
             for listener in self.listeners:

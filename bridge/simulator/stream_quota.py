@@ -1,6 +1,4 @@
-"""Who holds which SSE stream, and the limit per user. Synchronous: a check and its count cannot be
-interleaved.
-"""
+"""The open SSE streams, and the limit per user. Synchronous, so that nothing comes between a check and its count."""
 
 from __future__ import annotations
 
@@ -14,18 +12,18 @@ from typing import Literal
 #: Upstream's limit of concurrent SSE connections per user.
 LIMIT = 5
 
-#: How the connection of a stream ends: with a reset, a plain close in the middle of the body, or a proper
-#: end.
+#: How a stream's connection ends: by a TCP reset, closed in the middle of the body, or properly.
 Cut = Literal["reset", "close", "end"]
 
-#: More verbatim pieces than this wait on no stream: one that is not read would otherwise hold them for ever.
+#: Verbatim pieces that may wait on one stream, whose client may not read.
 MAX_PIECES = 1000
 
 
 @dataclass(eq=False)
 class OpenStream:
-    """One SSE connection. Whoever changes a field calls `poke`; only its own task clears `awake`. One that
-    is not `counted` has lapsed: upstream has let it go, its client has not heard of it.
+    """One SSE connection. Code that changes a field must call `poke`; only the stream's own task clears `awake`.
+
+    `counted` False: the stream has lapsed, so it no longer counts against the limit, but its client is still connected.
     """
 
     id: int
@@ -43,13 +41,13 @@ class OpenStream:
     awake: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     def poke(self) -> None:
-        """Lets its task look at it."""
+        """Wakes the stream's task."""
         self.awake.set()
 
 
 @dataclass
 class Tally:
-    """Streams of one user or one CVM: now, at most at one moment, ever opened, refused by the limit."""
+    """Streams of one user or CVM: open now, most at one moment, opened ever, refused by the limit."""
 
     open: int = 0
     max: int = 0
@@ -63,8 +61,8 @@ class Tally:
 
 
 class StreamQuota:
-    """All open streams. `late_notice` (real seconds): so long does the place of a client that went away still
-    count, as a proxy in front of upstream may notice late.
+    """All open streams. `late_notice`: real seconds for which the stream of a client that went away still counts, since
+    a proxy in front of upstream may notice late.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -79,7 +77,7 @@ class StreamQuota:
         self._ids = itertools.count(1)
 
     def open(self, cvm: str, user: str, target: str, interval: int, timeout: int) -> OpenStream | None:
-        """Takes a place and gives the stream, or None where the user has none left."""
+        """The stream, or None if the user has reached the limit."""
         tally = self.users.setdefault(user, Tally())
         if self.held(user) >= self.limit:
             tally.refused += 1
@@ -91,19 +89,19 @@ class StreamQuota:
         return stream
 
     def held(self, user: str) -> int:
-        """Places that count against the user's limit now."""
+        """The number of streams that count against the user's limit now."""
         now = self._monotonic()
         self._late = [(until, who) for until, who in self._late if until > now]
         late = sum(who == user for _, who in self._late)
         return self.users.get(user, Tally()).open + self.occupied[user] + late
 
     def release(self, stream: OpenStream) -> None:
-        """Its connection is over; idempotent. One whose client went away is noticed after `late_notice`."""
+        """Removes a stream whose connection has ended; idempotent. If its client went away, `late_notice` applies."""
         self.lapse(stream)
         self._open.pop(stream.id, None)
 
     def lapse(self, stream: OpenStream) -> None:
-        """Gives its place back; idempotent."""
+        """Stops counting it; idempotent."""
         if not stream.counted:
             return
         stream.counted = False
@@ -113,11 +111,11 @@ class StreamQuota:
             self._late.append((self._monotonic() + self.late_notice, stream.user))
 
     def streams(self, cvm: str | None = None) -> list[OpenStream]:
-        """The connected ones, oldest first; of one CVM where `cvm` (a vm uuid) is given."""
+        """The connected streams, oldest first; of one CVM if `cvm` (a vm uuid) is given."""
         return [stream for stream in self._open.values() if cvm in (None, stream.cvm)]
 
     def push(self, cvms: Iterable[str]) -> None:
-        """Has the streams of these CVMs send the state now."""
+        """Makes the streams of these CVMs send the state now."""
         wanted = set(cvms)
         for stream in self._open.values():
             if stream.cvm in wanted:
@@ -125,6 +123,6 @@ class StreamQuota:
                 stream.poke()
 
     def reset_counts(self) -> None:
-        """Forgets what was; what is open stays counted as open."""
+        """Begins the tallies anew; open streams stay counted."""
         for tally in (*self.users.values(), *self.cvms.values()):
             tally.max, tally.opened, tally.refused = tally.open, 0, 0

@@ -1,4 +1,4 @@
-"""The state route's SSE answer: what to send when, the connection's faults, and the place that it holds."""
+"""The state route's SSE answer: its events, their schedule, and faults of its connection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, Literal
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from bridge.simulator import shapes
+from bridge.clock import set_within
+from bridge.simulator import bodies
 from bridge.simulator.faults import Fault
 from bridge.simulator.simulator import Simulator
 from bridge.simulator.stream_quota import OpenStream
 from bridge.simulator.world import Cvm, dumps
 
-#: Where the server offers the connection itself, for cuts; see `server.Connection`.
+#: The ASGI extension that holds the `server.Connection`, for cuts.
 EXTENSION = "bridge.simulator.connection"
 
 HEADERS = [
@@ -31,8 +32,8 @@ Frame = tuple[str, bytes]
 
 
 @dataclass
-class Pace:
-    """When a stream looks at its CVM: now, then every `interval`, until `timeout`. Simulated seconds."""
+class Schedule:
+    """When a stream reads its CVM: at once, then every `interval`, until `timeout`. Simulated seconds."""
 
     started: float
     interval: float
@@ -47,7 +48,7 @@ class Pace:
         return self.started + self.timeout
 
     def is_due(self, now: float) -> bool:
-        """Whether a look is due; the next one is then an interval later, and missed ones are left out."""
+        """Whether a read is due. If so, the next one is due an interval later; missed ones are left out."""
         if now < self.due:
             return False
         self.due += self.interval * ((now - self.due) // self.interval + 1)
@@ -60,39 +61,37 @@ class Pace:
         return min(self.due, self.deadline)
 
 
-def frames(cvm: Cvm, target: str, pace: Pace, now: float, *, push: bool) -> tuple[list[Frame], bool]:
-    """What the stream says now, and whether it ends with it."""
-    elapsed = now - pace.started
-    if now >= pace.deadline:
-        return [("timeout", dumps(shapes.timed_out(target, elapsed)))], True
-    if not (pace.is_due(now) or push):
+def frames(cvm: Cvm, target: str, schedule: Schedule, now: float, *, push: bool) -> tuple[list[Frame], bool]:
+    """The events to send now, and whether the stream ends after them."""
+    elapsed = now - schedule.started
+    if now >= schedule.deadline:
+        return [("timeout", dumps(bodies.timed_out(target, elapsed)))], True
+    if not (schedule.is_due(now) or push):
         return [], False
     if cvm.deleted:
-        return [("error", dumps(shapes.gone(elapsed)))], True
+        return [("error", dumps(bodies.gone(elapsed)))], True
     state = ("state", cvm.body(now))
     if cvm.status == target:
-        return [state, ("complete", dumps(shapes.complete(target, elapsed)))], True
+        return [state, ("complete", dumps(bodies.complete(target, elapsed)))], True
     return [state], False
 
 
-class StreamAnswer:
-    """An ASGI answer. The place is taken in the same step in which it is checked, and given back when the
-    client goes away, when the stream ends, and at its timeout.
-    """
+class StreamResponse:
+    """An ASGI answer. The stream counts against the limit until its client goes away, it ends, or it times out."""
 
-    def __init__(self, simulator: Simulator, cvm: Cvm, user: str, target: str, pace: tuple[int, int]) -> None:
+    def __init__(self, simulator: Simulator, cvm: Cvm, user: str, target: str, interval: int, timeout: int) -> None:
         self._simulator = simulator
         self._cvm = cvm
         self._user = user
         self._target = target
-        self._interval, self._timeout = pace
+        self._interval, self._timeout = interval, timeout
         self.fault: Fault | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         quota = self._simulator.quota
         opened = quota.open(self._cvm.vm_uuid, self._user, self._target, self._interval, self._timeout)
         if opened is None:
-            await JSONResponse(shapes.TOO_MANY, 429)(scope, receive, send)
+            await JSONResponse(bodies.TOO_MANY, 429)(scope, receive, send)
             return
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,23 +110,23 @@ class StreamAnswer:
             stream.poke()
 
     async def _run(self, stream: OpenStream, scope: Scope, send: Send) -> None:
-        if self.fault is not None and not await self._obstructed(stream, self.fault, scope):
+        if self.fault is not None and not await self._obstruct(stream, self.fault, scope):
             self._simulator.quota.release(stream)
             return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         action = self.fault.action if self.fault else None
         if action != "end":
             stream.silent = action == "silent"
-            end = await self._talk(stream, _Writer(self._simulator, send), mute=action == "mute")
+            end = await self._send_events(stream, _Writer(self._simulator, send), mute=action == "mute")
             if end != "end":
                 await self._break(stream, end, scope)
                 return
-        # Released first: a client that has the end of the body may open the next stream at once.
+        # Released first: a client that got the end of the body may open its next stream at once.
         self._simulator.quota.release(stream)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _obstructed(self, stream: OpenStream, fault: Fault, scope: Scope) -> bool:
-        """Waits as the fault wants; False where no answer is to follow."""
+    async def _obstruct(self, stream: OpenStream, fault: Fault, scope: Scope) -> bool:
+        """Waits as the fault demands; False if no answer follows."""
         await self._pause(stream, None if fault.action == "hang" else fault.delay)
         if fault.action == "reset" or stream.cut:
             await self._break(stream, "reset", scope)
@@ -141,44 +140,44 @@ class StreamAnswer:
                     await stream.awake.wait()
                     stream.awake.clear()
 
-    async def _talk(self, stream: OpenStream, writer: _Writer, *, mute: bool) -> Literal["end", "reset", "close"]:
-        """Until the stream's end; says how the connection is to end."""
-        pace = Pace(self._simulator.now(), self._interval, self._timeout)
+    async def _send_events(
+        self, stream: OpenStream, writer: _Writer, *, mute: bool
+    ) -> Literal["end", "reset", "close"]:
+        """Sends until the stream's end; returns how the connection ends."""
+        schedule = Schedule(self._simulator.now(), self._interval, self._timeout)
         while not (stream.gone or self._simulator.closing.is_set()):
             if stream.cut:
                 return stream.cut
-            if await self._turn(stream, pace, writer):
+            if await self._send_due(stream, schedule, writer):
                 return "end"
             stream.silent = stream.silent or mute
             mute = False
-            await self._rest(stream, pace)
+            await self._rest(stream, schedule)
         return "close" if stream.gone else "end"
 
-    async def _turn(self, stream: OpenStream, pace: Pace, writer: _Writer) -> bool:
+    async def _send_due(self, stream: OpenStream, schedule: Schedule, writer: _Writer) -> bool:
         while stream.pieces:
             await writer.verbatim(stream.pieces.popleft())
         self._simulator.advance()
         now, push = self._simulator.now(), stream.push
         stream.push = False
         if stream.silent:
-            if now >= pace.deadline:
+            if now >= schedule.deadline:
                 self._simulator.quota.lapse(stream)
             return False
-        said, ended = frames(self._cvm, self._target, pace, now, push=push)
-        await writer.frames(said)
+        events, ended = frames(self._cvm, self._target, schedule, now, push=push)
+        await writer.frames(events)
         return ended
 
-    async def _rest(self, stream: OpenStream, pace: Pace) -> None:
-        """Until the next look, or something to do; a silent stream looks only at its end."""
-        until = pace.next if not stream.silent else pace.deadline
+    async def _rest(self, stream: OpenStream, schedule: Schedule) -> None:
+        """Waits for the next read or a poke; a silent stream reads only at its end."""
+        until = schedule.next if not stream.silent else schedule.deadline
         seconds = (until - self._simulator.now()) * self._simulator.settings.time_scale
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, 0) if stream.counted else None):
-                await stream.awake.wait()
+        await set_within(stream.awake, max(seconds, 0) if stream.counted else None)
         stream.awake.clear()
 
     async def _break(self, stream: OpenStream, how: Literal["reset", "close"], scope: Scope) -> None:
-        """Cuts the connection and waits until that is done."""
+        """Cuts the connection and waits until it is cut."""
         connection: Any = scope.get("extensions", {}).get(EXTENSION)
         if connection is not None and not stream.gone:
             connection.cut(how)
@@ -193,10 +192,10 @@ class _Writer:
         self._simulator = simulator
         self._send = send
 
-    async def frames(self, said: list[Frame]) -> None:
-        """All in one write: a client then has `complete` with the last `state`."""
+    async def frames(self, events: list[Frame]) -> None:
+        """Writes all at once, so that a client gets `complete` together with the last `state`."""
         line_end = LINE_ENDS[self._simulator.settings.line_end]
-        await self.verbatim(b"".join(shapes.frame(event, data, line_end) for event, data in said))
+        await self.verbatim(b"".join(bodies.frame(event, data, line_end) for event, data in events))
 
     async def verbatim(self, data: bytes) -> None:
         size = 1 if self._simulator.settings.one_byte else max(len(data), 1)

@@ -1,8 +1,6 @@
-"""The simulated CVMs: who they are, their state now, and how references find them. No I/O, no clock of its
-own.
+"""The simulated CVMs: identities, states, and how references find them. It has no I/O and no clock of its own.
 
-All times are simulated Unix seconds, passed in. What changed is returned as `Change`s; telling anybody is
-the caller's.
+All times are simulated Unix seconds and are passed in. Changes are returned; the caller announces them.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
-from bridge.simulator.lives import PHASE_FIELDS, Step, name_for, next_scene
+from bridge.simulator.scenes import PHASE_FIELDS, Step, name_for, next_scene
 
-#: A deleted CVM is replaced after about this many seconds, so that the demo's population stays.
+#: A deleted CVM is replaced after so many seconds (from, to), so that the number of CVMs stays.
 REPLACED_AFTER = (10.0, 30.0)
 
 #: How many deleted CVMs are remembered (for `restore` and the counters): a demo runs for weeks.
@@ -40,24 +38,19 @@ def dumps(value: object) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One CVM's step from one status to another (the same where only fields changed); `after` None: it is
-    gone.
-    """
+    """A CVM's change of status (the same one if only other fields changed). `after` None: the CVM is gone."""
 
     cvm: Cvm
     before: str | None
     after: str | None
-    #: Whether it had ever been running before, and whether it was being restarted: Phala Cloud's webhooks
-    #: tell.
+    #: Whether it had been running before, and whether it was restarting: the events of Phala Cloud's webhooks differ.
     ran: bool
     restarting: bool = False
 
 
 @dataclass(eq=False)
 class Cvm:
-    """One CVM. `fields` is what its state says besides identity and uptime, verbatim; `raw` replaces all of
-    it.
-    """
+    """One CVM. `fields`: its state without identity and uptime, verbatim; `raw` replaces the whole state."""
 
     number: int
     random: Random = field(repr=False)
@@ -79,7 +72,7 @@ class Cvm:
 
     @property
     def status(self) -> str:
-        """The status as far as it is one: a test may have set anything, and then it is the empty string."""
+        """The status; the empty string if a test has set it to something that is not a string."""
         status = self.fields.get("status")
         return status if isinstance(status, str) else ""
 
@@ -93,11 +86,11 @@ class Cvm:
         return {key: value for key, value in state.items() if value is not ABSENT}
 
     def body(self, now: float) -> bytes:
-        """The state as bytes: `raw` where a test has put it, else JSON."""
+        """The state as bytes: `raw` if a test has set it, else JSON."""
         return dumps(self.state(now)) if self.raw is None else self.raw
 
     def forms(self) -> set[Form]:
-        """What `find` may meet it under; see `forms_of`."""
+        """The keys under which `find` finds it; see `forms_of`."""
         return {
             ("name", self.name),
             ("hashed", self.cvm_id),
@@ -108,9 +101,7 @@ class Cvm:
 
 
 def forms_of(ref: str) -> set[Form]:
-    """What a reference may mean: a uuid with or without dashes, `app_<hex>` or bare, an instance id,
-    `cvm_…`, a name.
-    """
+    """What a reference may be: a uuid with or without dashes, an app id, an instance id, `cvm_…`, a name."""
     folded = ref.lower()
     return {
         ("name", ref),
@@ -137,8 +128,8 @@ def timestamp(now: float) -> str:
 
 
 class World:
-    """The CVMs, in the order of their making. The same seed and times give the same lives, however often
-    `advance` is called between. `frozen`: nothing happens by itself.
+    """The CVMs, in the order of their creation. The same seed and times give the same changes, however often `advance`
+    is called. `frozen`: nothing happens by itself.
     """
 
     def __init__(self, seed: int = 0, cvms: int = 12, *, frozen: bool = False, now: float = 1_795_536_000.0) -> None:
@@ -146,14 +137,14 @@ class World:
         self.start = self.now = now
         self._frozen = frozen
         self._random = Random(f"{seed}/world")
-        self.hook_ids = Random(f"{seed}/hooks")
+        self.webhook_ids = Random(f"{seed}/hooks")
         self._made = 0
-        self._births: list[float] = []
+        self._replacements: list[float] = []
         self._cvms: list[Cvm] = []
         self._deleted: list[Cvm] = []
         self._index: dict[Form, list[Cvm]] = {}
         for _ in range(cvms):
-            self._settle(self.create(status="running"))
+            self._age(self.create(status="running"))
 
     def __repr__(self) -> str:
         return f"<World seed={self.seed} cvms={len(self.cvms)} frozen={self.frozen}>"
@@ -164,20 +155,20 @@ class World:
         return list(self._cvms)
 
     def seen_by(self, user: str) -> list[Cvm]:
-        """Those that exist and are the user's or everybody's."""
+        """Those that exist and belong to the user or to all users."""
         return [cvm for cvm in self._cvms if visible(cvm, user)]
 
     @property
-    def everyone(self) -> list[Cvm]:
+    def all_cvms(self) -> list[Cvm]:
         """Also the deleted ones."""
         return sorted(self._cvms + self._deleted, key=lambda cvm: cvm.number)
 
     def find(self, ref: str, user: str | None = None) -> list[Cvm]:
-        """The CVMs that `ref` names and `user` may see (None: whoever)."""
+        """The CVMs that `ref` names and `user` may see (None: any user)."""
         return [cvm for cvm in self.find_any(ref) if not cvm.deleted and visible(cvm, user)]
 
     def find_any(self, ref: str) -> list[Cvm]:
-        """As `find`, also the deleted ones and anybody's."""
+        """As `find`, also deleted ones and those of any user."""
         found = {id(cvm): cvm for form in forms_of(ref) for cvm in self._index.get(form, ())}
         return sorted(found.values(), key=lambda cvm: cvm.number)
 
@@ -192,26 +183,26 @@ class World:
 
     @frozen.setter
     def frozen(self, frozen: bool) -> None:
-        """Lives that were frozen start anew from where they stand; nothing is caught up."""
+        """Unfrozen CVMs begin a new scene from their present status; the time in between is skipped."""
         if self._frozen and not frozen:
-            self._births.clear()
+            self._replacements.clear()
             for cvm in self.cvms:
                 self._plan(cvm)
         self._frozen = frozen
 
     def create(self, *, status: str = "running", **identity: Any) -> Cvm:
-        """A new CVM; what is not given (`name`, `vm_uuid`, `app_id`, `instance_id`, `owner`) is made up."""
+        """A new CVM. `identity`: `name`, `vm_uuid`, `app_id`, `instance_id`, `owner`; those not given are random."""
         number = self._made
         self._made += 1
         random = Random(f"{self.seed}/{number}")
-        made_up = {
+        random_identity = {
             "vm_uuid": str(uuid.UUID(int=random.getrandbits(128), version=4)),
             "cvm_id": f"cvm_{random.getrandbits(40):010x}",
             "app_id": f"{random.getrandbits(160):040x}",
             "instance_id": f"{random.getrandbits(160):040x}",
             "name": name_for(number, random),
         }
-        cvm = Cvm(number, random, **(made_up | identity), fields={"status": status}, ran=status == "running")
+        cvm = Cvm(number, random, **(random_identity | identity), fields={"status": status}, ran=status == "running")
         cvm.created_at = cvm.up_since = self.now
         self._cvms.append(cvm)
         self._enter(cvm)
@@ -235,18 +226,16 @@ class World:
             setattr(cvm, field_name, value)
         self._enter(cvm)
 
-    def _settle(self, cvm: Cvm) -> None:
-        """A CVM of the first hour: up for a while already, and its first scene is near. The first of them moves
-        within two seconds, so that whoever looks at a demo need not wait, the last within forty.
+    def _age(self, cvm: Cvm) -> None:
+        """Makes a CVM of the start older: it has run for a while, and its first scene is near. The first CVM changes
+        within two seconds, so that a demo shows something at once, the last one within forty.
         """
         cvm.up_since -= cvm.random.uniform(60, 300_000)
         cvm.created_at = cvm.up_since - cvm.random.uniform(60, 3_000_000)
         cvm.due = self.now + cvm.random.uniform(1, min(2 + 3 * cvm.number, 40))
 
     def update(self, cvm: Cvm, values: Mapping[str, Any], unset: Iterable[str] = ()) -> Change:
-        """Sets state fields verbatim. A new status also clears the phase fields of the old one, and the
-        CVM's own life goes on from it.
-        """
+        """Sets state fields verbatim. A new status also clears the old one's phase fields and begins a new scene."""
         change = self._set(cvm, {**values, **dict.fromkeys(unset, ABSENT)})
         self._plan(cvm)
         return change
@@ -263,7 +252,7 @@ class World:
         return Change(cvm, before, cvm.status, ran, restarting)
 
     def delete(self, cvm: Cvm) -> Change:
-        """It is not found any more. Deleting twice is no change."""
+        """References no longer find it. Deleting twice is no change."""
         if cvm.deleted:
             return Change(cvm, None, None, cvm.ran)
         cvm.deleted = True
@@ -275,7 +264,7 @@ class World:
         return Change(cvm, cvm.status, None, cvm.ran)
 
     def restore(self, cvm: Cvm) -> Change:
-        """It is there again, as it was. Restoring what exists is no change."""
+        """It exists again as it was. Restoring a CVM that exists is no change."""
         if not cvm.deleted:
             return Change(cvm, cvm.status, cvm.status, cvm.ran)
         cvm.deleted = False
@@ -285,7 +274,7 @@ class World:
         return Change(cvm, None, cvm.status, cvm.ran)
 
     def advance(self, now: float) -> list[Change]:
-        """Lets everything happen that is due by `now`, in the order of its times; `now` never goes back."""
+        """Lets everything happen that is due by `now`, in order of time. `now` must not decrease."""
         changes: list[Change] = []
         while not self.frozen and (due := self._next_due()) <= now:
             self.now = max(self.now, due)
@@ -295,11 +284,11 @@ class World:
 
     def _next_due(self) -> float:
         dues = [cvm.due for cvm in self._cvms if cvm.steps]
-        return min(dues + self._births, default=float("inf"))
+        return min(dues + self._replacements, default=float("inf"))
 
     def _happen(self, due: float) -> list[Change]:
-        if due in self._births:
-            self._births.remove(due)
+        if due in self._replacements:
+            self._replacements.remove(due)
             cvm = self.create(status="provisioning")
             return [Change(cvm, None, cvm.status, False)]
         cvm = next(cvm for cvm in self._cvms if cvm.steps and cvm.due == due)
@@ -307,7 +296,7 @@ class World:
 
     def _take(self, cvm: Cvm, step: Step) -> Change:
         if step.end:
-            self._births.append(self.now + self._random.uniform(*REPLACED_AFTER))
+            self._replacements.append(self.now + self._random.uniform(*REPLACED_AFTER))
             return self.delete(cvm)
         values: dict[str, Any] = dict(step.fields)
         if step.status is not None:
@@ -327,5 +316,5 @@ class World:
 
 
 def visible(cvm: Cvm, user: str | None) -> bool:
-    """Whether `user` may see it; a CVM without an owner is everybody's."""
+    """Whether `user` may see it; every user sees a CVM without an owner."""
     return user is None or cvm.owner in (None, user)

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis.asyncio as redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -28,6 +27,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bridge.redis_url import RedisUrl, parse_redis_url
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.keys import Keys
 
@@ -163,45 +163,28 @@ def _options() -> dict[str, Any]:
 
 def connect(url: str, namespace: str) -> Backend:
     """A backend for any of the contract's URL forms. Connects at first use. Raises ValueError on a malformed URL."""
-    scheme = urlsplit(url).scheme
-    if scheme == "redis+sentinel":
-        return Backend(_sentinel(url), namespace)
-    if scheme == "redis+cluster":
-        return Backend(_cluster(url), namespace)
-    keepalive = {} if scheme == "unix" else {"socket_keepalive": True}
+    parts = parse_redis_url(url)
+    if parts.scheme == "redis+sentinel":
+        return Backend(_sentinel(parts), namespace)
+    if parts.scheme == "redis+cluster":
+        return Backend(_cluster(parts), namespace)
+    keepalive = {} if parts.scheme == "unix" else {"socket_keepalive": True}
     return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **keepalive, **_options()), namespace)
 
 
-def _hosts(netloc: str, default_port: int = 6379) -> list[tuple[str, int]]:
-    hosts = []
-    for part in netloc.rpartition("@")[2].split(","):
-        host, _, port = part.rpartition(":") if not part.endswith("]") and ":" in part else (part, "", "")
-        hosts.append((host.strip("[]"), int(port) if port else default_port))
-    return hosts
-
-
-def _credentials(netloc: str) -> dict[str, str]:
-    user, _, password = netloc.rpartition("@")[0].partition(":")
-    named = {"username": unquote(user), "password": unquote(password)}
+def _credentials(url: RedisUrl) -> dict[str, str]:
+    named = {"username": url.username, "password": url.password}
     return {key: value for key, value in named.items() if value}
 
 
-def _sentinel(url: str) -> Any:
-    parts = urlsplit(url)
-    path = parts.path.strip("/").split("/")
-    if not path[0]:
-        raise ValueError("redis+sentinel:// needs the master's name as its path")
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    guards = {"password": query["sentinel_password"]} if "sentinel_password" in query else {}
-    database = int(path[1]) if len(path) > 1 else 0
+def _sentinel(url: RedisUrl) -> Any:
+    guards = {"password": url.sentinel_password} if url.sentinel_password else {}
     retry = Retry(NoBackoff(), 1)  # for the sentinels too: ten tries at a dead one (the default) outlast CALL_TIMEOUT
     guards_options = {**_options(), **guards, "retry": retry}
-    sentinel = cast(Any, Sentinel)(_hosts(parts.netloc, 26379), sentinel_kwargs=guards_options)
-    return sentinel.master_for(path[0], db=database, retry=retry, **_credentials(parts.netloc), **_options())
+    sentinel = cast(Any, Sentinel)(list(url.hosts), sentinel_kwargs=guards_options)
+    return sentinel.master_for(url.master, db=url.database, retry=retry, **_credentials(url), **_options())
 
 
-def _cluster(url: str) -> Any:
-    parts = urlsplit(url)
-    nodes = [ClusterNode(host, port) for host, port in _hosts(parts.netloc)]
-    options = _options()
-    return cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(parts.netloc), **options)
+def _cluster(url: RedisUrl) -> Any:
+    nodes = [ClusterNode(host, port) for host, port in url.hosts]
+    return cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(url), **_options())

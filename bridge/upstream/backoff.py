@@ -1,4 +1,4 @@
-"""Waiting longer after each failure; short again only after a healthy time, not after a mere connect."""
+"""Longer waits after each failure; short ones again after a healthy time, not after a mere connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 FIRST = 1.0
 LONGEST = 60.0
 HEALTHY_AFTER = 30.0
-"""Seconds a stream must have lived for its end to count as ordinary and not as another failure."""
+"""Seconds: the end of a stream that lived shorter counts as a failure."""
 
 
 @dataclass(slots=True)

@@ -1,31 +1,32 @@
-"""What the account allows now: how many streams, how many requests, or nothing at all. Pure; times are monotonic."""
+"""What the account allows now: a number of streams and of requests, or nothing. Pure; times are monotonic."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from bridge.upstream.backoff import Backoff
-from bridge.upstream.errors import RateLimitedError, UnauthorizedError
+from bridge.upstream.errors import RULES, RateLimitedError, UnauthorizedError
 
 REQUESTS_PER_SECOND = 20.0
 SHRUNK_FOR = 60.0
-"""Seconds until one more stream is tried after upstream said that the account has enough."""
+"""Seconds until one more stream is tried after upstream refused one."""
 
 FEWEST_REQUESTS = 0.5
 
 SHORTEST_PAUSE = 1.0
-"""Seconds without a request after a 429, also where upstream says 0: so long may the refusals of one burst come."""
+"""Seconds without a request after a 429, also with `Retry-After: 0`: further refusals of the same burst may follow."""
 
 PROBE_EVERY = 15.0
-"""Seconds between two questions to an account that refuses the key: longer than an answer may take."""
+"""Seconds between two requests while upstream refuses the key: longer than an answer may take."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """Shrinks on 429, is tried again later; blocked on 401 until a probe succeeds."""
+    """Shrinks on 429 and grows again later; blocked on 401 until a probe succeeds."""
 
     most_streams: int
+    _: KW_ONLY
     streams: int = -1
     streams_reason: str | None = None
     grow_at: float = float("inf")
@@ -48,7 +49,7 @@ class Budget:
             self.rate, self.restore_at = REQUESTS_PER_SECOND, float("inf")
         if now >= self.grow_at:
             self._grow(now)
-        # At least one whole request must fit, or a slow rate would mean none at all.
+        # At least one whole request must fit: a rate below 1 would otherwise never allow any.
         self.tokens = min(max(self.rate, 1.0), self.tokens + (now - self.refilled_at) * self.rate)
         self.refilled_at = now
         return int(self.tokens) if now >= self.paused_until else 0
@@ -57,7 +58,7 @@ class Budget:
         self.tokens -= count
 
     def too_many_streams(self, now: float, open_now: int, retry_after: float | None) -> None:
-        """429 on opening: somebody else uses the account too, `open_now` streams of ours are what it allows."""
+        """429 on opening: the account is used elsewhere too, and allows us no more than the `open_now` that we have."""
         self.streams = min(self.streams, max(0, open_now))
         self.streams_reason = "rate_limited"
         self.grow_at = now + max(SHRUNK_FOR, retry_after or 0.0)
@@ -71,7 +72,7 @@ class Budget:
     def too_many_requests(self, now: float, retry_after: float | None) -> None:
         """429 on a plain request: pause, then go on at half the pace for a while.
 
-        Answers that were under way when the pause began are the same refusal, not further ones.
+        Refusals that arrive during the pause do not halve the pace again.
         """
         if now >= self.paused_until:
             self.rate = max(self.rate / 2, FEWEST_REQUESTS)
@@ -79,15 +80,15 @@ class Budget:
         self.paused_until = max(self.paused_until, now + pause)
         self.restore_at = max(now, self.paused_until) + SHRUNK_FOR
 
-    def unauthorized(self, now: float, rng: random.Random, cvm_id: str, status: int | None) -> None:
-        """401 blocks the account; 403 does once three CVMs in a row were forbidden.
+    def unauthorized(self, now: float, rng: random.Random, subject: str, *, at_once: bool) -> None:
+        """Blocks the account, at once or when three subjects in a row were forbidden.
 
-        Answers that were under way when the block began are the same refusal, not further ones.
+        Refusals that arrive while it is blocked do not prolong the block.
         """
-        self.forbidden.add(cvm_id)
+        self.forbidden.add(subject)
         if now < self.blocked.until:
             return
-        if status == 401 or len(self.forbidden) >= 3:
+        if at_once or len(self.forbidden) >= 3:
             self.blocked.fail(now, rng, at_least=5.0)
 
     def authorized(self) -> None:
@@ -95,17 +96,17 @@ class Budget:
         self.blocked.heal()
 
     def probe(self, now: float) -> bool:
-        """Whether a blocked account may be asked one question now; none more until that is answered or given up."""
+        """Whether one request may be sent on a blocked account now; the next one is allowed `PROBE_EVERY` later."""
         if now < max(self.blocked.until, self.probed_at + PROBE_EVERY):
             return False
         self.probed_at = now
         return True
 
     def trouble(self, now: float) -> str | None:
-        """Why nobody is asked at all just now, in the words of `watch.stale`."""
+        """Why no request is sent at all now, as a `reason` of `watch.stale`; None where requests are sent."""
         if self.is_blocked:
-            return UnauthorizedError.reason
-        return RateLimitedError.reason if now < self.paused_until else None
+            return RULES[UnauthorizedError].reason
+        return RULES[RateLimitedError].reason if now < self.paused_until else None
 
     @property
     def is_blocked(self) -> bool:

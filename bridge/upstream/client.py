@@ -1,4 +1,4 @@
-"""Phala Cloud over HTTP. The only place that holds the API key and the only one that knows httpx."""
+"""Phala Cloud over HTTP. No other module of the wing holds the API key or imports httpx."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bridge.retry_after import parse_retry_after
 from bridge.upstream.errors import (
     BatchAbsentError,
     NotFoundError,
-    RefusedError,
+    RequestRefusedError,
     UnauthorizedError,
     UnparsableError,
     UnreachableError,
@@ -29,10 +29,10 @@ from bridge.upstream.errors import (
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
 API_VERSION = "2026-06-23"
-"""The date that picks the shape of upstream's answers; both shapes are understood."""
+"""The date that selects the shape of upstream's answers; the client understands both shapes."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds a plain answer may take in all; a stream's headers likewise."""
+"""Seconds that a plain answer may take in all; a stream's headers likewise."""
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds; a `Retry-After` that asks for more is ignored."""
@@ -64,7 +64,7 @@ class StateSeen:
 
 @dataclass(frozen=True, slots=True)
 class Garbled:
-    """The stream said something that cannot be a state; it goes on."""
+    """The stream sent something that is not a state; it goes on."""
 
     reason: str
 
@@ -104,7 +104,7 @@ class PhalaClient:
                 "User-Agent": f"cvm-bridge/{__version__}",
             },
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0),
-            # Streams are ours to count; a pool that makes them wait for a connection would hide a slot that is held.
+            # The slots bound the streams; a pool with a bound of its own would delay a stream whose slot is held.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             follow_redirects=False,
             event_hooks={"response": [_forget_location]},
@@ -115,7 +115,7 @@ class PhalaClient:
         await self._http.aclose()
 
     async def read_state(self, ref: str) -> Reading:
-        """The state now (immediate mode)."""
+        """The present state (immediate mode)."""
         sent_at = self._clock.monotonic()
         body = await self._plain("GET", _state_path(ref), MAX_STATE_BYTES)
         try:
@@ -125,16 +125,16 @@ class PhalaClient:
         return Reading(state, sent_at, self._clock.monotonic())
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The batch route's word on each CVM that it knows. Raises BatchAbsentError where there is no such route."""
+        """The batch route's answer for each CVM that it has. Raises BatchAbsentError where there is no such route."""
         try:
             body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
-        except (NotFoundError, UnauthorizedError, RefusedError) as error:
+        except (NotFoundError, UnauthorizedError, RequestRefusedError) as error:
             if error.status in (403, 404, 405):
                 raise BatchAbsentError(status=error.status) from error
             raise
         answers = _json(body)
         if not isinstance(answers, dict):
-            raise UnparsableError("the batch answer is no object")
+            raise UnparsableError("the batch answer is not an object")
         return {cvm_id: answer for cvm_id, answer in answers.items() if isinstance(answer, dict)}
 
     async def list_cvms(self) -> list[Listed]:
@@ -156,7 +156,7 @@ class PhalaClient:
     async def stream(
         self, ref: str, *, target: str, interval: int, timeout: int
     ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        """Entered: upstream has answered 200 with an event stream. Left: the connection is closed.
+        """On entry upstream has answered 200 with an event stream; on exit the connection is closed.
 
         Iteration ends where upstream ends the body; a connection that is cut raises UnreachableError.
         """
@@ -172,7 +172,7 @@ class PhalaClient:
             if response.status_code != 200:
                 raise await self._error(response)
             if _media_type(response) != "text/event-stream":
-                raise UnparsableError("upstream answered a stream with something else", status=200)
+                raise UnparsableError("upstream did not answer with an event stream", status=200)
             async with aclosing(_events(response)) as events:
                 yield events
         finally:
@@ -216,18 +216,18 @@ class PhalaClient:
 
 
 def _state_path(ref: str) -> str:
-    # httpx normalises dot segments away, which would ask another route.
+    # httpx normalises dot segments, which would request another route.
     if ref in ("", ".", "..") or len(ref) > MAX_REFERENCE:
-        raise RefusedError("such a reference names nothing", status=422)
+        raise RequestRefusedError("not a usable reference", status=422)
     try:
         return f"/cvms/{quote(ref, safe='')}/state"
     except UnicodeEncodeError:
         # JSON can spell half a surrogate pair; a URL cannot.
-        raise RefusedError("such a reference names nothing", status=422) from None
+        raise RequestRefusedError("not a usable reference", status=422) from None
 
 
 async def _forget_location(response: httpx.Response) -> None:
-    """httpx parses where a redirect leads even if it is not to follow it, and fails at addresses that are none."""
+    """httpx parses the target of a redirect even if it does not follow it, and fails at an invalid one."""
     response.headers.pop("location", None)
 
 
@@ -276,17 +276,17 @@ def _stream_event(event: ServerSentEvent) -> StreamEvent | None:
         return Ended("complete")
     if event.event == "timeout":
         return Ended("timeout")
-    return Ended("error", _complaint(event.data)) if event.event == "error" else None
+    return Ended("error", _error_message(event.data)) if event.event == "error" else None
 
 
-def _complaint(data: str) -> str:
-    """What an `error` event says, in at most 200 characters; empty where it says nothing readable."""
+def _error_message(data: str) -> str:
+    """The message of an `error` event, at most 200 characters; empty where there is none."""
     try:
-        said = json.loads(data)
+        fields = json.loads(data)
     except (ValueError, RecursionError):
         return ""
-    words = [said.get("message"), said.get("error")] if isinstance(said, dict) else []
-    return next((word[:200] for word in words if isinstance(word, str) and word), "")
+    texts = [fields.get("message"), fields.get("error")] if isinstance(fields, dict) else []
+    return next((text[:200] for text in texts if isinstance(text, str) and text), "")
 
 
 def _json(body: bytes) -> Any:
@@ -297,11 +297,11 @@ def _json(body: bytes) -> Any:
 
 
 def _is_last(answer: dict[str, Any], page: int, seen: int, fresh: int) -> bool:
-    """By `pages`, else by `total`, else by a page with nothing `fresh` on it."""
+    """By `pages`, else by `total`, else by a page without a `fresh` entry."""
     pages, total = answer.get("pages"), answer.get("total")
     if type(pages) is int:
         return page >= pages
-    # Nothing fresh: an upstream that does not know `page` answers its first one for ever.
+    # An upstream that ignores `page` answers with its first page for ever.
     return fresh == 0 or (type(total) is int and seen >= total)
 
 

@@ -1,20 +1,20 @@
-"""The leader's standing tasks: surveying the wishes, planning, acting on the plan, telling what is stale."""
+"""The leader's standing tasks: survey the demand, plan, carry out the plan, mark stale watches, write the status."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from bridge.clock import rfc3339
+from bridge.clock import rfc3339, set_within
 from bridge.events import DELETED
 from bridge.store.batch_digests import BatchDigests
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.leader_status import LeaderStatus
-from bridge.store.reference_lookups import Answer, ReferenceLookups
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
@@ -34,10 +34,10 @@ TICK = 0.1
 """Seconds between two plans: the shortest poll interval there may be."""
 
 SURVEY_EVERY = 1.0
-NOTES_EVERY = 2.0
+STATUS_EVERY = 2.0
 STALE_AFTER_AT_LEAST = 10.0
-WISHES_AT_ONCE = 8
-"""Unknown references asked for at the same time; the others wait their turn."""
+LOOKUPS_AT_ONCE = 8
+"""Unknown references looked up at the same time; the others wait."""
 
 
 class ControlLoops:
@@ -50,22 +50,22 @@ class ControlLoops:
         self._watches = Watches(backend)
         self._lookups = ReferenceLookups(backend)
         self._leader_status = LeaderStatus(backend)
-        self._resolver = Resolver(context.client, context.clock)
+        self._resolver = Resolver(context)
         self._discovery = Discovery(context, self._resolver, self._watches)
         self._woken = asyncio.Event()
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._answering: set[str] = set()
         self._batch_digests = BatchDigests(backend)
-        self._vouched: dict[str, tuple[str, str]] = {}
-        """What stands in Redis by this term; of no more CVMs than are watched."""
+        self._written_digests: dict[str, tuple[str, str]] = {}
+        """As this term wrote them; of no more CVMs than are watched."""
 
     def start(self) -> None:
         """Starts every standing task."""
         tasks = {
             "survey": self._survey_for_ever(),
             "plan": self._plan_for_ever(),
-            "stale": self._tell_stale_for_ever(),
-            "notes": self._note_for_ever(),
+            "stale": self._repeat(SURVEY_EVERY, self._mark_stale, "observed_at could not be written"),
+            "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
             "wake": self._wake_for_ever(),
             "discovery": self._discovery.run(),
         }
@@ -75,7 +75,16 @@ class ControlLoops:
     def _spawn(self, task: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         return self._group.create_task(task, name=name)
 
-    # What is wanted
+    async def _repeat(self, seconds: float, step: Callable[[], Awaitable[None]], failure: str) -> None:
+        """Runs `step` for ever, `seconds` apart. While Redis does not answer, `failure` is logged."""
+        while True:
+            try:
+                await step()
+            except StoreUnavailableError:
+                logger.info("%s: Redis does not answer", failure)
+            await self._context.clock.sleep(seconds)
+
+    # Demand
 
     async def _survey_for_ever(self) -> None:
         while True:
@@ -83,12 +92,8 @@ class ControlLoops:
             try:
                 await self._survey(await self._watches.survey())
             except StoreUnavailableError:
-                logger.info("the survey waits for Redis")
-            try:
-                async with asyncio.timeout(SURVEY_EVERY):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+                logger.info("demand could not be read: Redis does not answer")
+            await set_within(self._woken, SURVEY_EVERY)
 
     async def _wake_for_ever(self) -> None:
         while True:
@@ -99,7 +104,7 @@ class ControlLoops:
                 await self._context.clock.sleep(SURVEY_EVERY)
 
     async def _survey(self, survey: Survey) -> None:
-        self._answer_wishes(survey)
+        self._start_lookups(survey)
         await self._take_hints(survey)
         now = self._context.clock.monotonic()
         for cvm_id in survey.watches:
@@ -107,60 +112,45 @@ class ControlLoops:
                 self._context.watches[cvm_id] = Tracked.loaded(cvm_id, None, now)
         pins = survey.pins | survey.config_pins
         for tracked in list(self._context.watches.values()):
-            tracked.pinned = tracked.cvm_id in pins
-            tracked.subscribers = survey.demand.get(tracked.cvm_id, 0)
+            tracked.demand.set(pinned=tracked.cvm_id in pins, subscribers=survey.demand.get(tracked.cvm_id, 0))
         await self._keep_wanted(survey)
         await self._drop_unwanted(survey)
         metrics.WATCHES.set(len(self._context.watches))
 
-    def _answer_wishes(self, survey: Survey) -> None:
+    def _start_lookups(self, survey: Survey) -> None:
         for reference in survey.lookups:
-            if reference not in self._answering and len(self._answering) < WISHES_AT_ONCE:
+            if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
                 self._answering.add(reference)
-                self._spawn(self._answer(reference), f"wish {reference}")
+                self._spawn(self._answer(reference), f"lookup {reference}")
 
     async def _answer(self, reference: str) -> None:
         try:
-            await self._lookups.answer(await self._resolved(reference))
+            await self._lookups.answer(await self._resolver.look_up(reference))
         except StoreUnavailableError:
-            logger.info("an answer waits for Redis")
+            logger.info("the answer to a look-up could not be written: Redis does not answer")
         finally:
             self._answering.discard(reference)
             self._woken.set()
 
-    async def _resolved(self, reference: str) -> Answer:
-        """Upstream's answer; an account that refuses the key is not asked on behalf of whoever comes by, but for a
-        probe now and then: without watches nobody else would find out that it accepts the key again.
-        """
-        context = self._context
-        if context.budget.is_blocked and not context.budget.probe(context.clock.monotonic()):
-            return Answer(reference, None, 503)
-        answer = await self._resolver.resolve(reference)
-        if answer.status == 401:
-            context.budget.unauthorized(context.clock.monotonic(), context.rng, reference, answer.status)
-        elif answer.cvm_id is not None or answer.status == 404:
-            context.budget.authorized()
-        return answer
-
     async def _take_hints(self, survey: Survey) -> None:
-        """Forgotten first: a hint that comes from now on stays, and one that came before is read for after it."""
-        with contextlib.suppress(StoreUnavailableError):  # the reply alone may be lost: nobody else remembers them then
+        """Hints are removed from Redis before they are acted on: one that arrives meanwhile stays there."""
+        with contextlib.suppress(StoreUnavailableError):  # they may be removed even if the reply was lost
             await self._lookups.forget_hints(survey.hints)
         now = self._context.clock.monotonic()
         for reference in survey.hints:
             if tracked := self._context.watches.get(reference):
-                tracked.hint(now, first=True)
+                tracked.reads.hint(now, first=True)
             else:
                 self._spawn(self._follow_hint(reference), f"hint {reference}")
 
     async def _follow_hint(self, reference: str) -> None:
-        """A hint may name the CVM in another form; one that nobody watches is no news."""
-        answer = await self._resolved(reference)
+        """A hint may name the CVM by another reference. A CVM that is not watched needs no read."""
+        answer = await self._resolver.look_up(reference)
         if tracked := self._context.watches.get(answer.cvm_id or ""):
-            tracked.hint(self._context.clock.monotonic(), first=True)
+            tracked.reads.hint(self._context.clock.monotonic(), first=True)
 
     async def _keep_wanted(self, survey: Survey) -> None:
-        """Demand renews a watch well before its linger time could end; pins need none, but outlive their pin."""
+        """Demand and pins renew a watch well before its linger time ends."""
         old = survey.now_ms - int(self._context.settings.watch_linger * 250)
         wanted = {*survey.demand, *survey.pins, *survey.config_pins}
         await self._watches.renew(cvm_id for cvm_id in wanted if survey.watches.get(cvm_id, 0) <= old)
@@ -168,13 +158,13 @@ class ControlLoops:
     async def _drop_unwanted(self, survey: Survey) -> None:
         cutoff = survey.now_ms - int(self._context.settings.watch_linger * 1000)
         for tracked in list(self._context.watches.values()):
-            if tracked.pinned or tracked.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
+            if tracked.demand.pinned or tracked.demand.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
                 continue
             if await self._context.recorder.drop(tracked, cutoff):
                 self._context.watches.pop(tracked.cvm_id, None)
-                logger.info("nobody watches this CVM any more", extra={"cvm_id": tracked.cvm_id})
+                logger.info("watch ended: nothing demands this CVM any more", extra={"cvm_id": tracked.cvm_id})
 
-    # What is done
+    # Plan
 
     async def _plan_for_ever(self) -> None:
         while True:
@@ -186,6 +176,8 @@ class ControlLoops:
         if not context.batch_route and now >= context.batch_again_at:
             context.batch_route = True
         metrics.BUDGET.set(context.budget.streams)
+        for slot in context.slots:
+            slot.ripen(now)
         requests = 0
         for action in plan(now, context.watches, context.slots, context.limits(now)):
             if isinstance(action, Open):
@@ -195,19 +187,18 @@ class ControlLoops:
             elif isinstance(action, Read):
                 requests += 1
                 tracked = context.watches[action.cvm_id]
-                tracked.reading = True
+                tracked.reads.start()
                 self._spawn(read(context, tracked), f"read {action.cvm_id}")
             elif isinstance(action, Batch):
                 requests += 1
                 for cvm_id in action.cvm_ids:
-                    context.watches[cvm_id].batched_at = now
+                    context.watches[cvm_id].batch.ask(now)
                 self._spawn(ask_batch(context, action.cvm_ids), "batch")
         context.budget.spend(requests)
 
     def _open(self, slot: Slot, tracked: Tracked) -> None:
-        # Marked before the task runs: the next plan must not give the slot away twice.
-        slot.cvm_id = tracked.cvm_id
-        slot.step(Life.OPENING)
+        # Before the task runs, so that the next plan does not use the slot again.
+        slot.take(tracked.cvm_id, (self._context.term.holder, self._context.term.epoch))
         task = self._spawn(watch(self._context, tracked, slot), f"watch {tracked.cvm_id}")
         self._streams[slot.index] = task
         task.add_done_callback(lambda done: self._ended(slot, done))
@@ -216,66 +207,56 @@ class ControlLoops:
         if self._streams.get(slot.index) is task:
             del self._streams[slot.index]
         if slot.life is Life.OPENING:
-            # Cancelled before it ran at all: nothing was taken.
-            slot.step(Life.QUARANTINED)
-            slot.until = self._context.clock.monotonic()
+            # Cancelled before its first step: Redis was not asked for the slot.
+            slot.quarantine(self._context.clock.monotonic())
 
     def _close(self, index: int) -> None:
         if task := self._streams.get(index):
             task.cancel()
 
-    # What is said
+    # Status
 
-    async def _tell_stale_for_ever(self) -> None:
-        while True:
-            await self._context.clock.sleep(SURVEY_EVERY)
-            now = self._context.clock.monotonic()
-            for tracked in list(self._context.watches.values()):
-                if now - tracked.confirmed_at > self._patience(tracked):
-                    reason = self._context.budget.trouble(now) or tracked.trouble or "unreachable"
-                    await self._context.recorder.mark_stale(tracked, reason)
-            metrics.STALE.set(sum(not tracked.fresh for tracked in self._context.watches.values()))
-            try:
-                await self._context.recorder.flush()
-            except StoreUnavailableError:
-                logger.info("observed_at waits for Redis")
+    async def _mark_stale(self) -> None:
+        context, now = self._context, self._context.clock.monotonic()
+        for tracked in list(context.watches.values()):
+            if now - tracked.seen.confirmed_at > self._patience(tracked):
+                reason = context.budget.trouble(now) or tracked.seen.trouble or "unreachable"
+                await context.recorder.mark_stale(tracked, reason)
+        metrics.STALE.set(sum(not tracked.fresh for tracked in context.watches.values()))
+        await context.recorder.flush()
 
     def _patience(self, tracked: Tracked) -> float:
-        """Seconds without confirmation after which the bridge no longer vouches: contract section 2."""
+        """Seconds without confirmation after which a watch is stale (docs/contract.md#the-event)."""
         settings = self._context.settings
         if tracked.status == DELETED:
             interval = GONE_EVERY
-        elif tracked.streaming:
+        elif tracked.stream.is_open:
             interval = float(settings.stream_interval)
         else:
             interval = poll_interval(len(self._context.watches), self._context.limits_of_route())
-        # One that was never seen waits its turn in the first round: there is nothing yet to vouch for.
-        first = len(self._context.watches) / REQUESTS_PER_SECOND if tracked.snapshot is None else 0.0
+        # The first reads of very many CVMs take a while.
+        first = len(self._context.watches) / REQUESTS_PER_SECOND if tracked.seen.snapshot is None else 0.0
         return max(STALE_AFTER_AT_LEAST, 3 * interval) + first
 
-    async def _note_for_ever(self) -> None:
-        while True:
-            try:
-                await self._leader_status.write(self._note())
-                await self._write_vouchers()
-                await self._watches.sweep()
-            except StoreUnavailableError:
-                logger.info("the notes wait for Redis")
-            await self._context.clock.sleep(NOTES_EVERY)
+    async def _write_status(self) -> None:
+        await self._leader_status.write(self._status())
+        await self._write_batch_digests()
+        await self._watches.sweep()
 
-    async def _write_vouchers(self) -> None:
-        """For the next leader; not of a streamed CVM, whose state may have left its last batch answer behind."""
-        now = {
-            cvm_id: (tracked.snapshot.event_id, tracked.batch_answer)
+    async def _write_batch_digests(self) -> None:
+        """For the next leader. A streamed CVM has none: its state may have changed since its last batch answer."""
+        digests = {
+            cvm_id: (tracked.seen.snapshot.event_id, tracked.batch.answer)
             for cvm_id, tracked in self._context.watches.items()
-            if tracked.snapshot is not None and tracked.batch_answer is not None and not tracked.streaming
+            if tracked.seen.snapshot is not None and tracked.batch.answer is not None and not tracked.stream.is_open
         }
-        await self._batch_digests.write({cvm_id: it for cvm_id, it in now.items() if self._vouched.get(cvm_id) != it})
-        self._vouched = now
+        written = self._written_digests
+        await self._batch_digests.write({key: value for key, value in digests.items() if written.get(key) != value})
+        self._written_digests = digests
 
-    def _note(self) -> dict[str, Any]:
+    def _status(self) -> dict[str, Any]:
         context, now = self._context, self._context.clock.monotonic()
-        polled = [tracked for tracked in context.watches.values() if not tracked.streaming]
+        polled = [tracked for tracked in context.watches.values() if not tracked.stream.is_open]
         return {
             "leader": context.term.holder,
             "epoch": context.term.epoch,
@@ -292,12 +273,12 @@ class ControlLoops:
             return "deleted"
         if context.budget.is_blocked:
             return "unauthorized"
-        if tracked.stream_backoff.until > now:
-            return f"backing off after {tracked.trouble or 'a stream that ended early'}"
+        if tracked.stream.backoff.until > now:
+            return f"backing off after {tracked.seen.trouble or 'a stream that ended early'}"
         if any(slot.cvm_id == tracked.cvm_id and slot.life is Life.QUARANTINED for slot in context.slots):
-            return "its slot waits for an older stream to end"
+            return "its slot is quarantined until an older stream has ended"
         if now < context.streams_from:
-            return "waiting until whoever led before has surely noticed"
+            return "waiting until the previous leader has closed its streams"
         if context.budget.streams_reason:
             return "the account is used elsewhere too"
         return "all slots are taken"

@@ -10,7 +10,7 @@ from bridge.store.errors import StoreUnavailableError
 from bridge.store.watches import Watches
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
-from bridge.upstream.errors import UpstreamError
+from bridge.upstream.errors import ForbiddenError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
 
@@ -23,17 +23,14 @@ RESOLVE_EVERY = 60.0
 RETRY_EVERY = 5.0
 EVERYTHING = "*"
 
-# Answers that say nothing of the reference: it is asked for again soon. Any other is its answer for this round.
-_PASSING = frozenset({401, 403, 429, 503})
-
 AT_ONCE = 8
-"""References of a listing resolved at the same time, each when the budget of requests has one left."""
+"""Listed CVMs resolved at the same time, as far as the budget of requests allows."""
 
 TURN_EVERY = 0.1
 
 
 class Discovery:
-    """Keeps the configured pins true: names move, CVMs come and go."""
+    """Keeps the configured pins up to date: names move, CVMs come and go."""
 
     def __init__(self, context: LeaderContext, resolver: Resolver, watches: Watches) -> None:
         self._context = context
@@ -43,21 +40,21 @@ class Discovery:
         self._complained: set[str] = set()
 
     async def run(self) -> None:
-        """Never returns; trouble at upstream takes no pin away and is tried again, ever later."""
+        """Never returns. An upstream error removes no pin and is tried again with a growing backoff."""
         every = LIST_EVERY if EVERYTHING in self._context.settings.cvms else RESOLVE_EVERY
         backoff = Backoff()
         while True:
-            if await self._round():
+            if await self.round():
                 backoff.heal()
                 wait = every
             else:
                 wait = backoff.fail(self._context.clock.monotonic(), self._context.rng, RETRY_EVERY)
             await self._context.clock.sleep(wait)
 
-    async def _round(self) -> bool:
-        """Asks for each reference. False: some could not be asked for, and what was pinned before stays."""
+    async def round(self) -> bool:
+        """Resolves each reference once. False: some had no definite answer; what was pinned before stays pinned."""
         context, wanted, complete = self._context, set[str](), True
-        if context.budget.is_blocked and not context.budget.probe(context.clock.monotonic()):
+        if not context.may_ask():
             return False
         for reference in context.settings.cvms:
             found = await self._everything() if reference == EVERYTHING else await self._one(reference)
@@ -68,7 +65,7 @@ class Discovery:
         return await self._pin(wanted, whole=complete) and complete
 
     async def _pin(self, cvm_ids: set[str], *, whole: bool) -> bool:
-        """False: Redis is away."""
+        """False: Redis does not answer."""
         try:
             await self._watches.set_config_pins(cvm_ids, whole=whole)
         except StoreUnavailableError:
@@ -76,29 +73,18 @@ class Discovery:
         return True
 
     async def _one(self, reference: str) -> set[str] | None:
-        """The CVM it names, or named last: it may have been deleted. None: upstream could not say."""
-        answer = await self._resolver.resolve(reference)
-        if answer.cvm_id is not None:
-            self._context.budget.authorized()
-            self._canonical[reference] = answer.cvm_id
-            self._complained.discard(reference)
-            return {answer.cvm_id}
-        if reference not in self._complained:
-            extra = {"reference": reference, "status": answer.status}
-            logger.warning("a CVM of BRIDGE_CVMS cannot be found", extra=extra)
-        self._complained.add(reference)
-        self._count(reference, answer.status)
-        if answer.status in _PASSING:
-            return None
-        known = self._canonical.get(reference)
-        return {known} if known else set()
-
-    def _count(self, reference: str, status: int | None, retry_after: float | None = None) -> None:
-        now = self._context.clock.monotonic()
-        if status in (401, 403):
-            self._context.budget.unauthorized(now, self._context.rng, reference, status)
-        elif status == 429:
-            self._context.budget.too_many_requests(now, retry_after)
+        """The CVM that the reference names, or named last (it may have been deleted). None: no definite answer."""
+        try:
+            found = self._canonical[reference] = await self._resolver.resolve(reference, ours=True)
+        except UpstreamError as error:
+            if reference not in self._complained:
+                extra = {"reference": reference, "reason": error.reason, "error": str(error)}
+                logger.warning("a reference of BRIDGE_CVMS cannot be resolved", extra=extra)
+            self._complained.add(reference)
+            known = self._canonical.get(reference)
+            return ({known} if known else set()) if error.is_definite else None
+        self._complained.discard(reference)
+        return {found}
 
     async def _everything(self) -> set[str] | None:
         try:
@@ -107,18 +93,18 @@ class Discovery:
             if EVERYTHING not in self._complained:
                 logger.warning("the CVMs cannot be listed", extra={"reason": error.reason, "error": str(error)})
             self._complained.add(EVERYTHING)
-            self._count(EVERYTHING, error.status, error.retry_after)
+            self._context.apply(error, EVERYTHING)
             return None
         self._complained.discard(EVERYTHING)
         found, complete = set[str](), True
         while listed:
-            # A blocked account is asked one question, not several.
+            # A blocked account gets one request at a time.
             count = 1 if self._context.budget.is_blocked else AT_ONCE
             some, listed = await asyncio.gather(*map(self._canonical_of, listed[:count])), listed[count:]
             ids = set[str]().union(*(each for each in some if each is not None))
             complete = complete and None not in some
             found |= ids
-            # A large workspace takes minutes to be found out; what is found is watched meanwhile.
+            # To resolve a large workspace takes minutes; CVMs are watched as they are found.
             if not ids <= self._context.watches.keys() and not await self._pin(ids, whole=False):
                 return None
             if self._context.budget.is_blocked:
@@ -128,13 +114,13 @@ class Discovery:
         return found if complete else None
 
     async def _turn(self) -> None:
-        """Waits until the account's budget has a request left: a large workspace must not flood upstream at a start."""
+        """Waits until the budget allows a request, so that the start of a large workspace does not flood upstream."""
         while self._context.budget.refill(self._context.clock.monotonic()) < 1:
             await self._context.clock.sleep(TURN_EVERY)
         self._context.budget.spend(1)
 
     async def _canonical_of(self, entry: Listed) -> set[str] | None:
-        """The CVM of an entry, if it is one. None: upstream could not say."""
+        """The CVM of a list entry; empty where it has none. None: no definite answer."""
         key = usable_id(entry.vm_uuid) or usable_id(entry.hashed_id)
         if key is None:
             return set()
@@ -143,15 +129,9 @@ class Discovery:
                 self._canonical[key] = key
             else:
                 await self._turn()
-                answer = await self._resolver.resolve(key)
-                if answer.cvm_id is None:
-                    return self._unknown(key, answer.status)
-                self._context.budget.authorized()
-                self._canonical[key] = answer.cvm_id
+                try:
+                    self._canonical[key] = await self._resolver.resolve(key, ours=False)
+                except UpstreamError as error:
+                    # One forbidden CVM of the list is not ours.
+                    return set() if error.is_definite or isinstance(error, ForbiddenError) else None
         return {self._canonical[key]}
-
-    def _unknown(self, key: str, status: int) -> set[str] | None:
-        """A single forbidden CVM of the list is none of ours, and no word on the account."""
-        if status != 403:
-            self._count(key, status)
-        return None if status in _PASSING and status != 403 else set()

@@ -1,15 +1,16 @@
-"""Every class of trouble that upstream can give; httpx's own exceptions end in `client.py`.
+"""The errors that upstream can cause, and the one table of what each of them leads to.
 
-`reason` is the word that `watch.stale` carries. Nothing here ever holds the API key.
+`client.py` translates httpx's exceptions into these. No error ever holds the API key.
 """
 
 from __future__ import annotations
 
+from enum import Enum, auto
+from typing import NamedTuple
+
 
 class UpstreamError(Exception):
-    """upstream did not give what was asked"""
-
-    reason = "unreachable"
+    """upstream did not answer as asked"""
 
     def __init__(
         self,
@@ -26,9 +27,24 @@ class UpstreamError(Exception):
         self.content_type = content_type
         self.retry_after = retry_after
 
+    @property
+    def rule(self) -> Rule:
+        """What this error leads to."""
+        return RULES[type(self)]
+
+    @property
+    def reason(self) -> str:
+        """The `reason` of `watch.stale` (docs/contract.md#the-event)."""
+        return self.rule.reason
+
+    @property
+    def is_definite(self) -> bool:
+        """Whether upstream answered about the reference itself; otherwise it is asked again soon."""
+        return self.rule.definite and self.status is not None and 400 <= self.status < 500
+
 
 class UnreachableError(UpstreamError):
-    """upstream cannot be reached, or hung up"""
+    """upstream cannot be reached, or closed the connection"""
 
 
 class ServerError(UnreachableError):
@@ -38,56 +54,92 @@ class ServerError(UnreachableError):
 class UnauthorizedError(UpstreamError):
     """upstream refuses the API key"""
 
-    reason = "unauthorized"
+
+class ForbiddenError(UnauthorizedError):
+    """upstream refuses the API key for this CVM (403)"""
 
 
 class NotFoundError(UpstreamError):
-    """upstream knows no such CVM"""
-
-    reason = "not_found"
+    """upstream has no such CVM"""
 
 
 class RateLimitedError(UpstreamError):
-    """upstream says that this is too much"""
-
-    reason = "rate_limited"
+    """upstream limits the rate of requests or the number of streams"""
 
 
 class ConflictError(UpstreamError):
-    """upstream cannot tell which CVM is meant, or is busy with it"""
-
-    reason = "conflict"
+    """the reference is ambiguous at upstream, or the CVM is busy"""
 
 
-class RefusedError(UpstreamError):
+class RequestRefusedError(UpstreamError):
     """upstream refuses the request"""
-
-    reason = "refused"
 
 
 class UnparsableError(UpstreamError):
-    """upstream's answer cannot be a state"""
-
-    reason = "unparsable"
+    """upstream's answer is not a state"""
 
 
 class BatchAbsentError(UpstreamError):
-    """upstream has no batch route for us"""
+    """upstream has no batch route for this account"""
 
-    reason = "no_batch"
+
+class AccountEffect(Enum):
+    """What an error changes for the whole account (`LeaderContext.apply`)."""
+
+    NOTHING = auto()
+    ACCEPTED = auto()
+    """The key works: an account that was blocked is not any more."""
+    SLOW_DOWN = auto()
+    """A plain request: pause all of them, then half the rate. A stream: allow fewer streams."""
+    BLOCK = auto()
+    SUSPECT = auto()
+    """Blocks once three watched CVMs in a row were forbidden."""
+
+
+class CvmEffect(Enum):
+    """What an error changes for the CVM that was asked for."""
+
+    GONE = auto()
+    BACK_OFF = auto()
+    WAIT = auto()
+    """No backoff of its own: what the account waits is enough."""
+
+
+class Rule(NamedTuple):
+    """One row of the table. `definite`: the error tells something about the reference, not about the account."""
+
+    reason: str
+    account: AccountEffect
+    cvm: CvmEffect
+    definite: bool
+
+
+RULES: dict[type[UpstreamError], Rule] = {
+    UpstreamError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
+    UnreachableError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
+    ServerError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
+    UnauthorizedError: Rule("unauthorized", AccountEffect.BLOCK, CvmEffect.BACK_OFF, definite=False),
+    ForbiddenError: Rule("unauthorized", AccountEffect.SUSPECT, CvmEffect.BACK_OFF, definite=False),
+    NotFoundError: Rule("not_found", AccountEffect.ACCEPTED, CvmEffect.GONE, definite=True),
+    RateLimitedError: Rule("rate_limited", AccountEffect.SLOW_DOWN, CvmEffect.WAIT, definite=False),
+    ConflictError: Rule("conflict", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=True),
+    RequestRefusedError: Rule("refused", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=True),
+    UnparsableError: Rule("unparsable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=True),
+    BatchAbsentError: Rule("no_batch", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
+}
 
 
 def error_for(status: int, body: bytes, content_type: str, retry_after: float | None) -> UpstreamError:
-    """The one table from a status to a class of trouble."""
+    """The error for a status other than 200."""
     kinds: dict[int, type[UpstreamError]] = {
         401: UnauthorizedError,
-        403: UnauthorizedError,
+        403: ForbiddenError,
         404: NotFoundError,
         408: UnreachableError,
         409: ConflictError,
         428: ConflictError,
         429: RateLimitedError,
     }
-    kind = kinds.get(status, ServerError if status >= 500 else RefusedError)
+    kind = kinds.get(status, ServerError if status >= 500 else RequestRefusedError)
     message = f"upstream answered {status}"
     return kind(message, status=status, body=body, content_type=content_type, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""`bridge upstream`: stands by until it leads, leads until its term ends, and hands over cleanly."""
+"""`bridge upstream`: a replica stands by until it takes the lead, leads until its term ends, and hands over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import Callable
 
-from bridge.clock import Clock
+from bridge.clock import Clock, set_within
 from bridge.config import Settings
 from bridge.store.batch_digests import BatchDigests
 from bridge.store.connection import Backend
@@ -29,11 +29,11 @@ from bridge.upstream.tracked import NEVER, Tracked
 logger = logging.getLogger(__name__)
 
 CAMPAIGN_AT_MOST = 1.0
-"""Seconds between tries of a standby, at the most: a lease that was resigned is taken within this."""
+"""Seconds between two attempts of a standby, at most: a lease that was resigned is taken within this time."""
 
 
 class TermOverError(Exception):
-    """the term ends: planned stop, or the lease could not be renewed in time"""
+    """the term ends: planned stop, or the lease was not renewed in time"""
 
 
 class Upstream:
@@ -60,15 +60,15 @@ class Upstream:
         self._last = WritePosition(0, "0-0")
         self._log_id = ""
         self._slots = Slots(backend)
-        self._succession = SlotHandover(settings, self._slots, clock, alone=alone)
+        self._slot_handover = SlotHandover(settings, self._slots, clock, alone=alone)
         self._renewed_at = NEVER
-        """When the last answer was asked for that gave this process the lead (monotonic)."""
+        """When the last request was sent that gave or renewed this process's lease (monotonic)."""
         self.leading = False
         self.context: LeaderContext | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Campaigns and leads in turns until `stop` is set. Redis being away is waited out."""
-        complained = True  # the command itself says so at its start
+        """Campaigns and leads in turns until `stop` is set. While Redis does not answer, it tries again."""
+        complained = True  # the command itself logs it at its start
         while not stop.is_set():
             try:
                 asked_at = self._clock.monotonic()
@@ -77,25 +77,18 @@ class Upstream:
                 if isinstance(term, Term):
                     await self._lead(term, stop, asked_at)
                 else:
-                    await self._pause(stop, min(term, CAMPAIGN_AT_MOST))
+                    await set_within(stop, min(term, CAMPAIGN_AT_MOST))
             except StoreError as error:
                 if not complained or not isinstance(error, StoreUnavailableError):
                     logger.warning("waiting for Redis", extra={"error": str(error)})
                 complained = True
-                await self._pause(stop, CAMPAIGN_AT_MOST)
-
-    async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await stop.wait()
-        except TimeoutError:
-            return
+                await set_within(stop, CAMPAIGN_AT_MOST)
 
     async def _campaign(self) -> Term | float:
         holder, asked_at = self._make_id(), self._clock.monotonic()
         lease, last_id = self._settings.lease_seconds, self._last.last_id
         found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
-        self._succession.clock_skew.saw(self._leadership.server_time, asked_at, self._clock.monotonic())
+        self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
         return found
 
     async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
@@ -114,7 +107,7 @@ class Upstream:
         except* (FencedError, TermOverError) as ended:
             logger.info("no longer leading", extra={"epoch": term.epoch, "reason": _reason(ended)})
         except* StoreError as refused:
-            # Its data are not what we wrote, or it forbids something: whoever mends that need not start us again.
+            # Damaged data, or a command that Redis refuses: once that is mended, this process leads again by itself.
             logger.error("no longer leading", extra={"epoch": term.epoch, "reason": _reason(refused)})
             again_after = CAMPAIGN_AT_MOST
         finally:
@@ -122,47 +115,47 @@ class Upstream:
             metrics.LEADER.set(0)
             metrics.WATCHES.set(0)
             self._last, self._log_id = context.recorder.written, term.log_id
-            await self._succession.persist(context)
+            await self._slot_handover.persist(context)
             await self._resign(term)
         if again_after:
-            await self._pause(stop, again_after)
+            await set_within(stop, again_after)
 
     async def _begin(self, term: Term) -> LeaderContext:
-        """Everything as the log and the slots tell it; this process's own last write where Redis lost it."""
+        """Loads log and slots. Where Redis lost this process's last writes, numbering goes on after them."""
         _, snapshots = await Log(self._backend).snapshot()
         written = WritePosition(term.sequence, term.last_id)
         if term.log_id == self._log_id and self._last.sequence > written.sequence:
             logger.error("Redis lost events that it had confirmed", extra={"sequence": self._last.sequence})
             written = self._last
-        slots = await self._succession.load()
+        slots = await self._slot_handover.load()
         now = self._clock.monotonic()
         recorder = Recorder(LogWriter(self._backend, self._settings.log_length), term, self._clock, written)
         context = LeaderContext(
-            self._settings,
-            self._clock,
-            self._rng,
-            self._client,
-            term,
-            recorder,
-            self._slots,
-            Budget(self._settings.max_streams, refilled_at=now),
-            slots,
-            self._succession.patience(term, self._renewed_at),
-            {cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
+            settings=self._settings,
+            clock=self._clock,
+            rng=self._rng,
+            client=self._client,
+            term=term,
+            recorder=recorder,
+            redis_slots=self._slots,
+            budget=Budget(self._settings.max_streams, refilled_at=now),
+            slots=slots,
+            streams_from=self._slot_handover.patience(term, self._renewed_at),
+            watches={cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
         )
         await self._trust_batches(context)
         return context
 
     async def _trust_batches(self, context: LeaderContext) -> None:
-        """Where the last leader knew the batch answer that belongs to a state, the next answer tells whether it is to
-        be read: reading a thousand states at once would keep hints from all of them for a minute.
+        """Loads the batch digests that the last leader left. Where there is one, the next batch answer decides whether
+        the state is read: to read a thousand states at once would delay every hint by a minute.
         """
-        fresh = {cvm_id: each.snapshot for cvm_id, each in context.watches.items() if each.snapshot and each.fresh}
-        events = {cvm_id: snapshot.event_id for cvm_id, snapshot in fresh.items()}
+        seen = {cvm_id: each.seen.snapshot for cvm_id, each in context.watches.items() if each.fresh}
+        events = {cvm_id: snapshot.event_id for cvm_id, snapshot in seen.items() if snapshot}
+        now, count, limits = self._clock.monotonic(), len(context.watches), context.limits_of_route()
         for cvm_id, digest in (await BatchDigests(self._backend).read(events)).items():
-            tracked, now = context.watches[cvm_id], self._clock.monotonic()
-            tracked.batch_answer = digest
-            tracked.read_due = context.turns.next(now, len(context.watches), context.limits_of_route())
+            context.watches[cvm_id].batch.load(digest)
+            context.watches[cvm_id].reads.schedule(context.turns.next(now, count, limits))
 
     async def _renew(self, context: LeaderContext) -> None:
         lease = self._settings.lease_seconds
@@ -177,18 +170,18 @@ class Upstream:
                 await self._clock.sleep(min(0.2, period))
 
     async def _end_with_the_lease(self) -> None:
-        """No stream of ours outlives the lease, however long Redis takes to say that it is away."""
+        """Ends the term with the lease, so that no stream of ours outlives it, however slowly Redis fails."""
         while True:
             left = self._renewed_at + self._settings.lease_seconds - self._clock.monotonic()
             if left <= 0:
-                raise TermOverError("the lease ran out: Redis was away, or this process slept")
+                raise TermOverError("the lease ran out: Redis did not answer, or this process was suspended")
             await self._clock.sleep(left)
 
     async def _resign(self, term: Term) -> None:
         try:
             await self._leadership.resign(term)
         except StoreError:
-            logger.info("the lease could not be resigned and runs out by itself")
+            logger.info("the lease could not be resigned; it runs out by itself")
 
 
 async def _until(stop: asyncio.Event) -> None:
@@ -196,12 +189,8 @@ async def _until(stop: asyncio.Event) -> None:
     raise TermOverError("planned stop")
 
 
-def _reason(ended: BaseExceptionGroup[BaseException]) -> str:
-    return next(str(error) or str(error.__doc__) for error in _leaves(ended))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _reason(ended: BaseException) -> str:
+    """The text of the first error in a group."""
+    while isinstance(ended, BaseExceptionGroup):
+        ended = ended.exceptions[0]
+    return str(ended) or str(ended.__doc__)

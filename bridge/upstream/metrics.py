@@ -6,10 +6,10 @@ from prometheus_client import Counter, Gauge
 
 LEADER = Gauge("bridge_leader", "1 while this process leads")
 WATCHES = Gauge("bridge_watches", "CVMs that this leader follows")
-STALE = Gauge("bridge_watches_stale", "Watches whose state nothing vouches for")
+STALE = Gauge("bridge_watches_stale", "Watches that are stale")
 STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream")
 BUDGET = Gauge("bridge_upstream_stream_budget", "Streams that the account seems to allow us now")
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by kind and outcome", ["kind", "outcome"])
 STREAM_ENDS = Counter("bridge_upstream_stream_ends", "Streams by how they ended", ["how"])
-"""An operator looks here first when events come late."""
+"""Look here first when events come late."""

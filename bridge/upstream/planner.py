@@ -1,4 +1,4 @@
-"""What to do next: a synchronous function from all that is known to the actions of one tick."""
+"""What to do next: a pure function from the watches, the slots and the limits to the actions of one tick."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import NEVER, Tracked
 
 HOLD_AT_LEAST = 30.0
-"""Seconds a stream is left alone before a more urgent CVM may have its slot: streams must not flap."""
+"""Seconds that a stream keeps its slot before a more urgent CVM may get it: streams must not flap."""
 
 MOTION_AT_MOST = 900.0
-"""Seconds after which a status that should pass no longer counts as in motion: a hung `starting` must not hold a
-slot for ever."""
+"""Seconds after which a transitional status no longer counts as in motion: a hung `starting` must not keep a slot for
+ever."""
 
 BATCH_SIZE = 100
-"""CVMs a batch call asks about, at the most. `benchmarks/batches.py`: a CVM costs 278 µs in batches of 10, 34 µs in
-those of 100 and 22 µs in those of 200, so larger ones save nothing that matters, and one that fails leaves more CVMs
-unasked. For 1 000 CVMs it means a call a second. The list's pages end at 100 too."""
+"""CVMs in one batch request, at most. `benchmarks/batches.py`: a CVM costs 278 µs in batches of 10, 34 µs in batches of
+100 and 22 µs in batches of 200, so that larger ones save little, and a failed one affects more CVMs. 1 000 CVMs need
+one request a second. The list has pages of 100 too."""
 
 SWEEP_EVERY = 30.0
 SWEEPS_PER_SECOND = 2.0
 GONE_EVERY = 60.0
-"""Seconds between reads of a deleted CVM: it may come back, but nobody waits for it."""
+"""Seconds between reads of a deleted CVM, which may come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End the stream in slot `index`: somebody needs it more, or nobody watches its CVM."""
+    """End the stream in slot `index`: a more urgent CVM needs the slot, or this one is not watched any more."""
 
     index: int
 
@@ -59,9 +59,9 @@ class Batch:
 Action = Open | Close | Read | Batch
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the plan must keep to; seconds and counts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """What bounds one plan; seconds and counts."""
 
     streams: int
     poll_interval: float
@@ -72,34 +72,31 @@ class Limits:
 
 
 def in_motion(tracked: Tracked, now: float) -> bool:
-    """Whether the status is one that passes soon, and has not stood for too long to be believed."""
+    """Whether the status is a transitional one and has not lasted too long."""
     status = tracked.status or ""
     passing = status.endswith("ing") and status != "running"
-    if tracked.state is not None and tracked.state.fields.get("in_progress") is True and not tracked.gone:
+    if tracked.seen.state is not None and tracked.seen.state.fields.get("in_progress") is True and not tracked.gone:
         passing = True
-    return passing and now - tracked.changed_at < MOTION_AT_MOST
+    return passing and now - tracked.seen.changed_at < MOTION_AT_MOST
 
 
 def urgency(tracked: Tracked, now: float) -> int:
     """3 in motion, 2 pinned, 1 subscribed to, 0 none of these."""
     if in_motion(tracked, now):
         return 3
-    return 2 if tracked.pinned else int(tracked.subscribers > 0)
+    return 2 if tracked.demand.pinned else int(tracked.demand.subscribers > 0)
 
 
-def poll_interval(count: int, limits: Limits) -> float:
-    """Seconds between two reads of one polled CVM: longer where the state route alone must serve very many."""
+def poll_interval(count: int, limits: PlanLimits) -> float:
+    """Seconds between two reads of one polled CVM: longer where very many are polled without a batch route."""
     return limits.poll_interval if limits.batch else max(limits.poll_interval, count / 10)
 
 
-def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
-    """Streams first, then reads that are due and the round of batches, within the budget of requests.
+def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
+    """Streams first, then due reads and a due batch, within the limit of requests. Changes none of its arguments.
 
-    A batch, should one be due, has one request of two and more: a long queue of reads must not keep hints away, nor the
-    hints of very many the reads.
+    Of two and more requests a due batch gets one, so that many reads do not delay hints, nor batches the reads.
     """
-    for slot in slots:
-        slot.ripen(now)
     actions: list[Action] = _streams(now, watches, slots, limits)
     held = {slot.cvm_id for slot in slots if slot.life is Life.OPEN}
     polled = [tracked for tracked in watches.values() if tracked.cvm_id not in held]
@@ -109,13 +106,13 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     return actions + reads + batches[: limits.requests - len(reads)]
 
 
-def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: Limits) -> list[Action]:
+def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
     actions: list[Action] = [Close(slot.index) for slot in slots if _unwanted(slot, watches)]
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
     candidates = [tracked for tracked in watches.values() if _may_stream(tracked, now, occupied)]
-    candidates.sort(key=lambda tracked: (-urgency(tracked, now), tracked.confirmed_at, tracked.cvm_id))
+    candidates.sort(key=lambda tracked: (-urgency(tracked, now), tracked.seen.confirmed_at, tracked.cvm_id))
     for slot, tracked in zip(free, candidates, strict=False):
         actions.append(Open(slot.index, tracked.cvm_id))
     rest = candidates[len(free) :]
@@ -133,7 +130,7 @@ def _unwanted(slot: Slot, watches: Mapping[str, Tracked]) -> bool:
 
 
 def _may_stream(tracked: Tracked, now: float, occupied: set[str | None]) -> bool:
-    return tracked.cvm_id not in occupied and not tracked.gone and tracked.stream_backoff.until <= now
+    return tracked.cvm_id not in occupied and not tracked.gone and tracked.stream.backoff.until <= now
 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
@@ -148,14 +145,14 @@ def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
 
 
 def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
-    ready = [tracked for tracked in polled if not tracked.reading and tracked.read_backoff.until <= now]
-    due = [tracked for tracked in ready if tracked.read_due <= now]
-    due.sort(key=lambda tracked: (tracked.read_due, tracked.cvm_id))
+    ready = [tracked for tracked in polled if not tracked.reads.running and tracked.reads.backoff.until <= now]
+    due = [tracked for tracked in ready if tracked.reads.due <= now]
+    due.sort(key=lambda tracked: (tracked.reads.due, tracked.cvm_id))
     return [Read(tracked.cvm_id) for tracked in due[:most]]
 
 
-def round_length(count: int, limits: Limits) -> float:
-    """Seconds in which each of `count` CVMs is read once: the sweep where batches give hints, else the poll."""
+def round_length(count: int, limits: PlanLimits) -> float:
+    """Seconds in which each of `count` CVMs is read once: a slow sweep where batches give hints."""
     if limits.batch:
         return max(SWEEP_EVERY, count / SWEEPS_PER_SECOND, limits.poll_interval)
     return poll_interval(count, limits)
@@ -163,34 +160,32 @@ def round_length(count: int, limits: Limits) -> float:
 
 @dataclass(slots=True)
 class Turns:
-    """Spreads the reads of a round evenly over it, however close together their predecessors were: a new leader reads
-    everybody at once.
+    """Spreads the reads of a round evenly over it. The reads before may have been close together: a new leader reads
+    all CVMs at once.
     """
 
     latest: float = NEVER
-    """When the latest turn is that was given, monotonic."""
+    """The latest turn given so far, monotonic."""
 
-    def next(self, now: float, count: int, limits: Limits) -> float:
-        """When one of `count` CVMs that was just read is to be read again: never later than a round from now, nor
-        before a tenth of it.
-        """
+    def next(self, now: float, count: int, limits: PlanLimits) -> float:
+        """When to read again one of `count` CVMs that was just read: a tenth of a round to a whole round from now."""
         whole = round_length(count, limits)
         self.latest = min(now + whole, max(self.latest + whole / max(1, count), now + whole / 10))
         return self.latest
 
 
-def _batches(now: float, polled: Iterable[Tracked], limits: Limits) -> list[Action]:
-    """The batch that is due, if any: a round is cut into equal ones that follow each other evenly over the poll
-    interval. One that was never read takes part: a state read after its first batch answer belongs to that answer.
+def _batches(now: float, polled: Iterable[Tracked], limits: PlanLimits) -> list[Action]:
+    """The batch that is due, if any: batches of equal size follow each other evenly over the poll interval. A CVM that
+    was never read takes part: a state that is read after its first batch answer belongs to that answer.
     """
     known = [tracked for tracked in polled if not tracked.gone] if limits.batch else []
     if not known:
         return []
     rounds = math.ceil(len(known) / BATCH_SIZE)
     gap = limits.poll_interval / rounds
-    newest = max(tracked.batched_at for tracked in known)
+    newest = max(tracked.batch.asked_at for tracked in known)
     if newest + gap > now:
         return []
-    known.sort(key=lambda tracked: (tracked.batched_at, tracked.cvm_id))
+    known.sort(key=lambda tracked: (tracked.batch.asked_at, tracked.cvm_id))
     size = math.ceil(len(known) / rounds)
     return [Batch(tuple(tracked.cvm_id for tracked in known[:size]))]

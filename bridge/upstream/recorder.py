@@ -1,4 +1,4 @@
-"""From observations to the log: one at a time, in order, and done only when Redis has confirmed it."""
+"""From observations to the log: one at a time, in order, and finished when Redis has confirmed the write."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from bridge.store.leadership import Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.upstream import metrics
-from bridge.upstream.tracked import Observation, Step, Tracked, grow_stale, is_late, observe
+from bridge.upstream.changes import Step, grow_stale, is_late, observe
+from bridge.upstream.tracked import Observation, Tracked
 
 logger = logging.getLogger(__name__)
 
 RETRY_EVERY = 0.2
-"""Seconds between tries of a write while Redis is away; the lease ends the term if it stays away."""
+"""Seconds between two tries of a write while Redis does not answer; the lease bounds them."""
 
 
 class Recorder:
-    """Writes one term's events. Every method returns when Redis has it, and raises FencedError when the term is over.
+    """Writes one term's events. Methods return when Redis has the event, and raise FencedError when the term is over.
 
-    The lock is what makes the order of decisions the order of the log.
+    The lock makes the order of decisions the order of the log.
     """
 
     def __init__(self, log_writer: LogWriter, term: Term, clock: Clock, written: WritePosition) -> None:
@@ -36,54 +37,49 @@ class Recorder:
         self.written = written
 
     async def record(self, tracked: Tracked, observation: Observation) -> bool:
-        """Applies an observation. False: it was late and changed nothing."""
+        """Applies an observation. False: it was late, or the watch has ended, and nothing changed."""
         async with self._lock:
-            if tracked.dropped or is_late(tracked, observation):
+            seen = tracked.seen
+            if seen.dropped or is_late(tracked, observation):
                 return False
-            since = tracked.snapshot.since if tracked.snapshot else None
+            since = seen.snapshot.since if seen.snapshot else None
             steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
             for step in steps:
                 await self._append(tracked, step)
-            event_id = tracked.snapshot.event_id if tracked.snapshot else ""
-            if after.since != since:
-                tracked.changed_at = observation.made_at
-            tracked.snapshot = replace(after, event_id=event_id)
-            if observation.state is not None:
-                tracked.state = observation.state
-            tracked.made_at = tracked.confirmed_at = observation.made_at
-            tracked.trouble = None
-            if not steps:
-                self._unconfirmed[tracked.cvm_id] = tracked.snapshot
+            seen.apply(observation, after, changed=after.since != since)
+            if not steps and seen.snapshot is not None:
+                self._unconfirmed[tracked.cvm_id] = seen.snapshot
             return True
 
-    async def vouch(self, tracked: Tracked, made_at: float) -> None:
-        """Something other than a state (an unchanged batch answer) says that nothing changed."""
+    async def confirm(self, tracked: Tracked, made_at: float) -> None:
+        """Nothing has changed, as an unchanged batch answer shows."""
         async with self._lock:
-            if tracked.dropped or tracked.snapshot is None or not tracked.snapshot.fresh or made_at < tracked.made_at:
+            snapshot = tracked.seen.snapshot
+            if tracked.seen.dropped or snapshot is None or not snapshot.fresh or made_at < tracked.seen.made_at:
                 return
-            tracked.confirmed_at = made_at
-            tracked.snapshot = replace(tracked.snapshot, observed_at=rfc3339(self._clock.time()))
-            self._unconfirmed[tracked.cvm_id] = tracked.snapshot
+            confirmed = replace(snapshot, observed_at=rfc3339(self._clock.time()))
+            tracked.seen.confirm(confirmed, made_at)
+            self._unconfirmed[tracked.cvm_id] = confirmed
 
     async def mark_stale(self, tracked: Tracked, reason: str) -> None:
-        """Says once that the state is no longer vouched for."""
+        """Makes the watch stale, unless it is."""
         async with self._lock:
             step = grow_stale(tracked, reason, rfc3339(self._clock.time()))
-            if step is not None and not tracked.dropped:
+            if step is not None and not tracked.seen.dropped:
                 await self._append(tracked, step)
                 logger.warning("watch is stale", extra={"cvm_id": tracked.cvm_id, "reason": reason})
 
     async def drop(self, tracked: Tracked, wanted_before_ms: int) -> bool:
-        """Ends the watch. False: it was wanted again meanwhile."""
+        """Ends the watch. False: there is new demand for it."""
         async with self._lock:
-            name = tracked.snapshot.name if tracked.snapshot else None
+            name = tracked.seen.snapshot.name if tracked.seen.snapshot else None
             data = watch_data(tracked.cvm_id, name)
             draft = Draft(DROPPED, tracked.cvm_id, rfc3339(self._clock.time()), data)
             while True:
                 try:
                     self.written = await self._log_writer.drop(self._term, self.written, draft, wanted_before_ms)
                     self._unconfirmed.pop(tracked.cvm_id, None)
-                    tracked.dropped = True
+                    tracked.seen.drop()
                     return True
                 except StillWantedError:
                     return False
@@ -91,7 +87,7 @@ class Recorder:
                     await self._clock.sleep(RETRY_EVERY)
 
     async def flush(self) -> None:
-        """Writes the `observed_at` that moved since the last flush. Raises StoreUnavailableError."""
+        """Writes every `observed_at` that changed since the last flush. Raises StoreUnavailableError."""
         async with self._lock:
             waiting, self._unconfirmed = self._unconfirmed, {}
             if waiting:
@@ -108,5 +104,5 @@ class Recorder:
                 await self._clock.sleep(RETRY_EVERY)
         self.written = written
         self._unconfirmed.pop(tracked.cvm_id, None)
-        tracked.snapshot = replace(step.snapshot, event_id=written.last_id)
+        tracked.seen.append(replace(step.snapshot, event_id=written.last_id))
         metrics.EVENTS.labels(step.draft.type).inc()

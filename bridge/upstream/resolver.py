@@ -1,41 +1,59 @@
-"""References to canonical ids: many names, one CVM."""
+"""From references to canonical ids: one CVM has many names."""
 
 from __future__ import annotations
 
 import logging
 
-from bridge.clock import Clock
 from bridge.events import usable_id
 from bridge.store.reference_lookups import Answer
-from bridge.upstream.client import Listed, PhalaClient
+from bridge.upstream.client import Listed
 from bridge.upstream.errors import UnparsableError, UpstreamError
+from bridge.upstream.leader_context import LeaderContext
 
 logger = logging.getLogger(__name__)
 
 LISTED_FOR = 60.0
-"""Seconds for which the list of CVMs is believed when a state does not carry its id."""
+"""Seconds for which the list of CVMs is reused when a state does not carry its id."""
 
 
 class Resolver:
-    """Asks upstream what a reference means. The answers' minute of life is Redis's; only the list is kept here."""
+    """Asks upstream which CVM a reference names. Redis keeps the answers for a minute; only the list is kept here."""
 
-    def __init__(self, client: PhalaClient, clock: Clock) -> None:
-        self._client = client
-        self._clock = clock
+    def __init__(self, context: LeaderContext) -> None:
+        self._context = context
         self._listed: list[Listed] = []
         self._listed_at = float("-inf")
 
-    async def resolve(self, reference: str) -> Answer:
-        """The canonical id: the state's `id`, else the list's `vm_uuid`, else the reference; or upstream's error."""
+    async def look_up(self, reference: str) -> Answer:
+        """The canonical id, or upstream's refusal, for a front end.
+
+        While the account is blocked, upstream is not asked on behalf of every caller, but for one probe now and then:
+        without watches nothing else would find out that the key is accepted again.
+        """
+        if not self._context.may_ask():
+            return Answer(reference, None, 503)
         try:
-            reading = await self._client.read_state(reference)
-        except UnparsableError as error:
-            # It exists, but says nothing sensible: watch it under its own name, and say that it is stale.
-            logger.warning("a reference's state cannot be read", extra={"reason": str(error)})
-            return Answer(reference, await self._by_list(reference))
+            return Answer(reference, await self.resolve(reference, ours=False))
         except UpstreamError as error:
             return refusal(reference, error)
-        return Answer(reference, reading.state.cvm_id or await self._by_list(reference))
+
+    async def resolve(self, reference: str, *, ours: bool) -> str:
+        """The canonical id: the state's `id`, else the list's `vm_uuid`, else the reference.
+
+        `ours`: the reference is configured, so that a 403 counts against the account (see `LeaderContext.apply`).
+        Raises UpstreamError; its effect on the account has been applied then.
+        """
+        try:
+            reading = await self._context.client.read_state(reference)
+        except UnparsableError as error:
+            # The CVM exists: it is watched under this name, and the watch becomes stale.
+            logger.warning("the state of a reference is not valid", extra={"reason": str(error)})
+            return await self._by_list(reference)
+        except UpstreamError as error:
+            self._context.apply(error, reference, ours=ours)
+            raise
+        self._context.budget.authorized()
+        return reading.state.cvm_id or await self._by_list(reference)
 
     async def _by_list(self, reference: str) -> str:
         for listed in await self._list():
@@ -44,19 +62,18 @@ class Resolver:
         return reference
 
     async def _list(self) -> list[Listed]:
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         if now - self._listed_at > LISTED_FOR:
             try:
-                self._listed, self._listed_at = await self._client.list_cvms(), now
-            except UpstreamError:
-                return self._listed
+                self._listed, self._listed_at = await self._context.client.list_cvms(), now
+            except UpstreamError as error:
+                self._context.apply(error, "*", ours=False)
         return self._listed
 
 
 def refusal(reference: str, error: UpstreamError) -> Answer:
-    """Upstream's error as the front ends pass it on: as it came, or 502/503 where it sent none."""
+    """Upstream's refusal as front ends pass it on: unchanged if it was a 4xx, otherwise 503."""
     if error.status is not None and 400 <= error.status < 500:
-        return Answer(
-            reference, None, error.status, error.body.decode("utf-8", "replace"), error.content_type or "text/plain"
-        )
+        body = error.body.decode("utf-8", "replace")
+        return Answer(reference, None, error.status, body, error.content_type or "text/plain")
     return Answer(reference, None, 503, "", "text/plain")

@@ -1,6 +1,6 @@
-"""What one term knows of the slots and the next must know too, although the leader, Redis or its clock failed between.
+"""Passes the slots from one term to the next, also where the leader, Redis or its clock failed in between.
 
-Redis has the records; what it forgot (a flush) or misjudges (its clock leapt) is made good here. Design section 2.
+Redis has the records. What it forgot (a flush) or misjudges (its clock jumped forward) is corrected here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class SlotHandover:
-    """One process's memory over all its terms; `alone`: no other process can hold a stream."""
+    """One process's memory over all its terms. `alone`: no other process can hold a stream."""
 
     def __init__(self, settings: Settings, redis_slots: Slots, clock: Clock, *, alone: bool) -> None:
         self._settings = settings
@@ -33,25 +33,25 @@ class SlotHandover:
         self.clock_skew = ClockSkew()
 
     async def load(self) -> list[Slot]:
-        """The slots as a new term finds them: whoever held one may still have its stream, so it waits it out.
+        """The slots as a new term finds them: a slot whose last stream may still be open is quarantined.
 
         Raises StoreUnavailableError.
         """
         await self._give_back()
         holdings = {holding.index: self._judged(holding) for holding in await self._redis_slots.holdings()}
-        # Where the server's clock leapt, the next leader must not believe it either.
+        # Where the server's clock jumped, Redis gets the corrected deadlines for the next leader too.
         await self._redis_slots.hold(each for each in holdings.values() if each.remaining > 0 and not each.closed)
         now, size = self._clock.monotonic(), max([self._settings.max_streams, *(index + 1 for index in holdings)])
         return [_slot(index, holdings.get(index), now) for index in range(size)]
 
     def _judged(self, holding: Holding) -> Holding:
-        leapt = self.clock_skew.leapt(holding.lifetime, self._clock.monotonic())
-        if holding.closed or not leapt:
+        jumped = self.clock_skew.jumped(holding.lifetime, self._clock.monotonic())
+        if holding.closed or not jumped:
             return holding
-        return replace(holding, remaining=min(holding.remaining + leapt, holding.lifetime))
+        return replace(holding, remaining=min(holding.remaining + jumped, holding.lifetime))
 
     async def _give_back(self) -> None:
-        """What this process could not free when its last term ended: its streams are closed."""
+        """Frees the slots that this process could not free when its last term ended; their streams are closed."""
         if self._past is None:
             return
         term = self._past.term
@@ -60,8 +60,9 @@ class SlotHandover:
                 await self._redis_slots.free(term, slot.index, SETTLING)
 
     async def persist(self, context: LeaderContext) -> None:
-        """A term is over, its streams are closed. Redis may have been flushed meanwhile: what is known of the slots is
-        written down again, whoever leads now; that one waits for it (`patience`).
+        """Writes the slots of a term that has ended to Redis, which may have been flushed meanwhile.
+
+        A new leader waits for this (`patience`). The term's streams are closed.
         """
         self._past = context
         now, whole = self._clock.monotonic(), lifetime(self._settings)
@@ -73,28 +74,26 @@ class SlotHandover:
         try:
             await self._redis_slots.hold(known)
         except StoreError:
-            logger.info("the slots could not be written down")
+            logger.info("the slots could not be written: Redis does not answer")
 
     def patience(self, term: Term, led_at: float) -> float:
-        """Monotonic: the new term opens no stream before. `led_at`: when this process surely led, last.
+        """Monotonic: the new term opens no stream before. `led_at`: when this process last certainly led.
 
-        After a lease that ran out (it did so early where the server's clock leapt), and while the log is young (it was
-        flushed, and the slots with it), whoever led before gets the time of a lease to find out, to close its streams
-        and to write down its slots. None of it after this process's own term, nor where it is alone.
+        The previous leader gets the length of a lease to notice the end of its term, close its streams and write its
+        slots: after a lease that ran out (too early where the server's clock jumped), and while the log is young (it
+        was flushed, and the slots with it). No wait follows this process's own term, or is needed where it is alone.
         """
         now, lease, past = self._clock.monotonic(), self._settings.lease_seconds, self._past
         if self._alone:
             return now
         if past is not None and now - led_at <= lease:
             return past.streams_from
-        strange = bool(term.ran_out) and (past is None or term.ran_out != past.term.holder)
-        return now + (lease if strange else max(0.0, lease - term.age))
+        foreign = bool(term.ran_out) and (past is None or term.ran_out != past.term.holder)
+        return now + (lease if foreign else max(0.0, lease - term.age))
 
 
 def _slot(index: int, holding: Holding | None, now: float) -> Slot:
     slot = Slot(index)
     if holding is not None and holding.remaining > 0:
-        slot.step(Life.QUARANTINED)
-        slot.cvm_id, slot.until = holding.cvm_id, now + holding.remaining
-        slot.owner = (holding.holder, holding.epoch)
+        slot.load(holding.cvm_id, (holding.holder, holding.epoch), now + holding.remaining)
     return slot

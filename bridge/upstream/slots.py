@@ -1,4 +1,4 @@
-"""The life of a slot in the leader's memory: one table of transitions; Redis keeps the deadline."""
+"""The life of a slot in the leader's memory: one table of transitions. Redis keeps the deadline."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ class Life(Enum):
 
 TRANSITIONS: dict[Life, frozenset[Life]] = {
     Life.FREE: frozenset({Life.OPENING, Life.QUARANTINED}),
-    # An opening slot that Redis refuses (somebody's deadline has not passed) waits that deadline out.
+    # Redis may refuse an opening slot, because an older deadline has not passed; the slot waits for that deadline.
     Life.OPENING: frozenset({Life.OPEN, Life.CLOSING, Life.QUARANTINED}),
     Life.OPEN: frozenset({Life.CLOSING}),
-    # Closed: free after the settling time, or in quarantine until the deadline where Redis could not be told.
-    Life.CLOSING: frozenset({Life.FREE, Life.QUARANTINED}),
+    # Closed: free after the settling time, or after the deadline where Redis does not answer.
+    Life.CLOSING: frozenset({Life.CLOSING, Life.FREE, Life.QUARANTINED}),
     Life.QUARANTINED: frozenset({Life.FREE}),
 }
 
 
 class IllegalTransitionError(RuntimeError):
-    """a slot was asked for a step that its life does not have"""
+    """the slot's life does not allow this step"""
 
 
 @dataclass(slots=True)
 class Slot:
-    """One slot. `until` is monotonic: when a closing or quarantined one is free, when an open one must have ended."""
+    """One slot. Only its methods write its fields; all but `ripen` raise IllegalTransitionError.
+
+    Times are monotonic. `until`: when a closing or quarantined slot becomes free.
+    """
 
     index: int
     life: Life = Life.FREE
@@ -41,20 +44,43 @@ class Slot:
     until: float = 0.0
     opened_at: float = 0.0
     owner: tuple[str, int] = ("", 0)
-    """Holder and epoch under which Redis has it."""
+    """Holder and epoch under which Redis has the slot."""
 
-    def step(self, to: Life) -> None:
-        """Raises IllegalTransitionError."""
-        if to not in TRANSITIONS[self.life]:
-            raise IllegalTransitionError(f"slot {self.index}: {self.life.value} -> {to.value}")
-        self.life = to
-        if to is Life.FREE:
-            self.cvm_id = None
+    def take(self, cvm_id: str, owner: tuple[str, int]) -> None:
+        """A stream is about to be opened in it."""
+        self._step(Life.OPENING)
+        self.cvm_id, self.owner = cvm_id, owner
+
+    def hold(self, now: float) -> None:
+        """The stream is open."""
+        self._step(Life.OPEN)
+        self.opened_at = now
+
+    def release(self, until: float) -> None:
+        """The stream is closed. Called again once Redis has answered, with the end of the settling time."""
+        self._step(Life.CLOSING)
+        self.until = until
+
+    def quarantine(self, until: float) -> None:
+        """No stream may be opened in it before `until`."""
+        self._step(Life.QUARANTINED)
+        self.until = until
+
+    def load(self, cvm_id: str, owner: tuple[str, int], until: float) -> None:
+        """An earlier term may still have a stream in it."""
+        self.quarantine(until)
+        self.cvm_id, self.owner = cvm_id, owner
 
     def ripen(self, now: float) -> None:
         """Becomes free once its waiting time is over."""
         if self.life in (Life.CLOSING, Life.QUARANTINED) and self.until <= now:
-            self.step(Life.FREE)
+            self._step(Life.FREE)
+            self.cvm_id = None
+
+    def _step(self, to: Life) -> None:
+        if to not in TRANSITIONS[self.life]:
+            raise IllegalTransitionError(f"slot {self.index}: {self.life.value} -> {to.value}")
+        self.life = to
 
     @property
     def streams(self) -> bool:

@@ -1,7 +1,7 @@
 """A pure SSE decoder: bytes in, events out (the HTML standard's event stream format).
 
 httpx-sse loses a first line behind a byte order mark, holds a lone CR back, decodes by the header's charset and lets
-a line grow without bound; upstream's streams are read by this instead. It knows no socket, clock or task.
+a line grow without bound. The decoder uses no socket, clock or task.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_LINE = (1 << 20) + 1024
-"""Bytes of one line: the largest state there may be, and its field name."""
+"""Bytes of one line: the largest allowed state, and its field name."""
 
 MAX_EVENT = MAX_LINE
 """Bytes of one event's data over all its lines."""
@@ -19,7 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class OverflowingError(ValueError):
-    """a line or an event is longer than any state can be"""
+    """a line or an event is longer than any allowed state"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ServerSentEvent:
 
 
 class Decoder:
-    """Fed in any chunks it gives the same events. After OverflowingError it must not be fed again."""
+    """Gives the same events however the bytes are cut into chunks. Not usable after OverflowingError."""
 
     def __init__(self) -> None:
         self._line = bytearray()

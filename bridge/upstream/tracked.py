@@ -1,34 +1,24 @@
-"""What an observation means: the pure step from what was known and what was seen to the events it makes."""
+"""What the leader keeps of each watched CVM, in parts: each part has one writer, and only its methods change it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import random
+from dataclasses import KW_ONLY, dataclass, field, replace
 
-from bridge.events import (
-    DELETED,
-    FRESH,
-    RUNNING,
-    STALE,
-    STATE,
-    TRANSITION,
-    Draft,
-    ObservedBy,
-    State,
-    UnparsableStateError,
-    cvm_data,
-    parse_state,
-    watch_data,
-)
+from bridge.events import DELETED, ObservedBy, State, UnparsableStateError, parse_state
 from bridge.store.snapshots import Snapshot
 from bridge.upstream.backoff import Backoff
 
 NEVER = float("-inf")
 
+LONGEST_READ_WAIT = 30.0
+"""Seconds: a CVM that is read every 10 s is not left alone for a minute because of three failures."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One look at a CVM. `state` is None where upstream said that it is gone. Times are monotonic seconds:
-    when the question was sent (a stream's event: when it arrived) and when the answer was there."""
+    """One look at a CVM. `state` is None where upstream answered that the CVM is gone. Times are monotonic seconds:
+    when the request was sent (a stream's event: when it arrived) and when the answer arrived."""
 
     cvm_id: str
     state: State | None
@@ -37,66 +27,179 @@ class Observation:
     made_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One event to append, the snapshot that goes with it, and whether the CVM had ever run before it."""
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What was observed last. The recorder writes it; `trouble` is also set where a request failed."""
 
-    draft: Draft
-    snapshot: Snapshot
-    ran: bool
-
-
-@dataclass(slots=True)
-class Tracked:
-    """One watched CVM as the leader knows it. Only the leader's own tasks touch it, on one event loop."""
-
-    cvm_id: str
     snapshot: Snapshot | None = None
     state: State | None = None
     made_at: float = NEVER
     confirmed_at: float = 0.0
     changed_at: float = 0.0
     """When the status changed, monotonic; a new leader counts from its own start."""
+    trouble: str | None = None
+    """Why the last request failed; None after a state."""
+    dropped: bool = False
+    """The watch has ended: nothing that is observed from now on is recorded."""
+
+    def append(self, snapshot: Snapshot) -> None:
+        """An event was written."""
+        self.snapshot = snapshot
+
+    def apply(self, observation: Observation, after: Snapshot, *, changed: bool) -> None:
+        """The events of an observation were written; `after` is the snapshot that results."""
+        self.snapshot = replace(after, event_id=self.snapshot.event_id if self.snapshot else "")
+        if changed:
+            self.changed_at = observation.made_at
+        self.state = observation.state or self.state
+        self.made_at = self.confirmed_at = observation.made_at
+        self.trouble = None
+
+    def confirm(self, snapshot: Snapshot, made_at: float) -> None:
+        """Nothing has changed, without a state that was read."""
+        self.snapshot, self.confirmed_at = snapshot, made_at
+
+    def fail(self, reason: str) -> bool:
+        """A request failed. True where the reason is a new one."""
+        new, self.trouble = self.trouble != reason, reason
+        return new
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+@dataclass(slots=True, kw_only=True)
+class ReadSchedule:
+    """When the state is read next. The reader writes it; hints and a stream's end bring a read forward."""
+
+    due: float = NEVER
+    running: bool = False
+    hinted_at: float = NEVER
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def start(self) -> None:
+        self.running = True
+
+    def finish(self) -> None:
+        self.running = False
+
+    def hint(self, now: float, *, first: bool = False) -> None:
+        """The CVM may have changed: it is read now, by a request sent from now on.
+
+        `first`: before all other reads that are due, of which a batch can cause many at once.
+        """
+        self.due = NEVER if first else min(self.due, now)
+        self.hinted_at = now
+
+    def schedule(self, due: float) -> None:
+        self.due = due
+
+    def bring_forward(self, due: float) -> None:
+        """At `due` or sooner."""
+        self.due = min(self.due, due)
+
+    def fail(self, now: float, rng: random.Random, retry_after: float | None) -> None:
+        """Backs off, for `retry_after` seconds or longer."""
+        wait = self.backoff.fail(now, rng, retry_after or 0.0)
+        self.backoff.until = now + min(wait, max(LONGEST_READ_WAIT, retry_after or 0.0))
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchAnswers:
+    """Digests of the batch route's answers: the one that belongs to the state, and one that waits for a read."""
+
+    asked_at: float = NEVER
+    answer: str | None = None
+    pending: str | None = None
+
+    def ask(self, now: float) -> None:
+        self.asked_at = now
+
+    def load(self, answer: str) -> None:
+        """The last leader left this answer for the state."""
+        self.answer = answer
+
+    def differs(self, digest: str | None, *, current: bool) -> None:
+        """A read follows. Not `current`: the answer may be older than the present status."""
+        self.pending = digest if current else None
+
+    def read(self, *, same: bool, hint_served: bool) -> None:
+        """A state was read and recorded; `same`: it equals the one before; `hint_served`: it was asked for after the
+        last hint.
+
+        An answer confirms a state that was the same before and after it. An answer that came between two states may
+        describe either: it would hide that the change was reverted. And a hint whose read failed must hint again.
+        """
+        if not same:
+            self.answer = None
+        if hint_served and self.pending is not None:
+            self.answer = self.pending if same else None
+            self.pending = None
+
+    def forget(self) -> None:
+        self.answer = self.pending = None
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamState:
+    """How streams of this CVM go. The watcher writes it."""
+
+    is_open: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+    refuses_deleted: bool = False
+    """Whether upstream refused the target `deleted`."""
+
+    def opened(self) -> None:
+        self.is_open = True
+
+    def closed(self) -> None:
+        self.is_open = False
+
+    def refuse_deleted(self) -> None:
+        self.refuses_deleted = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Demand:
+    """Who wants the CVM. The survey writes it."""
+
     pinned: bool = False
     subscribers: int = 0
-    read_due: float = NEVER
-    reading: bool = False
-    batched_at: float = NEVER
-    batch_answer: str | None = None
-    batch_pending: str | None = None
-    """Digests of what the batch route said: the answer that belongs to the state, and one that waits for a read."""
-    hinted_at: float = NEVER
-    streaming: bool = False
-    stream_backoff: Backoff = field(default_factory=Backoff)
-    read_backoff: Backoff = field(default_factory=Backoff)
-    refuses_deleted: bool = False
-    trouble: str | None = None
-    dropped: bool = False
-    """Its watch has ended: whatever is still seen of it is no news to anybody."""
+
+    def set(self, *, pinned: bool, subscribers: int) -> None:
+        self.pinned, self.subscribers = pinned, subscribers
+
+
+@dataclass(slots=True)
+class Tracked:
+    """One watched CVM. Only the leader's own tasks touch it, on one event loop."""
+
+    cvm_id: str
+    _: KW_ONLY
+    seen: Seen = field(default_factory=Seen)
+    reads: ReadSchedule = field(default_factory=ReadSchedule)
+    batch: BatchAnswers = field(default_factory=BatchAnswers)
+    stream: StreamState = field(default_factory=StreamState)
+    demand: Demand = field(default_factory=Demand)
 
     @classmethod
     def loaded(cls, cvm_id: str, snapshot: Snapshot | None, now: float) -> Tracked:
         """As a new leader finds it: to be read at once."""
-        return cls(cvm_id, snapshot, _stored_state(snapshot), confirmed_at=now, changed_at=now)
-
-    def hint(self, now: float, *, first: bool = False) -> None:
-        """Something says that it changed: it is to be read now, and by a question asked from now on; `first`: before
-        all that wait their turn, of which a batch can make many at once.
-        """
-        self.read_due = NEVER if first else min(self.read_due, now)
-        self.hinted_at = now
+        state = _stored_state(snapshot)
+        return cls(cvm_id, seen=Seen(snapshot=snapshot, state=state, confirmed_at=now, changed_at=now))
 
     @property
     def status(self) -> str | None:
-        return self.snapshot.status if self.snapshot else None
+        return self.seen.snapshot.status if self.seen.snapshot else None
 
     @property
     def fresh(self) -> bool:
-        return self.snapshot is None or self.snapshot.fresh
+        return self.seen.snapshot is None or self.seen.snapshot.fresh
 
     @property
     def gone(self) -> bool:
-        return self.status == DELETED
+        snapshot = self.seen.snapshot
+        return snapshot is not None and snapshot.status == DELETED
 
 
 def _stored_state(snapshot: Snapshot | None) -> State | None:
@@ -106,69 +209,3 @@ def _stored_state(snapshot: Snapshot | None) -> State | None:
         return parse_state(snapshot.raw_state)
     except UnparsableStateError:
         return None
-
-
-def is_late(tracked: Tracked, observation: Observation) -> bool:
-    """An answer to a question that was sent before the last applied observation was made says nothing new."""
-    return observation.sent_at < tracked.made_at
-
-
-def observe(tracked: Tracked, observation: Observation, now: str) -> tuple[list[Step], Snapshot]:
-    """The events that an observation makes, in order, and the snapshot after it (also where there is no event).
-
-    `now` is the RFC 3339 time of the observation. `watch.fresh` precedes what was found on recovery.
-    """
-    before = tracked.snapshot
-    steps: list[Step] = []
-    if before is not None and not before.fresh:
-        before = replace(before, fresh=True, stale_reason=None)
-        data = watch_data(tracked.cvm_id, before.name)
-        steps.append(Step(Draft(FRESH, tracked.cvm_id, now, data), before, before.ever_ran))
-    after = _after(tracked, before, observation, now)
-    kind = _kind(tracked, before, observation)
-    if kind is not None:
-        state = observation.state
-        change = (before.status if before else None, after.status)
-        data = cvm_data(tracked.cvm_id, after.name, change, observation.by, state.raw if state else None)
-        steps.append(Step(Draft(kind, tracked.cvm_id, now, data), after, bool(before and before.ever_ran)))
-    return steps, after
-
-
-def _kind(tracked: Tracked, before: Snapshot | None, observation: Observation) -> str | None:
-    to = observation.state.status if observation.state else DELETED
-    if before is None or before.status is None:
-        return STATE
-    if before.status != to:
-        return TRANSITION
-    if observation.state is None:
-        return None
-    return None if tracked.state is not None and tracked.state.same_as(observation.state) else STATE
-
-
-def _after(tracked: Tracked, before: Snapshot | None, observation: Observation, now: str) -> Snapshot:
-    state = observation.state
-    status = state.status if state else DELETED
-    same_status = before is not None and before.status == status
-    name = state.name if state and state.name is not None else (before.name if before else None)
-    return Snapshot(
-        tracked.cvm_id,
-        state.raw if state else None,
-        status,
-        name,
-        before.since if before and same_status else now,
-        now,
-        before.event_id if before else "",
-        ever_ran=bool(before and before.ever_ran) or status == RUNNING,
-    )
-
-
-def grow_stale(tracked: Tracked, reason: str, now: str) -> Step | None:
-    """The step that says that nothing vouches for the state any more; None where that was said before."""
-    before = tracked.snapshot
-    if before is not None and not before.fresh:
-        return None
-    if before is None:
-        before = Snapshot(tracked.cvm_id, None, None, None, None, None)
-    after = replace(before, fresh=False, stale_reason=reason)
-    draft = Draft(STALE, tracked.cvm_id, now, watch_data(tracked.cvm_id, before.name, reason))
-    return Step(draft, after, before.ever_ran)

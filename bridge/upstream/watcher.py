@@ -1,4 +1,4 @@
-"""One stream of one CVM in one slot, from the taking of the slot to its release."""
+"""One stream of one CVM in one slot, from taking the slot to releasing it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from collections.abc import AsyncIterator
 from enum import Enum
 
 from bridge.config import Settings
+from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StateSeen, StreamEvent
-from bridge.upstream.errors import (
-    NotFoundError,
-    RateLimitedError,
-    RefusedError,
-    UnauthorizedError,
-    UnparsableError,
-    UpstreamError,
-)
+from bridge.upstream.errors import RULES, AccountEffect, CvmEffect, RequestRefusedError, UnparsableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import read
 from bridge.upstream.slots import Life, Slot
@@ -28,16 +22,16 @@ from bridge.upstream.tracked import Observation, Tracked
 logger = logging.getLogger(__name__)
 
 OPEN_GRACE = 15.0
-"""Seconds from the taking of a slot to the response's headers. A process that was frozen in between gives up."""
+"""Seconds from taking a slot to the response's headers. A process that was suspended in between gives up."""
 
 END_GRACE = 10.0
 """Seconds that upstream may be late in ending a stream at its timeout."""
 
 SETTLING = 0.5
-"""Seconds between closing a stream and using its slot again: upstream may notice late."""
+"""Seconds between closing a stream and using its slot again: upstream may notice the end late."""
 
 EARLY = 1.0
-"""A stream that ends sooner did not work, whatever it said: an endless loop of them must not happen."""
+"""Seconds: a stream that ends sooner counts as a failure whatever it sent, so that streams do not open in a loop."""
 
 SILENT_INTERVALS = 2.0
 
@@ -54,74 +48,65 @@ class End(Enum):
 
 
 def lifetime(settings: Settings) -> float:
-    """Seconds from the taking of a slot until upstream has surely ended the stream in it."""
+    """Seconds from taking a slot until upstream has certainly ended the stream in it."""
     return OPEN_GRACE + settings.stream_timeout + END_GRACE
 
 
 def target_for(tracked: Tracked) -> str:
-    """`deleted` ends a stream only when nothing more can come. Where upstream refuses it, any other status that is
-    not the present one serves: its coming is itself news."""
-    if not tracked.refuses_deleted:
+    """The target that ends the stream: `deleted`, after which nothing follows. Where upstream refuses that target, a
+    status other than the present one, since its arrival is a change."""
+    if not tracked.stream.refuses_deleted:
         return "deleted"
     return "stopped" if tracked.status == "running" else "running"
 
 
 async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
-    """Takes the slot (marked as opening by the planner's tick), follows the stream, frees the slot.
+    """Takes in Redis the slot that is marked as opening, follows the stream, and frees the slot.
 
-    Trouble ends in backoff, never in an exception.
-
-    Raises FencedError when the term is over. On cancellation the stream is closed and the slot freed before it passes.
+    An upstream error ends in a backoff. Raises FencedError when the term is over. On cancellation the stream is closed
+    and the slot freed first.
     """
     asked_at = context.clock.monotonic()
-    slot.owner = (context.term.holder, context.term.epoch)
     try:
         wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, lifetime(context.settings))
     except FencedError:
-        _quarantine(slot, asked_at)  # surely not taken
+        slot.quarantine(asked_at)  # not taken
         raise
     except BaseException as error:
-        # Taken or not: nobody knows. The deadline that may stand in Redis is waited out.
-        _quarantine(slot, asked_at + lifetime(context.settings))
+        # Redis may have taken the slot: it stays unused until the deadline that Redis would have.
+        slot.quarantine(asked_at + lifetime(context.settings))
         if isinstance(error, StoreUnavailableError):
             return
         raise
     if wait > 0:
-        _quarantine(slot, asked_at + wait)
+        slot.quarantine(asked_at + wait)
         return
     try:
         await _follow(context, tracked, slot, asked_at)
     finally:
-        tracked.streaming = False
-        tracked.batch_answer = tracked.batch_pending = None
-        # The last look may lie a whole interval back already.
-        tracked.read_due = min(tracked.read_due, tracked.made_at + context.settings.poll_interval)
+        tracked.stream.closed()
+        tracked.batch.forget()
+        # The last observation may be a whole interval old.
+        tracked.reads.bring_forward(tracked.seen.made_at + context.settings.poll_interval)
         await _release(context, slot, asked_at)
 
 
-def _quarantine(slot: Slot, until: float) -> None:
-    slot.step(Life.QUARANTINED)
-    slot.until = until
-
-
 async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
-    """The one durable write that a cancellation must not take away; Redis away: the deadline does it.
-
-    The slot is not used again before Redis has answered, however long that takes.
-    """
-    slot.step(Life.CLOSING)
-    slot.until = asked_at + lifetime(context.settings)
+    """The one write that a cancellation must not interrupt. Without an answer of Redis, the deadline frees the slot."""
+    deadline = asked_at + lifetime(context.settings)
+    slot.release(deadline)
     release = asyncio.ensure_future(context.redis_slots.free(context.term, slot.index, SETTLING))
     try:
         await asyncio.shield(release)
     except StoreError:
         if slot.life is Life.CLOSING:
-            slot.step(Life.QUARANTINED)
+            slot.quarantine(deadline)
         return
     except asyncio.CancelledError:
         await asyncio.gather(release, return_exceptions=True)
         raise
-    slot.until = context.clock.monotonic() + SETTLING
+    if slot.life is Life.CLOSING:
+        slot.release(context.clock.monotonic() + SETTLING)
 
 
 async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at: float) -> None:
@@ -130,7 +115,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
     end = End.CUT
     try:
         if opened_at - asked_at > OPEN_GRACE:
-            # Redis's answer found this process asleep: it may not even ask any more.
+            # This process was suspended: a stream that begins now might outlive the slot's deadline.
             end = End.LATE_OPEN
             return
         settings = context.settings
@@ -142,9 +127,8 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
             if opened_at - asked_at > OPEN_GRACE:
                 end = End.LATE_OPEN
                 return
-            slot.step(Life.OPEN)
-            slot.opened_at = opened_at
-            tracked.streaming = True
+            slot.hold(opened_at)
+            tracked.stream.opened()
             context.budget.authorized()
             metrics.STREAMS.inc()
             try:
@@ -152,8 +136,8 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
             finally:
                 metrics.STREAMS.dec()
     except UpstreamError as error:
-        end = End.CUT if tracked.streaming else End.REFUSED
-        await _refused(context, tracked, slot, error)
+        end = End.CUT if tracked.stream.is_open else End.REFUSED
+        await _failed(context, tracked, slot, error)
     finally:
         _weigh(context, tracked, end, now() - opened_at)
 
@@ -164,7 +148,7 @@ async def _listen(
     silence = SILENT_INTERVALS * context.settings.stream_interval
     hard_end = opened_at + context.settings.stream_timeout + END_GRACE
     pending: asyncio.Task[StreamEvent | None] | None = None
-    said = _latest(tracked)
+    latest = _latest(tracked)
     try:
         while True:
             if pending is None:
@@ -175,8 +159,8 @@ async def _listen(
                 if context.clock.monotonic() >= hard_end:
                     return End.ORDINARY
                 await read(context, tracked)
-                if _latest(tracked) != said:
-                    return End.HALF_OPEN  # whoever saw it, this stream should have said it long since
+                if _latest(tracked) != latest:
+                    return End.HALF_OPEN  # the stream should have sent this change long before
                 continue
             finished, pending = pending, None
             event = finished.result()
@@ -186,7 +170,7 @@ async def _listen(
             end = await _take(context, tracked, event, opened_at)
             if end is not None:
                 return end
-            said = _latest(tracked)
+            latest = _latest(tracked)
     finally:
         if pending is not None:
             pending.cancel()
@@ -200,50 +184,52 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
 async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
     now = context.clock.monotonic()
     if isinstance(event, StateSeen):
-        await context.recorder.record(tracked, Observation(tracked.cvm_id, event.state, "stream", now, now))
+        await _record(context, tracked, event.state)
         return None
     if isinstance(event, Garbled):
-        if tracked.trouble != UnparsableError.reason:
+        if tracked.seen.fail(RULES[UnparsableError].reason):
             extra = {"cvm_id": tracked.cvm_id, "reason": event.reason}
-            logger.warning("a stream said something that cannot be a state", extra=extra)
-        tracked.trouble = UnparsableError.reason
+            logger.warning("a stream sent something that is not a state", extra=extra)
         return None
     if event.kind == "error":
-        # It may say that the CVM is gone, or nothing of importance: the state route knows.
+        # The CVM may be gone, or not: the state route answers that.
         await read(context, tracked)
         return None
     return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
 
 
-def _latest(tracked: Tracked) -> str:
-    return tracked.snapshot.event_id if tracked.snapshot else ""
-
-
-async def _refused(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
-    """One action for each class of trouble that a stream can meet."""
+async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
     now = context.clock.monotonic()
-    if tracked.trouble != error.reason:
+    seen = Observation(cvm_id=tracked.cvm_id, state=state, by="stream", sent_at=now, made_at=now)
+    await context.recorder.record(tracked, seen)
+
+
+def _latest(tracked: Tracked) -> str:
+    return tracked.seen.snapshot.event_id if tracked.seen.snapshot else ""
+
+
+async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
+    # Streams that are being opened count too: when many are opened at once, the first answer may be a refusal.
+    gone = error.rule.cvm is CvmEffect.GONE
+    if not gone and tracked.seen.fail(error.reason):
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
-        logger.warning("a stream ended badly", extra=fields)
-    if isinstance(error, NotFoundError):
-        await context.recorder.record(tracked, Observation(tracked.cvm_id, None, "stream", now, now))
-        return
-    tracked.trouble = error.reason
-    if isinstance(error, RateLimitedError):
-        # Those that are being opened count: of many at once the first answer may be a refusal.
-        others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
-        context.budget.too_many_streams(now, others, error.retry_after)
-        allowed = {"budget": context.budget.streams}
-        logger.warning("upstream allows us no further stream: the account is used elsewhere too", extra=allowed)
-    elif isinstance(error, UnauthorizedError):
-        context.budget.unauthorized(now, context.rng, tracked.cvm_id, error.status)
-    elif isinstance(error, RefusedError) and error.status == 422:
-        tracked.refuses_deleted = True
+        logger.warning("a stream failed", extra=fields)
+    others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
+    context.apply(error, tracked.cvm_id, other_streams=others)
+    if gone:
+        await _record(context, tracked, None)
+    elif error.rule.account is AccountEffect.SLOW_DOWN:
+        logger.warning(
+            "upstream allows no further stream: the account is used elsewhere too",
+            extra={"budget": context.budget.streams},
+        )
+    elif isinstance(error, RequestRefusedError) and error.status == 422:
+        tracked.stream.refuse_deleted()
 
 
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
     metrics.STREAM_ENDS.labels(end.value).inc()
     if end in (End.ORDINARY, End.HALF_OPEN) or lived >= HEALTHY_AFTER:
-        tracked.stream_backoff.heal()
+        tracked.stream.backoff.heal()
     else:
-        tracked.stream_backoff.fail(context.clock.monotonic(), context.rng)
+        tracked.stream.backoff.fail(context.clock.monotonic(), context.rng)

@@ -1,4 +1,4 @@
-"""The front end's parts, put together."""
+"""The front end: its parts, its routes and its tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.clock import Clock
 from bridge.config import Settings
-from bridge.events import dumps
 from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
@@ -31,17 +29,21 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web import metrics
-from bridge.web.api import deliveries
-from bridge.web.api.cvms import Cvms
-from bridge.web.api.events import Api, json_response, on_refusal
-from bridge.web.api.phala_webhooks import Hints
-from bridge.web.api.references import References, UpstreamRefusalError
-from bridge.web.api.webhook_secrets import Vault
-from bridge.web.api.webhooks import EndpointRoutes
+from bridge.web.api import answers, deliveries
+from bridge.web.api.cvms import CvmRoutes
+from bridge.web.api.deliveries import DeliveryRoutes
+from bridge.web.api.events import EventRoutes
+from bridge.web.api.phala_webhooks import PhalaWebhooks
+from bridge.web.api.references import ReferenceRefusedError, References, Resolver, on_refused_reference
+from bridge.web.api.stream_tokens import StreamTokenRoutes
+from bridge.web.api.webhook_secrets import WebhookSecrets
+from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.front import DropIn
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
+from bridge.web.http.operations import OPERATION, Call, Operation, declared, json_answer, routes, text_answer
 from bridge.web.http.problems import HANDLERS
+from bridge.web.http.responses import NO_STORE, json_response
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
@@ -49,11 +51,11 @@ from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.hub import Hub
 
 RESERVED_FILES = 200
-"""Open files that are not subscribers: the listener, Redis, plain requests, logs."""
+"""Open files for everything but subscribers: the listener, Redis, plain requests, logs."""
 
 
 def cors(origins: tuple[str, ...]) -> list[Middleware]:
-    """Browsers of these origins may read and subscribe, with a cursor and a token. Plain ASGI: it costs no task."""
+    """Lets pages of these origins read and subscribe, with a cursor and a token. Plain ASGI: it costs no task."""
     if not origins:
         return []
     return [
@@ -68,17 +70,7 @@ def cors(origins: tuple[str, ...]) -> list[Middleware]:
     ]
 
 
-def webhook_routes(
-    settings: Settings, backend: Backend, clock: Clock, access: Access, references: References
-) -> list[Route]:
-    endpoints, vault = Endpoints(backend), Vault(settings.secret_key, clock)
-    return [
-        *EndpointRoutes(settings, access, references, Watches(backend), endpoints, vault, HostLookup(), clock).routes(),
-        *deliveries.DeliveryRoutes(access, endpoints, Deliveries(backend), clock).routes(),
-    ]
-
-
-class Front:
+class FrontEnd:
     """One front end: its ASGI `app`, and `run`, the tasks that keep it at the end of the log."""
 
     def __init__(
@@ -92,28 +84,37 @@ class Front:
         make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         open_files: int | None = None,
     ) -> None:
-        """`open_files`: how many the process may have; subscribers beyond that are refused and not left to fail."""
+        """`open_files` is the limit of the process; it lowers the limit on subscribers, so that none lacks a file."""
         self._settings = settings
         self._clock = clock
         self._rng = rng or random.Random()
         self._id = make_id()
         self._single_flight = SingleFlight("look-up")
-        self._watches = Watches(backend)
-        log = Log(backend)
+        self._watches = watches = Watches(backend)
+        log, snapshots, endpoints = Log(backend), Snapshots(backend), Endpoints(backend)
         self.hub = Hub(
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
         lookups = ReferenceLookups(backend)
-        self._references = references = References(lookups, self._watches, clock)
-        self._hints = Hints(settings, lookups, clock)
+        self._references = references = References(lookups, watches, clock)
         self.feed_consumer = FeedConsumer(
             self.hub, Feed(backend), references.answered, clock, period=settings.lease_seconds / 3
         )
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
-        snapshots = Snapshots(backend)
-        cvms = Cvms(self._watches, snapshots, Slots(backend), LeaderStatus(backend))
+        resolver = Resolver(references=references, single_flight=self._single_flight)
+        events = EventRoutes(
+            settings=settings,
+            access=access,
+            hub=self.hub,
+            capacity=self.capacity,
+            log=log,
+            watches=watches,
+            resolver=resolver,
+            single_flight=self._single_flight,
+            rng=self._rng,
+        )
         self.dropin = DropIn(
             settings,
             clock,
@@ -121,44 +122,39 @@ class Front:
             access=access,
             capacity=self.capacity,
             snapshots=snapshots,
-            watches=self._watches,
+            watches=watches,
             lookups=lookups,
             references=references,
             single_flight=self._single_flight,
         )
-        api = Api(
-            settings,
-            access,
-            self.hub,
-            self.capacity,
-            log,
-            self._watches,
-            cvms,
-            references,
-            self._single_flight,
-            self._rng,
+        declared_routes = (
+            StreamTokenRoutes(access),
+            CvmRoutes(
+                hub=self.hub,
+                watches=watches,
+                snapshots=snapshots,
+                slots=Slots(backend),
+                leader_status=LeaderStatus(backend),
+                resolver=resolver,
+            ),
+            WebhookRoutes(
+                settings=settings,
+                references=references,
+                watches=watches,
+                endpoints=endpoints,
+                secrets=WebhookSecrets(settings.secret_key, clock),
+                resolve=HostLookup(),
+                clock=clock,
+            ),
+            PhalaWebhooks(settings, lookups, clock),
+            DeliveryRoutes(endpoints, Deliveries(backend), clock),
+            self,
+            Site(settings.namespace, operations()),
         )
-        self._webhooks = webhook_routes(settings, backend, clock, access, references)
         self.draining = False
-        self.app = self._build(api)
-
-    def _build(self, api: Api) -> Starlette:
-        own = [
-            Route("/healthz", self._healthz, methods=["GET"]),
-            Route("/readyz", self._readyz, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
-            Route("/v1/upstream/webhooks", self._hints.receive, methods=["POST"]),
-            *Site(self._settings.namespace).routes(),
-        ]
-        app = Starlette(
-            # In order: the streams first, for herds connect to them.
-            routes=[*api.routes(), *self.dropin.routes(), *self._webhooks, *own],
-            exception_handlers={**HANDLERS, **deliveries.HANDLERS, UpstreamRefusalError: on_refusal},
-            middleware=cors(self._settings.cors_origins),
-        )
-        # A redirect would name our own scheme, which need not be what a proxy's client speaks, its token in the query.
-        app.router.redirect_slashes = False
-        return app
+        # In order: the streams first, because thousands of clients reconnect to them at the same moment.
+        plain = [route for each in declared_routes for route in routes(each, access)]
+        self.app = _application([*events.routes(), *self.dropin.routes(), *plain], settings.cors_origins)
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
@@ -172,24 +168,68 @@ class Front:
             await self._single_flight.aclose()
 
     async def drain(self) -> None:
-        """Readiness turns false and every subscriber is let go within BRIDGE_DRAIN_SECONDS."""
+        """Ends every subscriber's connection within BRIDGE_DRAIN_SECONDS; `/readyz` is 503 from now on."""
         self.draining = self.capacity.closing = True
         self._references.close()
         waits, seconds = iter(lambda: jittered_retry(self._rng), None), self._settings.drain_seconds
         async with asyncio.TaskGroup() as group:
             group.create_task(self.hub.drain(seconds, waits), name="drain")
-            group.create_task(self.dropin.drain(seconds), name="letting go of the drop-in's")
+            group.create_task(self.dropin.drain(seconds), name="drain of the drop-in")
 
-    async def _healthz(self, request: Request) -> Response:
-        return json_response('{"status":"ok"}')
+    @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
+    async def get_health(self, call: Call) -> Response:
+        """Liveness."""
+        return json_response(answers.Health(status="ok"))
 
-    async def _readyz(self, request: Request) -> Response:
-        """Ready when Redis answers and the subscription lives; without a leader `degraded`."""
+    @Operation(
+        "GET /readyz",
+        OPERATION,
+        {
+            200: json_answer("Ready, perhaps degraded", answers.Readiness),
+            503: json_answer("Not ready", answers.Readiness),
+        },
+    )
+    async def get_readiness(self, call: Call) -> Response:
+        """Readiness."""
         if self.draining or not self.feed_consumer.ready:
-            why = "draining" if self.draining else "no subscription to Redis"
-            return json_response(dumps({"status": "unready", "reason": why}), 503)
-        status = {"status": "ready"} if self.hub.led else {"status": "degraded", "reason": "no leader"}
-        return json_response(dumps({**status, "sequence": str(self.hub.sequence)}))
+            reason = "draining" if self.draining else "no subscription to Redis"
+            return json_response(answers.Readiness(status="unready", reason=reason), 503)
+        sequence = str(self.hub.sequence)
+        if self.hub.led:
+            return json_response(answers.Readiness(status="ready", sequence=sequence))
+        return json_response(answers.Readiness(status="degraded", reason="no leader", sequence=sequence))
 
-    async def _metrics(self, request: Request) -> Response:
-        return Response(metrics.exposition(), 200, {"Cache-Control": "no-store"}, CONTENT_TYPE_LATEST)
+    @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
+    async def get_metrics(self, call: Call) -> Response:
+        """Prometheus metrics."""
+        return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
+
+
+PARTS = (
+    EventRoutes,
+    StreamTokenRoutes,
+    CvmRoutes,
+    WebhookRoutes,
+    PhalaWebhooks,
+    DeliveryRoutes,
+    DropIn,
+    FrontEnd,
+    Site,
+)
+"""Every class with routes, in the order of the document."""
+
+
+def operations() -> list[Operation]:
+    """The declarations of all routes; only the relay below `/api/v1/` is in no document."""
+    return [operation for part in PARTS for operation in declared(part)]
+
+
+def _application(all_routes: list[Route], origins: tuple[str, ...]) -> Starlette:
+    app = Starlette(
+        routes=all_routes,
+        exception_handlers={**HANDLERS, **deliveries.HANDLERS, ReferenceRefusedError: on_refused_reference},
+        middleware=cors(origins),
+    )
+    # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.
+    app.router.redirect_slashes = False
+    return app

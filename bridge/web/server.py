@@ -16,7 +16,7 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.uvicorn_server import Server, address_family
-from bridge.web.app import Front
+from bridge.web.app import FrontEnd
 from bridge.web.streaming.detach import CLOSE_GRACE, PROTOCOL
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def serve_web(
     """Serves until `stop`, then drains and returns. Raises OSError if the address is taken."""
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
-    front = Front(settings, backend, clock, open_access=open_access, open_files=files)
+    front = FrontEnd(settings, backend, clock, open_access=open_access, open_files=files)
     logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
     config = uvicorn.Config(
         front.app,
@@ -99,7 +99,7 @@ async def serve_web(
         await _serve(front, server, sockets, stop)
 
 
-async def _serve(front: Front, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+async def _serve(front: FrontEnd, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(front.run(), name="front")
@@ -118,7 +118,7 @@ async def _serve(front: Front, server: Server, sockets: list[socket.socket], sto
             listener.close()
 
 
-async def _closed(front: Front) -> None:
+async def _closed(front: FrontEnd) -> None:
     """Waits until the ended streams have taken their last bytes: uvicorn does not wait for detached connections."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_GRACE * 1.2):

@@ -50,7 +50,7 @@ def _age(bridge: Whole, cvm_id: str) -> None:
     """Fifteen seconds without confirmation, without waiting for them."""
     context = bridge.upstream.context
     assert context is not None
-    context.watches[cvm_id].confirmed_at -= 20
+    context.watches[cvm_id].seen.confirmed_at -= 20
 
 
 async def test_ten_megabytes_on_one_line_leave_the_other_watches_untouched(redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands as processes: what a user types, sees and gets back."""
+"""The commands as processes: arguments, output, exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Start = Callable[..., Command]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts commands that share one state directory; none outlives the test."""
+    """Starts commands that share one state directory, and ends them after the test."""
     started: list[Command] = []
 
     def begin(*arguments: str, **environment: str) -> Command:
@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def up(start: Start, **environment: str) -> tuple[Command, str]:
     """A `bridge up` that listens, and its address."""
     command = start("up", **{"PORT": "0", **environment})
-    return command, command.says(r"address +(http://\S+)\n")
+    return command, command.shows(r"address +(http://\S+)\n")
 
 
 def blocks(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,7 +78,7 @@ def status(url: str) -> int:
         return 0
 
 
-def test_up_shows_where_it_is_and_a_subscriber_sees_snapshots_and_then_changes(start: Start) -> None:
+def test_up_shows_its_address_and_a_subscriber_gets_snapshots_and_then_changes(start: Start) -> None:
     command, address = up(start)
     assert f"curl -N {address}/v1/events\n" in command.output
     assert "SIMULATED" in command.output
@@ -91,9 +91,9 @@ def test_up_shows_where_it_is_and_a_subscriber_sees_snapshots_and_then_changes(s
     assert name in change["type"]
 
 
-def test_redis_consumers_see_the_ids_and_sequences_that_the_log_has(start: Start) -> None:
+def test_redis_consumers_see_consecutive_sequences_in_the_log(start: Start) -> None:
     command, address = up(start)
-    url = command.says(r"redis-cli -u (\S+) SUBSCRIBE '\{bridge\}:events'")
+    url = command.shows(r"redis-cli -u (\S+) SUBSCRIBE '\{bridge\}:events'")
     eventually(lambda: sequence(address) >= 12, "the first events")
     with redis.Redis.from_url(url, decode_responses=True) as client:
         entries: Any = client.xrange("{bridge}:log")
@@ -112,7 +112,7 @@ def test_a_signal_ends_up_cleanly_with_a_subscriber_connected(start: Start, numb
     assert "Traceback" not in command.errors
 
 
-def test_a_second_up_on_the_same_data_is_refused_in_one_line(start: Start) -> None:
+def test_a_second_up_on_the_same_data_ends_with_one_line(start: Start) -> None:
     first, _ = up(start)
     second = start("up", PORT="0")
     assert second.ends() == 1
@@ -167,7 +167,7 @@ def test_wrong_settings_are_one_line_each(start: Start) -> None:
         (["up"], {"HOST": "0.0.0.0"}, "BRIDGE_TOKENS"),  # noqa: S104
     ],
 )
-def test_what_is_needed_and_missing_is_one_line(
+def test_a_missing_setting_is_one_line(
     start: Start, arguments: list[str], environment: dict[str, str], named: str
 ) -> None:
     command = start(*arguments, **environment)
@@ -176,7 +176,7 @@ def test_what_is_needed_and_missing_is_one_line(
     assert command.errors.count("\n") == 1
 
 
-def test_upstream_and_web_wait_for_an_absent_redis_and_are_ready_once_it_answers(start: Start) -> None:
+def test_upstream_and_web_wait_for_redis_and_are_ready_once_it_answers(start: Start) -> None:
     server = RealServer(tcp=True)
     probe, port = free_port(), free_port()
     common = {"REDIS_URL": server.url, "BRIDGE_LOG_FORMAT": "json"}
@@ -184,7 +184,7 @@ def test_upstream_and_web_wait_for_an_absent_redis_and_are_ready_once_it_answers
     web = start("web", BRIDGE_AUTH="off", PORT=str(port), HOST="127.0.0.1", BRIDGE_DRAIN_SECONDS="0.2", **common)
     places = [f"http://127.0.0.1:{probe}", f"http://127.0.0.1:{port}"]
     for command, place in zip([upstream, web], places, strict=True):
-        command.says("waiting for Redis")
+        command.shows("waiting for Redis")
         eventually(lambda place=place: status(f"{place}/readyz") == 503, "not ready")  # type: ignore[misc]
         assert status(f"{place}/healthz") == 200
     with server:
@@ -206,7 +206,7 @@ def test_tail_in_a_pipe_prints_one_envelope_a_line_and_ends_with_ctrl_c(start: S
     assert tail.errors == ""
 
 
-def test_tail_goes_on_where_it_was_after_a_restart_of_the_bridge(start: Start) -> None:
+def test_tail_resumes_without_a_gap_after_a_restart_of_the_bridge(start: Start) -> None:
     port = str(free_port())
     first, address = up(start, PORT=port, BRIDGE_DRAIN_SECONDS="0.2")
     eventually(lambda: sequence(address) >= 12, "the first events")
@@ -221,7 +221,7 @@ def test_tail_goes_on_where_it_was_after_a_restart_of_the_bridge(start: Start) -
     assert logged == list(range(logged[0], logged[0] + len(logged)))
 
 
-def test_tail_is_quiet_when_its_reader_goes_away(start: Start, tmp_path: Path) -> None:
+def test_tail_ends_without_an_error_when_its_reader_is_gone(start: Start, tmp_path: Path) -> None:
     _, address = up(start)
     eventually(lambda: sequence(address) >= 12, "the first events")
     shell = f"{sys.executable} -m bridge tail --url {address} | head -n 1"
@@ -239,7 +239,7 @@ def test_tail_is_quiet_when_its_reader_goes_away(start: Start, tmp_path: Path) -
     assert done.stderr == ""
 
 
-def test_tail_says_in_one_line_why_it_is_refused(start: Start) -> None:
+def test_tail_shows_a_refusal_in_one_line(start: Start) -> None:
     _, address = up(start, BRIDGE_TOKENS="me:secret:read")
     without = start("tail", "--url", address)
     assert without.ends() == 1
@@ -253,7 +253,7 @@ def test_tail_says_in_one_line_why_it_is_refused(start: Start) -> None:
     assert "422" in bad_time.errors
 
 
-def test_check_shows_the_settings_masked_and_finds_what_is_wrong(start: Start) -> None:
+def test_check_shows_masked_settings_and_finds_errors(start: Start) -> None:
     good = start("check")
     assert good.ends() == 0, good.output
     bad = start(
@@ -268,7 +268,7 @@ def test_check_shows_the_settings_masked_and_finds_what_is_wrong(start: Start) -
     assert re.search(r"PHALA_CLOUD_API_KEY +\*\*\* +environment", bad.output)
 
 
-def test_check_shows_who_leads_and_who_holds_the_slots(start: Start) -> None:
+def test_check_shows_the_leader_and_the_held_slots(start: Start) -> None:
     _, address = up(start)
     eventually(lambda: sequence(address) >= 12, "the first events")
 
@@ -277,13 +277,13 @@ def test_check_shows_who_leads_and_who_holds_the_slots(start: Start) -> None:
         assert command.ends() == 0, command.output + command.errors
         return command.output
 
-    eventually(lambda: "12, of which 7 polled" in held(), "the leader's notes")
+    eventually(lambda: "12, of which 7 polled" in held(), "the leader's status")
     assert held().count(" held ") == 5
 
 
-def test_simulate_answers_any_key_and_ends_cleanly(start: Start) -> None:
+def test_simulate_accepts_any_key_and_ends_cleanly(start: Start) -> None:
     command = start("simulate", "--port", "0", "--cvms", "3")
-    prefix = command.says(r"PHALA_CLOUD_API_PREFIX=(\S+)")
+    prefix = command.shows(r"PHALA_CLOUD_API_PREFIX=(\S+)")
     checked = start("check", PHALA_CLOUD_API_KEY="any", PHALA_CLOUD_API_PREFIX=prefix)
     assert checked.ends() == 0
     assert "3 CVM(s)" in checked.output
@@ -301,7 +301,7 @@ def test_a_second_signal_ends_at_once(start: Start) -> None:
         assert command.ends(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
-def test_help_teaches_with_examples(start: Start) -> None:
+def test_help_has_examples(start: Start) -> None:
     command = start("--help")
     assert command.ends() == 0
     assert "curl -N http://127.0.0.1:8000/v1/events" in command.output

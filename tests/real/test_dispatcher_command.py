@@ -1,4 +1,4 @@
-"""`bridge dispatcher` as a process: what it needs, its probes, its end."""
+"""`bridge dispatcher` as a process: required settings, probes, end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def status(port: int, path: str) -> int:
         return 0
 
 
-def test_without_a_key_it_refuses_in_one_line() -> None:
+def test_without_a_key_it_ends_with_one_line() -> None:
     with dispatcher(REDIS_URL="redis://127.0.0.1:1/0") as process:
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -43,7 +43,7 @@ def test_without_a_key_it_refuses_in_one_line() -> None:
     assert errors.count("\n") == 1
 
 
-def test_it_waits_for_redis_is_ready_with_it_and_ends_cleanly() -> None:
+def test_it_waits_for_redis_then_is_ready_and_ends_cleanly() -> None:
     server, port = RealServer(tcp=True), free_port()
     with dispatcher(REDIS_URL=server.url, BRIDGE_SECRET_KEY=new_key(), BRIDGE_PROBE_PORT=str(port)) as process:
         eventually(lambda: status(port, "/readyz") == 503, "alive without Redis")

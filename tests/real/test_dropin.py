@@ -260,7 +260,7 @@ async def test_a_missing_token_is_refused_in_upstreams_shape(redis_url: str) -> 
             for key, status, detail in (
                 (None, 401, "Not authenticated"),
                 ("wrong", 401, "Invalid API key"),
-                ("onesecret", 403, "This token may not see this CVM"),
+                ("onesecret", 403, "This token does not allow this: it may not see this CVM"),
             ):
                 answer = await web.http.get(path, headers={"X-API-Key": key} if key else {})
                 assert (answer.status_code, answer.json()) == (status, {"detail": detail})
@@ -286,7 +286,7 @@ async def test_watchers_count_as_subscribers(redis_url: str) -> None:
         await until_subscribed(web, 1)
         refused = await web.http.get(f"{web.url}{path}")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
-        assert refused.json() == {"detail": "Too many subscribers on this front end"}
+        assert refused.json() == {"detail": "This front end takes no more streams: its limit is 1"}
         assert (await web.http.get(f"{web.url}/v1/events")).status_code == 503
         writer.close()
         await until_subscribed(web, 0)

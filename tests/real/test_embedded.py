@@ -45,7 +45,7 @@ def state() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def parent(state: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """Another process that holds the directory: itself, its server's pid and URL."""
+    """Another process that holds the directory, with its server's process id and URL."""
     command = [sys.executable, "-c", PARENT, str(state)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
@@ -57,13 +57,13 @@ def parent(state: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
 
 
 def remember(state: Path, port: int) -> None:
-    """As the port of an earlier start, which the next one takes where it can."""
+    """Writes the port of an earlier start, which the next start takes if it is free."""
     state.mkdir()
     (state / "port").write_text(f"{port}\n")
 
 
 def gone(pid: int) -> bool:
-    """Ended; a zombie of another parent counts."""
+    """Whether the process has ended; a zombie counts as ended."""
     try:
         return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -98,14 +98,14 @@ async def test_it_answers_on_its_port_and_its_socket_and_keeps_its_data_for_the_
         assert server.url == first
 
 
-async def test_only_this_user_can_enter_where_the_data_and_the_socket_are(state: Path) -> None:
+async def test_only_this_user_can_enter_the_directory_of_data_and_socket(state: Path) -> None:
     async with EmbeddedServer(state) as server:
         path = Path(server.socket_url.removeprefix("unix://").partition("?")[0])
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert (state / "redis").stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_second_start_on_the_directory_is_refused_with_the_holders_number(state: Path) -> None:
+async def test_a_second_start_on_the_directory_is_refused_with_the_holders_process_id(state: Path) -> None:
     async with EmbeddedServer(state) as server:
         with pytest.raises(DirectoryHeldError, match=f"in use by process {os.getpid()}: stop it") as caught:
             await EmbeddedServer(state).__aenter__()
@@ -123,7 +123,7 @@ async def test_two_starts_at_one_moment_give_one_server(state: Path) -> None:
     assert sum(isinstance(result, DirectoryHeldError) for result in results) == 3
 
 
-async def test_a_killed_parent_takes_its_server_along_and_the_next_start_has_the_data(state: Path) -> None:
+async def test_the_server_ends_with_a_killed_parent_and_the_next_start_has_the_data(state: Path) -> None:
     with parent(state) as (process, pid, url):
         with on(url) as client:
             client.set("key", "kept")
@@ -149,7 +149,7 @@ async def test_an_interrupt_from_the_terminal_reaches_the_parent_alone(state: Pa
             assert client.get("key") == "kept"
 
 
-async def test_a_crash_of_the_server_is_noticed_and_told(state: Path) -> None:
+async def test_a_crash_of_the_server_is_reported(state: Path) -> None:
     async with EmbeddedServer(state) as server:
         waiting = asyncio.create_task(server.wait())
         assert server._process is not None
@@ -158,7 +158,7 @@ async def test_a_crash_of_the_server_is_noticed_and_told(state: Path) -> None:
             await waiting
 
 
-async def test_waiting_ends_quietly_with_a_planned_stop(state: Path) -> None:
+async def test_wait_returns_after_a_planned_stop(state: Path) -> None:
     async with EmbeddedServer(state) as server:
         waiting = asyncio.create_task(server.wait())
         await asyncio.sleep(0)
@@ -186,13 +186,13 @@ async def test_a_path_too_long_for_a_socket_gets_a_short_one_that_is_removed(sta
     assert not path.parent.exists()
 
 
-async def test_spaces_and_percent_signs_in_the_path_are_no_obstacle(state: Path) -> None:
+async def test_the_path_may_have_spaces_and_percent_signs(state: Path) -> None:
     async with EmbeddedServer(state / "my %20 data") as server:
         with on(server.socket_url) as client:
             assert client.ping()
 
 
-async def test_a_port_taken_meanwhile_is_passed_over(state: Path) -> None:
+async def test_a_port_that_is_in_use_is_skipped(state: Path) -> None:
     async with EmbeddedServer(state) as server:
         taken = server.port
     with socket.create_server(("127.0.0.1", taken)):
@@ -202,9 +202,7 @@ async def test_a_port_taken_meanwhile_is_passed_over(state: Path) -> None:
                 assert client.ping()
 
 
-async def test_a_port_taken_between_looking_and_listening_is_passed_over(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_port_taken_between_check_and_start_is_skipped(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taker:
         taken = taker.getsockname()[1]
         found = iter([taken, free_port()])
@@ -215,7 +213,7 @@ async def test_a_port_taken_between_looking_and_listening_is_passed_over(
                 assert client.ping()
 
 
-async def test_data_that_cannot_be_read_stop_the_start_with_the_servers_own_words(state: Path) -> None:
+async def test_unreadable_data_stops_the_start_with_the_servers_own_message(state: Path) -> None:
     async with EmbeddedServer(state):
         pass
     (state / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
@@ -225,14 +223,14 @@ async def test_data_that_cannot_be_read_stop_the_start_with_the_servers_own_word
         await EmbeddedServer(state).__aenter__()
 
 
-async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     state = tmp_path / "file" / "state"
     os.mknod(state.parent)
     with pytest.raises(EmbeddedError, match="cannot be made: "):
         await EmbeddedServer(state).__aenter__()
 
 
-def test_no_server_anywhere_is_one_line_that_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_one_line_tells_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(embedded, "wheel_server", lambda: None)
     with pytest.raises(NoServerError, match=r"^No Redis server found: install .* set REDIS_URL$"):
@@ -240,7 +238,7 @@ def test_no_server_anywhere_is_one_line_that_says_what_helps(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("version", "taken"), [("6.0.16", False), ("6.2.0", True), ("10.1.0", True), ("?", False)])
-def test_a_server_on_the_path_is_taken_where_it_is_new_enough(
+def test_a_server_on_the_path_is_used_if_it_is_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, taken: bool
 ) -> None:
     own = tmp_path / "redis-server"
@@ -250,7 +248,7 @@ def test_a_server_on_the_path_is_taken_where_it_is_new_enough(
     assert (find_server() == own) is taken
 
 
-def test_the_state_directory_follows_the_xdg_variable_where_it_is_absolute(
+def test_the_state_directory_follows_the_xdg_variable_if_it_is_absolute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", "/home/someone")

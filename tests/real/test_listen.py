@@ -1,4 +1,4 @@
-"""`bridge listen`: it registers itself, verifies, prints, misbehaves on request, and leaves nothing behind."""
+"""`bridge listen`: it registers itself, verifies, prints, answers badly on request, and unregisters itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.commands.listen import Received, colourful_line
+from bridge.commands.listen import Received, received_line
 from bridge.config import Settings
 from tests.commands import Command
 from tests.servers import RealServer, eventually, free_port
@@ -24,7 +24,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, redis_server: RealServer) -> Iterator[httpx.Client]:
-    """`bridge up` with tokens and quick retries, for all tests here; asked by its admin."""
+    """A client with an admin token, for a `bridge up` with quick retries that all tests here share."""
     port = free_port()
     environment = {
         "PORT": str(port),
@@ -35,7 +35,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, redis_server: RealServer) -> It
     }
     bridge = Command(tmp_path_factory.mktemp("up"), "up", **environment)
     try:
-        bridge.says("is up")
+        bridge.shows("is up")
         with httpx.Client(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer me-token"}, trust_env=False
         ) as client:
@@ -54,7 +54,7 @@ def lines(command: Command) -> list[dict[str, Any]]:
 
 def test_it_registers_receives_verifies_and_unregisters(tmp_path: Path, up: httpx.Client) -> None:
     command = listener(tmp_path, up, "--to", "running", "--to", "stopped", "--format", "phala")
-    made = command.says(r"registered at http\S+ as (wh_\w+)")
+    made = command.shows(r"registered at http\S+ as (wh_\w+)")
     shown = up.get(f"/v1/webhooks/{made}").json()
     assert (shown["to"], shown["format"], shown["types"]) == (["running", "stopped"], "phala", ["cvm.transition"])
     assert up.post(f"/v1/webhooks/{made}/test").status_code == 202
@@ -69,7 +69,7 @@ def test_it_registers_receives_verifies_and_unregisters(tmp_path: Path, up: http
 
 def test_it_fails_on_request_and_the_bridge_tries_again_with_the_same_id(tmp_path: Path, up: httpx.Client) -> None:
     command = listener(tmp_path, up, "--status", "503", "--delay", "0.1")
-    made = command.says(r"as (wh_\w+)")
+    made = command.shows(r"as (wh_\w+)")
 
     def tried_again() -> bool:
         return any(line["attempt"] >= 2 for line in lines(command))
@@ -84,9 +84,9 @@ def test_it_fails_on_request_and_the_bridge_tries_again_with_the_same_id(tmp_pat
     assert command.ends(signal.SIGTERM) == 0
 
 
-def test_a_stranger_who_signs_otherwise_is_401_and_shown(tmp_path: Path, up: httpx.Client) -> None:
+def test_a_request_with_another_signature_is_401_and_shown(tmp_path: Path, up: httpx.Client) -> None:
     command = listener(tmp_path, up)
-    address = command.says(r"(http\S+) is registered")
+    address = command.shows(r"(http\S+) is registered")
     headers = {"webhook-id": "x", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,AAAA"}
     with httpx.Client(trust_env=False) as stranger:
         assert stranger.post(address, json={"type": "x"}, headers=headers).status_code == 401
@@ -97,7 +97,7 @@ def test_a_stranger_who_signs_otherwise_is_401_and_shown(tmp_path: Path, up: htt
     assert command.ends(signal.SIGINT) == 0
 
 
-def test_what_keeps_it_from_registering_is_one_line_that_says_what_helps(tmp_path: Path, up: httpx.Client) -> None:
+def test_a_failed_registration_is_one_line_that_tells_what_helps(tmp_path: Path, up: httpx.Client) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     refusals = (
         ((), "wrong", "scope admin"),
@@ -117,10 +117,10 @@ def test_what_keeps_it_from_registering_is_one_line_that_says_what_helps(tmp_pat
 
 def received(body: object, **given: Any) -> str:
     fields = {"at": "2026-11-24T16:00:00.000Z", "webhook_id": "d", "attempt": 1, "fault": None, "status": 200}
-    return ANSI.sub("", colourful_line(Received(**{**fields, **given}, body=body)))
+    return ANSI.sub("", received_line(Received(**{**fields, **given}, body=body)))
 
 
-def test_a_line_for_people_tells_the_change_in_every_format() -> None:
+def test_a_line_for_people_shows_the_change_in_every_format() -> None:
     change = {"from": "starting", "to": "running"}
     time, named = "2026-11-24T16:01:59.319Z", {"name": "web-1", **change}
     bodies: list[dict[str, Any]] = [
@@ -136,7 +136,7 @@ def test_a_line_for_people_tells_the_change_in_every_format() -> None:
 
 
 @pytest.mark.parametrize("body", [None, [], "\x1b[31m", {}, {"data": 5, "type": "\x1b[31m"}, {"type": "webhook.test"}])
-def test_a_line_for_people_copes_with_any_body_and_lets_none_write_to_the_terminal(body: object) -> None:
+def test_a_line_for_people_is_harmless_whatever_the_body(body: object) -> None:
     assert "\x1b" not in received(body)
 
 
@@ -146,12 +146,12 @@ def test_a_line_for_machines_is_one_line() -> None:
     assert json.loads(line)["body"] == {"a": "\u2028\n"}
 
 
-def test_bridge_up_keeps_a_key_of_its_own_so_that_endpoints_outlive_a_restart(tmp_path: Path, redis_url: str) -> None:
+def test_bridge_up_keeps_its_own_key_so_that_endpoints_survive_a_restart(tmp_path: Path, redis_url: str) -> None:
     port = free_port()
     shown = []
     for _ in range(2):
         bridge = Command(tmp_path, "up", PORT=str(port), REDIS_URL=redis_url)
-        bridge.says("is up")
+        bridge.shows("is up")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             answer = client.put("/v1/webhooks/mine", json={"url": "http://localhost:9/hook", "enabled": False})
             shown.append((answer.status_code, answer.json()["url"]))
@@ -165,7 +165,7 @@ def test_bridge_up_keeps_a_key_of_its_own_so_that_endpoints_outlive_a_restart(tm
     assert "secret.key holds no key" in bridge.errors
 
 
-def test_keygen_prints_a_key_that_the_settings_take(tmp_path: Path) -> None:
+def test_keygen_prints_a_valid_secret_key(tmp_path: Path) -> None:
     command = Command(tmp_path, "keygen")
     assert command.ends() == 0
     key = command.output.strip()

@@ -70,7 +70,7 @@ async def test_immediate_mode_answers_the_state_now(sim: Running, client: httpx.
     assert (answer.json()["id"], answer.json()["status"]) == (cvm.vm_uuid, "running")
 
 
-async def test_a_stream_tells_the_state_at_each_interval_until_its_timeout(
+async def test_a_stream_sends_the_state_at_each_interval_until_its_timeout(
     sim: Running, client: httpx.AsyncClient
 ) -> None:
     events = await heard(client, state_path(sim), target="deleted", interval="5", timeout="20")
@@ -87,7 +87,7 @@ async def test_a_target_already_met_completes_at_once(sim: Running, client: http
     assert events[1][1]["status"] == events[1][1]["target"] == "running"
 
 
-async def test_the_target_completes_the_stream_when_it_comes(sim: Running, client: httpx.AsyncClient) -> None:
+async def test_reaching_the_target_completes_the_stream(sim: Running, client: httpx.AsyncClient) -> None:
     listening = asyncio.create_task(heard(client, state_path(sim), target="stopped"))
     await until_open(sim, 1)
     await client.patch(f"{sim.control}/cvms/{uuid_of(sim)}", json={"status": "stopped"})
@@ -107,7 +107,7 @@ async def test_a_deleted_cvm_ends_its_stream_with_an_error(sim: Running, client:
     assert (await client.get(path)).json()["error_code"] == "ERR-03-001"
 
 
-async def test_the_sixth_stream_of_a_user_is_refused_whatever_key_it_brings(
+async def test_the_sixth_stream_of_a_user_is_refused_with_any_of_its_keys(
     sim: Running, client: httpx.AsyncClient
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
@@ -124,7 +124,7 @@ async def test_the_sixth_stream_of_a_user_is_refused_whatever_key_it_brings(
     assert users["bob"]["open"] == 1
 
 
-async def test_of_many_at_the_same_moment_exactly_five_are_let_in(sim: Running, client: httpx.AsyncClient) -> None:
+async def test_exactly_five_of_many_simultaneous_streams_open(sim: Running, client: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(_status_of_stream(client, state_path(sim)) for _ in range(40)))
 
     assert sorted(answers) == [200] * 5 + [429] * 35
@@ -138,7 +138,7 @@ async def _status_of_stream(client: httpx.AsyncClient, path: str) -> int:
         return response.status_code
 
 
-async def test_a_client_that_goes_away_frees_its_place(sim: Running, client: httpx.AsyncClient) -> None:
+async def test_a_client_that_goes_away_frees_its_stream(sim: Running, client: httpx.AsyncClient) -> None:
     for _ in range(20):
         async with contextlib.AsyncExitStack() as stack:
             for number in range(5):
@@ -148,9 +148,7 @@ async def test_a_client_that_goes_away_frees_its_place(sim: Running, client: htt
     assert sim.simulator.quota.users["alice"].refused == 0
 
 
-async def test_the_end_of_a_stream_frees_its_place_before_the_client_hears_of_it(
-    sim: Running, client: httpx.AsyncClient
-) -> None:
+async def test_a_stream_is_freed_before_its_client_sees_the_end(sim: Running, client: httpx.AsyncClient) -> None:
     for _ in range(30):
         events = await asyncio.gather(*(heard(client, state_path(sim), target="running") for _ in range(5)))
         assert [len(one) for one in events] == [2] * 5
@@ -178,7 +176,7 @@ async def test_a_parameter_out_of_bounds_is_a_422_that_names_it(
     assert (fault["type"], fault["loc"]) == (kind, ["query", field])
 
 
-async def test_without_a_known_key_everything_is_a_401(sim: Running) -> None:
+async def test_without_a_known_key_every_route_is_401(sim: Running) -> None:
     async with httpx.AsyncClient(base_url=sim.api_prefix, trust_env=False) as client:
         paths = [state_path(sim), f"{state_path(sim)}?interval=1", "/cvms/paginated", f"/cvms/{uuid_of(sim)}"]
         answers = [await client.get(path) for path in paths]
@@ -210,7 +208,7 @@ async def test_an_unknown_reference_is_a_404_and_a_shared_one_a_409(sim: Running
     ]
 
 
-async def test_somebody_elses_cvm_is_not_found(sim: Running, client: httpx.AsyncClient) -> None:
+async def test_another_users_cvm_is_not_found(sim: Running, client: httpx.AsyncClient) -> None:
     cvm = sim.simulator.world.create(owner="bob")
     mine = await client.get(f"/cvms/{cvm.vm_uuid}/state")
     his = await client.get(f"/cvms/{cvm.vm_uuid}/state", headers={"X-API-Key": "key-b"})
@@ -218,7 +216,7 @@ async def test_somebody_elses_cvm_is_not_found(sim: Running, client: httpx.Async
     assert (mine.status_code, his.status_code) == (404, 200)
 
 
-async def test_a_batch_answers_for_those_it_knows(sim: Running, client: httpx.AsyncClient) -> None:
+async def test_a_batch_answers_for_known_cvms(sim: Running, client: httpx.AsyncClient) -> None:
     bare = uuid_of(sim, 1).replace("-", "")
     answer = await client.post("/status/batch", json={"vm_uuids": [uuid_of(sim), bare, "unknown"]})
 
@@ -267,7 +265,7 @@ async def test_other_paths_and_methods_are_refused_as_fastapi_does(sim: Running,
     assert other.json() == {"detail": "Not Found"}
 
 
-async def test_the_demo_moves_by_itself_over_the_stream() -> None:
+async def test_the_demo_changes_by_itself() -> None:
     async with serve(seed=1, time_scale=0.005) as sim:
         headers = {"X-API-Key": "any"}
         async with httpx.AsyncClient(base_url=sim.api_prefix, headers=headers, trust_env=False) as client:
@@ -300,7 +298,7 @@ async def test_it_ends_at_once_with_streams_open(
     assert capfd.readouterr().err == ""
 
 
-async def test_a_client_that_does_not_read_cannot_hold_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_does_not_read_cannot_delay_the_end(caplog: pytest.LogCaptureFixture) -> None:
     async with asyncio.timeout(10):
         async with serve(world=World(cvms=1, frozen=True)) as sim:
             _, writer = await asyncio.open_connection(sim.host, sim.port, limit=1)

@@ -160,7 +160,7 @@ async def test_a_fault_for_one_cvm_leaves_the_others_alone(
     assert (await control.get("/faults")).json()["items"][0]["hits"] == 1
 
 
-async def test_a_stalled_stream_holds_its_place_until_its_client_goes(
+async def test_a_stalled_stream_counts_until_its_client_goes(
     sim: Running, client: httpx.AsyncClient, control: httpx.AsyncClient, path: str
 ) -> None:
     await control.post("/faults", json={"route": "stream", "times": None, "delay": 60})
@@ -236,7 +236,7 @@ async def test_a_stream_can_end_at_once_and_empty(
 
 
 @pytest.mark.parametrize(("action", "first"), [("silent", 0), ("mute", 1)])
-async def test_a_silent_stream_says_nothing_while_the_state_route_shows_the_change(
+async def test_a_silent_stream_sends_nothing_while_the_state_route_shows_the_change(
     sim: Running,
     client: httpx.AsyncClient,
     control: httpx.AsyncClient,
@@ -265,7 +265,7 @@ async def _collect(source: EventSource, got: list[ServerSentEvent]) -> None:
         got.append(event)  # noqa: PERF401 - the test looks at it before the end
 
 
-async def test_an_open_stream_can_be_silenced_and_given_back_its_voice(
+async def test_an_open_stream_can_be_silenced_and_resumed(
     client: httpx.AsyncClient, control: httpx.AsyncClient, cvm: Cvm, path: str
 ) -> None:
     async with streaming(client, path) as source:
@@ -336,7 +336,7 @@ async def test_a_closed_connection_can_count_for_a_while(
     assert (await client.get(path, params={"target": "x"})).status_code == 429
 
 
-async def test_others_can_occupy_places_of_the_user(
+async def test_streams_of_a_user_can_be_occupied(
     client: httpx.AsyncClient, control: httpx.AsyncClient, path: str
 ) -> None:
     await control.put("/users/alice", json={"occupied": 5})
@@ -347,7 +347,7 @@ async def test_others_can_occupy_places_of_the_user(
     assert (refused.status_code, served.status_code) == (429, 200)
 
 
-async def test_counters_tell_what_was_asked_and_start_again(
+async def test_counters_show_the_requests_and_can_be_reset(
     client: httpx.AsyncClient, control: httpx.AsyncClient, cvm: Cvm, path: str
 ) -> None:
     await client.get(path)

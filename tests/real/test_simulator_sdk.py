@@ -17,8 +17,8 @@ from phala_cloud import (
 )
 
 from bridge.clock import SystemClock
-from bridge.simulator.hooks import headers, posting
 from bridge.simulator.server import Running, serve
+from bridge.simulator.webhooks import headers, webhook
 from bridge.simulator.world import Cvm, World
 from tests.real.waiting import until
 
@@ -135,7 +135,7 @@ async def test_details_fit_the_sdks_models(sim: Running, cvm: Cvm, version: str)
 
 def test_the_sdk_accepts_the_simulators_webhooks() -> None:
     world = World(cvms=1, frozen=True)
-    what = posting(world.cvms[0], "cvm.stopped", "evt_1", world.now)
+    what = webhook(world.cvms[0], "cvm.stopped", "evt_1", world.now)
     secret = "whsec_c2VjcmV0"
     sent = headers(what, secret, str(int(SystemClock().time())))
     event = parse_webhook_event(headers=sent, body=what.body.decode(), secret=secret)

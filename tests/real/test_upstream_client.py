@@ -16,7 +16,7 @@ from bridge.upstream.client import Ended, Garbled, PhalaClient, StateSeen, Strea
 from bridge.upstream.errors import (
     NotFoundError,
     RateLimitedError,
-    RefusedError,
+    RequestRefusedError,
     UnauthorizedError,
     UnreachableError,
     UpstreamError,
@@ -214,7 +214,7 @@ async def test_the_simulators_refusals_are_told_apart(sim: Running, client: Phal
     stranger = PhalaClient(sim.api_prefix, "key-x", clock=SystemClock())
     assert await refusal(client.read_state("nobody")) is NotFoundError
     assert await refusal(stranger.read_state(uuid_of(sim))) is UnauthorizedError
-    assert await refusal(opened(timeout=5)) is RefusedError
+    assert await refusal(opened(timeout=5)) is RequestRefusedError
     await control("POST", "/faults", json={"route": "state", "action": "reset"})
     assert await refusal(client.read_state(uuid_of(sim))) is UnreachableError
     await stranger.aclose()

@@ -20,7 +20,7 @@ from bridge.config_values import Allowlist
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.endpoints import Endpoint, Endpoints
-from bridge.web.app import Front
+from bridge.web.app import FrontEnd
 from tests.bridges import whole
 
 KEY = new_key()
@@ -65,7 +65,7 @@ async def front(redis_url: str, **given: Any) -> AsyncIterator[Api]:
     settings = Settings(**chosen)
     backend = connect(redis_url, settings.namespace)
     try:
-        app = Front(settings, backend, SystemClock()).app
+        app = FrontEnd(settings, backend, SystemClock()).app
         headers = {"Authorization": "Bearer root-token"}
         async with Api(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://bridge", headers=headers

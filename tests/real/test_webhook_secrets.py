@@ -109,7 +109,7 @@ def _bridge(home: Path, server: RealServer) -> Iterator[tuple[Command, Asked]]:
     """`bridge up` at debug level, on a Redis with a password and a simulator with a key."""
     port, upstream = free_port(), free_port()
     simulator = Command(home, "simulate", "--port", str(upstream), "--cvms", "2")
-    simulator.says("ctrl-C ends it")
+    simulator.shows("ctrl-C ends it")
     bridge = Command(
         home,
         "up",
@@ -123,7 +123,7 @@ def _bridge(home: Path, server: RealServer) -> Iterator[tuple[Command, Asked]]:
         BRIDGE_LOG_FORMAT="json",
     )
     try:
-        bridge.says("is up")
+        bridge.shows("is up")
         headers = {"Authorization": f"Bearer {CANARIES['token']}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as client:
             yield bridge, Asked(client)

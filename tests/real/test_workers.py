@@ -15,7 +15,7 @@ import pytest
 
 from bridge.config import Settings
 from bridge.process import workers
-from bridge.process.errors import StartError
+from bridge.process.errors import CommandError
 from tests.commands import Command
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual
@@ -98,7 +98,7 @@ def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(
     command, port = web
     first = workers_of(command.process.pid)
     os.kill(first[0], signal.SIGKILL)
-    command.says("a worker ended unexpectedly")
+    command.shows("a worker ended unexpectedly")
     eventually(lambda: len(workers_of(command.process.pid)) == 2, "a new one")
     assert len(set(first) & set(workers_of(command.process.pid))) == 1
     eventually(lambda: command.errors.count("listening") >= 3, "it listens")
@@ -162,7 +162,7 @@ def test_a_crash_restarts_a_worker_and_a_failed_start_ends_all(
 ) -> None:
     crashes = (60.0, 1), (0.0, -11), (60.0, 137), (60.0, 0)
     assert run_virtual(starts(monkeypatch, *crashes)) == len(crashes) + 1
-    with pytest.raises(StartError):
+    with pytest.raises(CommandError):
         run_virtual(starts(monkeypatch, (60.0, 1), (0.5, 1)))
 
 

@@ -1,4 +1,4 @@
-"""Contract section 4: what a variable may hold, and what a wrong one gets."""
+"""The settings of docs/contract.md#environment: allowed values, and the errors of wrong ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 
 def complaint(env: pytest.MonkeyPatch, name: str, value: str) -> str:
-    """What the start ends with when the variable has this value; it is one line, of this variable."""
+    """The error for this value; it must be one line, about this variable."""
     env.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -70,7 +70,7 @@ def complaint(env: pytest.MonkeyPatch, name: str, value: str) -> str:
     return text
 
 
-def test_nothing_set_gives_the_defaults_of_the_contract(env: pytest.MonkeyPatch) -> None:
+def test_without_any_variable_the_defaults_are_the_contracts(env: pytest.MonkeyPatch) -> None:
     assert {name: value for name, value, _ in load_settings().in_force()} == CONTRACT
 
 
@@ -108,7 +108,7 @@ def test_the_bounds_of_a_variable(env: pytest.MonkeyPatch, name: str, good: list
         load_settings()
 
 
-def test_each_wrong_variable_gets_a_line_of_its_own_and_all_are_told_at_once(env: pytest.MonkeyPatch) -> None:
+def test_all_wrong_variables_are_reported_at_once_in_one_line_each(env: pytest.MonkeyPatch) -> None:
     env.setenv("PORT", "x")
     env.setenv("BRIDGE_MAX_STREAMS", "9")
     with pytest.raises(SettingsError) as caught:
@@ -189,9 +189,9 @@ def test_tokens_are_taken_apart(env: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_tokens_are_refused_without_showing_them(env: pytest.MonkeyPatch, text: str) -> None:
-    said = complaint(env, "BRIDGE_TOKENS", text)
-    assert "canary" not in said
-    assert "cänary" not in said
+    error = complaint(env, "BRIDGE_TOKENS", text)
+    assert "canary" not in error
+    assert "cänary" not in error
 
 
 @pytest.mark.parametrize("name", ["PHALA_CLOUD_API_KEY", "PHALA_WEBHOOK_SECRET", "BRIDGE_SECRET_KEY"])
@@ -199,7 +199,7 @@ def test_a_wrong_secret_is_never_shown(env: pytest.MonkeyPatch, name: str) -> No
     assert "canary" not in complaint(env, name, "canary with\nspaces")
 
 
-def test_secrets_are_masked_in_what_is_in_force_and_in_the_repr(env: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked_in_in_force_and_in_the_repr(env: pytest.MonkeyPatch) -> None:
     key = Fernet.generate_key().decode()
     env.setenv("PHALA_CLOUD_API_KEY", "canary-key")
     env.setenv("PHALA_WEBHOOK_SECRET", "canary-hook")
@@ -207,9 +207,9 @@ def test_secrets_are_masked_in_what_is_in_force_and_in_the_repr(env: pytest.Monk
     env.setenv("BRIDGE_TOKENS", "ops:canary-token:admin web:canary-2:read:b,a")
     env.setenv("BRIDGE_SECRET_KEY", f"{key},{key}")
     settings = load_settings()
-    told = {name: value for name, value, _ in settings.in_force()}
-    assert told["REDIS_URL"] == "redis://user:***@h:6379/0?password=***"
-    assert told["BRIDGE_TOKENS"] == "ops:***:admin web:***:read:a,b"
+    shown_values = {name: value for name, value, _ in settings.in_force()}
+    assert shown_values["REDIS_URL"] == "redis://user:***@h:6379/0?password=***"
+    assert shown_values["BRIDGE_TOKENS"] == "ops:***:admin web:***:read:a,b"
     for text in (repr(settings), str(settings.in_force())):
         assert "canary" not in text
         assert key not in text
@@ -220,7 +220,7 @@ def test_lists_drop_blanks_and_repeats_and_keep_their_order(env: pytest.MonkeyPa
     assert load_settings().cvms == ("web-2", "web-1", "*")
 
 
-def test_a_reference_that_could_leave_its_place_in_a_path_is_refused(env: pytest.MonkeyPatch) -> None:
+def test_a_reference_with_a_slash_is_refused(env: pytest.MonkeyPatch) -> None:
     assert "'a/../b'" in complaint(env, "BRIDGE_CVMS", "web-1,a/../b")
 
 
@@ -231,7 +231,7 @@ def test_the_waits_between_webhook_attempts(env: pytest.MonkeyPatch) -> None:
         complaint(env, "BRIDGE_WEBHOOK_RETRY", wrong)
 
 
-def test_where_webhooks_may_go(env: pytest.MonkeyPatch) -> None:
+def test_networks_and_hosts_that_webhooks_may_reach(env: pytest.MonkeyPatch) -> None:
     env.setenv("BRIDGE_WEBHOOK_ALLOW", "10.1.0.0/16, 192.168.0.7,fd00::/8, Hooks.Internal.")
     assert load_settings().webhook_allow == Allowlist(
         (ip_network("10.1.0.0/16"), ip_network("192.168.0.7/32"), ip_network("fd00::/8")),
@@ -248,7 +248,7 @@ def test_origins_are_scheme_host_and_port_only(env: pytest.MonkeyPatch) -> None:
         complaint(env, "BRIDGE_CORS_ORIGINS", wrong)
 
 
-def test_the_api_prefix_loses_its_closing_slash_and_takes_no_more_than_a_url(env: pytest.MonkeyPatch) -> None:
+def test_the_api_prefix_loses_its_closing_slash_and_must_be_a_plain_url(env: pytest.MonkeyPatch) -> None:
     env.setenv("PHALA_CLOUD_API_PREFIX", "http://127.0.0.1:8001/api/v1/")
     assert load_settings().api_prefix == "http://127.0.0.1:8001/api/v1"
     for wrong in (
@@ -269,15 +269,15 @@ def test_the_environment_outranks_the_file_and_the_program_outranks_both(
     env.setenv("BRIDGE_NAMESPACE", "from-env")
     env.setenv("BRIDGE_HEARTBEAT", "3")
     settings = load_settings(port=3, heartbeat=None)
-    told = {name: (value, origin) for name, value, origin in settings.in_force()}
-    assert told["PORT"] == ("3", "given")
-    assert told["HOST"] == ("::1", ".env")
-    assert told["BRIDGE_NAMESPACE"] == ("from-env", "environment")
-    assert told["BRIDGE_HEARTBEAT"] == ("3", "environment")
-    assert told["BRIDGE_CVMS"] == ("", "default")
+    shown_values = {name: (value, origin) for name, value, origin in settings.in_force()}
+    assert shown_values["PORT"] == ("3", "given")
+    assert shown_values["HOST"] == ("::1", ".env")
+    assert shown_values["BRIDGE_NAMESPACE"] == ("from-env", "environment")
+    assert shown_values["BRIDGE_HEARTBEAT"] == ("3", "environment")
+    assert shown_values["BRIDGE_CVMS"] == ("", "default")
 
 
-def test_a_file_that_cannot_be_read_is_said_in_one_line(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"PORT=\xff\xfe\n")
     with pytest.raises(SettingsError, match=r"^\.env: cannot be read"):
         load_settings()
@@ -290,7 +290,7 @@ def test_names_in_lower_case_are_not_read(env: pytest.MonkeyPatch) -> None:
     assert (settings.port, settings.namespace) == (8000, "bridge")
 
 
-def test_an_unknown_name_is_warned_of_once_with_the_nearest_known_one(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_name_gets_one_warning_with_the_nearest_known_one(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BRIDGE_HARTBEAT=3\n")
     env.setenv("BRIDGE_MAX_STREAM", "3")
     env.setenv("BRIDGE_QUUX", "3")
@@ -301,7 +301,7 @@ def test_an_unknown_name_is_warned_of_once_with_the_nearest_known_one(env: pytes
     )
 
 
-def test_what_kubernetes_injects_for_services_is_passed_over_in_silence() -> None:
+def test_variables_that_kubernetes_sets_get_no_warning() -> None:
     injected = {
         "BRIDGE_PORT": "tcp://10.0.0.1:8000",
         "BRIDGE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
@@ -321,7 +321,7 @@ def test_what_kubernetes_injects_for_services_is_passed_over_in_silence() -> Non
     ]
 
 
-def test_settings_made_by_field_name_read_no_environment(env: pytest.MonkeyPatch) -> None:
+def test_settings_by_field_name_read_no_environment(env: pytest.MonkeyPatch) -> None:
     env.setenv("PORT", "not a number")
     settings = Settings(namespace="x", cvms=("a",))
     assert (settings.namespace, settings.cvms, settings.port) == ("x", ("a",), 8000)
@@ -329,7 +329,7 @@ def test_settings_made_by_field_name_read_no_environment(env: pytest.MonkeyPatch
         settings.port = 1
 
 
-def test_every_variable_has_a_field_of_the_name_that_follows_from_it() -> None:
+def test_field_names_follow_from_the_variables() -> None:
     other = {
         "PHALA_CLOUD_API_KEY": "api_key",
         "PHALA_CLOUD_API_PREFIX": "api_prefix",
@@ -340,7 +340,7 @@ def test_every_variable_has_a_field_of_the_name_that_follows_from_it() -> None:
 
 
 @given(st.lists(st.from_regex(r"\A[A-Za-z0-9._-]{1,12}\Z"), unique=True, max_size=4), st.data())
-def test_any_tokens_come_back_as_they_were_written(names: list[str], data: st.DataObject) -> None:
+def test_any_tokens_are_parsed_as_written(names: list[str], data: st.DataObject) -> None:
     secrets = data.draw(
         st.lists(st.from_regex(r"\A[!-9;-~]{1,20}\Z"), min_size=len(names), max_size=len(names), unique=True)
     )
@@ -353,7 +353,7 @@ def test_any_tokens_come_back_as_they_were_written(names: list[str], data: st.Da
 
 
 @given(st.from_regex(r"\A[A-Za-z0-9:%!$@]{1,20}\Z"))
-def test_no_part_of_a_password_survives_the_mask(password: str) -> None:
+def test_a_masked_url_shows_no_part_of_a_password(password: str) -> None:
     assert masked_url(f"redis://user:{password}@host:1/0") == "redis://user:***@host:1/0"
 
 

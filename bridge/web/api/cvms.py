@@ -1,77 +1,154 @@
-"""Watched CVMs as the API shows them (contract section 6)."""
+"""The routes of watched CVMs and of the slots (`docs/contract.md#http`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from bridge.events import dumps
+from starlette.responses import Response
+
 from bridge.store.leader_status import LeaderStatus
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
+from bridge.web.api import answers
+from bridge.web.api.references import REF, Resolver
+from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, json_answer
+from bridge.web.http.parameters import AFTER, LIMIT
+from bridge.web.http.problems import ProblemError, ProblemType
+from bridge.web.http.responses import Verbatim, empty_response, json_response, page_response
 from bridge.web.streaming.frames import freshness
+from bridge.web.streaming.hub import Hub
 
 
-class Cvms:
-    """Reads what the store knows; `led` says whether a leader is heard."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CvmRoutes:
+    """Without a leader (`hub.led`) every CVM is shown as stale and every taken slot as quarantined."""
 
-    def __init__(self, watches: Watches, snapshots: Snapshots, slots: Slots, leader_status: LeaderStatus) -> None:
-        self._watches = watches
-        self._snapshots = snapshots
-        self._slots = slots
-        self._leader_status = leader_status
+    hub: Hub
+    watches: Watches
+    snapshots: Snapshots
+    slots: Slots
+    leader_status: LeaderStatus
+    resolver: Resolver
 
-    async def page(self, after: str, limit: int, *, led: bool) -> tuple[list[str], str | None]:
-        """Encoded CVMs by ascending id, and where the next page begins."""
-        watches = await self._watches.list(after, limit + 1)
-        shown = watches[:limit]
-        return await self.encode(shown, led=led), shown[-1].cvm_id if len(watches) > limit else None
+    @Operation(
+        "GET /v1/cvms", CVMS, {200: json_answer("A page", answers.CvmPage)}, scope="read", parameters=(LIMIT, AFTER)
+    )
+    async def list_cvms(self, call: Call) -> Response:
+        """Watched CVMs."""
+        size, after, seen = call.get(LIMIT), call.get(AFTER), call.principal.cvms
+        if seen is None:
+            watches = await self.watches.list(after, size + 1)
+            following = watches[size - 1].cvm_id if len(watches) > size else None
+            return page_response(await self._shown(watches[:size]), following)
+        ids = sorted(cvm_id for cvm_id in seen if cvm_id > after)
+        found = [await self.watches.get(cvm_id) for cvm_id in ids[:size]]
+        shown = await self._shown(watch for watch in found if watch is not None)
+        return page_response(shown, ids[size - 1] if len(ids) > size else None)
 
-    async def get(self, cvm_id: str, *, led: bool) -> str | None:
-        """One encoded CVM; None where it is not watched."""
-        watch = await self._watches.get(cvm_id)
-        return None if watch is None else (await self.encode([watch], led=led))[0]
+    @Operation(
+        "GET /v1/cvms/{ref}",
+        CVMS,
+        {200: json_answer("The CVM", answers.Cvm)},
+        scope="read",
+        parameters=(REF,),
+        refusals=(ProblemType.NOT_WATCHED,),
+    )
+    async def get_cvm(self, call: Call) -> Response:
+        """One watched CVM."""
+        return await self._one(await self.resolver.resolve(call.path("ref"), call.principal), call)
 
-    async def encode(self, watches: Iterable[Watch], *, led: bool) -> list[str]:
-        watches = list(watches)
-        snapshots = await self._snapshots.get([watch.cvm_id for watch in watches])
-        streamed = {slot.cvm_id for slot in await self._slots.list() if slot.state == "held"} if led else set()
+    @Operation(
+        "PUT /v1/cvms/{ref}",
+        CVMS,
+        {200: json_answer("It was pinned already", answers.Cvm), 201: json_answer("It is pinned", answers.Cvm)},
+        scope="admin",
+        parameters=(REF,),
+    )
+    async def pin_cvm(self, call: Call) -> Response:
+        """Watch a CVM.
+
+        It is watched even without subscribers.
+        """
+        cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
+        added = await self.watches.pin(cvm_id)
+        return await self._one(cvm_id, call, 201 if added else 200)
+
+    @Operation(
+        "DELETE /v1/cvms/{ref}",
+        CVMS,
+        {204: NO_BODY},
+        scope="admin",
+        parameters=(REF,),
+        refusals=(ProblemType.NOT_WATCHED, ProblemType.PINNED_BY_CONFIG),
+    )
+    async def unpin_cvm(self, call: Call) -> Response:
+        """Stop watching a CVM.
+
+        It is followed as long as it has subscribers.
+        """
+        cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
+        if (await self._watch(cvm_id, call)).pinned_by_config:
+            raise ProblemError(ProblemType.PINNED_BY_CONFIG, "remove it from BRIDGE_CVMS")
+        await self.watches.unpin(cvm_id)
+        return empty_response()
+
+    @Operation("GET /v1/slots", CVMS, {200: json_answer("All of them", answers.Slots)}, scope="read all")
+    async def list_slots(self, call: Call) -> Response:
+        """The upstream streams.
+
+        The holder of each stream that the account may have open, and why the other CVMs are polled.
+        """
+        led = self.hub.led
+        status: Mapping[str, object] = await self.leader_status.read() if led else {}
+        items = [
+            answers.Slot.model_construct(
+                index=slot.index,
+                state=slot.state if led or slot.state == "free" else "quarantined",
+                cvm_id=slot.cvm_id,
+                holder=slot.holder,
+                epoch=slot.epoch or None,
+                since=slot.since,
+                until=slot.until,
+            )
+            for slot in await self.slots.list()
+        ]
+        names = answers.Slots.model_fields.keys() - {"items", "next"}
+        shown: dict[str, Any] = {"items": items, "next": None, **{name: status.get(name) for name in names}}
+        return json_response(answers.Slots.model_construct(**shown))
+
+    async def _one(self, cvm_id: str, call: Call, status: int = 200) -> Response:
+        return json_response((await self._shown([await self._watch(cvm_id, call)]))[0], status)
+
+    async def _watch(self, cvm_id: str, call: Call) -> Watch:
+        """Raises ProblemError 404."""
+        watch = await self.watches.get(cvm_id)
+        if watch is None:
+            raise ProblemError(ProblemType.NOT_WATCHED, f"PUT /v1/cvms/{call.path('ref')} watches it")
+        return watch
+
+    async def _shown(self, watches: Iterable[Watch]) -> list[answers.Cvm]:
+        led, watches = self.hub.led, [*watches]
+        snapshots = await self.snapshots.get([watch.cvm_id for watch in watches])
+        streamed = {slot.cvm_id for slot in await self.slots.list() if slot.state == "held"} if led else set()
         return [_cvm(watch, snapshots.get(watch.cvm_id), streamed, led=led) for watch in watches]
 
-    async def slots(self, *, led: bool) -> dict[str, object]:
-        """The slots, and in the leader's own words why the other CVMs are polled."""
-        leader_status: Mapping[str, object] = await self._leader_status.read() if led else {}
-        items = [
-            {
-                "index": slot.index,
-                "state": slot.state if led or slot.state == "free" else "quarantined",
-                "cvm_id": slot.cvm_id,
-                "holder": slot.holder,
-                "epoch": slot.epoch or None,
-                "since": slot.since,
-                "until": slot.until,
-            }
-            for slot in await self._slots.list()
-        ]
-        told = {
-            key: leader_status.get(key) for key in ("leader", "epoch", "budget", "budget_reason", "blocked", "polling")
-        }
-        return {"items": items, "next": None, **told}
 
-
-def _cvm(watch: Watch, snapshot: Snapshot | None, streamed: set[str | None], *, led: bool) -> str:
-    followed = ("stream" if watch.cvm_id in streamed else "poll") if led else None
-    known = snapshot or Snapshot(watch.cvm_id, None, None, None, None, None, fresh=False, stale_reason="not_seen_yet")
-    head = {
+def _cvm(watch: Watch, snapshot: Snapshot | None, streamed: set[str | None], *, led: bool) -> answers.Cvm:
+    last = snapshot or Snapshot(watch.cvm_id, None, None, None, None, None, fresh=False, stale_reason="not_seen_yet")
+    shown: dict[str, Any] = {
         "cvm_id": watch.cvm_id,
-        "name": known.name,
-        "status": known.status,
-        "since": known.since,
-        "observed_at": known.observed_at,
-        **freshness(known, led=led),
-        "followed_by": followed,
+        "name": last.name,
+        "status": last.status,
+        "since": last.since,
+        "observed_at": last.observed_at,
+        **freshness(last, led=led),
+        "followed_by": ("stream" if watch.cvm_id in streamed else "poll") if led else None,
         "pinned": watch.pinned,
         "subscribers": watch.subscribers,
-        "event_id": known.event_id or None,
+        "event_id": last.event_id or None,
+        "state": Verbatim(last.raw_state) if last.raw_state else None,
     }
-    return f'{dumps(head)[:-1]},"state":{known.raw_state or "null"}}}'
+    return answers.Cvm.model_construct(**shown)

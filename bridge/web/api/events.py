@@ -1,4 +1,4 @@
-"""The routes of `/v1` (contract section 6)."""
+"""The event routes: SSE streams, and pages of the log (`docs/contract.md#the-sse-stream`)."""
 
 from __future__ import annotations
 
@@ -16,32 +16,78 @@ from bridge.events import Event, dumps, entry_key
 from bridge.store.errors import StoreError
 from bridge.store.log import Log
 from bridge.store.watches import Watches
-from bridge.web.api.cvms import Cvms
-from bridge.web.api.references import References, UpstreamRefusalError, refusal_response
-from bridge.web.http import queries
-from bridge.web.http.access import EXPIRED, Access, Principal
+from bridge.web.api import answers, samples
+from bridge.web.api.references import REF, Resolver
+from bridge.web.http.access import Access, Principal
 from bridge.web.http.capacity import Capacity
-from bridge.web.http.problems import ProblemError, check_query, invalid
+from bridge.web.http.operations import EVENTS, Answer, Content, Operation
+from bridge.web.http.parameters import MOST_LIMIT
+from bridge.web.http.problems import COME_BACK, ProblemError, ProblemType, invalid, no_redis
+from bridge.web.http.queries import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query
+from bridge.web.http.responses import NO_STORE, page_response
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.event_stream import EventStream, Subscription
+from bridge.web.streaming.frames import block, retry_line
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.subscriber import Begin
 
 SCAN_PAGES = 20
-"""Pages of the log read for one filtered JSON page; the client goes on from `next`."""
+"""Pages of the log read for one filtered JSON page; the client continues from `next`."""
+
+COME_BACK_MS = 10_000
+"""A browser waits this long after a passing problem."""
+
+DESCRIPTION = """Server-sent events; with `Accept: application/json`, one page of the log instead.
+
+Without a cursor the stream begins with a `snapshot` of each watched CVM in scope, with a cursor it begins with the \
+missed events. Changes follow as they happen, and a comment every few seconds. A client that reconnects with the last \
+`id:` it saw gets every event once, in order. A cursor that the log cannot honour gets one `reset` and then snapshots.
+
+`position` is a cursor without news. A front end that is full or without Redis answers 503; a browser, whose \
+EventSource would give up for good, gets an event named after the problem and a `retry:` instead."""
+
+ANSWER = Answer(
+    "The stream, or a page of the log",
+    {
+        "text/event-stream": Content(examples=samples.streams),
+        "application/json": Content(
+            schema=answers.EventPage, example=lambda source: {"items": [samples.transition(source)], "next": None}
+        ),
+    },
+    {
+        "Cache-Control": {"schema": {"type": "string", "const": "no-store"}},
+        "X-Accel-Buffering": {"description": "Of the stream", "schema": {"type": "string", "const": "no"}},
+    },
+)
+REFUSALS = (ProblemType.HISTORY_LOST, ProblemType.TOO_MANY_STREAMS, ProblemType.OVERLOADED)
 
 
-def json_response(text: str, status: int = 200) -> Response:
-    return Response(text, status, {"Cache-Control": "no-store"}, "application/json")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRoutes:
+    """Both routes are one ASGI endpoint."""
 
-
-def not_watched(reference: str) -> ProblemError:
-    return ProblemError(404, "not-watched", "This CVM is not watched", detail=f"PUT /v1/cvms/{reference} watches it")
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """The `/v1` routes over what the store and the hub know."""
+    stream = Operation(
+        "GET /v1/events",
+        EVENTS,
+        {200: ANSWER},
+        id="streamEvents",
+        summary="Follow all CVMs, or some",
+        description=DESCRIPTION,
+        scope="read",
+        parameters=(CVM, *STREAM_PARAMETERS),
+        refusals=REFUSALS,
+    )
+    stream_cvm = Operation(
+        "GET /v1/cvms/{ref}/events",
+        EVENTS,
+        {200: ANSWER},
+        id="streamCvmEvents",
+        summary="Follow one CVM",
+        description="As `GET /v1/events` for one CVM, which is watched from then on, as long as it has subscribers.",
+        scope="read",
+        parameters=(REF, *STREAM_PARAMETERS),
+        refusals=REFUSALS,
+    )
 
     settings: Settings
     access: Access
@@ -49,93 +95,16 @@ class Api:
     capacity: Capacity
     log: Log
     watches: Watches
-    cvms: Cvms
-    references: References
+    resolver: Resolver
     single_flight: SingleFlight
     rng: random.Random
 
     def routes(self) -> list[Route]:
-        return [
-            Route("/v1/events", EventsEndpoint(self), methods=["GET"]),
-            Route("/v1/cvms/{ref}/events", EventsEndpoint(self), methods=["GET"]),
-            Route("/v1/cvms", self.list_cvms, methods=["GET"]),
-            Route("/v1/cvms/{ref}", self.get_cvm, methods=["GET"]),
-            Route("/v1/cvms/{ref}", self.pin, methods=["PUT"]),
-            Route("/v1/cvms/{ref}", self.unpin, methods=["DELETE"]),
-            Route("/v1/slots", self.slots, methods=["GET"]),
-            Route("/v1/stream-tokens", self.stream_token, methods=["POST"]),
-        ]
+        endpoint = EventsEndpoint(self)
+        return [Route(each.path, endpoint, methods=[each.method]) for each in (self.stream, self.stream_cvm)]
 
-    # Watches
-
-    async def list_cvms(self, request: Request) -> Response:
-        principal = self.access.reader(request)
-        check_query(request, ("limit", "after"))
-        after, size = request.query_params.get("after", ""), queries.limit(request)
-        if principal.cvms is None:
-            items, following = await self.cvms.page(after, size, led=self.hub.led)
-        else:
-            ids = sorted(cvm_id for cvm_id in principal.cvms if cvm_id > after)
-            found = [await self.cvms.get(cvm_id, led=self.hub.led) for cvm_id in ids[:size]]
-            items = [item for item in found if item is not None]
-            following = ids[size - 1] if len(ids) > size else None
-        return json_response(f'{{"items":[{",".join(items)}],"next":{dumps(following)}}}')
-
-    async def get_cvm(self, request: Request) -> Response:
-        principal = self.access.reader(request)
-        check_query(request, ())
-        cvm_id = await self._resolve(request.path_params["ref"], principal)
-        found = await self.cvms.get(cvm_id, led=self.hub.led)
-        if found is None:
-            raise not_watched(request.path_params["ref"])
-        return json_response(found)
-
-    async def pin(self, request: Request) -> Response:
-        principal = self.access.admin(request)
-        check_query(request, ())
-        cvm_id = await self._resolve(request.path_params["ref"], principal)
-        added = await self.watches.pin(cvm_id)
-        return json_response(await self.cvms.get(cvm_id, led=self.hub.led) or "{}", 201 if added else 200)
-
-    async def unpin(self, request: Request) -> Response:
-        principal = self.access.admin(request)
-        check_query(request, ())
-        reference = request.path_params["ref"]
-        cvm_id = await self._resolve(reference, principal)
-        watch = await self.watches.get(cvm_id)
-        if watch is None:
-            raise not_watched(reference)
-        if watch.pinned_by_config:
-            raise ProblemError(409, "pinned-by-config", "BRIDGE_CVMS pins this CVM", detail="take it out there")
-        await self.watches.unpin(cvm_id)
-        return Response(None, 204, {"Cache-Control": "no-store"})
-
-    async def _resolve(self, reference: str, principal: Principal) -> str:
-        # A herd that asks for one CVM costs one question.
-        cvm_id = await self.single_flight.ask(("reference", reference), lambda: self.references.resolve(reference))
-        if not principal.may_see(cvm_id):
-            raise ProblemError(403, "forbidden", "This token may not see this CVM")
-        return cvm_id
-
-    async def slots(self, request: Request) -> Response:
-        principal = self.access.reader(request)
-        check_query(request, ())
-        if principal.cvms is not None:
-            raise ProblemError(403, "forbidden", "This token sees some CVMs only, the slots tell of all")
-        return json_response(dumps(await self.cvms.slots(led=self.hub.led)))
-
-    async def stream_token(self, request: Request) -> Response:
-        principal = self.access.holder(request)
-        check_query(request, ())
-        token, seconds = self.access.stream_token(principal)
-        return json_response(dumps({"access_token": token, "expires_in": seconds}), 201)
-
-    # Events
-
-    async def scope_of(
-        self, request: Request, query: queries.EventQuery, principal: Principal
-    ) -> frozenset[str] | None:
-        """Canonical ids that the request asks for and the token allows; None: all."""
+    async def scope_of(self, request: Request, query: EventQuery, principal: Principal) -> frozenset[str] | None:
+        """Canonical ids that the request asks for and the token allows; None: all. Raises as `Resolver.resolve`."""
         wanted = query.cvms
         if "ref" in request.path_params:
             if wanted:
@@ -143,22 +112,22 @@ class Api:
             wanted = (request.path_params["ref"],)
         if not wanted:
             return principal.cvms
-        found = [asyncio.ensure_future(self._resolve(reference, principal)) for reference in wanted]
+        found = [asyncio.ensure_future(self.resolver.resolve(reference, principal)) for reference in wanted]
         try:
             return frozenset(await asyncio.gather(*found))
         finally:
             for resolving in found:
                 resolving.cancel()
 
-    async def page(self, request: Request, query: queries.EventQuery, scope: frozenset[str] | None) -> Response:
-        """One page of the log as JSON, oldest first; `next` continues it."""
+    async def page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
+        """One page of the log as JSON, oldest first. Raises ProblemError (410, 422) or StoreError."""
         size, kinds = query.limit, query.types
-        after = await self._page_start(query.after or queries.cursor(request, query), query.since)
+        after = await self._page_start(query.after or cursor(request, query), query.since)
         items: list[Event] = []
         more = True
         for _ in range(SCAN_PAGES):
-            events = await self.log.read(after, queries.MOST_LIMIT)
-            more = len(events) == queries.MOST_LIMIT
+            events = await self.log.read(after, MOST_LIMIT)
+            more = len(events) == MOST_LIMIT
             for event in events:
                 after = event.id
                 if (scope is None or event.cvm_id in scope) and (kinds is None or event.type in kinds):
@@ -168,8 +137,7 @@ class Api:
                     break
             if len(items) == size or not more:
                 break
-        bodies = ",".join(event.json for event in items)
-        return json_response(f'{{"items":[{bodies}],"next":{dumps(after if more else None)}}}')
+        return page_response((event.json for event in items), after if more else None)
 
     async def _page_start(self, after: str | None, since: int | None) -> str:
         position = await self.log.position()
@@ -181,14 +149,14 @@ class Api:
         except ValueError as error:
             raise invalid("after", "an event's id") from error
         if lost:
-            raise ProblemError(410, "history-lost", "The log no longer has what follows this cursor", field="after")
+            raise ProblemError(ProblemType.HISTORY_LOST, faults=[("after", ProblemType.HISTORY_LOST.title)])
         return after
 
 
 class EventsEndpoint:
-    """SSE, or one page of JSON, by `Accept`. A plain ASGI callable: the stream needs the connection itself."""
+    """SSE, or one page of JSON, by `Accept`. An ASGI callable, because the stream needs the connection itself."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: EventRoutes) -> None:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,28 +164,26 @@ class EventsEndpoint:
         try:
             response = await self._respond(request)
         except (ProblemError, StoreError) as error:
-            if not (_is_passing(error) and _is_browser(request)):
+            problem = error if isinstance(error, ProblemError) else no_redis()
+            if problem.type not in COME_BACK or not _is_browser(request):
                 raise
-            response = _come_back(error)
+            response = _come_back(problem)
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> ASGIApp:
         api = self._api
         principal = api.access.reader(request)
-        query = queries.event_query(request.scope["query_string"])
-        try:
-            wanted = await api.scope_of(request, query, principal)
-        except UpstreamRefusalError as error:
-            return refusal_response(error)
+        query = event_query(request.scope["query_string"])
+        wanted = await api.scope_of(request, query, principal)
         if _prefers_json(request):
             return await api.page(request, query, wanted)
         named = wanted is not None and wanted is not principal.cvms
-        begin: Begin = queries.cursor(request, query) or query.since
+        begin: Begin = cursor(request, query) or query.since
         subscription = Subscription(principal.name, wanted, query.types, query.snapshots, begin, named)
         if wanted is not None and named and request.method == "GET":
             api.capacity.check(principal.name)
             await api.single_flight.ask(("renew", wanted), lambda: api.watches.renew(wanted))
-        # Asked last: many may have waited above at the same time.
+        # Checked again and taken here, because other requests may have been served while this one waited above.
         api.capacity.take(principal.name)
         return EventStream(api.hub, api.capacity, subscription, settings=api.settings, rng=api.rng)
 
@@ -227,24 +193,11 @@ def _prefers_json(request: Request) -> bool:
     return "application/json" in accept and "text/event-stream" not in accept
 
 
-def _is_passing(error: ProblemError | StoreError) -> bool:
-    """A page whose token ran out while it was away hears so, fetches another and comes back."""
-    return isinstance(error, StoreError) or error.status in (429, 503) or error.slug == EXPIRED
-
-
 def _is_browser(request: Request) -> bool:
     return "sec-fetch-mode" in request.headers or "origin" in request.headers
 
 
-def _come_back(error: ProblemError | StoreError) -> Response:
-    """For passing trouble only: a browser's EventSource gives up for good at any status but 200."""
-    name, detail = "unavailable", "Redis cannot be used just now"
-    if isinstance(error, ProblemError):
-        name, detail = error.slug, str(error.body.get("detail", error.body["title"]))
-    body = f"retry: 10000\nevent: {name}\ndata: {dumps({'detail': detail})}\n\n"
-    return Response(body, 200, {"Cache-Control": "no-store"}, "text/event-stream")
-
-
-async def on_refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, UpstreamRefusalError)
-    return refusal_response(error)
+def _come_back(problem: ProblemError) -> Response:
+    """A passing problem as an event: a browser's EventSource gives up for good at any status but 200."""
+    body = retry_line(COME_BACK_MS) + block(problem.type.slug, dumps({"detail": problem.detail or problem.title}))
+    return Response(body, 200, NO_STORE, "text/event-stream")

@@ -1,4 +1,4 @@
-"""Phala Cloud's own webhooks: a hint that a CVM changed, never a state (contract section 6)."""
+"""Phala Cloud's own webhooks: a hint that a CVM changed, never a state (`docs/contract.md#http`)."""
 
 from __future__ import annotations
 
@@ -12,28 +12,50 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import usable_id
 from bridge.store.reference_lookups import ReferenceLookups
-from bridge.web.http.problems import ProblemError
+from bridge.web.api.envelopes import PhalaBody
+from bridge.web.http.operations import NO_BODY, WEBHOOKS, Call, Operation
+from bridge.web.http.parameters import in_header
+from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.request_bodies import read_body
+from bridge.web.http.responses import empty_response
 
 
-class Hints:
-    """`POST /v1/upstream/webhooks`: verified by its signature alone, no token."""
+class PhalaWebhooks:
+    """Verified by their signature; they carry no token."""
 
     def __init__(self, settings: Settings, lookups: ReferenceLookups, clock: Clock) -> None:
         self._secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
         self._lookups = lookups
         self._clock = clock
 
-    async def receive(self, request: Request) -> Response:
-        """204 whether or not the CVM is watched; 401 where forged or old; 404 where no secret is set."""
+    @Operation(
+        "POST /v1/upstream/webhooks",
+        WEBHOOKS,
+        {204: NO_BODY},
+        parameters=(
+            in_header("X-Webhook-Timestamp", "Unix seconds, at most five minutes from now", required=True),
+            in_header(
+                "X-Webhook-Signature",
+                "`sha256=` and the HMAC-SHA256, keyed with `PHALA_WEBHOOK_SECRET`, of `timestamp.body`",
+                required=True,
+            ),
+        ),
+        body=PhalaBody,
+        refusals=(ProblemType.BAD_SIGNATURE, ProblemType.NOT_FOUND, ProblemType.TOO_LARGE, ProblemType.UNAVAILABLE),
+    )
+    async def receive_phala_webhook(self, call: Call) -> Response:
+        """Phala Cloud's own webhooks.
+
+        A hint, not a state: the leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.
+        """
         if self._secret is None:
-            raise ProblemError(404, "not-found", "No such route", detail="PHALA_WEBHOOK_SECRET is not set")
-        body = await read_body(request)
-        self._verify(self._secret, request, body)
+            raise ProblemError(ProblemType.NOT_FOUND, "PHALA_WEBHOOK_SECRET is not set")
+        body = await read_body(call.request)
+        self._verify(self._secret, call.request, body)
         cvm_id = _cvm_id(body)
         if cvm_id is not None:
             await self._lookups.hint(cvm_id)
-        return Response(None, 204, {"Cache-Control": "no-store"})
+        return empty_response()
 
     def _verify(self, secret: str, request: Request, body: bytes) -> None:
         timestamp = request.headers.get("x-webhook-timestamp", "")
@@ -41,7 +63,7 @@ class Hints:
         genuine = phala_signature.verify(secret, timestamp, body, signature)
         off = phala_signature.seconds_off(timestamp, self._clock.time())
         if not genuine or off is None or off > phala_signature.TOLERANCE:
-            raise ProblemError(401, "bad-signature", "The webhook's signature or time is not right")
+            raise ProblemError(ProblemType.BAD_SIGNATURE)
 
 
 def _cvm_id(body: bytes) -> str | None:

@@ -1,10 +1,12 @@
-"""References to canonical ids, by the leader's answers: many who wait for one reference cost one request."""
+"""Resolves references to canonical ids by the leader's answers; callers that wait for one reference share a request."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.clock import Clock
@@ -12,57 +14,70 @@ from bridge.events import usable_id
 from bridge.store.errors import TooManyLookupsError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
-from bridge.web.http.problems import ProblemError, invalid, problem_response, unavailable
+from bridge.web.api.envelopes import CVM_ID
+from bridge.web.http.access import Principal
+from bridge.web.http.parameters import in_path
+from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response, unavailable
+from bridge.web.http.queries import REFERENCE
+from bridge.web.http.responses import NO_STORE
+from bridge.web.http.single_flight import SingleFlight
 
 PATIENCE = 10.0
 ASK_AGAIN_EVERY = 1.0
-"""The answer's message is a hint; the answer itself is looked for this often."""
+"""Seconds between two reads of the answer; the message that it exists is only a hint."""
 
 
-class UpstreamRefusalError(Exception):
-    """Upstream's own error about a reference, to be passed on as it came."""
+class ReferenceRefusedError(Exception):
+    """Upstream refused the reference; its answer is passed on unchanged."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__("upstream refused the reference")
         self.answer = answer
 
 
+REF = in_path(
+    "ref", "An id or a name: any reference that Phala Cloud accepts for a CVM", CVM_ID, REFERENCE, is_reference=True
+)
+
+
 class References:
+    """`resolve` and `ask` wait at most `PATIENCE` seconds for a leader."""
+
     def __init__(self, lookups: ReferenceLookups, watches: Watches, clock: Clock) -> None:
         self._lookups = lookups
         self._watches = watches
         self._clock = clock
-        # Held by who waits: the entry goes with the last of them, however it ends.
+        # Only waiting callers hold the values: an entry is gone with the last of them.
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closed = False
 
     def answered(self, reference: str) -> None:
-        """The leader answered; the answer itself is read from Redis."""
+        """The leader answered: waiting callers read the answer from Redis."""
         if (event := self._waiting.pop(reference, None)) is not None:
             event.set()
 
     def close(self) -> None:
-        """Nobody waits any longer: the front end ends."""
+        """Ends all waiting, because the front end stops."""
         self._closed = True
         for reference in list(self._waiting):
             self.answered(reference)
 
     async def resolve(self, reference: str) -> str:
-        """The canonical id. Raises ProblemError (422, 503) or UpstreamRefusalError."""
+        """The canonical id. Raises ProblemError (422, 503), StoreError or ReferenceRefusedError."""
         if usable_id(reference) is None:
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
         if await self._watches.exists(reference):
             return reference
         answer = await self.ask(reference)
         if answer.cvm_id is None:
-            raise UpstreamRefusalError(answer)
+            raise ReferenceRefusedError(answer)
         return answer.cvm_id
 
     async def ask(self, reference: str) -> Answer:
-        """Upstream's word on a reference, at most a minute old, whether it is watched or not. Raises ProblemError."""
+        """Upstream's answer about a reference, at most a minute old. Raises ProblemError 503 or StoreError."""
         deadline = self._clock.monotonic() + PATIENCE
         while not self._closed and self._clock.monotonic() < deadline:
-            # Before asking: an answer that comes in between is not missed.
+            # Before the read, so that an answer that comes in between is not missed.
             event = self._waiting.setdefault(reference, asyncio.Event())
             try:
                 answer = await self._lookups.ask(reference)
@@ -79,7 +94,7 @@ class References:
         raise unavailable("no leader has answered about this reference; is `bridge upstream` running?", 5)
 
     async def ask_anew(self, reference: str) -> Answer:
-        """As `ask`, where it is known that a reference that was found is gone since. Raises ProblemError."""
+        """As `ask`, for a reference whose CVM was deleted since it was found."""
         answer = await self.ask(reference)
         if answer.cvm_id is None:
             return answer
@@ -87,11 +102,24 @@ class References:
         return await self.ask(reference)
 
 
-def refusal_response(error: UpstreamRefusalError) -> Response:
-    """Upstream's status and body. Without a body of its own: a problem."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolver:
+    """References in requests: callers that ask for one CVM at the same moment share one look-up."""
+
+    references: References
+    single_flight: SingleFlight
+
+    async def resolve(self, reference: str, principal: Principal) -> str:
+        """The canonical id. Raises ProblemError (403, 422, 503), StoreError or ReferenceRefusedError."""
+        cvm_id = await self.single_flight.ask(("reference", reference), lambda: self.references.resolve(reference))
+        principal.require(cvm_id)
+        return cvm_id
+
+
+async def on_refused_reference(request: Request, error: Exception) -> Response:
+    """Upstream's status and body; without a body, a problem."""
+    assert isinstance(error, ReferenceRefusedError)
     answer = error.answer
     if not answer.body:
-        title = "Upstream could not be asked about this CVM"
-        return problem_response(ProblemError(answer.status, "upstream", title, headers={"Retry-After": "5"}))
-    headers = {"Cache-Control": "no-store"}
-    return Response(answer.body, answer.status, headers, media_type=answer.content_type)
+        return problem_response(ProblemError(ProblemType.UPSTREAM, status=answer.status))
+    return Response(answer.body, answer.status, NO_STORE, media_type=answer.content_type)

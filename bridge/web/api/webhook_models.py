@@ -1,4 +1,7 @@
-"""What a caller may say of an endpoint (contract section 8), checked before anything is looked up."""
+"""Request bodies of the webhook routes (`docs/contract.md#webhooks`), checked before anything is looked up.
+
+Their bounds stand here alone: the document shows these models.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,25 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from bridge.addresses import MAX_URL
 from bridge.events import LOG_TYPES, TRANSITION, usable_id
 from bridge.store.endpoints import Format
+from bridge.web.http.responses import time_field
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
 LEAST_KEY, MOST_KEY = 24, 64
-"""Bytes of a secret's key, as Standard Webhooks has it."""
+"""Bytes of a secret's key, as Standard Webhooks defines it."""
 
 MOST_CVMS, MOST_STATUSES, MOST_HEADERS = 1000, 100, 100
 MAX_HEADER_VALUE, MAX_HEADERS = 4096, 16 * 1024
-"""Characters of one value, and of all names and values: what receivers take without a setting of their own."""
+"""Characters of one value, and of all names and values: receivers accept this much by default."""
 
 HIDDEN = "***"
-"""What stands for a value that is not shown."""
+"""Replaces a value that is not shown."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
@@ -70,16 +74,16 @@ def _secret(text: str) -> str:
 
 
 def _headers(given: Mapping[str, str]) -> Mapping[str, str]:
-    """Faults name no value."""
+    """Raises ValueError; its text never contains a value."""
     if len(given) > MOST_HEADERS or sum(map(len, [*given, *given.values()])) > MAX_HEADERS:
         raise ValueError(f"at most {MOST_HEADERS} headers of {MAX_HEADERS} characters altogether")
     if len({name.lower() for name in given}) < len(given):
-        raise ValueError("two names differ in upper and lower case alone")
+        raise ValueError("two names differ only in upper and lower case")
     for name, value in given.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"{name[:40]!a} is no header name")
+            raise ValueError(f"{name[:40]!a} is not a header name")
         if name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
-            raise ValueError(f"{name} is the bridge's own to set")
+            raise ValueError(f"{name} is set by the bridge itself")
         if value == HIDDEN:
             raise ValueError(f"{HIDDEN} stands for a value that is not shown: send the value of {name} itself")
         if len(value) > MAX_HEADER_VALUE or not _HEADER_VALUE.fullmatch(value):
@@ -89,60 +93,91 @@ def _headers(given: Mapping[str, str]) -> Mapping[str, str]:
     return given
 
 
-Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(_url)]
-Description = Annotated[str, StringConstraints(max_length=1000)]
+Type = Literal[LOG_TYPES]  # type: ignore[valid-type]
 Reference = Annotated[str, AfterValidator(_reference)]
 Status = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Type = Literal[LOG_TYPES]  # type: ignore[valid-type]
-Headers = Annotated[dict[str, str], AfterValidator(_headers)]
-Secret = Annotated[str, AfterValidator(_secret)]
+
+Url = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_URL),
+    AfterValidator(_url),
+    Field(
+        description="Where to deliver: a public address, unless `BRIDGE_WEBHOOK_ALLOW` permits another",
+        json_schema_extra={"format": "uri"},
+    ),
+]
+Description = Annotated[str, StringConstraints(max_length=1000), Field(description="Your own description")]
+Cvms = Annotated[list[Reference], Field(max_length=MOST_CVMS, description="CVM references; empty: all")]
+Before = Annotated[list[Status], Field(max_length=MOST_STATUSES, description="Statuses before; empty: all")]
+After = Annotated[list[Status], Field(max_length=MOST_STATUSES, description="Statuses after; empty: all")]
+Types = Annotated[list[Type], Field(max_length=len(LOG_TYPES), description="Event types; empty: all")]
+BodyFormat = Annotated[Format, Field(description="The form of the body")]
+Headers = Annotated[
+    dict[str, str],
+    AfterValidator(_headers),
+    Field(description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether"),
+]
+Enabled = Annotated[bool, Field(description="Whether the bridge delivers to it")]
+Secret = Annotated[
+    Annotated[str, AfterValidator(_secret)] | None,
+    Field(
+        description=f"`{SECRET_PREFIX}` and the base64 of {LEAST_KEY} to {MOST_KEY} bytes; "
+        "without it the bridge makes one"
+    ),
+]
+
+
+def _example(body: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [body]})
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
-class Registration(_Strict):
-    """The whole of an endpoint, as `POST` and `PUT` take it. Empty filters mean all."""
+class EndpointChange(_Strict):
+    """Some fields of an endpoint, as `PATCH` takes them: a given field replaces the old one; none may be null."""
 
-    url: Url = Field(repr=False)
-    description: Description = ""
-    cvms: Annotated[list[Reference], Field(max_length=MOST_CVMS)] = []
-    from_: Annotated[list[Status], Field(max_length=MOST_STATUSES, alias="from")] = []
-    to: Annotated[list[Status], Field(max_length=MOST_STATUSES)] = []
-    types: Annotated[list[Type], Field(max_length=len(LOG_TYPES))] = [TRANSITION]
-    format: Format = "standard"
-    headers: Headers = Field({}, repr=False)
-    secret: Secret | None = Field(None, repr=False)
-    enabled: bool = True
-
-
-class Change(_Strict):
-    """Some of it, as `PATCH` takes it: a field that is given replaces the old one, no field may be null."""
+    model_config = _example({"enabled": False})
 
     url: Url = Field("", repr=False)
     description: Description = ""
-    cvms: Annotated[list[Reference], Field(max_length=MOST_CVMS)] = []
-    from_: Annotated[list[Status], Field(max_length=MOST_STATUSES, alias="from")] = []
-    to: Annotated[list[Status], Field(max_length=MOST_STATUSES)] = []
-    types: Annotated[list[Type], Field(max_length=len(LOG_TYPES))] = [TRANSITION]
-    format: Format = "standard"
+    cvms: Cvms = []
+    from_: Before = Field([], alias="from")
+    to: After = []
+    types: Types = [TRANSITION]
+    format: BodyFormat = "standard"
     headers: Headers = Field({}, repr=False)
-    enabled: bool = True
+    enabled: Enabled = True
 
 
-class Rotation(_Strict):
-    """`POST …/rotate-secret`; without a secret one is made."""
+class EndpointRegistration(EndpointChange):
+    """The whole of an endpoint, as `POST` and `PUT` take it. Empty filters mean all."""
 
-    secret: Secret | None = Field(None, repr=False)
+    model_config = _example({"url": "https://example.com/cvm", "to": ["running", "error"]})
+
+    url: Url = Field(repr=False)
+    secret: Secret = Field(None, repr=False)
 
 
-class Period(_Strict):
+class SecretRotation(_Strict):
+    """`POST …/rotate-secret`; without a secret the bridge makes one."""
+
+    model_config = _example({})
+
+    secret: Secret = Field(None, repr=False)
+
+
+class RecoveryPeriod(_Strict):
     """`POST …/recover`: RFC 3339 times; without `until` up to now."""
 
-    since: str
-    until: str | None = None
+    model_config = _example({"since": "2026-11-24T16:00:00Z"})
+
+    since: str = time_field("From this time on.")
+    until: str | None = time_field("Up to this time; without it, up to now.", default=None)
 
 
-class Nothing(_Strict):
-    """A body without fields, or none."""
+class EmptyBody(_Strict):
+    """A body without fields, or no body."""
+
+    model_config = _example({})

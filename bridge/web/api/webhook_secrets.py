@@ -1,4 +1,4 @@
-"""What of an endpoint is secret: sealed on its way to Redis, shown once or never (contract sections 4 and 8)."""
+"""An endpoint's secrets: sealed on their way to Redis, shown once or never (`docs/contract.md#webhooks`)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
 from bridge.store.endpoints import Endpoint, SealedSecret
 from bridge.web.api.webhook_models import HIDDEN, SECRET_PREFIX
-from bridge.web.http.problems import ProblemError
+from bridge.web.http.problems import ProblemError, ProblemType
 
 OLD_SECRET_SECONDS = 86_400
-"""How long a secret goes on signing after it was replaced."""
+"""A replaced secret still signs for this long."""
 
 MOST_OLD_SECRETS = 4
-"""Signatures beside the current one; whoever rotates more often within a day loses the oldest."""
+"""Signatures beside the current one; further rotations within a day drop the oldest."""
 
 
-class Vault:
-    """`keys`: of BRIDGE_SECRET_KEY. Without any it can only tell that it lacks them."""
+class WebhookSecrets:
+    """`keys` are those of BRIDGE_SECRET_KEY; without any, all that seals or opens raises ProblemError 503."""
 
     def __init__(
         self,
@@ -36,13 +36,11 @@ class Vault:
         self._make_key = make_key
 
     def check(self) -> Sealer:
-        """Raises ProblemError 503 where there is no key."""
+        """Raises ProblemError 503 without a key."""
         if self._sealer is None:
             raise ProblemError(
-                503,
-                "no-secret-key",
-                "Webhooks need BRIDGE_SECRET_KEY, which is not set",
-                detail="set it to what `bridge keygen` prints, the same for every `bridge web` and `bridge dispatcher`",
+                ProblemType.NO_SECRET_KEY,
+                "set it to a key that `bridge keygen` prints, the same for every `bridge web` and `bridge dispatcher`",
             )
         return self._sealer
 
@@ -53,7 +51,7 @@ class Vault:
         return {name: self.seal(value) for name, value in plain.items()}
 
     def shown_url(self, endpoint: Endpoint) -> str | None:
-        """Without its query, which may be a secret. None where this front end lacks the key to it."""
+        """Without its query, which may be a secret; None if this front end lacks the key that opens it."""
         try:
             plain, mark, _ = self._sealer.open(endpoint.url_sealed).partition("?") if self._sealer else ("", "", "")
         except SealError:
@@ -64,11 +62,11 @@ class Vault:
         return SECRET_PREFIX + base64.b64encode(self._make_key()).decode()
 
     def with_secret(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        """Signed with this one alone."""
+        """The endpoint with this one secret."""
         return replace(endpoint, secrets_sealed=(SealedSecret(self.seal(secret)),))
 
     def rotated(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        """The new secret first; what signed until now goes on for a day, what is over leaves."""
+        """The new secret first; the old ones that are still valid sign for at most another day."""
         now = round(self._clock.time() * 1000)
         until = now + OLD_SECRET_SECONDS * 1000
         old = [SealedSecret(each.text, min(each.expires_at_ms or until, until)) for each in endpoint.secrets_sealed]

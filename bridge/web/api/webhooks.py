@@ -1,9 +1,8 @@
-"""The routes of webhook endpoints (contract sections 6 and 8).
+"""The routes of webhook endpoints (`docs/contract.md#webhooks`).
 
-An endpoint that names CVMs has them watched from here on; the dispatchers keep that up
-(`webhooks/endpoint_watches.py`).
-Making and changing needs the scope `admin`; reading is for every token that is not restricted to CVMs: an endpoint
-and its deliveries may be about any of them.
+An endpoint that names CVMs has them watched from its registration on; the dispatchers renew these watches
+(`webhooks/endpoint_watches.py`). Creating and changing needs the scope `admin`. Reading needs a token that is not
+limited to CVMs, because an endpoint and its deliveries may be about any of them.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from bridge.addresses import Resolve, UrlRefusedError, check_url
 from bridge.clock import Clock
@@ -25,70 +22,203 @@ from bridge.config import Settings
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, new_endpoint_id
 from bridge.store.errors import EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
-from bridge.web.api.deliveries import answer, require_all_cvms
-from bridge.web.api.references import References, UpstreamRefusalError
-from bridge.web.api.webhook_models import HIDDEN, Change, Nothing, Registration, Rotation
-from bridge.web.api.webhook_secrets import Vault
-from bridge.web.http import queries
-from bridge.web.http.access import Access, Principal
-from bridge.web.http.problems import check_query, invalid
-from bridge.web.http.request_bodies import read_model
+from bridge.web.api import answers
+from bridge.web.api.deliveries import ENDPOINT_ID
+from bridge.web.api.references import ReferenceRefusedError, References
+from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
+from bridge.web.api.webhook_secrets import WebhookSecrets
+from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Operation, json_answer
+from bridge.web.http.parameters import AFTER, LIMIT
+from bridge.web.http.problems import ProblemType, invalid
+from bridge.web.http.responses import empty_response, json_response, page_response
 
 logger = logging.getLogger(__name__)
 
+ONE = "/v1/webhooks/{id}"
+NEEDS_KEY = "Needs the scope `admin`, and `BRIDGE_SECRET_KEY`."
 
-@dataclass(frozen=True, slots=True)
-class EndpointRoutes:
-    """What is registered, changed and shown."""
+SHOWN = json_answer("The endpoint", answers.Endpoint)
+MADE = json_answer("Made, with its secret", answers.EndpointWithSecret, LOCATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRoutes:
+    """Registration, change and removal of endpoints."""
 
     settings: Settings
-    access: Access
     references: References
     watches: Watches
     endpoints: Endpoints
-    vault: Vault
+    secrets: WebhookSecrets
     resolve: Resolve
     clock: Clock
 
-    def routes(self) -> list[Route]:
-        one = "/v1/webhooks/{id}"
-        return [
-            Route("/v1/webhooks", self.make, methods=["POST"]),
-            Route("/v1/webhooks", self.list, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(one, self.put, methods=["PUT"]),
-            Route(one, self.patch, methods=["PATCH"]),
-            Route(one, self.delete, methods=["DELETE"]),
-            Route(f"{one}/rotate-secret", self.rotate, methods=["POST"]),
-            Route(f"{one}/enable", self.enable, methods=["POST"]),
-        ]
+    @Operation(
+        "POST /v1/webhooks",
+        WEBHOOKS,
+        {201: MADE},
+        scope="admin all",
+        body=EndpointRegistration,
+        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
+    )
+    async def make_endpoint(self, call: Call) -> Response:
+        """Register a URL.
 
-    # Reading
+        Only this answer shows the signing secret.
+        """
+        self.secrets.check()
+        given = await call.body(EndpointRegistration)
+        endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
+        return await self._made(await self._drafted(endpoint_id, given), given, call)
 
-    async def list(self, request: Request) -> Response:
-        require_all_cvms(self.access.reader(request))
-        check_query(request, ("limit", "after"))
-        size = queries.limit(request)
-        found = await self.endpoints.page(request.query_params.get("after", ""), size + 1)
+    @Operation(
+        "GET /v1/webhooks",
+        WEBHOOKS,
+        {200: json_answer("A page", answers.EndpointPage)},
+        scope="read all",
+        parameters=(LIMIT, AFTER),
+    )
+    async def list_endpoints(self, call: Call) -> Response:
+        """Registered URLs."""
+        size = call.get(LIMIT)
+        found = await self.endpoints.page(call.get(AFTER), size + 1)
         following = found[size - 1][0].id if len(found) > size else None
-        return answer({"items": [self._shown(*each) for each in found[:size]], "next": following})
+        return page_response((self._shown(*each) for each in found[:size]), following)
 
-    async def get(self, request: Request) -> Response:
-        require_all_cvms(self.access.reader(request))
-        check_query(request, ())
-        return answer(self._shown(*await self._known(request.path_params["id"])))
+    @Operation(
+        f"GET {ONE}",
+        WEBHOOKS,
+        {200: SHOWN},
+        scope="read all",
+        parameters=(ENDPOINT_ID,),
+        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
+    )
+    async def get_endpoint(self, call: Call) -> Response:
+        """One endpoint."""
+        return await self._answered(call)
+
+    @Operation(
+        f"PUT {ONE}",
+        WEBHOOKS,
+        {200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
+        scope="admin all",
+        parameters=(ENDPOINT_ID,),
+        body=EndpointRegistration,
+        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
+    )
+    async def put_endpoint(self, call: Call) -> Response:
+        """Register or replace under an id of your own.
+
+        May be repeated. A replaced endpoint keeps its secret unless another is given.
+        """
+        self.secrets.check()
+        endpoint_id = call.path("id")
+        if not re.fullmatch(ID_PATTERN, endpoint_id):
+            raise invalid("id", "1 to 64 letters, digits, dashes or underscores")
+        given = await call.body(EndpointRegistration)
+        draft = await self._drafted(endpoint_id, given)
+        try:
+            return await self._made(draft, given, call)
+        except EndpointExistsError:
+            await self.endpoints.change(endpoint_id, lambda old: self._replaced(old, draft, given.secret))
+        await self._switch(endpoint_id, given.enabled)
+        await self.watches.renew(draft.cvms)
+        _log("an endpoint was replaced", endpoint_id, call)
+        return await self._answered(call)
+
+    @Operation(
+        f"PATCH {ONE}",
+        WEBHOOKS,
+        {200: SHOWN},
+        scope="admin all",
+        parameters=(ENDPOINT_ID,),
+        body=EndpointChange,
+        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
+    )
+    async def change_endpoint(self, call: Call) -> Response:
+        """Change some of its fields."""
+        self.secrets.check()
+        endpoint_id = call.path("id")
+        given = await call.body(EndpointChange)
+        await self._known(endpoint_id)
+        fields = await self._fields(given, given.model_fields_set)
+        await self.endpoints.change(endpoint_id, lambda old: replace(old, **fields))
+        if "enabled" in given.model_fields_set:
+            await self._switch(endpoint_id, given.enabled)
+        await self.watches.renew(fields.get("cvms", ()))
+        _log("an endpoint was changed", endpoint_id, call)
+        return await self._answered(call)
+
+    @Operation(
+        f"DELETE {ONE}",
+        WEBHOOKS,
+        {204: NO_BODY},
+        scope="admin all",
+        parameters=(ENDPOINT_ID,),
+        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
+    )
+    async def remove_endpoint(self, call: Call) -> Response:
+        """Remove it with its deliveries."""
+        if not await self.endpoints.remove(call.path("id")):
+            raise UnknownEndpointError
+        _log("an endpoint was removed", call.path("id"), call)
+        return empty_response()
+
+    @Operation(
+        f"POST {ONE}/rotate-secret",
+        WEBHOOKS,
+        {200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
+        scope="admin all",
+        parameters=(ENDPOINT_ID,),
+        body=SecretRotation,
+        body_required=False,
+        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
+    )
+    async def rotate_secret(self, call: Call) -> Response:
+        """A new signing secret.
+
+        The old secret still signs, beside the new one, for 24 hours.
+        """
+        self.secrets.check()
+        given = await call.body(SecretRotation)
+        secret = given.secret or self.secrets.new_secret()
+        await self.endpoints.change(call.path("id"), lambda old: self.secrets.rotated(old, secret))
+        _log("an endpoint's secret was rotated", call.path("id"), call)
+        return await self._answered(call, secret)
+
+    @Operation(
+        f"POST {ONE}/enable",
+        WEBHOOKS,
+        {200: SHOWN},
+        scope="admin all",
+        parameters=(ENDPOINT_ID,),
+        body=EmptyBody,
+        body_required=False,
+        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
+    )
+    async def enable_endpoint(self, call: Call) -> Response:
+        """Deliver to it again."""
+        await call.body(EmptyBody)
+        await self.endpoints.enable(call.path("id"))
+        _log("an endpoint was enabled", call.path("id"), call)
+        return await self._answered(call)
+
+    async def _answered(self, call: Call, secret: str | None = None) -> Response:
+        """The endpoint as it is now. Raises UnknownEndpointError."""
+        return json_response(self._shown(*await self._known(call.path("id")), secret))
 
     async def _known(self, endpoint_id: str) -> tuple[Endpoint, Health]:
+        """Raises UnknownEndpointError."""
         found = await self.endpoints.get(endpoint_id)
         if found is None:
             raise UnknownEndpointError
         return found
 
-    def _shown(self, endpoint: Endpoint, health: Health, secret: str | None = None) -> dict[str, object]:
-        """`secret` only where it was just made or given."""
-        shown: dict[str, object] = {
+    def _shown(self, endpoint: Endpoint, health: Health, secret: str | None = None) -> answers.Endpoint:
+        """`secret` only in the answer to the request that made or gave it."""
+        shown: dict[str, Any] = {
             "id": endpoint.id,
-            "url": self.vault.shown_url(endpoint),
+            "url": self.secrets.shown_url(endpoint),
             "description": endpoint.description,
             "cvms": endpoint.cvms,
             "from": endpoint.from_,
@@ -104,73 +234,30 @@ class EndpointRoutes:
             "last_failure_at": health.last_failure_at,
             "failing_since": health.failing_since,
         }
-        return shown if secret is None else {**shown, "secret": secret}
+        if secret is None:
+            return answers.Endpoint.model_construct(**shown)
+        return answers.EndpointWithSecret.model_construct(**shown, secret=secret)
 
-    # Making and changing
-
-    def _writer(self, request: Request) -> Principal:
-        """Raises ProblemError 401, 403, or 503 where nothing could be kept secret."""
-        principal = require_all_cvms(self.access.admin(request))
-        check_query(request, ())
-        self.vault.check()
-        return principal
-
-    async def make(self, request: Request) -> Response:
-        principal = self._writer(request)
-        given = await read_model(request, Registration)
-        endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
-        return await self._made(await self._drafted(endpoint_id, given), given, principal)
-
-    async def put(self, request: Request) -> Response:
-        """201 where it was made, with its secret; 200 where it was there and is now as given, whatever it was."""
-        principal = self._writer(request)
-        endpoint_id = request.path_params["id"]
-        if not re.fullmatch(ID_PATTERN, endpoint_id):
-            raise invalid("id", "1 to 64 letters, digits, dashes or underscores")
-        given = await read_model(request, Registration)
-        draft = await self._drafted(endpoint_id, given)
-        try:
-            return await self._made(draft, given, principal)
-        except EndpointExistsError:
-            await self.endpoints.change(endpoint_id, lambda old: self._replaced(old, draft, given.secret))
-        await self._switch(endpoint_id, given.enabled)
-        await self.watches.renew(draft.cvms)
-        _note("an endpoint was replaced", endpoint_id, principal)
-        return answer(self._shown(*await self._known(endpoint_id)))
-
-    async def _made(self, draft: Endpoint, given: Registration, principal: Principal) -> Response:
-        """201, and the secret shown this once. Raises EndpointExistsError."""
-        secret = given.secret or self.vault.new_secret()
-        endpoint = await self.endpoints.create(self.vault.with_secret(draft, secret))
+    async def _made(self, draft: Endpoint, given: EndpointRegistration, call: Call) -> Response:
+        """201 with the secret, which is shown only now. Raises EndpointExistsError or TooManyEndpointsError."""
+        secret = given.secret or self.secrets.new_secret()
+        endpoint = await self.endpoints.create(self.secrets.with_secret(draft, secret))
         await self.watches.renew(endpoint.cvms)
-        _note("an endpoint was made", endpoint.id, principal)
-        return answer(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
+        _log("an endpoint was made", endpoint.id, call)
+        return json_response(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
 
     def _replaced(self, old: Endpoint, new: Endpoint, secret: str | None) -> Endpoint:
-        """The old secret stays, unless another one is given: then that is a rotation."""
+        """`new` with the old secret; another one that is given is a rotation."""
         kept = replace(new, secrets_sealed=old.secrets_sealed)
-        return kept if secret is None or self.vault.signs_with(old, secret) else self.vault.rotated(kept, secret)
+        return kept if secret is None or self.secrets.signs_with(old, secret) else self.secrets.rotated(kept, secret)
 
-    async def patch(self, request: Request) -> Response:
-        principal = self._writer(request)
-        endpoint_id = request.path_params["id"]
-        given = await read_model(request, Change)
-        await self._known(endpoint_id)
-        fields = await self._fields(given, given.model_fields_set)
-        await self.endpoints.change(endpoint_id, lambda old: replace(old, **fields))
-        if "enabled" in given.model_fields_set:
-            await self._switch(endpoint_id, given.enabled)
-        await self.watches.renew(fields.get("cvms", ()))
-        _note("an endpoint was changed", endpoint_id, principal)
-        return answer(self._shown(*await self._known(endpoint_id)))
-
-    async def _drafted(self, endpoint_id: str, given: Registration) -> Endpoint:
-        """Without a secret."""
-        every = set(Registration.model_fields) - {"secret"}
+    async def _drafted(self, endpoint_id: str, given: EndpointRegistration) -> Endpoint:
+        """The endpoint without a secret. Raises as `_fields`."""
+        every = set(EndpointRegistration.model_fields) - {"secret"}
         return Endpoint(endpoint_id, enabled=given.enabled, **await self._fields(given, every))
 
-    async def _fields(self, given: Registration | Change, names: set[str]) -> dict[str, Any]:
-        """These of the given fields as they rest in Redis. Raises ProblemError where one does not hold."""
+    async def _fields(self, given: EndpointChange, names: set[str]) -> dict[str, Any]:
+        """The fields of these names, as they are stored in Redis. Raises ProblemError 422 or 503."""
         plain = {name: getattr(given, name) for name in names - {"url", "headers", "cvms", "enabled"}}
         fields = {
             name: tuple(dict.fromkeys(it)) if isinstance(it, Sequence) and not isinstance(it, str) else it
@@ -178,9 +265,9 @@ class EndpointRoutes:
         }
         if "url" in names:
             await self._check_url(given.url)
-            fields["url_sealed"] = self.vault.seal(given.url)
+            fields["url_sealed"] = self.secrets.seal(given.url)
         if "headers" in names:
-            fields["headers_sealed"] = self.vault.seal_values(given.headers)
+            fields["headers_sealed"] = self.secrets.seal_values(given.headers)
         if "cvms" in names:
             fields["cvms"] = await self._resolved(given.cvms)
         return fields
@@ -192,49 +279,23 @@ class EndpointRoutes:
             raise invalid("url", error.reason) from None
 
     async def _resolved(self, given: Sequence[str]) -> tuple[str, ...]:
-        """Canonical ids, each once. What upstream says against a reference is this field's fault."""
+        """Canonical ids, each once. A reference that upstream refuses is a fault of this field."""
         try:
             found = await asyncio.gather(*(self.references.resolve(reference) for reference in dict.fromkeys(given)))
-        except UpstreamRefusalError as error:
+        except ReferenceRefusedError as error:
             if error.answer.status not in (404, 409, 422):
                 raise
-            raise invalid("cvms", "one of them is not known upstream, or names several CVMs") from None
+            raise invalid("cvms", "upstream does not know one of them, or one names several CVMs") from None
         return tuple(dict.fromkeys(found))
 
-    async def delete(self, request: Request) -> Response:
-        principal = require_all_cvms(self.access.admin(request))
-        check_query(request, ())
-        endpoint_id = request.path_params["id"]
-        if not await self.endpoints.remove(endpoint_id):
-            raise UnknownEndpointError
-        _note("an endpoint was removed", endpoint_id, principal)
-        return Response(None, 204, {"Cache-Control": "no-store"})
-
-    async def enable(self, request: Request) -> Response:
-        principal = require_all_cvms(self.access.admin(request))
-        check_query(request, ())
-        await read_model(request, Nothing, optional=True)
-        endpoint_id = request.path_params["id"]
-        await self.endpoints.enable(endpoint_id)
-        _note("an endpoint was enabled", endpoint_id, principal)
-        return answer(self._shown(*await self._known(endpoint_id)))
-
     async def _switch(self, endpoint_id: str, enabled: bool) -> None:
-        """Only where it is otherwise: what was disabled keeps its reason, an open breaker stays open."""
+        """Only if it is not so already: a disabled endpoint keeps its reason, an open breaker stays open."""
         endpoint, _ = await self._known(endpoint_id)
         if enabled and not endpoint.enabled:
             await self.endpoints.enable(endpoint_id)
         elif endpoint.enabled and not enabled:
             await self.endpoints.disable(endpoint_id)
 
-    async def rotate(self, request: Request) -> Response:
-        principal = self._writer(request)
-        given = await read_model(request, Rotation, optional=True)
-        secret, endpoint_id = given.secret or self.vault.new_secret(), request.path_params["id"]
-        await self.endpoints.change(endpoint_id, lambda old: self.vault.rotated(old, secret))
-        _note("an endpoint's secret was rotated", endpoint_id, principal)
-        return answer(self._shown(*await self._known(endpoint_id), secret))
 
-
-def _note(what: str, endpoint_id: str, principal: Principal) -> None:
-    logger.info(what, extra={"endpoint": endpoint_id, "by": principal.name})
+def _log(message: str, endpoint_id: str, call: Call) -> None:
+    logger.info(message, extra={"endpoint": endpoint_id, "by": call.principal.name})

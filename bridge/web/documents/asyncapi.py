@@ -5,53 +5,63 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bridge import __version__
+from bridge.events import DROPPED, FRESH, POSITION, RESET, SNAPSHOT, SSE_EVENTS, STALE, STATE, TRANSITION
+from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
-from bridge.web.documents import samples
-from bridge.web.documents.envelopes import CVM_ID
-from bridge.web.documents.openapi import SECURITY
-from bridge.web.documents.schemas import Json, components, ref
-from bridge.web.documents.webhook_paths import SIGNED
+from bridge.web.api import samples
+from bridge.web.api.envelopes import CVM_ID
+from bridge.web.documents.openapi import SECURITY, SIGNED
+from bridge.web.documents.schemas import components, ref
+from bridge.web.http.operations import Operation
+from bridge.web.http.parameters import Json
+from bridge.web.http.problems import COME_BACK
 
 DESCRIPTION = """The same events on three ways out of one numbered log: server-sent events, Redis channels, webhooks.
 
-The log is the truth. Redis channels are at most once: a subscriber that sees a hole in `sequence` reads the log, a \
-stream. SSE resumes by `Last-Event-ID` and loses nothing; webhooks are delivered at least once."""
+The log is complete. Redis channels deliver at most once: a subscriber that sees a gap in `sequence` reads the log, a \
+Redis stream. SSE resumes by `Last-Event-ID` and loses nothing; webhooks are delivered at least once."""
 
 LOGGED = {
-    "transition": ("TransitionEvent", "`status` changed"),
-    "state": ("StateEvent", "First sight of a CVM, or another meaningful field changed"),
-    "stale": ("StaleEvent", "The bridge can no longer vouch for a CVM's state"),
-    "fresh": ("FreshEvent", "It can again"),
-    "dropped": ("DroppedEvent", "Nobody watches the CVM any more"),
+    SSE_EVENTS[TRANSITION]: ("TransitionEvent", "`status` changed"),
+    SSE_EVENTS[STATE]: (
+        "StateEvent",
+        "A CVM was seen for the first time, or a field other than `status` and `uptime` changed",
+    ),
+    SSE_EVENTS[STALE]: ("StaleEvent", "The bridge can no longer vouch for a CVM's state"),
+    SSE_EVENTS[FRESH]: ("FreshEvent", "The bridge can vouch for it again"),
+    SSE_EVENTS[DROPPED]: ("DroppedEvent", "The CVM is no longer watched"),
 }
-"""By SSE `event:`: the schema and when it comes."""
+"""Schema and meaning by the SSE `event:`."""
 
 STREAMED = {
-    "snapshot": ("SnapshotEvent", "The last known state of one CVM, where the stream begins without a cursor"),
-    "position": ("PositionData", "No news, only a cursor"),
-    "reset": ("ResetEvent", "The cursor cannot be honoured; snapshots follow, or a position"),
-    "overloaded": ("ComeBackData", "To browsers: the front end is full, come back after the block's `retry:`"),
-    "unavailable": (
-        "ComeBackData",
-        "To browsers: the front end is without Redis, come back after the block's `retry:`",
+    SSE_EVENTS[SNAPSHOT]: (
+        "SnapshotEvent",
+        "The last known state of one CVM, where the stream begins without a cursor",
     ),
+    POSITION: ("PositionData", "No news, only a cursor"),
+    SSE_EVENTS[RESET]: ("ResetEvent", "The cursor cannot be honoured; snapshots follow, or a position"),
+    **{
+        each.slug: ("ComeBackData", f"To browsers, which reconnect after the block's `retry:`. {each.meaning}")
+        for each in COME_BACK
+    },
 }
 
-FORMATS = {
-    "standard": ("StandardBody", "application/json", "The event's `data` in a Standard Webhooks body"),
-    "cloudevents": ("Event", "application/cloudevents+json", "The envelope"),
-    "phala": ("PhalaBody", "application/json", "Phala Cloud's own webhook envelope"),
+BODIES: Mapping[Format, tuple[str, str]] = {
+    "standard": ("StandardBody", "The event's `data` in a Standard Webhooks body"),
+    "cloudevents": ("Event", "The envelope"),
+    "phala": ("PhalaBody", "Phala Cloud's own webhook envelope"),
 }
+"""Schema and meaning by format."""
 
 SIGNED_BY_PHALA = {
     "x-webhook-id": "`evt_` and the event's id",
-    "x-webhook-event": "Phala Cloud's name for what happened",
+    "x-webhook-event": "Phala Cloud's name of the event",
     "x-webhook-timestamp": "Unix seconds of this attempt",
     "x-webhook-signature": "`sha256=` and the HMAC-SHA256 of `timestamp.body`",
 }
 
 
-def asyncapi(namespace: str) -> Json:
+def asyncapi(namespace: str, operations: Iterable[Operation]) -> Json:
     keys = Keys(namespace)
     return {
         "asyncapi": "3.0.0",
@@ -68,13 +78,13 @@ def asyncapi(namespace: str) -> Json:
         "components": {
             "securitySchemes": _security(),
             "messages": _messages(keys.source),
-            "schemas": components(),
+            "schemas": components(operations),
         },
     }
 
 
 def _servers() -> Json:
-    address = {"default": "127.0.0.1:8000", "description": "`HOST` and `PORT`, or what stands before them"}
+    address = {"default": "127.0.0.1:8000", "description": "`HOST` and `PORT`, or the address of a proxy"}
     redis = {"default": "127.0.0.1:6379", "description": "`REDIS_URL`; Redis 6.2 or newer, or Valkey"}
     security = [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY]
     return {
@@ -95,7 +105,7 @@ def _servers() -> Json:
 
 
 def _security() -> Json:
-    """As OpenAPI has them, with AsyncAPI's word for a key in a header or a query."""
+    """OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query."""
     return {
         name: {**scheme, "type": scheme["type"].replace("apiKey", "httpApiKey")} for name, scheme in SECURITY.items()
     }
@@ -124,24 +134,24 @@ def _channels(keys: Keys) -> Json:
         ),
         "webhooks": {
             "address": None,
-            "description": "Registered URLs (`POST /v1/webhooks`), each in the format that it asks for",
+            "description": "Registered URLs (`POST /v1/webhooks`), each in its `format`",
             "messages": _listed(_webhook_name(name) for name in FORMATS),
         },
     }
 
 
 def _namespace(keys: Keys) -> Json:
-    """A channel's name has braces, which an address takes for a parameter: so it is one, with one value."""
+    """A channel's name has braces, which mark a parameter in an address: it becomes a parameter with one value."""
     braced = f"{{{keys.namespace}}}"
     return {"description": "`BRIDGE_NAMESPACE`, braces included", "enum": [braced], "default": braced}
 
 
 def _channel(
-    address: str, server: str, says: str, names: Iterable[str], parameters: Mapping[str, Json] | None = None
+    address: str, server: str, description: str, names: Iterable[str], parameters: Mapping[str, Json] | None = None
 ) -> Json:
     made: Json = {
         "address": address,
-        "description": says,
+        "description": description,
         "servers": [{"$ref": f"#/servers/{server}"}],
         "messages": _listed(names),
     }
@@ -159,7 +169,7 @@ def _operations() -> Json:
         "streamCvmEvents": _sends("cvmEvents", "Stream one CVM's events", get),
         "publishEvent": _sends("redisEvents", "Publish an event once it is in the log"),
         "publishCvmEvent": _sends("redisCvmEvents", "Publish it on its CVM's channel too"),
-        "deliver": _sends("webhooks", "Deliver an event, signed, until it is taken", post),
+        "deliver": _sends("webhooks", "Deliver an event, signed, until the receiver accepts it", post),
     }
 
 
@@ -175,18 +185,22 @@ def _webhook_name(format: str) -> str:
 def _messages(source: str) -> Json:
     examples = samples.by_name(source)
     plain = {
-        name: _message(name, schema, says, examples[name]) for name, (schema, says) in {**STREAMED, **LOGGED}.items()
+        name: _message(name, schema, description, examples[name])
+        for name, (schema, description) in {**STREAMED, **LOGGED}.items()
     }
-    return {**plain, **{_webhook_name(name): _webhook(name, *given) for name, given in FORMATS.items()}}
+    return {
+        **plain,
+        **{_webhook_name(name): _webhook(name, content_type, *BODIES[name]) for name, content_type in FORMATS.items()},
+    }
 
 
-def _message(name: str, schema: str, says: str, example: object) -> Json:
-    return {"name": name, "summary": says, "payload": ref(schema), "examples": [{"payload": example}]}
+def _message(name: str, schema: str, description: str, example: object) -> Json:
+    return {"name": name, "summary": description, "payload": ref(schema), "examples": [{"payload": example}]}
 
 
-def _webhook(format: str, schema: str, content_type: str, says: str) -> Json:
+def _webhook(format: Format, content_type: str, schema: str, description: str) -> Json:
     signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {})}
     headers = {name: {"type": "string", "description": words} for name, words in signed.items()}
     payload = {"anyOf": [ref(schema), ref("TestEvent")]} if schema == "Event" else ref(schema)
-    made = {"name": format, "summary": says, "contentType": content_type, "payload": payload}
+    made = {"name": format, "summary": description, "contentType": content_type, "payload": payload}
     return {**made, "headers": {"type": "object", "properties": headers, "required": list(headers)}}

@@ -1,31 +1,42 @@
-"""The OpenAPI 3.1 document of everything that the front end serves."""
+"""The OpenAPI 3.1 document, made of the declarations of the routes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from pydantic import BaseModel
+
 from bridge import __version__
 from bridge.store.keys import Keys
-from bridge.web.documents import operations as tags
-from bridge.web.documents import other_paths, watch_paths, webhook_paths
-from bridge.web.documents.parts import PARAMETERS, PROBLEM, problem_examples
-from bridge.web.documents.schemas import Json, components, ref
+from bridge.web.api import samples
+from bridge.web.api.answers import UpstreamProblem
+from bridge.web.api.envelopes import Event, PhalaBody, StandardBody, TestEvent
+from bridge.web.documents.schemas import components, ref
+from bridge.web.http import operations as tags
+from bridge.web.http.access import STREAM_TOKEN_SECONDS, Scope
+from bridge.web.http.operations import Answer, Content, Operation
+from bridge.web.http.parameters import TEXT, Json, Parameter
+from bridge.web.http.problems import MEDIA_TYPE, FieldFault, Problem, ProblemError, ProblemType, invalid
 
 DESCRIPTION = """Follows Phala Cloud CVMs over at most five upstream streams, writes each change once into a numbered \
 log, and serves it to any number of subscribers.
 
 Lists are `{"items", "next"}` and page with `limit` and `after`. Unknown query parameters and unknown fields of a body \
-are refused with 422, never ignored. `HEAD` answers wherever `GET` does, without a stream. Errors are RFC 9457 \
-problems: programs go by their `type`.
+are refused with 422, never ignored. `HEAD` answers on every route with `GET`, without a stream. Errors are RFC 9457 \
+problems: programs should look at their `type`.
 
 A bridge that runs open (as `bridge up` does on a loopback address) needs no token."""
 
 TAGS = {
     tags.EVENTS: "Every change once, numbered, over server-sent events or as pages of the log",
-    tags.CVMS: "What is watched and how it is followed",
-    tags.WEBHOOKS: "URLs that are told of changes",
-    tags.DELIVERIES: "What was sent to them, with every attempt",
-    tags.DROP_IN: "Phala Cloud's state route for unchanged clients. What else is below `/api/v1/` is 404, unless "
+    tags.CVMS: "The watched CVMs, and how the bridge follows them",
+    tags.WEBHOOKS: "URLs that get the changes",
+    tags.DELIVERIES: "Events sent to these URLs, with every attempt",
+    tags.DROP_IN: "Phala Cloud's state route for unchanged clients. Every other route below `/api/v1/` is 404, unless "
     "`BRIDGE_PASSTHROUGH` relays it with a Phala key of the caller's own",
-    tags.OPERATION: "Health, metrics, documents and pages; open to everybody",
+    tags.OPERATION: "Health, metrics, documents and pages, without a token",
 }
 
 SECURITY: Json = {
@@ -35,13 +46,29 @@ SECURITY: Json = {
         "type": "apiKey",
         "in": "query",
         "name": "access_token",
-        "description": "A token of `POST /v1/stream-tokens`, good for 60 seconds; it reads only",
+        "description": f"A token of `POST /v1/stream-tokens`, valid for {STREAM_TOKEN_SECONDS} seconds; it only reads",
     },
 }
 
+SIGNED = {
+    "webhook-id": "The delivery's id, the same at every attempt",
+    "webhook-timestamp": "Unix seconds of this attempt",
+    "webhook-signature": "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`; several, separated by "
+    "spaces, while a secret is rotated",
+}
+"""The headers of Standard Webhooks, on every delivery."""
 
-def openapi(namespace: str) -> Json:
-    source = Keys(namespace).source
+RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+
+REFUSED_UPSTREAM = {"404": "Phala Cloud knows no such CVM", "409": "Phala Cloud knows several CVMs of that name"}
+
+
+def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
+    source, operations = Keys(namespace).source, list(operations)
+    paths: dict[str, Json] = {}
+    for each in operations:
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, source)
+    shared = {_shared_name(each): _parameter(each) for operation in operations for each in operation.parameters}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -52,26 +79,158 @@ def openapi(namespace: str) -> Json:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "This front end"}],
-        "tags": [{"name": name, "description": says} for name, says in TAGS.items()],
-        "paths": _paths(source),
-        "webhooks": webhook_paths.outgoing(source),
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "paths": paths,
+        "webhooks": {"delivery": {"post": _delivery(source)}},
         "components": {
             "securitySchemes": SECURITY,
-            "parameters": dict(PARAMETERS),
+            "parameters": shared,
             "responses": {
-                "Problem": {
-                    "description": "Any other refusal",
-                    "content": {PROBLEM: {"schema": ref("Problem")}},
-                }
+                "Problem": {"description": "Any other refusal", "content": {MEDIA_TYPE: {"schema": ref(Problem)}}}
             },
-            "examples": problem_examples(),
-            "schemas": components(),
+            "examples": {each.slug: {"summary": each.meaning, "value": _example(each)} for each in ProblemType},
+            "schemas": components(operations),
         },
     }
 
 
-def _paths(source: str) -> Json:
-    """Everything that is routed but the relay below `/api/v1`. `source`: what the examples' events carry."""
-    watched = {**watch_paths.events(source), **watch_paths.cvms()}
-    pushed = {**webhook_paths.webhooks(), **webhook_paths.deliveries()}
-    return {**watched, **pushed, **other_paths.drop_in(), **other_paths.operator()}
+def _operation(operation: Operation, source: str) -> Json:
+    made: Json = {"tags": [operation.tag], "operationId": operation.id, "summary": operation.summary}
+    if description := " ".join(filter(None, [operation.description, _needs(operation)])):
+        made["description"] = description
+    if operation.parameters:
+        names = map(_shared_name, operation.parameters)
+        made["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
+    if operation.body:
+        content = {"application/json": {"schema": ref(operation.body)}}
+        made["requestBody"] = {"required": operation.body_required, "content": content}
+    answers = {str(status): _answer(answer, source) for status, answer in operation.answers.items()}
+    return {**made, "security": _security(operation.scope), "responses": {**answers, **_refusals(operation)}}
+
+
+def _needs(operation: Operation) -> str:
+    key = ", and `BRIDGE_SECRET_KEY`" if ProblemType.NO_SECRET_KEY in operation.refusals else ""
+    return f"Needs the scope `admin`{key}." if (operation.scope or "").startswith("admin") else ""
+
+
+def _security(scope: Scope | None) -> list[Json]:
+    if scope is None:
+        return []
+    token: list[Json] = [{"bearer": []}, {"apiKey": []}]
+    return [*token, {"streamToken": []}] if scope.startswith("read") else token
+
+
+# Parameters and answers
+
+
+def _shared_name(parameter: Parameter[Any]) -> str:
+    return parameter.shared_as or parameter.name
+
+
+def _parameter(parameter: Parameter[Any]) -> Json:
+    made: Json = {
+        "name": parameter.name,
+        "in": parameter.where,
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+    if parameter.required:
+        made["required"] = True
+    if parameter.schema.get("type") == "array":
+        made |= {"style": "form", "explode": True}
+    if parameter.example is not None:
+        made["example"] = parameter.example
+    return made
+
+
+def _answer(answer: Answer, source: str) -> Json:
+    made: Json = {"description": answer.description}
+    if answer.headers:
+        made["headers"] = dict(answer.headers)
+    if answer.content:
+        made["content"] = {media_type: _content(each, source) for media_type, each in answer.content.items()}
+    return made
+
+
+def _content(content: Content, source: str) -> Json:
+    made: Json = {"schema": ref(content.schema) if isinstance(content.schema, type) else content.schema}
+    if content.example is not None:
+        made["example"] = content.example(source)
+    if content.examples is not None:
+        texts = content.examples(source).items()
+        made["examples"] = {name: {"summary": summary, "value": text} for name, (summary, text) in texts}
+    return made
+
+
+# Problems
+
+
+def _refusals(operation: Operation) -> Json:
+    """Answers by status, each with its problems; upstream's own refusals beside them."""
+    found: Json = {}
+    for status, group in groupby(operation.all_refusals(), key=lambda each: each.status):
+        found[str(status)] = _refusal(list(group))
+    if operation.looks_up:
+        for upstream, meaning in REFUSED_UPSTREAM.items():
+            known = found.get(upstream, {"description": "", "content": {}})
+            content = {**known["content"], "application/json": {"schema": ref(UpstreamProblem)}}
+            found[upstream] = {"description": f"{known['description']}. {meaning}".lstrip(". "), "content": content}
+        found = dict(sorted(found.items()))
+    return {**found, "default": {"$ref": "#/components/responses/Problem"}} if found else {}
+
+
+def _refusal(types: list[ProblemType]) -> Json:
+    made: Json = {
+        "description": ". ".join(each.meaning for each in types),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": ref(Problem),
+                "examples": {each.slug: {"$ref": f"#/components/examples/{each.slug}"} for each in types},
+            }
+        },
+    }
+    return {**made, "headers": RETRY_AFTER} if any(each.retry_after for each in types) else made
+
+
+def _example(type: ProblemType) -> Mapping[str, Any]:
+    limit = FieldFault.model_fields
+    field, detail = [(limit[name].examples or [""])[0] for name in ("field", "detail")]
+    error = invalid(str(field), str(detail)) if type is ProblemType.INVALID else ProblemError(type)
+    return error.body.model_dump(exclude_unset=True)
+
+
+# Deliveries
+
+
+def _delivery(source: str) -> Json:
+    """What the bridge sends to registered URLs, in OpenAPI's own section for it."""
+    return {
+        "tags": [tags.WEBHOOKS],
+        "operationId": "deliver",
+        "summary": "A delivery",
+        "description": "At least once, in order for each CVM. The body has the endpoint's `format`.",
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "description": description, "schema": TEXT}
+            for name, description in SIGNED.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _either(StandardBody, PhalaBody)},
+                "application/cloudevents+json": {
+                    "schema": _either(Event, TestEvent),
+                    "example": samples.transition(source),
+                },
+            },
+        },
+        "security": [],
+        "responses": {
+            "2XX": {"description": "Delivered"},
+            "410": {"description": "The endpoint is disabled"},
+            "default": {"description": "Tried again later; after 429 and 503 as `Retry-After` asks"},
+        },
+    }
+
+
+def _either(*models: type[BaseModel]) -> Json:
+    return {"anyOf": [ref(model) for model in models]}

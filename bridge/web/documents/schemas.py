@@ -2,104 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from bridge.web.api import webhook_models as given
-from bridge.web.documents import answers, envelopes
+from bridge.web.api import envelopes
+from bridge.web.http.operations import Operation
+from bridge.web.http.parameters import Json
+from bridge.web.http.problems import Problem
+from bridge.web.http.responses import Shape
 
-Json = dict[str, Any]
+Model = type[BaseModel]
 
-NO_SHAPES = {"BaseModel", "RootModel", "Shape"}
-
-REQUESTS: Mapping[str, type[BaseModel]] = {
-    "EndpointRegistration": given.Registration,
-    "EndpointChange": given.Change,
-    "SecretRotation": given.Rotation,
-    "RecoveryPeriod": given.Period,
-    "EmptyBody": given.Nothing,
-}
-
-SAID: Mapping[str, Json] = {
-    "url": {"description": "Where to deliver: public, unless `BRIDGE_WEBHOOK_ALLOW` has it", "format": "uri"},
-    "description": {"description": "Your own words"},
-    "cvms": {"description": "CVM references; empty: all"},
-    "from": {"description": "Statuses before; empty: all"},
-    "to": {"description": "Statuses after; empty: all"},
-    "types": {"description": "Event types; empty: all"},
-    "format": {"description": "What the body looks like"},
-    "headers": {"description": "Sent besides; at most 100, 16384 characters altogether"},
-    "secret": {"description": "`whsec_` and the base64 of 24 to 64 bytes; without one the bridge makes it"},
-    "enabled": {"description": "Whether it is delivered to"},
-    "since": {"description": "From this time on. RFC 3339", "format": "date-time"},
-    "until": {"description": "Up to this time; without it, up to now. RFC 3339", "format": "date-time"},
-}
-"""What a caller is told of the fields it gives: the models check them and say no more."""
-
-EXAMPLES: Mapping[str, Json] = {
-    "EndpointRegistration": {"url": "https://example.com/cvm", "to": ["running", "error"]},
-    "EndpointChange": {"enabled": False},
-    "SecretRotation": {},
-    "RecoveryPeriod": {"since": "2026-11-24T16:00:00Z"},
-    "EmptyBody": {},
-}
+SENT: tuple[Model, ...] = (
+    Problem,
+    envelopes.Event,
+    envelopes.TestEvent,
+    envelopes.SnapshotEvent,
+    envelopes.ResetEvent,
+    envelopes.PositionData,
+    envelopes.ComeBackData,
+    envelopes.StandardBody,
+    envelopes.PhalaBody,
+)
+"""What streams, channels and webhooks carry, beside the answers of the operations."""
 
 
-def ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+def ref(model: Model | str) -> Json:
+    return {"$ref": f"#/components/schemas/{model if isinstance(model, str) else model.__name__}"}
 
 
 class _Untitled(GenerateJsonSchema):
-    """A title that only repeats a field's name says nothing."""
+    """Without titles, which only repeat the fields' names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
-@cache
-def components() -> Json:
-    """Every schema by name, made once; whoever changes one changes a copy."""
-    return {**_said(), **_asked()}
+def components(operations: Iterable[Operation]) -> Json:
+    """Every schema by its model's name."""
+    models = {*SENT}
+    for operation in operations:
+        contents = [content for answer in operation.answers.values() for content in answer.content.values()]
+        models |= {content.schema for content in contents if isinstance(content.schema, type)}
+        models |= {operation.body} if operation.body else set()
+    given: list[tuple[Model, Literal["validation", "serialization"]]] = [
+        (model, "serialization" if issubclass(model, Shape | envelopes.Event) else "validation")
+        for model in sorted(models, key=lambda model: model.__name__)
+    ]
+    _, found = models_json_schema(given, ref_template="#/components/schemas/{model}", schema_generator=_Untitled)
+    return {name: _plain(schema) for name, schema in sorted(found["$defs"].items())}
 
 
-def _said() -> Json:
-    found = {**vars(envelopes), **vars(answers)}.items()
-    # Pydantic leaves its own `RootModel[…]` among a module's names.
-    shapes = {name: each for name, each in found if name.isidentifier() and name[0] != "_" and _is_model(each)}
-    return _made({name: shapes[name] for name in shapes.keys() - NO_SHAPES}, "serialization")
-
-
-def _is_model(each: object) -> bool:
-    return isinstance(each, type) and issubclass(each, BaseModel)
-
-
-def _asked() -> Json:
-    made = {name: _described(schema) for name, schema in _made(REQUESTS, "validation").items()}
-    for name, example in EXAMPLES.items():
-        made[name]["examples"] = [example]
-    # A field that a PATCH leaves out stays as it is.
-    for field in made["EndpointChange"]["properties"].values():
-        field.pop("default", None)
-    return made
-
-
-def _described(schema: Json) -> Json:
-    fields = schema.get("properties", {})
-    return {**schema, "properties": {name: {**field, **SAID[name]} for name, field in fields.items()}}
-
-
-def _made(models: Mapping[str, type[BaseModel]], mode: Literal["validation", "serialization"]) -> Json:
-    template = "#/components/schemas/{model}"
-    _, found = models_json_schema(
-        [(model, mode) for model in models.values()], ref_template=template, schema_generator=_Untitled
-    )
-    names = {model.__name__: name for name, model in models.items()}
-    made = {names[name]: schema for name, schema in sorted(found["$defs"].items())}
-    for schema in made.values():
-        schema.pop("title", None)
-        schema["description"] = " ".join(schema.get("description", "").split())
+def _plain(schema: Json) -> Json:
+    made = {**schema, "description": " ".join(schema.get("description", "").split())}
+    del made["title"]
+    if made.get("additionalProperties") is False and "required" not in made:
+        # Of a body whose fields are all optional: a field that a PATCH leaves out stays as it is, whatever its default.
+        made["properties"] = {
+            name: {key: value for key, value in field.items() if key != "default"}
+            for name, field in made.get("properties", {}).items()
+        }
     return made

@@ -16,7 +16,7 @@ from bridge.store.errors import StoreError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from bridge.web.api.references import References, UpstreamRefusalError
+from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.dropin import wire
 from bridge.web.dropin.last_state import LastState
 from bridge.web.dropin.passthrough import Passthrough
@@ -82,7 +82,7 @@ class StateEndpoint:
             return await self._for_token(request)
         except UnprocessableError as error:
             return wire.json_response({"detail": error.detail}, 422)
-        except UpstreamRefusalError as error:
+        except ReferenceRefusedError as error:
             # The caller's own key may see a CVM that the bridge's key does not.
             return passthrough.relay(request) if passthrough and key else _upstream_error(error.answer)
         except ProblemError as error:
@@ -127,7 +127,7 @@ class StateEndpoint:
             return await self._immediate(*await self._find(principal, reference))
         self.capacity.check(principal.name)
         if self.watchers.follows(reference):
-            _check_scope(principal, reference)
+            principal.require(reference)
             return await self._stream(principal, reference, query)
         cvm_id, _ = await self._find(principal, reference)
         return await self._stream(principal, cvm_id, query)
@@ -139,15 +139,15 @@ class StateEndpoint:
         """
         ask = self.single_flight.ask
         cvm_id = await ask(("reference", reference), lambda: self.references.resolve(reference))
-        _check_scope(principal, cvm_id)
+        principal.require(cvm_id)
         snapshot = await ask(("state", cvm_id), lambda: self._visit(cvm_id))
         if snapshot is None or not LastState.of(snapshot).gone:
             return cvm_id, snapshot
         answer = await ask(("gone", reference), lambda: self.references.ask_anew(reference))
         if answer.cvm_id is None:
-            raise UpstreamRefusalError(answer)
+            raise ReferenceRefusedError(answer)
         # The name belongs to another CVM now, or the CVM is there again.
-        _check_scope(principal, answer.cvm_id)
+        principal.require(answer.cvm_id)
         if answer.cvm_id == cvm_id:
             await self.lookups.hint(cvm_id)
             return cvm_id, await self.states.wait(cvm_id, snapshot.event_id)
@@ -202,11 +202,6 @@ class StateEndpoint:
 def _is_reference(text: str) -> bool:
     """Whether upstream can be asked about it; in a path, a dot segment would name another route."""
     return usable_id(text) is not None and text not in (".", "..")
-
-
-def _check_scope(principal: Principal, cvm_id: str) -> None:
-    if not principal.may_see(cvm_id):
-        raise ProblemError(403, "forbidden", "This token may not see this CVM")
 
 
 def _upstream_error(answer: Answer) -> Response:

@@ -14,6 +14,7 @@ from bridge.store.watches import Watches
 from bridge.web.api.references import References
 from bridge.web.dropin import wire
 from bridge.web.dropin.endpoint import StateEndpoint
+from bridge.web.dropin.operation import STATE_ROUTE
 from bridge.web.dropin.passthrough import Passthrough
 from bridge.web.dropin.state_reader import StateReader
 from bridge.web.dropin.watchers import Watchers
@@ -67,10 +68,12 @@ class DropIn:
             buffer=buffer,
         )
 
+    operation = STATE_ROUTE
+
     def routes(self) -> list[Route]:
         """For all methods, because the refusal of a method has upstream's shape too."""
         return [
-            Route("/api/v1/cvms/{ref}/state", self._endpoint),
+            Route(STATE_ROUTE.path, self._endpoint),
             Route("/api/v1/{path:path}", OtherRoutes(self._passthrough)),
         ]
 

@@ -81,5 +81,5 @@ def refused(problem: ProblemError, *, keyed: bool) -> JSONResponse:
     """A problem of the bridge in upstream's shape; `keyed`: whether the caller sent any key."""
     if problem.status == 401:
         return detail(401, INVALID_KEY if keyed else NOT_AUTHENTICATED, problem.headers)
-    title, more = str(problem.body["title"]), problem.body.get("detail")
-    return detail(problem.status, f"{title}: {more}" if more else title, problem.headers)
+    why = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
+    return detail(problem.status, why, problem.headers)

@@ -1,4 +1,4 @@
-"""Who may see what: bearer tokens, their scopes and CVMs, and short-lived tokens for browsers' query strings."""
+"""Authentication and authorization: tokens with scopes and CVMs, and short-lived stream tokens for browsers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import hmac
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from starlette.requests import HTTPConnection
 
 from bridge.clock import Clock
 from bridge.config import Token
 from bridge.events import dumps
-from bridge.web.http.problems import ProblemError
+from bridge.web.http.problems import ProblemError, ProblemType
 
 STREAM_TOKEN_SECONDS = 60
-"""A stream token opens a connection; the connection may live on after it."""
+"""A stream token opens a connection; the connection may outlive it."""
 
-EXPIRED = "token-expired"
+Scope = Literal["read", "read all", "token", "admin", "admin all"]
+"""`all`: a token that is limited to CVMs is refused. `token`: a stream token is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `cvms` are the canonical ids it may see; None: all."""
+    """The caller of a request. `cvms` are the canonical ids it may see; None: all."""
 
     name: str
     admin: bool
@@ -34,12 +35,22 @@ class Principal:
     def may_see(self, cvm_id: str) -> bool:
         return self.cvms is None or cvm_id in self.cvms
 
+    def require(self, cvm_id: str) -> None:
+        """Raises ProblemError 403 for a CVM that it may not see."""
+        if not self.may_see(cvm_id):
+            raise ProblemError(ProblemType.FORBIDDEN, "it may not see this CVM")
+
+    def require_all_cvms(self) -> None:
+        """Raises ProblemError 403 for a token that is limited to CVMs."""
+        if self.cvms is not None:
+            raise ProblemError(ProblemType.FORBIDDEN, "it is limited to some CVMs, and this route is about all of them")
+
 
 EVERYBODY = Principal("everybody", True, None)
 
 
 class Access:
-    """Decides from the settings' tokens alone. `open_access`: everybody may everything."""
+    """Decides by the settings' tokens alone. `open_access`: every caller has full access."""
 
     def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
         self._tokens = tuple(tokens)
@@ -48,7 +59,7 @@ class Access:
         self._clock = clock
 
     def reader(self, connection: HTTPConnection) -> Principal:
-        """Raises ProblemError 401, of the kind `EXPIRED` for a stream token that was good once."""
+        """Raises ProblemError 401; for a stream token that was valid once it is `TOKEN_EXPIRED`."""
         if self._open:
             return EVERYBODY
         presented = _presented(connection)
@@ -57,7 +68,7 @@ class Access:
         return self._by_secret(presented) or _refuse()
 
     def holder(self, connection: HTTPConnection) -> Principal:
-        """As `reader`, but a stream token is not enough: it must not prolong itself. Raises ProblemError 401."""
+        """As `reader`, but refuses a stream token, which must not prolong itself. Raises ProblemError 401."""
         if self._open:
             return EVERYBODY
         return self._by_secret(_presented(connection)) or _refuse()
@@ -66,7 +77,18 @@ class Access:
         """Raises ProblemError 401 or 403."""
         principal = self.reader(connection)
         if not principal.admin:
-            raise ProblemError(403, "forbidden", "This token may only read")
+            raise ProblemError(ProblemType.FORBIDDEN, "its scope is `read`")
+        return principal
+
+    def admit(self, connection: HTTPConnection, scope: Scope | None) -> Principal:
+        """The caller, if it has the scope; None admits everybody. Raises ProblemError 401 or 403."""
+        if scope is None:
+            return EVERYBODY
+        if scope == "token":
+            return self.holder(connection)
+        principal = self.admin(connection) if scope.startswith("admin") else self.reader(connection)
+        if scope.endswith("all"):
+            principal.require_all_cvms()
         return principal
 
     def knows(self, secret: str) -> bool:
@@ -77,14 +99,14 @@ class Access:
         if presented is None:
             return None
         found, given = None, presented.encode()
-        # All are compared, whichever fits: the time taken tells nothing.
+        # Every secret is compared, so that the time taken does not depend on the one that fits.
         for secret, principal in self._secrets:
             if hmac.compare_digest(secret, given):
                 found = principal
         return found
 
     def stream_token(self, principal: Principal) -> tuple[str, int]:
-        """A token for `?access_token=` that reads what `principal` may, and the seconds that it lives."""
+        """A token for `?access_token=` that reads what `principal` may read, and its lifetime in seconds."""
         expires = int(self._clock.time()) + STREAM_TOKEN_SECONDS
         claims = base64.urlsafe_b64encode(dumps([principal.name, expires]).encode()).decode().rstrip("=")
         return f"{claims}.{self._sign(principal.name, claims)}", STREAM_TOKEN_SECONDS
@@ -106,16 +128,14 @@ class Access:
         if token is None or not genuine or not isinstance(expires, int):
             return None
         if expires <= self._clock.time():
-            raise ProblemError(401, EXPIRED, "This stream token has expired", detail="POST /v1/stream-tokens makes one")
+            raise ProblemError(ProblemType.TOKEN_EXPIRED, "POST /v1/stream-tokens makes a new one")
         return Principal(token.name, False, _principal(token).cvms)
 
 
 def _refuse() -> NoReturn:
     raise ProblemError(
-        401,
-        "unauthorized",
-        "A valid token is needed",
-        detail="send Authorization: Bearer <token> or X-API-Key: <token>",
+        ProblemType.UNAUTHORIZED,
+        "send Authorization: Bearer <token> or X-API-Key: <token>",
         headers={"WWW-Authenticate": "Bearer"},
     )
 

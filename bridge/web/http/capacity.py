@@ -1,15 +1,15 @@
-"""How many streams may be open here, in all and for each token."""
+"""Limits on open streams: of the front end, and of each token."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from bridge.web import metrics
-from bridge.web.http.problems import ProblemError
+from bridge.web.http.problems import ProblemError, ProblemType
 
 
 class Capacity:
-    """Counts open streams by the token's name. `per_token` 0: no limit but the one in all."""
+    """Counts open streams by the token's name. `per_token` 0: a token has no limit of its own."""
 
     def __init__(self, most: int, per_token: int = 0) -> None:
         self.most = most
@@ -17,23 +17,23 @@ class Capacity:
         self._open: Counter[str] = Counter()
         self._total = 0
         self.closing = False
-        """Whether streams are being let go: no new ones then."""
+        """Set while the front end drains: it takes no new streams."""
 
     @property
     def open(self) -> int:
         return self._total
 
     def check(self, name: str) -> None:
-        """Raises ProblemError: 503 where the front end is full or ends, 429 where the token has its share."""
-        if self.closing or self._total >= self.most:
-            title = "This front end is shutting down" if self.closing else "Too many subscribers on this front end"
-            raise ProblemError(503, "overloaded", title, headers={"Retry-After": "10"})
+        """Raises ProblemError: 503 if the front end is full or is shutting down, 429 if the token has its share."""
+        if self.closing:
+            raise ProblemError(ProblemType.OVERLOADED, "it is shutting down")
+        if self._total >= self.most:
+            raise ProblemError(ProblemType.OVERLOADED, f"its limit is {self.most}")
         if self._per_token and self._open[name] >= self._per_token:
-            title = "This token has as many streams open as it may"
-            raise ProblemError(429, "too-many-streams", title, headers={"Retry-After": "10"})
+            raise ProblemError(ProblemType.TOO_MANY_STREAMS, f"its limit here is {self._per_token}")
 
     def take(self, name: str) -> None:
-        """Counts one stream more; who was counted is released once. Raises as `check`."""
+        """Counts one more stream; the caller must release it once. Raises as `check`."""
         self.check(name)
         self._open[name] += 1
         self._count(1)

@@ -1,69 +1,146 @@
-"""Errors as RFC 9457 problems: a stable `type`, a sentence, and the field where one is wrong."""
+"""Errors as RFC 9457 problems: one table of all types, from which routes raise and the documents are made."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.events import dumps
 from bridge.store.errors import StoreError
+from bridge.web.http.responses import NO_STORE, Shape, described
 
 logger = logging.getLogger(__name__)
 
-_TITLES = {404: ("not-found", "No such route"), 405: ("method-not-allowed", "This route has other methods")}
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemType(Enum):
+    """Status, title, its meaning in the document (by default the title), and seconds of `Retry-After` (0: absent)."""
+
+    UNAUTHORIZED = 401, "A valid token is needed"
+    TOKEN_EXPIRED = 401, "This stream token has expired", "The stream token is older than 60 seconds"
+    BAD_SIGNATURE = 401, "The webhook is forged, or its time is more than five minutes off"
+    FORBIDDEN = 403, "This token does not allow this", "The token's scope or its list of CVMs does not allow this"
+    NOT_FOUND = 404, "There is no such route"
+    NOT_WATCHED = 404, "This CVM is not watched", "The CVM is not watched: `PUT /v1/cvms/{ref}` watches it"
+    NO_SUCH_ENDPOINT = 404, "There is no such webhook endpoint"
+    NO_SUCH_DELIVERY = 404, "There is no such delivery, or it is no longer kept"
+    METHOD_NOT_ALLOWED = 405, "This route does not have this method"
+    PINNED_BY_CONFIG = 409, "BRIDGE_CVMS pins this CVM"
+    ENDPOINT_DISABLED = 409, "The endpoint is disabled: enable it first"
+    ALREADY_PENDING = 409, "The delivery is already waiting for its attempt"
+    TOO_MANY_ENDPOINTS = 409, "There are as many webhook endpoints as the bridge keeps"
+    HISTORY_LOST = 410, "The log no longer has the events after this cursor"
+    TOO_LARGE = 413, "The body is too large"
+    NO_JSON = 415, "The body must be declared as JSON"
+    INVALID = 422, "The request is not valid", "`errors` names each wrong field, unknown ones included"
+    TOO_MANY_STREAMS = 429, "This token has too many streams open", "", 10
+    INTERNAL = 500, "The bridge failed"
+    UNAVAILABLE = 503, "Not available at the moment", "A passing failure: ask again after `Retry-After`", 2
+    OVERLOADED = 503, "This front end takes no more streams", "The front end is full or is shutting down", 10
+    NO_SECRET_KEY = 503, "Webhooks need BRIDGE_SECRET_KEY, which is not set"
+    UPSTREAM = 503, "Upstream could not be asked about this CVM", "", 5
+    HTTP = 400, "The request is not valid HTTP for this server"
+
+    def __init__(self, status: int, title: str, meaning: str = "", retry_after: int = 0) -> None:
+        self.status = status
+        self.title = title
+        self.meaning = meaning or title
+        self.retry_after = retry_after
+
+    @property
+    def slug(self) -> str:
+        """The end of `type`; also the name of the event that tells a browser to come back."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def urn(self) -> str:
+        return f"urn:bridge:problem:{self.slug}"
+
+
+COME_BACK = (
+    ProblemType.OVERLOADED,
+    ProblemType.UNAVAILABLE,
+    ProblemType.TOO_MANY_STREAMS,
+    ProblemType.TOKEN_EXPIRED,
+)
+"""Passing problems of a stream, which a browser gets as an event: its EventSource gives up at any status but 200."""
+
+
+class FieldFault(Shape):
+    """One thing that is wrong with a request."""
+
+    field: str = described("A query parameter, a header or a field of the body", "limit")
+    detail: str = described("What it must be", "a whole number from 1 to 1000")
+
+
+class Problem(Shape):
+    """RFC 9457: why a request was refused. Programs go by `type`, which is stable."""
+
+    type: Literal[tuple(each.urn for each in ProblemType)] = described(  # type: ignore[valid-type]
+        "Stable; see the list of problems"
+    )
+    title: str = described("For people", "limit is not valid")
+    status: int = described("The status of the answer", 422)
+    detail: str = described("What to do about it", default_factory=str)
+    errors: list[FieldFault] = described("The fields that are wrong", default_factory=list)
 
 
 class ProblemError(Exception):
-    """A request that gets `status` and says why; `field` names the query parameter, header or body field."""
+    """A request that is refused with a problem of this type; `faults` are (field, detail) of each wrong field."""
 
     def __init__(
         self,
-        status: int,
-        slug: str,
-        title: str,
-        *,
+        type: ProblemType,
         detail: str | None = None,
-        field: str | None = None,
+        *,
+        title: str | None = None,
+        status: int | None = None,
+        faults: Iterable[tuple[str, str]] = (),
+        retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(title)
-        self.status = status
-        self.slug = slug
+        self.type = type
+        self.title = title or type.title
+        self.detail = detail
+        self.status = status or type.status
+        self.faults = tuple(faults)
         self.headers = dict(headers or {})
-        self.body: dict[str, object] = {"type": f"urn:bridge:problem:{slug}", "title": title, "status": status}
-        if detail is not None:
-            self.body["detail"] = detail
-        if field is not None:
-            self.body["errors"] = [{"field": field, "detail": detail or title}]
+        if seconds := type.retry_after if retry_after is None else retry_after:
+            self.headers["Retry-After"] = str(seconds)
+        super().__init__(self.title)
+
+    @property
+    def body(self) -> Problem:
+        optional: dict[str, Any] = {
+            "detail": self.detail,
+            "errors": [FieldFault(field=field, detail=detail) for field, detail in self.faults],
+        }
+        given = {name: value for name, value in optional.items() if value}
+        return Problem(type=self.type.urn, title=self.title, status=self.status, **given)
 
 
 def problem_response(problem: ProblemError) -> Response:
-    headers = {"Cache-Control": "no-store", **problem.headers}
-    return Response(dumps(problem.body), problem.status, headers, "application/problem+json")
+    return Response(problem.body.json_text(), problem.status, {**NO_STORE, **problem.headers}, MEDIA_TYPE)
 
 
-def invalid(field: str, detail: str) -> ProblemError:
-    """422 naming the field."""
-    return ProblemError(422, "invalid", f"{field} is not valid", detail=detail, field=field)
+def invalid(field: str, detail: str, *more: tuple[str, str]) -> ProblemError:
+    """422 for this field; `more` are (field, detail) of further ones."""
+    return ProblemError(ProblemType.INVALID, detail, title=f"{field} is not valid", faults=[(field, detail), *more])
 
 
-def unavailable(detail: str, seconds: int = 2) -> ProblemError:
-    """503: it passes; come back after `seconds`."""
-    return ProblemError(
-        503, "unavailable", "Not available just now", detail=detail, headers={"Retry-After": str(seconds)}
-    )
-
-
-def check_query(request: Request, known: Iterable[str]) -> None:
-    """Unknown query parameters are an error, never ignored."""
-    check_names(request.query_params, known)
+def unavailable(detail: str, seconds: int | None = None) -> ProblemError:
+    """503 for a failure that passes; `seconds` is when to ask again."""
+    return ProblemError(ProblemType.UNAVAILABLE, detail, retry_after=seconds)
 
 
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ProblemError 422 for an unknown query parameter: none is ignored."""
     allowed = {*known, "access_token"}
     for name in given:
         if name not in allowed:
@@ -77,17 +154,25 @@ async def on_problem(request: Request, error: Exception) -> Response:
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    slug, title = _TITLES.get(error.status_code, ("http", error.detail))
-    return problem_response(ProblemError(error.status_code, slug, title, headers=error.headers))
+    routing = {404: ProblemType.NOT_FOUND, 405: ProblemType.METHOD_NOT_ALLOWED}
+    if (type := routing.get(error.status_code)) is not None:
+        return problem_response(ProblemError(type, headers=error.headers))
+    return problem_response(
+        ProblemError(ProblemType.HTTP, title=error.detail, status=error.status_code, headers=error.headers)
+    )
 
 
 async def on_store_error(request: Request, error: Exception) -> Response:
     logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
-    return problem_response(unavailable("Redis cannot be used just now"))
+    return problem_response(no_redis())
+
+
+def no_redis() -> ProblemError:
+    return unavailable("the front end cannot use Redis at the moment")
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
-    return problem_response(ProblemError(500, "internal", "The bridge failed; its log says more"))
+    return problem_response(ProblemError(ProblemType.INTERNAL, "the bridge's log has the reason"))
 
 
 HANDLERS = {

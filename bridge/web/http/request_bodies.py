@@ -9,13 +9,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from bridge.web.http.problems import ProblemError, invalid
+from bridge.web.http.problems import ProblemError, ProblemType, invalid
 
 MAX_BODY = 64 * 1024
-"""Bytes; an endpoint with a hundred long headers has less, and so has a Phala Cloud webhook."""
+"""Bytes; a registration with a hundred long headers fits, and so does a Phala Cloud webhook."""
 
 MOST_ERRORS = 20
-"""Named in one answer; whoever has more mends these first."""
+"""Faults in one answer; the caller corrects these first."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,22 +26,22 @@ async def read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
-            raise ProblemError(413, "too-large", f"A body has at most {MAX_BODY} bytes here")
+            raise ProblemError(ProblemType.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
     return bytes(body)
 
 
 async def read_model(request: Request, model: type[Model], *, optional: bool = False) -> Model:
-    """The body as `model`. `optional`: no body at all is an empty object. Raises ProblemError 413, 415 or 422.
+    """The body as `model`. `optional`: an absent body counts as an empty object. Raises ProblemError 413, 415 or 422.
 
-    The content type is insisted on: a page in a browser may send anything else to a bridge on its own machine without
-    asking first.
+    The content type must be JSON: a page in a browser can send any other type to a bridge on the same machine without
+    a CORS preflight.
     """
     body = await read_body(request)
     if optional and not body.strip():
         return _checked(model, {})
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise ProblemError(415, "no-json", "The body must be JSON", detail="send Content-Type: application/json")
+        raise ProblemError(ProblemType.NO_JSON, "send Content-Type: application/json")
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):
@@ -56,26 +56,20 @@ def _checked(model: type[Model], given: object) -> Model:
         return model.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[:MOST_ERRORS]
-        raise _refused([(_field(each), _said(each)) for each in found]) from None
-
-
-def _refused(faults: list[tuple[str, str]]) -> ProblemError:
-    field, detail = faults[0]
-    problem = invalid(field, detail)
-    problem.body["errors"] = [{"field": name, "detail": said} for name, said in faults]
-    return problem
+        first, *more = [(_field(each), _detail(each)) for each in found]
+        raise invalid(*first, *more) from None
 
 
 def _field(error: ErrorDetails) -> str:
-    """`headers.X-Name`, `cvms[3]`; what a caller invented is cut."""
+    """`headers.X-Name`, `cvms[3]`; a name from the caller is cut to 100 characters."""
     name = ""
     for part in error["loc"]:
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
     return name.removesuffix(".[key]")[:100]
 
 
-def _said(error: ErrorDetails) -> str:
-    """Our own words where there are some. Pydantic's never hold the input."""
+def _detail(error: ErrorDetails) -> str:
+    """A text of ours for the usual faults, else Pydantic's, which never holds the input."""
     match error["type"]:
         case "extra_forbidden":
             return "there is no such field"

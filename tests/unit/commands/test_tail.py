@@ -1,4 +1,4 @@
-"""`bridge tail`: what it asks, what it shows, and when it tries again or gives up. No sockets, no waiting."""
+"""`bridge tail`: its requests, its lines, and when it tries again or ends. No sockets, no waiting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bridge.commands.tail import GivenUpError, Request, colourful, follow
+from bridge.commands.tail import Request, follow
+from bridge.commands.terminal import event_line
+from bridge.process.errors import CommandError
 
 DATA = {"cvm_id": "0e4b", "name": "web-1", "from": "starting", "to": "running", "state": {"status": "running"}}
 ENVELOPE = {
@@ -28,7 +30,7 @@ class EnoughError(Exception):
 
 
 class Naps:
-    """A clock that remembers how long it was to sleep, and does not."""
+    """A clock whose sleeps return at once and are remembered."""
 
     def __init__(self) -> None:
         self.taken: list[float] = []
@@ -99,13 +101,13 @@ async def run(bridge: Bridge, request: Request, ended: type[Exception] = EnoughE
     return outcome
 
 
-async def test_events_are_written_as_they_came() -> None:
+async def test_events_are_written_unchanged() -> None:
     text = json.dumps(ENVELOPE)
     outcome = await run(Bridge(stream(event("5-0", text))), Request("http://b"))
     assert outcome.written == [text]
 
 
-async def test_a_reconnect_carries_the_last_id_and_since_no_more() -> None:
+async def test_a_reconnect_sends_the_last_id_and_no_since() -> None:
     bridge = Bridge(stream(event("5-0"), event("6-0"), then=httpx.ReadError("cut")))
     outcome = await run(bridge, Request("http://b", since="2026-11-24T16:00:00Z"))
     first, second = bridge.requests
@@ -123,13 +125,13 @@ async def test_a_position_moves_the_cursor_and_shows_nothing() -> None:
     assert bridge.requests[1].headers["last-event-id"] == "9-0"
 
 
-async def test_a_snapshot_that_breaks_off_is_asked_for_anew() -> None:
+async def test_a_snapshot_that_breaks_off_is_requested_again() -> None:
     bridge = Bridge(stream("retry: 2000\n\nevent: snapshot\ndata: {}\n\n", then=httpx.ReadError("cut")))
     await run(bridge, Request("http://b"))
     assert "last-event-id" not in bridge.requests[1].headers
 
 
-async def test_a_single_cvm_is_asked_for_on_its_own_route_and_several_by_filter() -> None:
+async def test_a_single_cvm_is_requested_on_its_own_route_and_several_by_filter() -> None:
     one, two = Bridge(), Bridge()
     await run(one, Request("http://b", ("web 1/x",)))
     await run(two, Request("http://b", ("a", "b")))
@@ -145,7 +147,7 @@ async def test_the_token_goes_into_a_header_and_not_into_the_address() -> None:
     assert "canary" not in repr(Request("http://b", token="canary"))
 
 
-async def test_waits_grow_while_nothing_answers_and_only_the_first_failure_is_told() -> None:
+async def test_waits_grow_while_nothing_answers_and_only_the_first_failure_is_reported() -> None:
     outcome = await run(Bridge(*[httpx.ConnectError("no")] * 8), Request("http://b"))
     assert len(outcome.complaints) == 1
     assert 0.25 <= outcome.naps.taken[0] <= 0.5
@@ -160,7 +162,7 @@ async def test_waits_begin_small_again_once_events_came() -> None:
     assert len(outcome.complaints) == 2
 
 
-async def test_a_wait_that_the_bridge_asks_for_is_kept() -> None:
+async def test_it_waits_as_long_as_the_bridge_asks_for() -> None:
     overloaded = httpx.Response(503, headers={"Retry-After": "7"}, json={"title": "Too many subscribers"})
     asked = stream("retry: 4000\n" + event("5-0"))
     outcome = await run(Bridge(overloaded, asked), Request("http://b"))
@@ -169,10 +171,10 @@ async def test_a_wait_that_the_bridge_asks_for_is_kept() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-async def test_a_refusal_for_good_is_one_line_that_says_why(status: int) -> None:
+async def test_a_final_refusal_is_one_line_with_the_reason(status: int) -> None:
     problem = {"title": "since is not valid", "detail": "not a time\nat all", "status": status}
     client = httpx.AsyncClient(transport=httpx.MockTransport(Bridge(httpx.Response(status, json=problem))))
-    with pytest.raises(GivenUpError) as raised:
+    with pytest.raises(CommandError) as raised:
         await follow(Request("http://b"), print, print, client=client, clock=Naps())
     assert str(status) in str(raised.value)
     assert "since is not valid" in str(raised.value)
@@ -180,19 +182,19 @@ async def test_a_refusal_for_good_is_one_line_that_says_why(status: int) -> None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"not json", b'{"detail": [1]}', b"x" * 100_000])
-async def test_an_error_that_is_no_problem_is_told_by_its_status(body: bytes) -> None:
+async def test_an_error_without_a_problem_is_shown_by_its_status(body: bytes) -> None:
     client = httpx.AsyncClient(transport=httpx.MockTransport(Bridge(httpx.Response(404, content=body))))
-    with pytest.raises(GivenUpError, match=r"^the bridge answered 404$"):
+    with pytest.raises(CommandError, match=r"^the bridge answered 404$"):
         await follow(Request("http://b"), print, print, client=client, clock=Naps())
 
 
-async def test_something_that_is_no_event_stream_is_tried_again() -> None:
+async def test_an_answer_that_is_not_an_event_stream_is_tried_again() -> None:
     outcome = await run(Bridge(httpx.Response(200, text="<html>")), Request("http://b"))
     assert len(outcome.complaints) == 1
 
 
-async def test_what_is_no_url_is_said_once_and_ends_it() -> None:
-    await run(Bridge(), Request("http://b:notaport"), GivenUpError)
+async def test_an_invalid_url_ends_it() -> None:
+    await run(Bridge(), Request("http://b:notaport"), CommandError)
 
 
 def bare(line: str) -> str:
@@ -203,7 +205,7 @@ def bare(line: str) -> str:
 
 def shown(kind: str = "cvm.transition", **data: object) -> str:
     envelope = {**ENVELOPE, "type": kind, "data": {**DATA, **data}}
-    return bare(colourful(json.dumps(envelope)))
+    return bare(event_line(json.dumps(envelope)))
 
 
 def test_a_transition_shows_time_name_and_both_states() -> None:
@@ -211,7 +213,7 @@ def test_a_transition_shows_time_name_and_both_states() -> None:
 
 
 def test_a_first_sight_a_deletion_and_a_stale_watch_are_readable() -> None:
-    assert "unseen → running" in bare(colourful(json.dumps({**ENVELOPE, "data": {**DATA, "from": None}})))
+    assert "unseen → running" in bare(event_line(json.dumps({**ENVELOPE, "data": {**DATA, "from": None}})))
     assert "→ deleted" in shown(to="deleted", state=None)
     assert "stale (unreachable)" in shown("watch.stale", reason="unreachable")
 
@@ -229,7 +231,7 @@ def test_a_name_cannot_write_to_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\x1b", '{"data": 5}', '{"type": null, "data": {"state": []}}'])
-def test_an_event_of_no_known_form_is_still_one_harmless_line(text: str) -> None:
-    line = bare(colourful(text))
+def test_an_event_of_unknown_form_is_still_one_harmless_line(text: str) -> None:
+    line = bare(event_line(text))
     assert "\n" not in line
     assert "\x1b" not in line

@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line for machines, a readable line for people, secrets in neither."""
+"""Logs: one JSON object per line for machines, a readable line for people, no secrets in either."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def logged(format: logs.Format | None = "json", stream: io.StringIO | None = Non
     return out.getvalue()
 
 
-def test_a_machine_gets_one_json_object_per_line_with_the_fields_that_came_along() -> None:
+def test_a_json_line_is_one_object_with_all_fields() -> None:
     line = logged(cvm_id="web-1", count=3, ratio=float("nan"), nothing=None)
     entry = json.loads(line)
     assert line.count("\n") == 1
@@ -80,7 +80,7 @@ def test_a_terminal_gets_a_readable_line_and_a_pipe_json() -> None:
 
 @pytest.mark.parametrize("format", ["json", "console"])
 @pytest.mark.parametrize("text", CANARIES)
-def test_no_known_shape_of_a_secret_gets_through(format: logs.Format, text: str) -> None:
+def test_no_known_shape_of_a_secret_is_logged(format: logs.Format, text: str) -> None:
     out = io.StringIO()
     logs.configure(format, "info", out)
     try:
@@ -99,7 +99,7 @@ def test_a_name_with_control_characters_writes_neither_a_second_line_nor_to_the_
 
 
 @given(st.text())
-def test_redaction_is_idempotent_and_leaves_plain_words(text: str) -> None:
+def test_redaction_is_idempotent_and_leaves_plain_text(text: str) -> None:
     once = logs.redacted(text)
     assert logs.redacted(once) == once
     assert logs.redacted("cvm web-1: running → stopped at 12:00 (http://host:80/x)") == (
@@ -107,7 +107,7 @@ def test_redaction_is_idempotent_and_leaves_plain_words(text: str) -> None:
     )
 
 
-def test_libraries_that_write_a_line_per_request_are_quiet_while_the_server_is_heard() -> None:
+def test_lines_per_request_are_left_out_and_the_servers_lines_are_kept() -> None:
     out = io.StringIO()
     logs.configure("json", "debug", out)
     logging.getLogger("httpx").info("HTTP Request: GET http://upstream")

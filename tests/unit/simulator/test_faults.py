@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from bridge.simulator.faults import Fault, Faults
 
 
-def test_a_fault_is_met_as_often_as_it_says() -> None:
+def test_a_fault_applies_as_often_as_its_times() -> None:
     faults = Faults()
     twice = faults.add(Fault(route="state", status=500, times=2))
 
@@ -26,7 +26,7 @@ def test_a_fault_without_times_stays_until_it_is_removed() -> None:
     assert faults.take("batch", None, None) is None
 
 
-def test_a_fault_meets_only_its_route_its_cvm_and_its_user() -> None:
+def test_a_fault_applies_only_to_its_route_cvm_and_user() -> None:
     faults = Faults()
     fault = faults.add(Fault(route="stream", cvm="a", user="alice", status=500, times=None))
 
@@ -55,6 +55,6 @@ def test_the_oldest_fault_comes_first() -> None:
         {"route": "state", "statsu": 500},
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused(fields: dict[str, object]) -> None:
+def test_a_contradictory_fault_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Fault.model_validate(fields)

@@ -20,7 +20,7 @@ def opened(quota: StreamQuota, user: str = "alice", cvm: str = "a") -> OpenStrea
     return quota.open(cvm, user, "deleted", 5, 10)
 
 
-def test_the_sixth_of_a_user_is_refused_and_another_user_has_five_of_his_own() -> None:
+def test_the_sixth_stream_of_a_user_is_refused_and_each_user_has_five() -> None:
     quota = StreamQuota(Time())
     mine = [opened(quota) for _ in range(6)]
 
@@ -30,7 +30,7 @@ def test_the_sixth_of_a_user_is_refused_and_another_user_has_five_of_his_own() -
     assert (quota.users["alice"].max, quota.users["alice"].refused) == (5, 1)
 
 
-def test_a_place_given_back_twice_is_free_once() -> None:
+def test_a_stream_released_twice_counts_once() -> None:
     quota = StreamQuota(Time())
     streams = [opened(quota) for _ in range(5)]
     assert streams[0] is not None
@@ -42,7 +42,7 @@ def test_a_place_given_back_twice_is_free_once() -> None:
     assert opened(quota) is None
 
 
-def test_a_client_that_went_away_counts_until_it_is_noticed() -> None:
+def test_a_client_that_went_away_counts_until_the_late_notice() -> None:
     time = Time()
     quota = StreamQuota(time)
     quota.late_notice = 2.0
@@ -57,7 +57,7 @@ def test_a_client_that_went_away_counts_until_it_is_noticed() -> None:
     assert quota.held("alice") == 3
 
 
-def test_places_that_somebody_else_occupies_are_not_to_be_had() -> None:
+def test_occupied_streams_count_against_the_limit() -> None:
     quota = StreamQuota(Time())
     quota.occupied["alice"] = 4
 
@@ -66,7 +66,7 @@ def test_places_that_somebody_else_occupies_are_not_to_be_had() -> None:
     assert quota.users["alice"].max == 1
 
 
-def test_a_lapsed_stream_is_still_connected_but_holds_no_place() -> None:
+def test_a_lapsed_stream_is_still_connected_but_does_not_count() -> None:
     quota = StreamQuota(Time())
     stream = opened(quota)
     assert stream is not None
@@ -79,7 +79,7 @@ def test_a_lapsed_stream_is_still_connected_but_holds_no_place() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["open", "close"])), max_size=80))
-def test_the_tallies_are_what_a_list_of_open_streams_would_say(steps: list[tuple[str, str]]) -> None:
+def test_the_tallies_agree_with_a_list_of_open_streams(steps: list[tuple[str, str]]) -> None:
     quota, mine = StreamQuota(Time()), dict[str, list[OpenStream]](a=[], b=[])
     most = {"a": 0, "b": 0}
     for user, step in steps:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator.lives import BOOT_PROGRESS, CHOICES
+from bridge.simulator.scenes import BOOT_PROGRESS, CHOICES
 from bridge.simulator.world import Change, Cvm, World, dumps, uptime
 
 HOUR = 3600.0
@@ -36,7 +36,7 @@ def lived(world: World, seconds: float, times: Sequence[float] = ()) -> list[tup
 
 
 @given(st.integers(0, 2**32), st.lists(st.floats(0, 600), max_size=20))
-def test_the_same_seed_lives_the_same_lives_however_often_it_is_looked_at(seed: int, times: list[float]) -> None:
+def test_the_same_seed_gives_the_same_changes_however_often_it_advances(seed: int, times: list[float]) -> None:
     one, other = World(seed, 5), World(seed, 5)
 
     assert lived(one, 600) == lived(other, 600, times)
@@ -44,12 +44,12 @@ def test_the_same_seed_lives_the_same_lives_however_often_it_is_looked_at(seed: 
     assert states[0] == states[1]
 
 
-def test_another_seed_lives_other_lives() -> None:
+def test_another_seed_gives_other_changes() -> None:
     assert lived(World(1), HOUR) != lived(World(2), HOUR)
 
 
 @given(st.integers(0, 2**32))
-def test_a_life_goes_through_possible_statuses_only(seed: int) -> None:
+def test_a_cvm_goes_through_possible_statuses_only(seed: int) -> None:
     world = World(seed, 4)
     allowed: dict[str | None, set[str | None]] = {
         None: {"provisioning"},
@@ -67,7 +67,7 @@ def test_a_life_goes_through_possible_statuses_only(seed: int) -> None:
         assert change.after in allowed[change.before]
 
 
-def test_a_demo_shows_a_change_every_few_seconds_and_every_kind_of_life() -> None:
+def test_a_demo_shows_a_change_every_few_seconds_and_every_scene() -> None:
     world = World(seed=0)
     changes = world.advance(world.start + HOUR)
 
@@ -81,15 +81,15 @@ def test_a_demo_moves_within_its_first_ten_seconds() -> None:
     assert all(World(seed).advance(1_795_536_010.0) for seed in range(20))
 
 
-def test_the_population_stays() -> None:
+def test_the_number_of_cvms_stays() -> None:
     world = World(seed=4)
     world.advance(world.start + 6 * HOUR)
 
     assert 9 <= len(world.cvms) <= 12
-    assert len(world.everyone) > 40
+    assert len(world.all_cvms) > 40
 
 
-def test_a_boot_tells_its_progress_and_a_crash_its_time() -> None:
+def test_a_boot_has_progress_and_a_crash_has_its_time() -> None:
     world = World(seed=5, cvms=3)
     states = _states(world, 400)
 
@@ -110,7 +110,7 @@ def _states(world: World, wanted: int) -> list[dict[str, Any]]:
     return states
 
 
-def test_in_a_frozen_world_only_the_uptime_goes_on() -> None:
+def test_in_a_frozen_world_only_the_uptime_changes() -> None:
     world = World(seed=1, cvms=2, frozen=True)
     before = [cvm.state(world.now) for cvm in world.cvms]
 
@@ -121,7 +121,7 @@ def test_in_a_frozen_world_only_the_uptime_goes_on() -> None:
     assert before == after
 
 
-def test_a_world_that_thaws_catches_nothing_up() -> None:
+def test_an_unfrozen_world_skips_the_time_it_was_frozen() -> None:
     world = World(seed=1, frozen=True)
     world.advance(world.start + HOUR)
     world.frozen = False
@@ -164,7 +164,7 @@ def test_a_shared_name_and_an_app_with_replicas_find_all_of_them() -> None:
     assert world.find("app_" + "ab" * 20) == [one, replica]
 
 
-def test_a_name_that_moved_finds_its_new_owner() -> None:
+def test_a_moved_name_finds_its_new_cvm() -> None:
     world = World(cvms=0, frozen=True)
     one, other = world.create(name="web"), world.create(name="spare")
     world.identify(one, name="old")
@@ -175,7 +175,7 @@ def test_a_name_that_moved_finds_its_new_owner() -> None:
     assert world.find("spare") == []
 
 
-def test_a_deleted_cvm_is_found_no_more_until_it_is_restored() -> None:
+def test_a_deleted_cvm_is_not_found_until_it_is_restored() -> None:
     world = World(cvms=1, frozen=True)
     cvm = world.cvms[0]
 
@@ -187,7 +187,7 @@ def test_a_deleted_cvm_is_found_no_more_until_it_is_restored() -> None:
     assert world.find(cvm.name) == [cvm]
 
 
-def test_somebody_elses_cvm_is_not_found() -> None:
+def test_another_users_cvm_is_not_found() -> None:
     world = World(cvms=0, frozen=True)
     hers, everybodys = world.create(owner="alice"), world.create()
 
@@ -197,7 +197,7 @@ def test_somebody_elses_cvm_is_not_found() -> None:
     assert world.seen_by("bob") == [everybodys]
 
 
-def test_a_new_status_clears_what_belonged_to_the_old_one() -> None:
+def test_a_new_status_clears_the_fields_of_the_old_one() -> None:
     world = World(cvms=1, frozen=True)
     cvm = world.cvms[0]
     world.update(cvm, {"status": "starting", "boot_progress": "pulling images"})
@@ -229,7 +229,7 @@ def test_a_raw_state_is_served_byte_for_byte(cvm: Cvm) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_text_becomes_json_that_says_the_same(text: str) -> None:
+def test_any_text_survives_json(text: str) -> None:
     assert json.loads(dumps({"name": text})) == {"name": text}
 
 
@@ -241,14 +241,14 @@ def test_uptime_reads_like_upstreams(seconds: float, text: str) -> None:
     assert uptime(seconds) == text
 
 
-def test_only_so_many_deleted_cvms_are_remembered() -> None:
+def test_the_number_of_remembered_deleted_cvms_is_limited() -> None:
     world = World(cvms=0, frozen=True)
     first = world.create(name="first")
     world.delete(first)
     for _ in range(1000):
         world.delete(world.create())
 
-    assert len(world.everyone) == 1000
+    assert len(world.all_cvms) == 1000
     assert world.find_any("first") == []
 
 
@@ -258,4 +258,4 @@ def test_a_demo_moves_within_seconds_and_all_of_it_within_a_minute(seed: int) ->
     first = {change.cvm.vm_uuid for change in world.advance(1003.0)}
     rest = {change.cvm.vm_uuid for change in world.advance(1060.0)}
     assert first
-    assert {cvm.vm_uuid for cvm in world.everyone if cvm.number < 12} <= first | rest
+    assert {cvm.vm_uuid for cvm in world.all_cvms if cvm.number < 12} <= first | rest

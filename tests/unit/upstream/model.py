@@ -139,7 +139,7 @@ class ModelClient(PhalaClient):
             await self._thawed.wait()  # upstream has opened it, whoever sleeps
             if self._cloud.ends_at_once:
                 left = 0.0
-                yield _nothing()
+                yield no_events()
             else:
                 yield self._events(ref, interval, self._now.monotonic() + timeout, self._cloud.cut)
         finally:
@@ -159,6 +159,6 @@ class ModelClient(PhalaClient):
         yield Ended("timeout")
 
 
-async def _nothing() -> AsyncIterator[StreamEvent]:
+async def no_events() -> AsyncIterator[StreamEvent]:
     return
     yield

@@ -4,7 +4,7 @@ import random
 
 from bridge.upstream.budget import PROBE_EVERY, REQUESTS_PER_SECOND, SHORTEST_PAUSE, SHRUNK_FOR, Budget
 
-CHANCE = random.Random(1)
+RNG = random.Random(1)
 
 
 def test_however_often_it_was_too_much_requests_go_on_slowly() -> None:
@@ -50,9 +50,9 @@ def test_a_sixth_stream_refused_shrinks_for_a_while_and_grows_one_by_one() -> No
 def test_one_forbidden_cvm_blocks_nobody_three_in_a_row_do() -> None:
     budget = Budget(5)
     for name in ("a", "a", "b"):
-        budget.unauthorized(0.0, CHANCE, name, 403)
+        budget.unauthorized(0.0, RNG, name, at_once=False)
     assert not budget.is_blocked
-    budget.unauthorized(0.0, CHANCE, "c", 403)
+    budget.unauthorized(0.0, RNG, "c", at_once=False)
     assert budget.trouble(0.0) == "unauthorized"
     budget.authorized()
     assert budget.trouble(0.0) is None
@@ -60,9 +60,9 @@ def test_one_forbidden_cvm_blocks_nobody_three_in_a_row_do() -> None:
 
 def test_a_blocked_account_is_asked_one_question_at_a_time() -> None:
     budget = Budget(5)
-    budget.unauthorized(0.0, CHANCE, "a", 401)
+    budget.unauthorized(0.0, RNG, "a", at_once=True)
     until = budget.blocked.until
-    budget.unauthorized(0.1, CHANCE, "b", 401)
+    budget.unauthorized(0.1, RNG, "b", at_once=True)
     assert budget.blocked.until == until
     assert not budget.probe(until - 0.1)
     assert budget.probe(until)

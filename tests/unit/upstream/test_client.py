@@ -28,9 +28,10 @@ from bridge.upstream.client import (
 from bridge.upstream.errors import (
     BatchAbsentError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     RateLimitedError,
-    RefusedError,
+    RequestRefusedError,
     ServerError,
     UnauthorizedError,
     UnparsableError,
@@ -106,15 +107,15 @@ async def test_a_stream_asks_for_events_on_a_connection_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "reason"),
     [
-        (204, RefusedError, "refused"),
-        (302, RefusedError, "refused"),
-        (400, RefusedError, "refused"),
+        (204, RequestRefusedError, "refused"),
+        (302, RequestRefusedError, "refused"),
+        (400, RequestRefusedError, "refused"),
         (401, UnauthorizedError, "unauthorized"),
-        (403, UnauthorizedError, "unauthorized"),
+        (403, ForbiddenError, "unauthorized"),
         (404, NotFoundError, "not_found"),
         (408, UnreachableError, "unreachable"),
         (409, ConflictError, "conflict"),
-        (422, RefusedError, "refused"),
+        (422, RequestRefusedError, "refused"),
         (428, ConflictError, "conflict"),
         (429, RateLimitedError, "rate_limited"),
         (500, ServerError, "unreachable"),
@@ -174,7 +175,7 @@ async def test_a_redirect_is_refused_wherever_it_leads(location: bytes) -> None:
         asked.append(request)
         return httpx.Response(307, headers=[(b"Location", location)])
 
-    with pytest.raises(RefusedError):
+    with pytest.raises(RequestRefusedError):
         await client_for(answer).read_state("u-1")
     assert len(asked) == 1
 
@@ -194,9 +195,9 @@ async def test_a_reference_that_names_nothing_is_refused_without_a_request(ref: 
     def answer(request: httpx.Request) -> httpx.Response:
         raise AssertionError("asked")
 
-    with pytest.raises(RefusedError):
+    with pytest.raises(RequestRefusedError):
         await client_for(answer).read_state(ref)
-    with pytest.raises(RefusedError):
+    with pytest.raises(RequestRefusedError):
         async with client_for(answer).stream(ref, target="deleted", interval=5, timeout=120):
             pass
 
@@ -316,7 +317,9 @@ async def test_a_missing_batch_route_is_told_apart(status: int) -> None:
         await client_for(httpx.Response(status)).batch(["a"])
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, UnauthorizedError), (422, RefusedError), (429, RateLimitedError)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, UnauthorizedError), (422, RequestRefusedError), (429, RateLimitedError)]
+)
 async def test_a_batch_route_in_trouble_is_not_a_missing_one(status: int, kind: type[UpstreamError]) -> None:
     with pytest.raises(kind):
         await client_for(httpx.Response(status)).batch(["a"])

@@ -27,7 +27,8 @@ async def backend() -> AsyncIterator[Backend]:
 
 
 def seen(status: str, at: float) -> Observation:
-    return Observation("a", parse_state(f'{{"id":"a","status":"{status}"}}'), "poll", at, at)
+    state = parse_state(f'{{"id":"a","status":"{status}"}}')
+    return Observation(cvm_id="a", state=state, by="poll", sent_at=at, made_at=at)
 
 
 async def test_what_waited_while_a_watch_was_dropped_writes_nothing_after_its_end(backend: Backend) -> None:
@@ -41,7 +42,7 @@ async def test_what_waited_while_a_watch_was_dropped_writes_nothing_after_its_en
         recorder.drop(tracked, 2**53),
         recorder.record(tracked, seen("stopped", 2)),
         recorder.mark_stale(tracked, "unreachable"),
-        recorder.vouch(tracked, 3),
+        recorder.confirm(tracked, 3),
     )
     await recorder.flush()
     assert not late

@@ -1,4 +1,4 @@
-"""Who may use which slot after a flush, a leap, a freeze: each of these once let a sixth stream in, or nobody."""
+"""Who may use which slot after a flush, a jump, a freeze: each of these once let a sixth stream in, or nobody."""
 
 from __future__ import annotations
 
@@ -112,22 +112,22 @@ def test_no_stream_outlives_the_lease_while_redis_is_away_and_all_are_back_soon_
 
 def test_a_clock_that_leaps_forward_is_seen_by_how_far_and_forgotten_after_the_longest_stream() -> None:
     clock_skew = ClockSkew()
-    clock_skew.saw(1000.0, 0.0, 0.1)
-    clock_skew.saw(1001.0, 1.0, 1.1)
-    assert clock_skew.leapt(145, 2.0) == 0
-    clock_skew.saw(1062.0, 2.0, 2.1)
-    assert clock_skew.leapt(145, 3.0) == pytest.approx(60, abs=0.2)
-    clock_skew.saw(1003.0, 3.0, 3.1)
-    clock_skew.saw(1004.0, 4.0, 4.1)
-    assert clock_skew.leapt(145, 5.0) == pytest.approx(60, abs=0.2)
-    assert clock_skew.leapt(145, 150.0) == 0
-    clock_skew.saw(1004.0 + REMEMBERED, 4.0 + REMEMBERED, 4.1 + REMEMBERED)
-    assert clock_skew.leaps == []
+    clock_skew.observe(1000.0, 0.0, 0.1)
+    clock_skew.observe(1001.0, 1.0, 1.1)
+    assert clock_skew.jumped(145, 2.0) == 0
+    clock_skew.observe(1062.0, 2.0, 2.1)
+    assert clock_skew.jumped(145, 3.0) == pytest.approx(60, abs=0.2)
+    clock_skew.observe(1003.0, 3.0, 3.1)
+    clock_skew.observe(1004.0, 4.0, 4.1)
+    assert clock_skew.jumped(145, 5.0) == pytest.approx(60, abs=0.2)
+    assert clock_skew.jumped(145, 150.0) == 0
+    clock_skew.observe(1004.0 + REMEMBERED, 4.0 + REMEMBERED, 4.1 + REMEMBERED)
+    assert clock_skew.jumps == []
 
 
 def test_a_slow_answer_is_no_leap() -> None:
     clock_skew = ClockSkew()
-    clock_skew.saw(1000.0, 0.0, 0.1)
-    clock_skew.saw(1006.0, 1.0, 6.0)
-    clock_skew.saw(1007.0, 6.9, 7.0)
-    assert clock_skew.leapt(145, 7.0) == 0
+    clock_skew.observe(1000.0, 0.0, 0.1)
+    clock_skew.observe(1006.0, 1.0, 6.0)
+    clock_skew.observe(1007.0, 6.9, 7.0)
+    assert clock_skew.jumped(145, 7.0) == 0

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from bridge.config import Settings
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from bridge.web.app import Front
+from bridge.web.app import FrontEnd
 from tests.fakes import fake_backend
 from tests.unit.web.streaming.reference import RAW, reference
 from tests.virtual import VirtualClock, run_virtual
@@ -141,10 +141,10 @@ async def get(app: ASGIApp, query: str) -> tuple[int, str | None, bytes]:
     return answer[0]["status"], kind, b"".join(message.get("body", b"") for message in answer[1:])
 
 
-async def dropin() -> Front:
+async def dropin() -> FrontEnd:
     """A front end with one CVM and a leader."""
     backend, clock = fake_backend(), VirtualClock()
-    front = Front(Settings(), backend, clock, open_access=True)
+    front = FrontEnd(Settings(), backend, clock, open_access=True)
     front.hub.led = True
     await Watches(backend).want("cvm-1")
     seen = Snapshot("cvm-1", RAW, "running", "web", None, "2026-11-24T16:00:00.000Z")

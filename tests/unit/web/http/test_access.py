@@ -65,7 +65,7 @@ def test_a_stream_token_reads_what_its_maker_may_and_expires() -> None:
     clock.now += seconds
     with pytest.raises(ProblemError) as caught:
         gate.reader(connection(query))
-    assert (caught.value.status, caught.value.slug) == (401, "token-expired")
+    assert (caught.value.status, caught.value.type.slug) == (401, "token-expired")
 
 
 def test_an_admins_stream_token_only_reads() -> None:

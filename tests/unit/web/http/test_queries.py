@@ -4,7 +4,8 @@ import pytest
 from starlette.requests import Request
 
 from bridge.web.http import queries
-from bridge.web.http.problems import ProblemError, check_query
+from bridge.web.http.parameters import LIMIT
+from bridge.web.http.problems import ProblemError, check_names
 
 
 def request(query: str, **headers: str) -> Request:
@@ -50,23 +51,20 @@ def test_what_is_no_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
         queries.event_query(f"since={text}".encode())
     assert caught.value.status == 422
-    assert caught.value.body["errors"] == [{"field": "since", "detail": caught.value.body["detail"]}]
+    assert caught.value.faults == (("since", caught.value.detail),)
 
 
 @pytest.mark.parametrize("text", ["0", "1001", "-1", "1e3", "", "1.0", "%D9%A1", "9" * 5000])
 def test_a_limit_outside_its_bounds_is_refused_by_name(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
-        queries.limit(request(f"limit={text}"))
-    assert (caught.value.status, caught.value.body["errors"]) == (
-        422,
-        [{"field": "limit", "detail": "a whole number from 1 to 1000"}],
-    )
+        LIMIT.read(request(f"limit={text}").query_params)
+    assert (caught.value.status, caught.value.faults) == (422, (("limit", "a whole number from 1 to 1000"),))
 
 
 def test_an_unknown_parameter_is_refused_by_name() -> None:
     with pytest.raises(ProblemError) as caught:
-        check_query(request("limit=1&colour=red"), ("limit",))
-    assert "colour" in str(caught.value.body["errors"])
+        check_names(request("limit=1&colour=red").query_params, ("limit",))
+    assert [field for field, _ in caught.value.faults] == ["colour"]
 
 
 @pytest.mark.parametrize("padding", ["", "&cvm=" + "x" * 600], ids=["short", "longer than what is remembered"])

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 from bridge.events import State, parse_state
-from bridge.upstream.tracked import Observation, Tracked, grow_stale, is_late, observe
+from bridge.upstream.changes import grow_stale, is_late, observe
+from bridge.upstream.tracked import Observation, Tracked
 
 NOW = "2026-11-24T16:00:00.000Z"
 
 
 def seen(text: str | None, sent: float = 1.0, made: float = 2.0) -> Observation:
     state: State | None = parse_state(text) if text is not None else None
-    return Observation("cvm", state, "poll", sent, made)
+    return Observation(cvm_id="cvm", state=state, by="poll", sent_at=sent, made_at=made)
 
 
 def apply(tracked: Tracked, observation: Observation) -> list[str]:
     steps, after = observe(tracked, observation, NOW)
-    tracked.snapshot, tracked.made_at = after, observation.made_at
-    tracked.state = observation.state or tracked.state
+    tracked.seen.apply(observation, after, changed=False)
     return [step.draft.type for step in steps]
 
 
@@ -43,7 +43,7 @@ def test_recovery_is_fresh_and_then_the_transition() -> None:
     apply(tracked, seen('{"status":"running"}'))
     step = grow_stale(tracked, "unreachable", NOW)
     assert step is not None
-    tracked.snapshot = step.snapshot
+    tracked.seen.append(step.snapshot)
     assert grow_stale(tracked, "unreachable", NOW) is None
     assert apply(tracked, seen('{"status":"stopped"}')) == ["watch.fresh", "cvm.transition"]
 

@@ -1,16 +1,15 @@
-"""What the list and the batch route take, and how they refuse the rest; see `bridge.phala_queries`."""
+"""The parameters of the list route and the body of the batch route; see also `bridge.phala_queries`."""
 
 from __future__ import annotations
 
 from json import JSONDecodeError, loads
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from bridge.phala_queries import Integer, UnprocessableError, located
+from bridge.phala_queries import UnprocessableError, located, whole_number
 
-PAGE: Integer = TypeAdapter(Annotated[int, Field(ge=1)])
-PAGE_SIZE: Integer = TypeAdapter(Annotated[int, Field(ge=1, le=100)])
+PAGE, PAGE_SIZE = whole_number(1), whole_number(1, 100)
 
 
 class BatchRequest(BaseModel):

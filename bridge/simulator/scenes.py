@@ -1,7 +1,7 @@
 """What CVMs do by themselves: scenes of timed steps, chosen at random.
 
-A step outlasts upstream's shortest interval (5 s) more often than not, so that a stream sees most of them;
-a quiet spell lies between two scenes. Twelve CVMs together change about every second or two.
+Most steps last longer than upstream's shortest interval (5 s), so that a stream sees most of them. Between two scenes
+a CVM rests. Twelve CVMs together change every second or two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 Scene = tuple["Step", ...]
 
-#: Fields that belong to one phase only: entering another status clears them.
+#: Fields that belong to one status; another status clears them.
 PHASE_FIELDS = ("boot_progress", "boot_error", "shutdown_progress", "exited_at")
 
 BOOT_PROGRESS = (
@@ -34,7 +34,7 @@ BOOT_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """After `delay` seconds: a status (None: the same), the fields that go with it, or the CVM's end."""
+    """After `delay` seconds: a status (None: the same one) with its fields, or the CVM's end."""
 
     delay: float
     status: str | None = None
@@ -45,7 +45,7 @@ class Step:
 
 SceneName = Literal["boot", "restart", "crash", "stop", "delete", "fail"]
 
-#: Which scenes may follow a status, with their weights. A status that is not here has none: it rests.
+#: Status → the scenes that may follow, with their weights. In any other status a CVM rests.
 CHOICES: dict[str, dict[SceneName, int]] = {
     "provisioning": {"boot": 5, "fail": 1},
     "running": {"restart": 5, "crash": 3, "stop": 3, "delete": 1},
@@ -56,18 +56,16 @@ CHOICES: dict[str, dict[SceneName, int]] = {
 
 
 def next_scene(status: str, random: Random) -> Scene:
-    """The steps that follow `status`, the first after a quiet spell; empty where the status is none of
-    ours.
-    """
+    """The steps that follow `status`, the first one after a rest; empty for a status without scenes."""
     choices = CHOICES.get(status)
     if not choices:
         return ()
     (name,) = random.choices(list(choices), weights=list(choices.values()))
-    return _SCENES[name](random, _quiet(status, random))
+    return _SCENES[name](random, _rest(status, random))
 
 
-def _quiet(status: str, random: Random) -> float:
-    """A CVM that is wanted up does not stay down for long."""
+def _rest(status: str, random: Random) -> float:
+    """Seconds; a CVM that runs rests longer than one that does not."""
     return random.uniform(15, 75) if status == "running" else random.uniform(4, 20)
 
 
@@ -75,44 +73,44 @@ def _pause(random: Random) -> float:
     return random.uniform(3, 9)
 
 
-def _boot(random: Random, quiet: float) -> Scene:
-    return (*_starting(random, quiet, len(BOOT_PROGRESS)), Step(_pause(random), "running"))
+def _boot(random: Random, rest: float) -> Scene:
+    return (*_starting(random, rest, len(BOOT_PROGRESS)), Step(_pause(random), "running"))
 
 
-def _starting(random: Random, quiet: float, steps: int) -> Scene:
-    first = Step(quiet, "starting", {"boot_progress": BOOT_PROGRESS[0]})
-    rest = (Step(_pause(random), None, {"boot_progress": text}) for text in BOOT_PROGRESS[1:steps])
-    return (first, *rest)
+def _starting(random: Random, rest: float, steps: int) -> Scene:
+    first = Step(rest, "starting", {"boot_progress": BOOT_PROGRESS[0]})
+    later = (Step(_pause(random), None, {"boot_progress": text}) for text in BOOT_PROGRESS[1:steps])
+    return (first, *later)
 
 
-def _fail(random: Random, quiet: float) -> Scene:
+def _fail(random: Random, rest: float) -> Scene:
     steps = random.randint(1, len(BOOT_PROGRESS))
     error = Step(_pause(random), "error", {"boot_error": random.choice(BOOT_ERRORS)}, exits=True)
-    return (*_starting(random, quiet, steps), error)
+    return (*_starting(random, rest, steps), error)
 
 
-def _restart(random: Random, quiet: float) -> Scene:
-    going = Step(quiet, "restarting", {"shutdown_progress": "stopping containers"})
+def _restart(random: Random, rest: float) -> Scene:
+    going = Step(rest, "restarting", {"shutdown_progress": "stopping containers"})
     return (going, *_boot(random, _pause(random)))
 
 
-def _crash(random: Random, quiet: float) -> Scene:
+def _crash(random: Random, rest: float) -> Scene:
     if random.random() < 0.5:
-        return (Step(quiet, "exited", exits=True),)
-    return (Step(quiet, "error", {"boot_error": "container exited with code 137"}, exits=True),)
+        return (Step(rest, "exited", exits=True),)
+    return (Step(rest, "error", {"boot_error": "container exited with code 137"}, exits=True),)
 
 
-def _stop(random: Random, quiet: float) -> Scene:
+def _stop(random: Random, rest: float) -> Scene:
     return (
-        Step(quiet, "stopping", {"shutdown_progress": "stopping containers"}),
+        Step(rest, "stopping", {"shutdown_progress": "stopping containers"}),
         Step(_pause(random), None, {"shutdown_progress": "powering off"}),
         Step(_pause(random), "stopped", exits=True),
     )
 
 
-def _delete(random: Random, quiet: float) -> Scene:
-    """Half of them show `deleted` for a while, the others are just gone: both are possible upstream."""
-    stopping = Step(quiet, "stopping", {"shutdown_progress": "deleting"})
+def _delete(random: Random, rest: float) -> Scene:
+    """Half of the CVMs show `deleted` for a while, the others vanish: upstream may do either."""
+    stopping = Step(rest, "stopping", {"shutdown_progress": "deleting"})
     if random.random() < 0.5:
         return (stopping, Step(_pause(random), end=True))
     return (stopping, Step(_pause(random), "deleted"), Step(random.uniform(10, 20), end=True))
@@ -144,5 +142,5 @@ _WORDS = (
 
 
 def name_for(number: int, random: Random) -> str:
-    """`web-1`, `api-2`, …: unique in one world as the number is."""
+    """`web-1`, `api-2`, …: unique within a world, as the number is."""
     return f"{_WORDS[number % len(_WORDS)] if number < len(_WORDS) else random.choice(_WORDS)}-{number + 1}"

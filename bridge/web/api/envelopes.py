@@ -1,39 +1,25 @@
-"""The event in all its shapes, once for both documents (contract section 2). For their schemas; nothing is made of it.
+"""The event in all its shapes (`docs/contract.md#the-event`), for the schemas of both documents.
 
-Fields have no `default` in a schema: what may be absent has a factory.
+Events are written elsewhere, as text; no event is made of these models. A field that may be absent has a
+`default_factory`, because a `default` would appear in the schema.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import ConfigDict, RootModel
 
 from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION
 from bridge.store.lanes import TEST_TYPE
+from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.http.responses import Shape, described, time_field
 from bridge.web.streaming.cursors import HISTORY_LOST, UNKNOWN_CURSOR
 
 CVM_ID = "0e4b0c9e-5d0a-4a53-9d4e-6a1b6d3f7c21"
-ENTRY_ID = "1795536119319-0"
 TIME = "2026-11-24T16:01:59.319Z"
 
 STATE_EXAMPLE: dict[str, Any] = {"id": CVM_ID, "name": "web-1", "status": "running", "uptime": "4s"}
-
-
-def said(description: str, *examples: object, **more: Any) -> Any:
-    """A field with words of its own."""
-    return Field(description=description, examples=list(examples) or None, **more)
-
-
-def moment(description: str, **more: Any) -> Any:
-    """A field that is an RFC 3339 time, or null where its type says so."""
-    return Field(description=f"{description} RFC 3339.", json_schema_extra={"format": "date-time"}, **more)
-
-
-class Shape(BaseModel):
-    """Something that the bridge says. More fields may come to it."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class CvmState(Shape):
@@ -44,51 +30,53 @@ class CvmState(Shape):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [STATE_EXAMPLE]})
 
-    status: str = said("An open set of lower-case words: `running`, `stopped`, `starting`, `error`, …", "running")
+    status: str = described("An open set of lower-case words: `running`, `stopped`, `starting`, `error`, …", "running")
 
 
 class CvmData(Shape):
     """What happened to a CVM."""
 
-    cvm_id: str = said("The CVM's canonical id", CVM_ID)
-    name: str | None = said("Its name, where upstream told one", "web-1")
-    from_: str | None = said("The status before; null at first sight", "starting", alias="from")
-    to: str | None = said("The status now; `deleted` once upstream says that it is gone", "running")
-    observed_by: Literal["stream", "poll"] = said("How the bridge saw it")
-    state: CvmState | None = said("The state now; null once deleted")
+    cvm_id: str = described("The CVM's canonical id", CVM_ID)
+    name: str | None = described("Its name, where upstream told one", "web-1")
+    from_: str | None = described("The status before; null at first sight", "starting", alias="from")
+    to: str | None = described("The status now; `deleted` once upstream says that it is gone", "running")
+    observed_by: Literal["stream", "poll"] = described("How the bridge saw it")
+    state: CvmState | None = described("The state now; null once deleted")
 
 
 class WatchData(Shape):
     """Which CVM's watch it is about."""
 
-    cvm_id: str = said("The CVM's canonical id", CVM_ID)
-    name: str | None = said("Its name, where upstream told one", "web-1")
+    cvm_id: str = described("The CVM's canonical id", CVM_ID)
+    name: str | None = described("Its name, where upstream told one", "web-1")
 
 
 class StaleData(WatchData):
     """Which CVM the bridge cannot vouch for, and why."""
 
-    reason: str = said("`unreachable`, `unauthorized`, `rate_limited`, `unparsable` or another word", "unreachable")
+    reason: str = described(
+        "`unreachable`, `unauthorized`, `rate_limited`, `unparsable` or another word", "unreachable"
+    )
 
 
 class SnapshotData(Shape):
     """The last known state of a CVM, and whether the bridge vouches for it."""
 
-    cvm_id: str = said("The CVM's canonical id", CVM_ID)
-    name: str | None = said("Its name, where upstream told one", "web-1")
-    from_: None = said("Always null: a snapshot is no change", alias="from")
-    to: str | None = said("The status; null until it is first seen", "running")
-    fresh: bool = said("Whether the bridge vouches for this state just now")
-    stale_reason: str | None = said("Why it does not; null while it does")
-    since: str | None = moment("When the status became this one.")
-    observed_at: str | None = moment("When this state was last confirmed.")
-    state: CvmState | None = said("The state; null once deleted or not yet seen")
+    cvm_id: str = described("The CVM's canonical id", CVM_ID)
+    name: str | None = described("Its name, where upstream told one", "web-1")
+    from_: None = described("Always null: a snapshot is no change", alias="from")
+    to: str | None = described("The status; null until it is first seen", "running")
+    fresh: bool = described("Whether the bridge vouches for this state just now")
+    stale_reason: str | None = described("Why it does not; null while it does")
+    since: str | None = time_field("When the status became this one.")
+    observed_at: str | None = time_field("When this state was last confirmed.")
+    state: CvmState | None = described("The state; null once deleted or not yet seen")
 
 
 class ResetData(Shape):
     """Why what was known is no longer to be relied on."""
 
-    reason: Literal[HISTORY_LOST, UNKNOWN_CURSOR] = said(  # type: ignore[valid-type]
+    reason: Literal[HISTORY_LOST, UNKNOWN_CURSOR] = described(  # type: ignore[valid-type]
         "`history_lost`: the log no longer has what follows the cursor; `unknown_cursor`: it is not of this log"
     )
 
@@ -96,35 +84,35 @@ class ResetData(Shape):
 class PositionData(Shape):
     """Where the stream stands: no news, only a cursor (the block's `id:`)."""
 
-    sequence: str = said("The sequence of the last event considered", "42", pattern=r"^\d+$")
+    sequence: str = described("The sequence of the last event considered", "42", pattern=r"^\d+$")
 
 
 class ComeBackData(Shape):
     """Why a browser is to come back later, after the block's `retry:`."""
 
-    detail: str = said("For people", "Too many subscribers on this front end")
+    detail: str = described("For people", "Too many subscribers on this front end")
 
 
 class TestData(Shape):
     """Which endpoint was tried."""
 
-    endpoint_id: str = said("The endpoint's id", "wh_19b1f3c0a5d2b8e7c1a94f")
+    endpoint_id: str = described("The endpoint's id", "wh_19b1f3c0a5d2b8e7c1a94f")
 
 
 class _Envelope(Shape):
     """A CloudEvents 1.0 envelope."""
 
-    id: str = said("Unique; of an event of the log its log id, which is the cursor", ENTRY_ID)
+    id: str = described("Unique; of an event of the log its log id, which is the cursor", EXAMPLE_ID)
     specversion: Literal["1.0"]
-    source: str = said("`/bridge/` and the namespace", "/bridge/bridge")
+    source: str = described("`/bridge/` and the namespace", "/bridge/bridge")
     datacontenttype: Literal["application/json"]
 
 
 class _Numbered(_Envelope):
     """An envelope with its place in the log."""
 
-    subject: str = said("The CVM's canonical id", CVM_ID)
-    sequence: str = said(
+    subject: str = described("The CVM's canonical id", CVM_ID)
+    sequence: str = described(
         "1, 2, 3 … over the whole log, padded to sort as text; a hole means that something was missed",
         "0000000000000042",
         pattern=r"^\d{16}$",
@@ -132,7 +120,7 @@ class _Numbered(_Envelope):
 
 
 class _Logged(_Numbered):
-    time: str = moment("When it was observed.")
+    time: str = time_field("When it was observed.")
 
 
 class TransitionEvent(_Logged):
@@ -178,7 +166,7 @@ class SnapshotEvent(_Numbered):
     """The last known state of one CVM, at the beginning of a stream; `id` is `<position>/<cvm_id>`."""
 
     type: Literal[SNAPSHOT]  # type: ignore[valid-type]
-    time: str = moment("When the state was last confirmed; absent until it is first seen.", default_factory=str)
+    time: str = time_field("When the state was last confirmed; absent until it is first seen.", default_factory=str)
     data: SnapshotData
 
 
@@ -186,7 +174,7 @@ class ResetEvent(_Envelope):
     """What came before is no longer to be relied on: snapshots follow, or a position."""
 
     type: Literal[RESET]  # type: ignore[valid-type]
-    time: str = moment("When it was found out.")
+    time: str = time_field("When it was found out.")
     data: ResetData
 
 
@@ -200,40 +188,42 @@ class TestEvent(_Logged):
 class StandardBody(Shape):
     """Format `standard`: what Standard Webhooks has as its body."""
 
-    type: str = said("The event's type", TRANSITION)
-    timestamp: str = moment("The event's time.")
-    data: CvmData | StaleData | WatchData | TestData = said("The event's `data`, character for character")
+    type: str = described("The event's type", TRANSITION)
+    timestamp: str = time_field("The event's time.")
+    data: CvmData | StaleData | WatchData | TestData = described("The event's `data`, character for character")
 
 
 class Workspace(Shape):
     """Stands for the workspace, which the state route does not tell."""
 
-    id: str = said("The bridge's namespace", "bridge")
-    name: str = said("The same", "bridge")
+    id: str = described("The bridge's namespace", "bridge")
+    name: str = described("The same", "bridge")
 
 
 class PhalaData(Shape):
     """What Phala Cloud says of a CVM in its own webhooks, with the statuses besides."""
 
-    cvm_id: str = said("The CVM's canonical id", CVM_ID)
-    cvm_name: str | None = said("Its name", "web-1")
-    app_id: str | None = said("Its app, where the state tells one")
-    status: str | None = said("The status now", "running")
-    error: Any = said("The state's `boot_error`, of `cvm.create_failed` alone", default_factory=str)
-    from_: str | None = said("The status before; the bridge's alone", "starting", alias="from", default_factory=str)
-    to: str | None = said("The status now; the bridge's alone", "running", default_factory=str)
+    cvm_id: str = described("The CVM's canonical id", CVM_ID)
+    cvm_name: str | None = described("Its name", "web-1")
+    app_id: str | None = described("Its app, where the state tells one")
+    status: str | None = described("The status now", "running")
+    error: Any = described("The state's `boot_error`, of `cvm.create_failed` alone", default_factory=str)
+    from_: str | None = described(
+        "The status before; the bridge's alone", "starting", alias="from", default_factory=str
+    )
+    to: str | None = described("The status now; the bridge's alone", "running", default_factory=str)
 
 
 class PhalaBody(Shape):
     """Format `phala`: Phala Cloud's own webhook envelope."""
 
-    id: str = said("`evt_` and the event's id", f"evt_{ENTRY_ID}")
-    event: str = said(
+    id: str = described("`evt_` and the event's id", f"evt_{EXAMPLE_ID}")
+    event: str = described(
         "`cvm.created`, `cvm.started`, `cvm.restarted`, `cvm.stopped`, `cvm.create_failed`, `cvm.deleted`, "
         "`cvm.transition`; of other events their type",
         "cvm.started",
     )
     version: Literal["1"]
-    created_at: str = moment("The event's time.")
+    created_at: str = time_field("The event's time.")
     workspace: Workspace
     data: PhalaData

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -21,11 +19,11 @@ from bridge.events import LOG_TYPES, SSE_EVENTS
 from bridge.store.connection import connect
 from bridge.store.endpoints import FORMATS
 from bridge.store.keys import Keys
-from bridge.web.app import Front
-from bridge.web.documents import samples
+from bridge.web.api import samples
+from bridge.web.app import FrontEnd, operations
 from bridge.web.documents.asyncapi import LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
-from bridge.web.documents.problems import PROBLEMS
+from bridge.web.http.problems import COME_BACK, ProblemType
 from bridge.web.streaming.initial_snapshot import NOWHERE
 from tests.schemas import check, check_named
 
@@ -39,7 +37,7 @@ SCHEMAS_OF_EVENTS = {**LOGGED, **STREAMED}
 async def routes() -> AsyncIterator[list[Route]]:
     backend = connect("redis://127.0.0.1:1/0", "bridge")
     try:
-        yield [route for route in Front(Settings(), backend, SystemClock()).app.routes if isinstance(route, Route)]
+        yield [route for route in FrontEnd(Settings(), backend, SystemClock()).app.routes if isinstance(route, Route)]
     finally:
         await backend.close()
 
@@ -51,16 +49,20 @@ async def test_every_route_is_in_the_document_and_every_path_is_a_route(routes: 
         for method in (route.methods or {"GET"}) - {"HEAD"}
         if route.path != RELAYED
     }
-    documented = {(method, path) for path, methods in openapi("bridge")["paths"].items() for method in methods}
+    documented = {(method, path) for path, methods in document()["paths"].items() for method in methods}
     assert documented == served
 
 
+def document() -> dict[str, Any]:
+    return openapi("bridge", operations())
+
+
 def test_the_openapi_document_is_valid() -> None:
-    validate(openapi("bridge"))
+    validate(document())
 
 
 def test_both_documents_say_whose_they_are() -> None:
-    documents = openapi("blue"), asyncapi("blue")
+    documents = openapi("blue", operations()), asyncapi("blue", operations())
     for document in documents:
         assert document["info"]["version"] == bridge.__version__
         assert "/bridge/blue" in json.dumps(document)
@@ -73,20 +75,20 @@ def test_operations_have_names_of_their_own() -> None:
 
 
 def _operations() -> Iterator[dict[str, Any]]:
-    for methods in openapi("bridge")["paths"].values():
+    for methods in document()["paths"].values():
         yield from methods.values()
 
 
 def test_every_reference_leads_somewhere() -> None:
-    for document in (openapi("bridge"), asyncapi("bridge")):
-        for reference in set(re.findall(r'"\$ref": "(#[^"]+)"', json.dumps(document))):
-            part: Any = document
+    for whole in (document(), asyncapi("bridge", operations())):
+        for reference in set(re.findall(r'"\$ref": "(#[^"]+)"', json.dumps(whole))):
+            part: Any = whole
             for step in reference.removeprefix("#/").split("/"):
                 part = part[step]
 
 
 def test_both_documents_share_their_schemas() -> None:
-    assert openapi("bridge")["components"]["schemas"] == asyncapi("bridge")["components"]["schemas"]
+    assert document()["components"]["schemas"] == asyncapi("bridge", operations())["components"]["schemas"]
 
 
 @pytest.mark.parametrize("name", SCHEMAS_OF_EVENTS)
@@ -109,32 +111,32 @@ def test_examples_of_answers_and_bodies_are_as_their_schemas_say() -> None:
         for content in part.get("content", {}).values()
     ]
     examples = [(content["schema"], content["example"]) for content in contents if "example" in content]
-    schemas = openapi("bridge")["components"]["schemas"]
+    schemas = document()["components"]["schemas"]
     examples += [(schema, example) for schema in schemas.values() for example in schema.get("examples", ())]
     examples += [
         ({"$ref": "#/components/schemas/Problem"}, example["value"])
-        for example in openapi("bridge")["components"]["examples"].values()
+        for example in document()["components"]["examples"].values()
     ]
     for schema, example in examples:
         check(schema, example)
-    assert len(examples) > len(PROBLEMS)
+    assert len(examples) > len(ProblemType)
 
 
 def test_the_streams_have_every_event_that_the_front_end_sends() -> None:
     assert set(LOGGED) == {SSE_EVENTS[kind] for kind in LOG_TYPES}
-    channels = asyncapi("bridge")["channels"]
+    channels = asyncapi("bridge", operations())["channels"]
     for name in ("events", "cvmEvents"):
         assert set(channels[name]["messages"]) == {*LOGGED, *STREAMED}
     for name in ("redisEvents", "redisCvmEvents"):
         assert set(channels[name]["messages"]) == set(LOGGED)
-    schemas = openapi("bridge")["components"]["schemas"]
+    schemas = document()["components"]["schemas"]
     types = [schemas[schema]["properties"]["type"]["const"] for schema, _ in LOGGED.values()]
     assert types == list(LOG_TYPES)
     assert {name.removesuffix("Webhook") for name in channels["webhooks"]["messages"]} == set(FORMATS)
 
 
 def test_redis_channels_are_named_as_the_store_names_them() -> None:
-    channels, keys = asyncapi("blue")["channels"], Keys("blue")
+    channels, keys = asyncapi("blue", operations())["channels"], Keys("blue")
     assert _name(channels["redisEvents"]) == keys.events
     assert _name(channels["redisCvmEvents"]) == keys.events_of("{cvm_id}")
 
@@ -143,37 +145,14 @@ def _name(channel: dict[str, Any]) -> str:
     return str(channel["address"]).replace("{namespace}", channel["parameters"]["namespace"]["default"])
 
 
-def test_every_problem_that_is_raised_is_in_the_list_with_its_status() -> None:
-    raised = set(_raised())
-    assert {(status, slug) for status, slug in raised if PROBLEMS[slug].status not in (0, status)} == set()
-    assert {slug for _, slug in raised} == set(PROBLEMS)
+def test_each_problem_has_an_example_with_its_status() -> None:
+    examples = document()["components"]["examples"]
+    found = {(example["value"]["type"], example["value"]["status"]) for example in examples.values()}
+    assert found == {(each.urn, each.status) for each in ProblemType}
 
 
-def _raised() -> Iterator[tuple[int, str]]:
-    """Status and slug wherever the front end writes both: `ProblemError(409, "…")` and the tables of its handlers."""
-    for path in (Path(bridge.__file__).parent / "web").rglob("*.py"):
-        if "documents" in path.parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            parts = node.args if isinstance(node, ast.Call) and _is_problem(node) else _entry(node)
-            if len(parts) >= 2 and isinstance(parts[1], ast.Constant):
-                status = parts[0].value if isinstance(parts[0], ast.Constant) else 0
-                yield int(str(status)), str(parts[1].value)
-    for status, (slug, _) in {404: ("not-found", ""), 405: ("method-not-allowed", ""), 0: ("http", "")}.items():
-        yield status, slug
-
-
-def _is_problem(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Name) and call.func.id == "ProblemError"
-
-
-def _entry(node: ast.AST) -> list[ast.expr]:
-    """`(404, "no-such-endpoint", "There is …")`"""
-    if not isinstance(node, ast.Tuple) or len(node.elts) != 3:
-        return []
-    values = [each.value if isinstance(each, ast.Constant) else None for each in node.elts]
-    is_one = isinstance(values[0], int) and all(isinstance(value, str) for value in values[1:])
-    return list(node.elts) if is_one else []
+def test_what_a_browser_gets_as_an_event_is_in_the_streams() -> None:
+    assert {each.slug for each in COME_BACK} <= set(STREAMED)
 
 
 def test_a_stream_without_a_log_has_a_position_that_is_a_cursor_of_the_documents() -> None:

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from bridge.simulator.hooks import event_of, headers, posting
+from bridge.simulator.webhooks import event_of, headers, webhook
 from bridge.simulator.world import World
 
 
@@ -36,11 +36,11 @@ def story(*statuses: str) -> list[str | None]:
         (("running", "deleted"), ["cvm.deleted"]),
     ],
 )
-def test_a_change_is_the_event_that_upstream_would_send(statuses: tuple[str, ...], events: list[str | None]) -> None:
+def test_each_change_gives_upstreams_event(statuses: tuple[str, ...], events: list[str | None]) -> None:
     assert story(*statuses) == events
 
 
-def test_a_deletion_is_told_once() -> None:
+def test_a_deletion_is_one_event() -> None:
     world = World(cvms=2, frozen=True)
     shown, vanished = world.cvms
     world.update(shown, {"status": "deleted"})
@@ -48,10 +48,10 @@ def test_a_deletion_is_told_once() -> None:
     assert [event_of(world.delete(cvm)) for cvm in (shown, vanished)] == [None, "cvm.deleted"]
 
 
-def test_the_envelope_and_its_signature_are_upstreams() -> None:
+def test_envelope_and_signature_are_those_of_upstream() -> None:
     world = World(cvms=1, frozen=True)
     cvm = world.cvms[0]
-    what = posting(cvm, "cvm.stopped", "evt_1", world.now, error="why")
+    what = webhook(cvm, "cvm.stopped", "evt_1", world.now, error="why")
     sent = headers(what, "whsec_c2VjcmV0", "1795536000")
     digest = hmac.new(b"whsec_c2VjcmV0", b"1795536000." + what.body, hashlib.sha256).hexdigest()
 

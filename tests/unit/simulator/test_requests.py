@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import QueryParams
 
 from bridge.phala_queries import UnprocessableError, pace
-from bridge.simulator.validation import batch_request
+from bridge.simulator.requests import batch_request
 
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
 
@@ -36,18 +36,18 @@ def refused(query: str) -> list[dict[str, Any]]:
         ("other=1", (5, 300)),
     ],
 )
-def test_what_is_valid_is_read_as_pydantic_reads_it(query: str, values: tuple[int, int]) -> None:
+def test_valid_parameters_are_read_as_by_pydantic(query: str, values: tuple[int, int]) -> None:
     assert read(query) == values
 
 
 @pytest.mark.parametrize("text", ["abc", "", "5.5", "0x5", "1e1", "null", "true"])
-def test_what_is_no_integer_is_named_with_its_input(text: str) -> None:
+def test_a_value_that_is_not_an_integer_is_named_with_its_input(text: str) -> None:
     assert refused(f"interval={text}") == [
         {"type": "int_parsing", "loc": ["query", "interval"], "msg": NO_INTEGER, "input": text}
     ]
 
 
-def test_what_is_out_of_bounds_says_the_bound() -> None:
+def test_a_value_out_of_bounds_is_refused_with_the_bound() -> None:
     assert refused("interval=4&timeout=601") == [
         {
             "type": "greater_than_equal",
@@ -66,7 +66,7 @@ def test_what_is_out_of_bounds_says_the_bound() -> None:
     ]
 
 
-def test_the_keys_stand_in_fastapis_order() -> None:
+def test_the_keys_are_in_fastapis_order() -> None:
     assert [list(fault) for fault in refused("interval=1&timeout=x")] == [
         ["type", "loc", "msg", "input", "ctx"],
         ["type", "loc", "msg", "input"],

@@ -8,8 +8,8 @@ from typing import Any
 
 from bridge.simulator.world import Cvm, timestamp
 
-#: From these versions on, lists and details have the newer shape; without a version they have the older one. The
-#: published Python SDK's models say so.
+#: From these versions on, lists and details have the newer shape, otherwise the older one, as in the models of the
+#: published Python SDK.
 NEWER_LISTS, NEWER_DETAILS = "2026-01-21", "2026-05-22"
 
 IN_MOTION = frozenset({"provisioning", "starting", "stopping", "restarting"})
@@ -22,7 +22,7 @@ def is_newer(version: str | None, since: str) -> bool:
     return version is not None and version >= since
 
 
-class UpstreamError(Exception):
+class RefusalError(Exception):
     """upstream refuses the request"""
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
@@ -31,31 +31,31 @@ class UpstreamError(Exception):
         self.body = body
 
 
-def unauthorized(key: str | None) -> UpstreamError:
-    return UpstreamError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
+def unauthorized(key: str | None) -> RefusalError:
+    return RefusalError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
 
 
-def not_found(ref: str) -> UpstreamError:
+def not_found(ref: str) -> RefusalError:
     return _coded(404, "ERR-03-001", "CVM not found", ref, "Check the identifier, and that it is in this workspace")
 
 
-def ambiguous(ref: str, cvms: list[Cvm]) -> UpstreamError:
-    """Several share the name, or an app has several instances."""
+def ambiguous(ref: str, cvms: list[Cvm]) -> RefusalError:
+    """For a name that CVMs share, or an app with several instances."""
     by_name = any(cvm.name == ref for cvm in cvms)
     code = "ERR-03-002" if by_name else "ERR-03-010"
     message = f"{len(cvms)} CVMs match the {'name' if by_name else 'identifier'}"
     return _coded(409, code, message, ref, "Use the vm_uuid or the cvm_id of one of them")
 
 
-def _coded(status: int, code: str, message: str, ref: str, suggestion: str) -> UpstreamError:
+def _coded(status: int, code: str, message: str, ref: str, suggestion: str) -> RefusalError:
     details = [{"field": "cvm_id", "value": ref, "message": message}]
     body = {"error_code": code, "message": message, "details": details}
-    return UpstreamError(status, body | {"suggestions": [suggestion], "links": []})
+    return RefusalError(status, body | {"suggestions": [suggestion], "links": []})
 
 
 TOO_MANY = {"detail": "Too many concurrent SSE connections: at most 5 per user"}
 
-#: What a fault answers when it gives no body.
+#: The bodies of faults that have none.
 DEFAULT_BODIES: dict[int, dict[str, Any]] = {
     401: {"detail": "Invalid API key"},
     403: {"detail": "Forbidden"},
@@ -70,7 +70,7 @@ DEFAULT_BODIES: dict[int, dict[str, Any]] = {
 
 
 def refused_target(target: str | None) -> dict[str, Any]:
-    """What an upstream that knows its targets would say of another one."""
+    """The body of an upstream that accepts only certain targets."""
     fault = {
         "type": "enum",
         "loc": ["query", "target"],
@@ -81,7 +81,7 @@ def refused_target(target: str | None) -> dict[str, Any]:
 
 
 def frame(event: str, data: bytes, line_end: bytes) -> bytes:
-    """One SSE event. Data with line ends in it (a test's raw state) becomes several `data` lines."""
+    """One SSE event. Data that contains line ends, as a test's raw state may, becomes several `data` lines."""
     lines = [b"event: " + event.encode(), *(b"data: " + line for line in _LINE_END.split(data))]
     return b"".join(line + line_end for line in [*lines, b""])
 
@@ -99,7 +99,7 @@ def gone(elapsed: float) -> dict[str, Any]:
 
 
 def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, Any]:
-    """`CvmStatus`; `words` replaces statuses, as whether both routes use the same ones is not known."""
+    """`CvmStatus`. `words` replaces statuses, because upstream's two routes may call them differently."""
     state = cvm.state(now)
     moving = cvm.status in IN_MOTION
     progress = {key: state.get(key) for key in ("boot_progress", "boot_error", "shutdown_progress")}
@@ -113,7 +113,7 @@ def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, An
 
 
 def listed_uuid(cvm: Cvm) -> str | None:
-    """Lists have no vm uuid while a CVM is being provisioned."""
+    """Null in lists while the CVM is provisioned."""
     return None if cvm.status == "provisioning" else cvm.vm_uuid
 
 

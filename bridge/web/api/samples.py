@@ -1,4 +1,4 @@
-"""What the wire looks like, for both documents: one story of one CVM."""
+"""Examples for both documents: the events of one CVM, as the bridge sends them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import json
 from typing import Any
 
 from bridge import events
-from bridge.events import FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
-from bridge.web.documents.envelopes import CVM_ID, ENTRY_ID, STATE_EXAMPLE, TIME
+from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
+from bridge.web.api.envelopes import CVM_ID, STATE_EXAMPLE, TIME
+from bridge.web.http.problems import COME_BACK
+from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.streaming import frames
 
 NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
 CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream", "state": STATE_EXAMPLE}
 SINCE = {"since": TIME, "observed_at": TIME}
 
 
-def envelope(source: str, kind: str, data: Any, *, entry_id: str = ENTRY_ID, sequence: int | None = 42) -> Any:
-    """As the bridge writes it; without `sequence` it is no news of a CVM."""
+def envelope(source: str, kind: str, data: Any, *, entry_id: str = EXAMPLE_ID, sequence: int | None = 42) -> Any:
+    """As the bridge writes it; without `sequence` it is not about a CVM."""
     subject = None if sequence is None else CVM_ID
     text = events.envelope(source, kind, dumps(data), event_id=entry_id, subject=subject, time=TIME, sequence=sequence)
     return json.loads(text)
@@ -31,32 +34,33 @@ def by_name(source: str) -> dict[str, Any]:
     first = {**CHANGE, "from": None, "observed_by": "poll"}
     return {
         "snapshot": envelope(
-            source, SNAPSHOT, {**known, "state": STATE_EXAMPLE}, entry_id=f"{ENTRY_ID}/{CVM_ID}", sequence=42
+            source, SNAPSHOT, {**known, "state": STATE_EXAMPLE}, entry_id=f"{EXAMPLE_ID}/{CVM_ID}", sequence=42
         ),
         "transition": transition(source),
         "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence=41),
         "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=43),
         "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence=44),
-        "dropped": envelope(source, "watch.dropped", NAMED, entry_id="1795536461733-0", sequence=45),
+        "dropped": envelope(source, DROPPED, NAMED, entry_id="1795536461733-0", sequence=45),
         "position": {"sequence": "42"},
-        "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{ENTRY_ID}/reset", sequence=None),
-        "overloaded": {"detail": "Too many subscribers on this front end"},
-        "unavailable": {"detail": "Redis cannot be used just now"},
+        "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{EXAMPLE_ID}/reset", sequence=None),
+        **{each.slug: {"detail": each.title} for each in COME_BACK},
     }
 
 
 def block(source: str, name: str, entry_id: str | None) -> str:
     """One SSE block."""
-    head = f"id: {entry_id}\n" if entry_id else ""
-    return f"{head}event: {name}\ndata: {dumps(by_name(source)[name])}\n\n"
+    return frames.block(name, dumps(by_name(source)[name]), entry_id).decode()
 
 
 def streams(source: str) -> dict[str, tuple[str, str]]:
-    """What a subscriber reads, by how it began: a summary and the text."""
-    retry, now = "retry: 3000\n", ENTRY_ID
+    """Summary and text of streams, by how they begin."""
+    retry, now = frames.OPENING.decode(), EXAMPLE_ID
     live, stale = block(source, "transition", now), block(source, "stale", "1795536150118-0")
     return {
-        "from_now": ("Without a cursor", f"{retry}{block(source, 'snapshot', now)}{stale}: \n\n"),
+        "from_now": (
+            "Without a cursor",
+            f"{retry}{block(source, 'snapshot', now)}{stale}{frames.heartbeat(43).decode()}",
+        ),
         "resumed": ("With a cursor", f"{retry}{live}{stale}"),
         "position": ("With `snapshot=0`", f"{retry}{block(source, 'position', now)}{stale}"),
         "reset": (

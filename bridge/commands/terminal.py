@@ -1,0 +1,103 @@
+"""What `bridge tail` and `bridge listen` share: lines for people, and what they ask of a bridge."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import httpx
+
+from bridge import __version__
+from bridge.events import RESET, SNAPSHOT, TRANSITION
+from bridge.process.errors import CommandError
+from bridge.process.logs import printable
+
+MAX_PROBLEM_BYTES = 4096
+"""How much of an error's body is read; a problem is far smaller."""
+
+_COLOURS = {"running": 32, "stopped": 33, "exited": 33, "error": 31, "deleted": 31}
+"""Status → the number of its colour; any other status is cyan."""
+
+
+def write_line(line: str) -> None:
+    """Writes to stdout at once, also into a pipe. Raises BrokenPipeError once the pipe's reader is gone."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def painted(text: str, colour: int) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def client_headers(command: str, token: str | None) -> dict[str, str]:
+    """The headers of every request that `bridge <command>` sends to a bridge."""
+    bearer = {"Authorization": f"Bearer {token}"} if token else {}
+    return {"User-Agent": f"bridge-{command}/{__version__}", **bearer}
+
+
+def invalid_url(url: str) -> CommandError:
+    return CommandError(f"{url} is not a valid URL: pass --url http://host:port")
+
+
+async def problem_text(response: httpx.Response) -> str:
+    """A problem's title and detail on one line, with a colon before it; the empty text if the body is not a problem."""
+    body = b""
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_PROBLEM_BYTES:
+            break
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(problem, dict):
+        return ""
+    # A reference that upstream does not find gets upstream's own 404, whose `detail` may be of any type.
+    parts = [problem.get(name) for name in ("title", "detail")]
+    text = ": ".join(part for part in parts if isinstance(part, str) and part)
+    return f": {printable(text)}" if text else ""
+
+
+def event_line(text: str) -> str:
+    """An event's JSON as a coloured line for people: time, CVM, change."""
+    try:
+        envelope = json.loads(text)
+    except ValueError:
+        return printable(text)
+    data = as_object(envelope.get("data"))
+    time = str(envelope.get("time", ""))[11:19] or "--:--:--"
+    name = printable(str(data.get("name") or data.get("cvm_id") or envelope.get("subject") or "the log"))
+    return f"{painted(time, 2)}  {painted(f'{name:<20}', 1)} {_change(str(envelope.get('type')), data)}"
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _change(kind: str, data: dict[str, Any]) -> str:
+    state = as_object(data.get("state"))
+    if kind == TRANSITION:
+        return f"{_status(data.get('from'))} → {_status(data.get('to'))}"
+    if kind == SNAPSHOT:
+        return f"is {_status(data.get('status') or data.get('to') or state.get('status'))}"
+    if kind == RESET:
+        reason = printable(str(data.get("reason")))
+        return painted(f"events are missing here ({reason}); the current states follow:", 31)
+    if kind.startswith("watch."):
+        reason = f" ({printable(str(data['reason']))})" if data.get("reason") else ""
+        return painted(kind.removeprefix("watch.") + reason, 35)
+    return f"{_status(data.get('to'))}{_progress(state)}"
+
+
+def _progress(state: dict[str, Any]) -> str:
+    """The field whose change most often causes a `cvm.state`."""
+    parts = [state.get(name) for name in ("boot_error", "boot_progress", "shutdown_progress")]
+    found = next((part for part in parts if isinstance(part, str) and part), None)
+    return painted(f"  {printable(found)}", 2) if found else ""
+
+
+def _status(status: object) -> str:
+    text = "unseen" if status is None else printable(str(status))
+    return painted(text, _COLOURS.get(text, 36))

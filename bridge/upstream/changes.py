@@ -1,0 +1,84 @@
+"""What an observation changes: the pure step from what was known and what was seen to the events it causes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bridge.events import DELETED, FRESH, RUNNING, STALE, STATE, TRANSITION, Draft, cvm_data, watch_data
+from bridge.store.snapshots import Snapshot
+from bridge.upstream.tracked import Observation, Tracked
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event to append, the snapshot that goes with it, and whether the CVM had ever run before it."""
+
+    draft: Draft
+    snapshot: Snapshot
+    ran: bool
+
+
+def is_late(tracked: Tracked, observation: Observation) -> bool:
+    """Whether its request was sent before the last applied observation was made, so that it is ignored."""
+    return observation.sent_at < tracked.seen.made_at
+
+
+def observe(tracked: Tracked, observation: Observation, now: str) -> tuple[list[Step], Snapshot]:
+    """The events that an observation causes, in order, and the snapshot after it (also without an event).
+
+    `now` is the RFC 3339 time of the observation. `watch.fresh` precedes the change that was found on recovery.
+    """
+    before = tracked.seen.snapshot
+    steps: list[Step] = []
+    if before is not None and not before.fresh:
+        before = replace(before, fresh=True, stale_reason=None)
+        data = watch_data(tracked.cvm_id, before.name)
+        steps.append(Step(Draft(FRESH, tracked.cvm_id, now, data), before, before.ever_ran))
+    after = _after(tracked, before, observation, now)
+    kind = _kind(tracked, before, observation)
+    if kind is not None:
+        state = observation.state
+        change = (before.status if before else None, after.status)
+        data = cvm_data(tracked.cvm_id, after.name, change, observation.by, state.raw if state else None)
+        steps.append(Step(Draft(kind, tracked.cvm_id, now, data), after, bool(before and before.ever_ran)))
+    return steps, after
+
+
+def _kind(tracked: Tracked, before: Snapshot | None, observation: Observation) -> str | None:
+    to = observation.state.status if observation.state else DELETED
+    if before is None or before.status is None:
+        return STATE
+    if before.status != to:
+        return TRANSITION
+    if observation.state is None:
+        return None
+    return None if tracked.seen.state is not None and tracked.seen.state.same_as(observation.state) else STATE
+
+
+def _after(tracked: Tracked, before: Snapshot | None, observation: Observation, now: str) -> Snapshot:
+    state = observation.state
+    status = state.status if state else DELETED
+    same_status = before is not None and before.status == status
+    name = state.name if state and state.name is not None else (before.name if before else None)
+    return Snapshot(
+        tracked.cvm_id,
+        state.raw if state else None,
+        status,
+        name,
+        before.since if before and same_status else now,
+        now,
+        before.event_id if before else "",
+        ever_ran=bool(before and before.ever_ran) or status == RUNNING,
+    )
+
+
+def grow_stale(tracked: Tracked, reason: str, now: str) -> Step | None:
+    """The step that makes the watch stale; None where it is stale already."""
+    before = tracked.seen.snapshot
+    if before is not None and not before.fresh:
+        return None
+    if before is None:
+        before = Snapshot(tracked.cvm_id, None, None, None, None, None)
+    after = replace(before, fresh=False, stale_reason=reason)
+    draft = Draft(STALE, tracked.cvm_id, now, watch_data(tracked.cvm_id, before.name, reason))
+    return Step(draft, after, before.ever_ran)

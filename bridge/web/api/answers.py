@@ -1,0 +1,178 @@
+"""The models that the routes answer with (`docs/contract.md#http`); the document's schemas are made of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.json_schema import SkipJsonSchema
+
+from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
+from bridge.store.endpoints import Format
+from bridge.store.slots import SlotState
+from bridge.web.api.envelopes import CVM_ID, CvmState, Event, TestEvent
+from bridge.web.api.webhook_models import Type
+from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.http.responses import Shape, Verbatim, described, time_field
+
+ENDPOINT_ID = "wh_19b1f3c0a5d2b8e7c1a94f"
+
+
+class UpstreamProblem(Shape):
+    """Phala Cloud's own error, unchanged: `detail`, or `error_code` and `message`."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Cvm(Shape):
+    """A watched CVM."""
+
+    cvm_id: str = described("Its canonical id", CVM_ID)
+    name: str | None = described("Its name, if upstream has one", "web-1")
+    status: str | None = described("Null until it is first seen", "running")
+    since: str | None = time_field("When the status became this one.")
+    observed_at: str | None = time_field("When the state was last confirmed.")
+    fresh: bool = described("Whether the bridge vouches for the state at the moment")
+    stale_reason: str | None = described("Why the bridge does not; null while it does")
+    followed_by: Literal["stream", "poll"] | None = described("How it is followed; null without a leader")
+    pinned: bool = described("Whether it is watched even without subscribers")
+    subscribers: int = described("The subscribers that named it, over all front ends", ge=0)
+    event_id: str | None = described("The last event that the state includes", EXAMPLE_ID)
+    state: CvmState | SkipJsonSchema[Verbatim] | None = described("The state; null once deleted or not yet seen")
+
+
+class CvmPage(Shape):
+    """Watched CVMs by ascending id."""
+
+    items: list[Cvm]
+    next: str | None = described("`after` of the next page; null on the last")
+
+
+class EventPage(Shape):
+    """Events of the log, oldest first."""
+
+    items: list[Event]
+    next: str | None = described("`after` of the next page; null at the log's end", EXAMPLE_ID)
+
+
+class Slot(Shape):
+    """One of the upstream streams that the account may have open."""
+
+    index: int = described("Its number, from 0", ge=0)
+    state: SlotState = described(
+        "`held` by the leader; `settling` after a close; `quarantined` while an older stream may still be open"
+    )
+    cvm_id: str | None = described("The CVM that the stream follows", CVM_ID)
+    holder: str | None = described("The replica of `bridge upstream` that took it")
+    epoch: int | None = described("That replica's term")
+    since: str | None = time_field("When it was taken.")
+    until: str | None = time_field("When it becomes free at the latest.")
+
+
+class Slots(Shape):
+    """The slots, and why the leader polls the other CVMs. Without a leader the fields from `leader` on are null."""
+
+    items: list[Slot]
+    next: None = described("Always null: there is one page")
+    leader: str | None = described("The leading replica")
+    epoch: int | None = described("Its term")
+    budget: int | None = described("How many streams the account allows at the moment", 5)
+    budget_reason: str | None = described("Why it allows fewer than there are slots")
+    blocked: bool | None = described("Whether upstream refuses the API key")
+    polling: dict[str, str] | None = described(
+        "Why each polled CVM is polled, by its id", {CVM_ID: "all slots are taken"}
+    )
+
+
+class StreamToken(Shape):
+    """A token for `?access_token=`."""
+
+    access_token: str = described("Opens connections, which may outlive it")
+    expires_in: int = described("Seconds", 60)
+
+
+class Endpoint(Shape):
+    """A registered webhook URL. Its secret is never shown again, header values only as `***`."""
+
+    id: str = described("Made by the bridge, or chosen by the caller", ENDPOINT_ID)
+    url: str | None = described(
+        "Its query is shown as `***`; null if this front end lacks the key that opens it", "https://example.com/cvm"
+    )
+    description: str = described("The caller's description")
+    cvms: list[str] = described("Canonical ids; empty: all")
+    from_: list[str] = described("Statuses before; empty: all", alias="from")
+    to: list[str] = described("Statuses after; empty: all")
+    types: list[Type] = described("Event types; empty: all")
+    format: Format = described("The form of the body")
+    headers: dict[str, str] = described("Custom headers; their values are not shown", {"X-Team": "***"})
+    enabled: bool = described("Whether the bridge delivers to it")
+    disabled_reason: str | None = described("Why the bridge disabled it")
+    created_at: str = time_field("When it was made. It gets newer events only.")
+    pending: int = described("Deliveries that wait", ge=0)
+    last_success_at: str | None = time_field("The last attempt that succeeded.")
+    last_failure_at: str | None = time_field("The last attempt that failed.")
+    failing_since: str | None = time_field("The first failure since the last success.")
+
+
+class EndpointWithSecret(Endpoint):
+    """The endpoint with its signing secret, which is shown only once."""
+
+    secret: str = described("`whsec_` and base64; keep it", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
+
+
+class EndpointPage(Shape):
+    """Endpoints by ascending id."""
+
+    items: list[Endpoint]
+    next: str | None = described("`after` of the next page; null on the last")
+
+
+class Attempt(Shape):
+    """One HTTP request."""
+
+    at: str = time_field("When it began.")
+    duration_ms: int = described("Milliseconds", 82)
+    status_code: int | None = described("Null without an answer", 204)
+    error: str | None = described("What went wrong")
+    response_body: str = described("The first 4 KiB")
+
+
+class Delivery(Shape):
+    """One event for one endpoint; `id` is the `webhook-id` of every attempt."""
+
+    id: str = described("Unique", f"{ENDPOINT_ID}-{EXAMPLE_ID}")
+    endpoint_id: str = described("The endpoint", ENDPOINT_ID)
+    status: DeliveryStatus = described(". ".join(f"`{name}`: {meaning}" for name, meaning in DELIVERY_STATUSES.items()))
+    event: Event | TestEvent | SkipJsonSchema[Verbatim] = described("The event, as in the log")
+    created_at: str = time_field("When it was queued.")
+    finished_at: str | None = time_field("When it was delivered, given up or skipped.")
+    next_attempt_at: str | None = time_field("Null unless it is the next of its lane.")
+    attempts: list[Attempt]
+
+
+class DeliveryPage(Shape):
+    """Deliveries, newest first."""
+
+    items: list[Delivery]
+    next: str | None = described("`after` of the next page; null on the last")
+
+
+class Recovered(Shape):
+    """The result of a recovery."""
+
+    queued: int = described("Deliveries queued", 12)
+    complete: bool = described("False: call again later, because too many deliveries wait")
+
+
+class Health(Shape):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    """Whether to send it traffic."""
+
+    status: Literal["ready", "degraded", "unready"] = described("`degraded`: it serves, but there is no leader")
+    reason: str = described("Why it is not ready", default_factory=str)
+    sequence: str = described("The last event that this front end has", "42", default_factory=str)

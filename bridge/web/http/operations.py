@@ -1,0 +1,180 @@
+"""A route's declaration: what it takes, whom it admits, what it answers and refuses.
+
+The route is served by it and the OpenAPI document is made of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from types import FunctionType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bridge.web.http.access import Access, Principal, Scope
+from bridge.web.http.parameters import TEXT, Json, Parameter
+from bridge.web.http.problems import ProblemType, check_names
+from bridge.web.http.request_bodies import read_model
+
+T = TypeVar("T")
+Body = TypeVar("Body", bound=BaseModel)
+Owner = TypeVar("Owner")
+
+EVENTS, CVMS, WEBHOOKS, DELIVERIES = "Events", "CVMs", "Webhooks", "Deliveries"
+DROP_IN, OPERATION = "Drop-in", "Operation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A body of one media type. Examples are made from the `source` of the namespace's events."""
+
+    schema: type[BaseModel] | Json = field(default_factory=lambda: TEXT)
+    example: Callable[[str], Any] | None = None
+    examples: Callable[[str], Mapping[str, tuple[str, str]]] | None = None
+    """Summary and text by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One status; `headers` maps names to their definitions."""
+
+    description: str
+    content: Mapping[str, Content] = field(default_factory=dict)
+    headers: Mapping[str, Json] = field(default_factory=dict)
+
+
+LOCATION = {"Location": {"description": "Where it is", "schema": TEXT}}
+
+
+def json_answer(description: str, schema: type[BaseModel] | Json, headers: Mapping[str, Json] | None = None) -> Answer:
+    return Answer(description, {"application/json": Content(schema=schema)}, headers or {})
+
+
+def text_answer(description: str, media_type: str) -> Answer:
+    return Answer(description, {media_type: Content()})
+
+
+NO_BODY = Answer("Done; the answer has no body")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of a path. As a decorator it takes id, summary and description from the handler's name and docstring.
+
+    `scope` None: open to everybody. `body` is a JSON body's model. `refusals` are those beside the ones that follow
+    from scope, parameters and body.
+    """
+
+    route: str
+    """Method and path."""
+    tag: str
+    answers: Mapping[int, Answer]
+    _: KW_ONLY
+    id: str = ""
+    summary: str = ""
+    description: str = ""
+    scope: Scope | None = None
+    parameters: tuple[Parameter[Any], ...] = ()
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    refusals: tuple[ProblemType, ...] = ()
+    uses_redis: bool = True
+    own_errors: bool = False
+    """Whether its errors are not problems: `answers` has them all."""
+
+    def __call__(
+        self, handler: Callable[[Owner, Call], Awaitable[Response]]
+    ) -> Callable[[Owner, Call], Awaitable[Response]]:
+        """Marks a method as this operation's handler; `routes` serves it."""
+        first, *others = handler.__name__.split("_")
+        summary, _, description = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
+        handler.operation = replace(  # type: ignore[attr-defined]
+            self,
+            id=first + "".join(map(str.capitalize, others)),
+            summary=summary.removesuffix("."),
+            description=" ".join(description.split()),
+        )
+        return handler
+
+    @property
+    def method(self) -> str:
+        return self.route.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        return self.route.partition(" ")[2]
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the leader looks a reference up, so that upstream's own refusal may be the answer."""
+        return any(each.is_reference for each in self.parameters) and not self.own_errors
+
+    def query_names(self) -> list[str]:
+        return [each.name for each in self.parameters if each.where == "query"]
+
+    def all_refusals(self) -> list[ProblemType]:
+        """In the order of the table."""
+        if self.own_errors:
+            return []
+        if self.scope is None:
+            found = set(self.refusals)
+        else:
+            found = {ProblemType.UNAUTHORIZED, ProblemType.INVALID, *self.refusals}
+            found |= {ProblemType.TOKEN_EXPIRED} if self.scope != "token" else set()
+            found |= {ProblemType.UNAVAILABLE} if self.uses_redis else set()
+            found |= {ProblemType.TOO_LARGE, ProblemType.NO_JSON} if self.body else set()
+            is_limited = self.looks_up or self.scope not in ("read", "token")
+            found |= {ProblemType.FORBIDDEN} if is_limited else set()
+        return [each for each in ProblemType if each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One admitted request of an operation; `principal` may do what the operation's scope allows."""
+
+    operation: Operation
+    request: Request
+    principal: Principal
+
+    def path(self, name: str) -> str:
+        return str(self.request.path_params[name])
+
+    def get(self, parameter: Parameter[T]) -> T:
+        """Raises ProblemError 422."""
+        return parameter.read(self.request.query_params)
+
+    async def body(self, model: type[Body]) -> Body:
+        """The body, of the declared model. Raises ProblemError 413, 415 or 422."""
+        assert model is self.operation.body, "the handler's model must be the declared one"
+        return await read_model(self.request, model, optional=not self.operation.body_required)
+
+
+def declared(owner: type) -> Iterator[Operation]:
+    """The operations of a class, in the order of their declaration."""
+    for each in vars(owner).values():
+        found = getattr(each, "operation", None) if isinstance(each, FunctionType) else each
+        if isinstance(found, Operation):
+            yield found
+
+
+def routes(owner: object, access: Access) -> list[Route]:
+    """The routes of an object's handlers."""
+    handlers = [each for each in vars(type(owner)).values() if isinstance(each, FunctionType)]
+    return [_route(owner, each, each.operation, access) for each in handlers if hasattr(each, "operation")]
+
+
+def _route(owner: object, handler: Callable[..., Awaitable[Response]], operation: Operation, access: Access) -> Route:
+    known = operation.query_names()
+
+    async def serve(request: Request) -> Response:
+        principal = access.admit(request, operation.scope)
+        if operation.scope is not None:
+            check_names(request.query_params, known)
+        return await handler(owner, Call(operation, request, principal))
+
+    return Route(operation.path, serve, methods=[operation.method])

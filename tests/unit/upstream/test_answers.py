@@ -1,0 +1,210 @@
+"""One error, one effect: whichever caller meets an upstream error, budget and staleness change alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from bridge.config import Settings
+from bridge.store.connection import Backend
+from bridge.store.leadership import Leadership, Term
+from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.slots import Slots
+from bridge.store.watches import Watches
+from bridge.upstream.budget import Budget
+from bridge.upstream.client import Listed, PhalaClient, Reading, StreamEvent
+from bridge.upstream.discovery import Discovery
+from bridge.upstream.errors import (
+    RULES,
+    AccountEffect,
+    BatchAbsentError,
+    ForbiddenError,
+    RateLimitedError,
+    ServerError,
+    UnauthorizedError,
+    UnparsableError,
+    UpstreamError,
+    error_for,
+)
+from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.reader import ask_batch, read
+from bridge.upstream.recorder import Recorder
+from bridge.upstream.resolver import Resolver
+from bridge.upstream.slots import Slot
+from bridge.upstream.tracked import Tracked
+from bridge.upstream.watcher import watch
+from tests.fakes import HandClock, fake_backend
+from tests.unit.upstream.model import no_events
+
+STATUSES = (204, 302, 400, 401, 403, 404, 408, 409, 422, 428, 429, 500, 503)
+ERRORS = [error_for(status, b"", "", 30.0) for status in STATUSES] + [UnparsableError(status=200)]
+
+
+class StoppedClock(HandClock):
+    def monotonic(self) -> float:
+        return 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("nothing here waits")
+
+
+class FailingClient(PhalaClient):
+    """Every request ends in `error`."""
+
+    def __init__(self, error: UpstreamError) -> None:
+        self.error = error
+
+    async def read_state(self, ref: str) -> Reading:
+        raise self.error
+
+    async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        raise self.error
+
+    async def list_cvms(self) -> list[Listed]:
+        raise self.error
+
+    @asynccontextmanager
+    async def stream(
+        self, ref: str, *, target: str, interval: int, timeout: int
+    ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
+        await self.read_state(ref)
+        yield no_events()
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    made = fake_backend()
+    yield made
+    await made.close()
+
+
+async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderContext:
+    """A term in which CVM "a" is watched and upstream answers every request with `error`."""
+    clock, settings = StoppedClock(), Settings(cvms=cvms)
+    term = await Leadership(backend).acquire("one", 10, "log")
+    assert isinstance(term, Term)
+    await Watches(backend).want("a")
+    recorder = Recorder(LogWriter(backend, 100), term, clock, WritePosition(term.sequence, term.last_id))
+    slots = [Slot(index) for index in range(5)]
+    return LeaderContext(
+        settings=settings,
+        clock=clock,
+        rng=random.Random(1),
+        client=FailingClient(error),
+        term=term,
+        recorder=recorder,
+        redis_slots=Slots(backend),
+        budget=Budget(5, refilled_at=1000.0),
+        slots=slots,
+        streams_from=0.0,
+        watches={"a": Tracked.loaded("a", None, 1000.0)},
+    )
+
+
+async def by_stream(context: LeaderContext, _: Backend) -> None:
+    slot = context.slots[0]
+    slot.take("a", (context.term.holder, context.term.epoch))
+    await watch(context, context.watches["a"], slot)
+
+
+async def by_read(context: LeaderContext, _: Backend) -> None:
+    await read(context, context.watches["a"])
+
+
+async def by_batch(context: LeaderContext, _: Backend) -> None:
+    await ask_batch(context, ("a",))
+
+
+async def by_discovery(context: LeaderContext, backend: Backend) -> None:
+    await Discovery(context, Resolver(context), Watches(backend)).round()
+
+
+async def by_lookup(context: LeaderContext, _: Backend) -> None:
+    await Resolver(context).look_up("b")
+
+
+CALLERS: dict[str, tuple[Callable[[LeaderContext, Backend], Awaitable[None]], tuple[str, ...]]] = {
+    "stream": (by_stream, ()),
+    "read": (by_read, ()),
+    "batch": (by_batch, ()),
+    "discovery of a reference": (by_discovery, ("name",)),
+    "discovery of the list": (by_discovery, ("*",)),
+    "look-up": (by_lookup, ()),
+}
+
+
+def effect_on_account(context: LeaderContext) -> AccountEffect:
+    """Read off the budget, which knew of one forbidden CVM before."""
+    budget, now = context.budget, context.clock.monotonic()
+    if budget.is_blocked:
+        assert budget.trouble(now) == "unauthorized"
+        return AccountEffect.BLOCK
+    if budget.streams < budget.most_streams or budget.refill(now) == 0:
+        return AccountEffect.SLOW_DOWN
+    return {0: AccountEffect.ACCEPTED, 1: AccountEffect.NOTHING}.get(len(budget.forbidden), AccountEffect.SUSPECT)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__}-{error.status}")
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_an_error_has_the_effect_of_the_table_whichever_caller_meets_it(
+    backend: Backend, caller: str, error: UpstreamError
+) -> None:
+    ask, cvms = CALLERS[caller]
+    context = await leading(backend, error, *cvms)
+    context.budget.forbidden.add("earlier")
+    await ask(context, backend)
+    expected = RULES[type(error)].account
+    if caller == "look-up" and isinstance(error, ForbiddenError):
+        expected = AccountEffect.NOTHING  # anybody may ask for the CVM of another account
+    assert effect_on_account(context) is expected
+    if expected is AccountEffect.SLOW_DOWN and caller != "stream":
+        budget = context.budget
+        assert (budget.trouble(1029.9), budget.trouble(1030.0), budget.rate) == ("rate_limited", None, 10.0)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__}-{error.status}")
+@pytest.mark.parametrize("ask", [by_stream, by_read])
+async def test_a_watch_grows_stale_for_the_reason_of_the_table_or_is_gone(
+    backend: Backend, ask: Callable[[LeaderContext, Backend], Awaitable[None]], error: UpstreamError
+) -> None:
+    context = await leading(backend, error)
+    await ask(context, backend)
+    tracked = context.watches["a"]
+    if error.reason == "not_found":
+        assert tracked.gone
+    else:
+        assert (tracked.gone, tracked.seen.trouble) == (False, error.reason)
+
+
+@pytest.mark.parametrize(("error", "backs_off"), [(RateLimitedError(), False), (ServerError(), True)])
+async def test_a_cvm_whose_read_was_limited_waits_for_the_account_alone(
+    backend: Backend, error: UpstreamError, backs_off: bool
+) -> None:
+    context = await leading(backend, error)
+    await by_read(context, backend)
+    assert (context.watches["a"].reads.backoff.until > 1000.0) is backs_off
+
+
+async def test_a_batch_route_that_is_absent_is_left_alone_and_counts_for_nothing(backend: Backend) -> None:
+    context = await leading(backend, BatchAbsentError(status=404))
+    await by_batch(context, backend)
+    assert not context.batch_route
+    assert effect_on_account(context) is AccountEffect.ACCEPTED  # none was forbidden before, none is now
+
+
+async def test_a_blocked_account_is_asked_for_no_reference_before_its_probe(backend: Backend) -> None:
+    context = await leading(backend, UnauthorizedError(status=401))
+    await by_lookup(context, backend)
+    context.client = FailingClient(AssertionError())  # type: ignore[arg-type]
+    await by_lookup(context, backend)
+
+
+def test_every_error_has_a_row() -> None:
+    def family(kind: type[UpstreamError]) -> set[type[UpstreamError]]:
+        return {kind}.union(*(family(each) for each in kind.__subclasses__()))
+
+    assert set(RULES) == family(UpstreamError)
