@@ -13,6 +13,7 @@ from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 
 from bridge.clock import Clock, SystemClock
 from bridge.commands.terminal import client_headers, invalid_url, problem_text
+from bridge.events import POSITION
 from bridge.process.errors import CommandError
 from bridge.retry_after import parse_retry_after
 
@@ -147,7 +148,7 @@ class _Follower:
             self._cursor = event.id
         self._backoff.reset()
         self._interrupted = False
-        if event.data and event.event not in ("position", "overloaded"):
+        if event.data and event.event not in (POSITION, "overloaded"):
             self._write(event.data)
 
     def _report(self, message: str) -> None:

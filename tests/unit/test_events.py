@@ -260,6 +260,12 @@ def test_text_that_is_not_an_event_is_a_value_error(text: str) -> None:
         Event.from_log("5-0", text)
 
 
+def test_an_entry_that_claims_another_id_is_not_an_event() -> None:
+    text = DRAFTS[0].envelope("/bridge/bridge", 1)
+    with pytest.raises(ValueError, match="not an event"):
+        Event.from_log("5-0", f'{{"id":"9-9",{text[1:]}')
+
+
 def test_ids_compare_as_numbers() -> None:
     ids = ["9-0", "10-0", "10-2", "10-10", "1795536119319-0", f"1795536119319-{2**64 - 1}",
            "99999999999999999-0", f"{2**64 - 1}-0", f"{2**64 - 1}-{2**64 - 1}"]  # fmt: skip

@@ -53,7 +53,7 @@ class StateQuery:
 class StateEndpoint:
     """Both modes of the route. A plain ASGI callable, because the stream needs the connection itself.
 
-    `led`: whether a tick of a leader came lately. `pause_above`: see SseResponse.
+    `led`: whether a tick of a leader came lately. `buffer`: bytes that may wait for a client.
     """
 
     clock: Clock
@@ -67,7 +67,7 @@ class StateEndpoint:
     single_flight: SingleFlight
     passthrough: Passthrough | None
     led: Callable[[], bool]
-    pause_above: int
+    buffer: int
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._answer(Request(scope, receive))
@@ -194,7 +194,7 @@ class StateEndpoint:
             b"",
             lambda sink: self.watchers.begin(watcher, sink),
             ended,
-            pause_above=self.pause_above,
+            buffer=self.buffer,
             headers=STREAM_HEADERS,
         )
 

@@ -22,7 +22,6 @@ from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.hub import Hub
-from bridge.web.streaming.sse_response import PAUSE_ABOVE
 
 COVERS = (
     "This is a bridge. Of Phala Cloud's API it serves GET /api/v1/cvms/{cvm_id}/state only; for other routes use "
@@ -66,7 +65,7 @@ class DropIn:
             single_flight=single_flight,
             passthrough=self._passthrough,
             led=lambda: hub.led,
-            pause_above=min(PAUSE_ABOVE, buffer // 2),
+            buffer=buffer,
         )
 
     operation = STATE_ROUTE

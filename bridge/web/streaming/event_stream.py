@@ -13,7 +13,7 @@ from bridge.web.http.capacity import Capacity
 from bridge.web.streaming.frames import OPENING
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.sinks import Sink
-from bridge.web.streaming.sse_response import PAUSE_ABOVE, SseResponse
+from bridge.web.streaming.sse_response import SseResponse
 from bridge.web.streaming.subscriber import Begin, Subscriber
 
 
@@ -39,13 +39,13 @@ class EventStream:
         self._capacity = capacity
         self._wanted = wanted
         self._rng = rng
-        self._pause_above = min(PAUSE_ABOVE, settings.subscriber_buffer // 2)
+        self._buffer = settings.subscriber_buffer
         self._max_age = settings.subscriber_max_age
         self._subscriber: Subscriber | None = None
         self._ageing: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await SseResponse(OPENING, self._start, self._end, pause_above=self._pause_above)(scope, receive, send)
+        await SseResponse(OPENING, self._start, self._end, buffer=self._buffer)(scope, receive, send)
 
     def _start(self, sink: Sink) -> None:
         wanted = self._wanted

@@ -16,7 +16,7 @@ from bridge.web.streaming.detach import ABORT, DETACH
 from bridge.web.streaming.sinks import AsgiSink, Sink
 
 PAUSE_ABOVE = 64 * 1024
-"""Bytes. A replay pauses while more than this wait for the connection."""
+"""Bytes. A replay pauses while more than this, or than half of its buffer, wait for the connection."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -29,7 +29,8 @@ class SseResponse:
     """An ASGI response that ends only when its owner or its client ends it.
 
     `started` gets the sink after the head and `opening`, and must not wait. `ended` is called exactly once, when the
-    connection is gone, even if it never started. HEAD gets the head alone.
+    connection is gone, even if it never started. `buffer`: bytes that may wait for the connection. HEAD gets the head
+    alone.
     """
 
     def __init__(
@@ -38,13 +39,13 @@ class SseResponse:
         started: Callable[[Sink], None],
         ended: Callable[[], None],
         *,
-        pause_above: int = PAUSE_ABOVE,
+        buffer: int,
         headers: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
         self._opening = opening
         self._started = started
         self._ended = ended
-        self._pause_above = pause_above
+        self._pause_above = min(PAUSE_ABOVE, buffer // 2)
         self._headers = HEADERS if headers is None else headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

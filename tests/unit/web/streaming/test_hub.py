@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from bridge.events import Draft, Event
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.streaming.cursors import Cursors
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import SLICES, Hub
 from bridge.web.streaming.ring import Ring
@@ -182,23 +181,6 @@ def test_a_subscriber_whose_filter_skips_many_events_gets_a_position() -> None:
         for _ in range(SLICES):
             hub.beat()
         assert sink.blocks == [b'id: 1011-0\nevent: position\ndata: {"sequence":"11"}\n\n']
-
-    run_virtual(scenario())
-
-
-def test_a_cursor_is_found_or_gets_a_reset() -> None:
-    async def scenario() -> None:
-        log = FakeLog()
-        for _ in range(5):
-            log.append()
-        log.low_water_mark, log.low_water_sequence, log.events = "1002-0", 2, log.events[2:]
-        hub = hub_on(log)
-        await hub.catch_up()
-        assert await Cursors(log, hub._ring).find("1002-0") == Start(2, "1002-0")
-        assert await Cursors(log, hub._ring).find("1004-0") == Start(4, "1004-0")
-        assert (await Cursors(log, hub._ring).locate("1001-0")).reset == "history_lost"
-        for bad in ("9999-0", "1003-7", "x", "1004", "", "-"):
-            assert (await Cursors(log, hub._ring).locate(bad)).reset == "unknown_cursor"
 
     run_virtual(scenario())
 
@@ -394,21 +376,5 @@ def test_a_named_cvm_is_demand_and_a_tokens_limit_is_not() -> None:
         hub.leave(named)
         hub.leave(named)
         assert hub.demand.counts() == {}
-
-    run_virtual(scenario())
-
-
-def test_since_replays_the_later_events_and_resets_only_if_some_were_trimmed() -> None:
-    async def scenario() -> None:
-        log = FakeLog()
-        for _ in range(5):
-            log.append()
-        hub = hub_on(log)
-        await hub.catch_up()
-        assert await Cursors(log, hub._ring).locate_time(0) == Start(0, "1000-0")
-        assert await Cursors(log, hub._ring).locate_time(1003) == Start(2, f"1002-{2**64 - 1}")
-        assert await Cursors(log, hub._ring).locate_time(5000) == Start(5, "1005-0")
-        log.trimmed = True
-        assert await Cursors(log, hub._ring).locate_time(0) == Start(reset="history_lost")
 
     run_virtual(scenario())

@@ -8,7 +8,6 @@ from bridge.events import Draft, Event
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
-from bridge.web.streaming.cursors import Cursors
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Start, Subscriber
@@ -319,27 +318,6 @@ def test_a_cursor_of_a_log_ahead_of_the_feed_gets_no_lost_events() -> None:
         assert sink.ids == []
         assert b"history_lost" in sink.blocks[-2]
         assert b"id: 5001-0" in sink.blocks[-1]
-
-    run_virtual(scenario())
-
-
-class TrimmedBetweenLog(FakeLog):
-    """Its first event is trimmed while a time is looked up."""
-
-    async def read(self, after: str, count: int) -> list[Event]:
-        self.low_water_mark, self.low_water_sequence, self.trimmed = self.events[0].id, 1, True
-        del self.events[0]
-        return await super().read(after, count)
-
-
-def test_a_time_whose_events_are_trimmed_meanwhile_gets_a_reset() -> None:
-    async def scenario() -> None:
-        log = TrimmedBetweenLog()
-        for _ in range(3):
-            log.append()
-        hub = hub_on(log)
-        await hub.catch_up()
-        assert (await Cursors(log, hub._ring).find(1001)) == Start(reset="history_lost")
 
     run_virtual(scenario())
 

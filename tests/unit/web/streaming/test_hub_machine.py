@@ -115,8 +115,7 @@ class Connection(PlainSink):
     """A sink whose client may stop reading; a cut loses the bytes that it did not take."""
 
     def __init__(self) -> None:
-        self.taken, self.waiting = b"", b""
-        self.open = True
+        self.taken, self.waiting, self.open = b"", b"", True
         self._reads = asyncio.Event()
         self._reads.set()
 
