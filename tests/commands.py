@@ -16,6 +16,9 @@ from tests.servers import PATIENCE, eventually
 #: The last two tell coverage to measure the command.
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
+#: All that run, by their start.
+running: list[Command] = []
+
 
 class Command:
     """One `bridge` process; its output is collected while it runs."""
@@ -32,6 +35,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
         )
+        running.append(self)
         self.out: list[str] = []
         self.err: list[str] = []
         self._readers = [
@@ -67,6 +71,8 @@ class Command:
         if number is not None:
             self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
+        if self in running:
+            running.remove(self)
         for reader in self._readers:
             reader.join(PATIENCE)
         return status

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from bridge.config import variables
-from tests import servers
+from tests import commands, servers
 from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
 
@@ -41,6 +41,16 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("BRIDGE_") or name in variables().values():
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_command_outlives_its_test() -> Iterator[None]:
+    """A failed test may leave commands behind: they would write into the Redis of the tests after it."""
+    before = list(commands.running)
+    yield
+    for command in [each for each in commands.running if each not in before]:
+        command.process.kill()
+        command.ends()
 
 
 @pytest.fixture

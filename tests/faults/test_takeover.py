@@ -102,10 +102,10 @@ async def test_no_sixth_stream_and_no_lost_change_through_freeze_kill_and_troubl
     world = World(seed=7, cvms=12, frozen=True)
     async with serve(world=world, time_scale=0.1, instant=True) as sim, httpx.AsyncClient() as http:
         backend = connect(redis_url, "bridge")
-        first = replica(sim, redis_url)
-        await until(lambda: Log(backend).position(), "the first leads")
-        second = replica(sim, redis_url)
+        first = second = replica(sim, redis_url)
         try:
+            await until(lambda: Log(backend).position(), "the first leads")
+            second = replica(sim, redis_url)
             await all_become(backend, sim, http, "stopping")
             first.send_signal(signal.SIGSTOP)
             await taken_over(backend, sim, http, "frozen", "stopped")
@@ -124,7 +124,7 @@ async def test_no_sixth_stream_and_no_lost_change_through_freeze_kill_and_troubl
             await taken_over(backend, sim, http, "planned stop", "stopping")
             assert await asyncio.to_thread(first.wait, 20) == 0
         finally:
-            for process in (first, second):
+            for process in {first, second}:
                 process.kill()
                 process.communicate()
         counted = (await http.get(f"{sim.control}/streams")).json()
