@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,10 +27,10 @@ from bridge.web.http.problems import COME_BACK, ProblemError, ProblemType, inval
 from bridge.web.http.queries import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query
 from bridge.web.http.responses import NO_STORE, page_response
 from bridge.web.http.single_flight import SingleFlight
-from bridge.web.streaming.event_stream import EventStream, Subscription
+from bridge.web.streaming.event_stream import EventStream
 from bridge.web.streaming.frames import block, retry_line
 from bridge.web.streaming.hub import Hub
-from bridge.web.streaming.subscriber import Begin
+from bridge.web.streaming.subscriber import Begin, Subscriber
 
 SCAN_PAGES = 20
 """Pages of the log read for one filtered JSON page; the client continues from `next`."""
@@ -179,13 +180,15 @@ class EventsEndpoint:
             return await api.page(request, query, wanted)
         named = wanted is not None and wanted is not principal.cvms
         begin: Begin = cursor(request, query) or query.since
-        subscription = Subscription(principal.name, wanted, query.types, query.snapshots, begin, named)
+        subscriber = partial(Subscriber, cvms=wanted, types=query.types, snapshots=query.snapshots, asked=named)
         if wanted is not None and named and request.method == "GET":
             api.capacity.check(principal.name)
             await api.single_flight.ask(("renew", wanted), lambda: api.watches.renew(wanted))
         # Checked again and taken here, because other requests may have been served while this one waited above.
         api.capacity.take(principal.name)
-        return EventStream(api.hub, api.capacity, subscription, settings=api.settings, rng=api.rng)
+        return EventStream(
+            api.hub, api.capacity, subscriber, begin, name=principal.name, settings=api.settings, rng=api.rng
+        )
 
 
 def _prefers_json(request: Request) -> bool:

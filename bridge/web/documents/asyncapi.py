@@ -51,7 +51,7 @@ BODIES: Mapping[Format, tuple[str, str]] = {
     "cloudevents": ("Event", "The envelope"),
     "phala": ("PhalaBody", "Phala Cloud's own webhook envelope"),
 }
-"""Schema and meaning by format."""
+"""Schema and meaning by format. A format that is not here is documented as JSON without a schema."""
 
 SIGNED_BY_PHALA = {
     "x-webhook-id": "`evt_` and the event's id",
@@ -190,7 +190,10 @@ def _messages(source: str) -> Json:
     }
     return {
         **plain,
-        **{_webhook_name(name): _webhook(name, content_type, *BODIES[name]) for name, content_type in FORMATS.items()},
+        **{
+            _webhook_name(name): _webhook(name, content_type, *BODIES.get(name, ("", name)))
+            for name, content_type in FORMATS.items()
+        },
     }
 
 
@@ -201,6 +204,8 @@ def _message(name: str, schema: str, description: str, example: object) -> Json:
 def _webhook(format: Format, content_type: str, schema: str, description: str) -> Json:
     signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {})}
     headers = {name: {"type": "string", "description": words} for name, words in signed.items()}
-    payload = {"anyOf": [ref(schema), ref("TestEvent")]} if schema == "Event" else ref(schema)
+    payload: Json = ref(schema) if schema else {}
+    if schema == "Event":
+        payload = {"anyOf": [payload, ref("TestEvent")]}
     made = {"name": format, "summary": description, "contentType": content_type, "payload": payload}
     return {**made, "headers": {"type": "object", "properties": headers, "required": list(headers)}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,27 +17,28 @@ from bridge.web.streaming.sse_response import SseResponse
 from bridge.web.streaming.subscriber import Begin, Subscriber
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A subscriber's filter and where it begins. `name`: of the token whose streams it is counted with."""
-
-    name: str
-    cvms: frozenset[str] | None
-    types: frozenset[str] | None
-    snapshots: bool
-    begin: Begin
-    asked: bool
-
-
 class EventStream:
-    """An ASGI response. The caller has taken a place in `capacity`; it is released when the stream ends."""
+    """An ASGI response: `subscriber` makes the subscriber of a sink, which enters the hub at `begin`.
+
+    The caller has taken a place in `capacity` for the token `name`; it is released when the stream ends.
+    """
 
     def __init__(
-        self, hub: Hub, capacity: Capacity, wanted: Subscription, *, settings: Settings, rng: random.Random
+        self,
+        hub: Hub,
+        capacity: Capacity,
+        subscriber: Callable[[Sink], Subscriber],
+        begin: Begin,
+        *,
+        name: str,
+        settings: Settings,
+        rng: random.Random,
     ) -> None:
         self._hub = hub
         self._capacity = capacity
-        self._wanted = wanted
+        self._make = subscriber
+        self._begin = begin
+        self._name = name
         self._rng = rng
         self._buffer = settings.subscriber_buffer
         self._max_age = settings.subscriber_max_age
@@ -48,13 +49,12 @@ class EventStream:
         await SseResponse(OPENING, self._start, self._end, buffer=self._buffer)(scope, receive, send)
 
     def _start(self, sink: Sink) -> None:
-        wanted = self._wanted
-        self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
+        self._subscriber = self._make(sink)
         if self._max_age:
             # 80 to 100 % of the age, so that subscribers that came together do not return together.
             age = self._max_age * (0.8 + 0.2 * self._rng.random())
             self._ageing = asyncio.get_running_loop().call_later(age, self._expire)
-        self._hub.enter(self._subscriber, wanted.begin)
+        self._hub.enter(self._subscriber, self._begin)
 
     def _expire(self) -> None:
         if self._subscriber is not None:
@@ -65,7 +65,7 @@ class EventStream:
             self._ageing.cancel()
         if self._subscriber is not None:
             self._hub.leave(self._subscriber)
-        self._capacity.release(self._wanted.name)
+        self._capacity.release(self._name)
 
 
 def jittered_retry(rng: random.Random) -> int:
