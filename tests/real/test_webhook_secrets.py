@@ -1,4 +1,4 @@
-"""Canaries: secrets that go through a whole bridge at debug level and come out nowhere (`docs/contract.md#webhooks`)."""
+"""Canaries: secrets that go through a whole bridge at debug level and come out nowhere."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from bridge.events import Event
 from bridge.web.streaming.cursors import Cursors
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Start
-from tests.unit.web.streaming.test_hub import FakeLog
+from tests.unit.web.streaming.fake_log import FakeLog
 from tests.virtual import run_virtual
 
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
 from bridge.web.streaming.feed_consumer import FeedConsumer
-from tests.unit.web.streaming.test_hub import FakeLog, ListSink, connect, ended, hub_on, settle
+from tests.unit.web.streaming.fake_log import FakeLog
+from tests.unit.web.streaming.test_hub import ListSink, connect, ended, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
 
 

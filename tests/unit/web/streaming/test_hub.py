@@ -7,50 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.events import Draft, Event
-from bridge.store.log import Log, Position
+from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import SLICES, Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.sinks import AsgiSink
 from bridge.web.streaming.subscriber import Start, Subscriber
+from tests.unit.web.streaming.fake_log import FakeLog
 from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
-
-
-class FakeLog(Log):
-    """A log in a list; what is appended may or may not be published."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.log_id = "b"
-        self.trimmed = False
-        self.low_water_mark, self.low_water_sequence = "1000-0", 0
-
-    def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
-        sequence = self.events[-1].sequence + 1 if self.events else 1
-        text = Draft(kind, cvm_id, "t", "{}").envelope("/bridge/x", sequence)
-        event = Event.from_log(f"{1000 + sequence}-0", text)
-        self.events.append(event)
-        return event
-
-    async def position(self) -> Position | None:
-        last = self.events[-1] if self.events else None
-        at = (last.sequence, last.id) if last else (self.low_water_sequence, self.low_water_mark)
-        return Position(self.log_id, *at, self.low_water_mark, self.low_water_sequence, self.trimmed)
-
-    async def read(self, after: str, count: int) -> list[Event]:
-        await asyncio.sleep(0)
-        return [event for event in self.events if int(event.id[:-2]) > int(after.partition("-")[0])][:count]
-
-    async def latest(self, count: int) -> list[Event]:
-        return self.events[-count:]
-
-    async def find(self, entry_id: str) -> Event | None:
-        return next((event for event in self.events if event.id == entry_id), None)
-
-    async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
-        return await self.position(), {}
 
 
 class ListSink(PlainSink):

@@ -11,7 +11,8 @@ from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Start, Subscriber
-from tests.unit.web.streaming.test_hub import FakeLog, ListSink, SnapshotLog, connect, hub_on, settle
+from tests.unit.web.streaming.fake_log import FakeLog
+from tests.unit.web.streaming.test_hub import ListSink, SnapshotLog, connect, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
 
 
@@ -85,7 +86,7 @@ def test_a_subscriber_after_a_flush_of_redis_is_reset_once_and_gets_no_lost_even
             assert b"history_lost" in without.blocks[1]
             assert b"history_lost" in lost.blocks[2]
             await hub.receive(log.append())
-            assert (without.ids, lost.ids) == (["1001-0"], ["1001-0"])
+            assert (without.ids, lost.ids) == (["1021-0"], ["1021-0"])
 
     run_virtual(scenario())
 

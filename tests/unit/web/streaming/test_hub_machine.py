@@ -13,14 +13,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from bridge.events import Draft, Event, entry_key
-from bridge.store.errors import StoreError, StoreUnavailableError
-from bridge.store.log import Log, Position
+from bridge.events import entry_key
+from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Begin, Subscriber
+from tests.unit.web.streaming.fake_log import FakeLog
 from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, VirtualLoop, assert_no_task_left
 
@@ -28,87 +28,16 @@ BUFFER = 2000
 LOG_LENGTH = 30
 
 
-class MovingLog(Log):
-    """A log that is trimmed, lost, replaced or unreachable; each answer is of one moment, and takes its time.
-
-    `whole` also has the trimmed events. Ids grow across all logs.
-    """
+class MovingLog(FakeLog):
+    """Not there yet; its answers take time, and its snapshots are heavy."""
 
     def __init__(self) -> None:
-        self.clock = 1000
-        self.made = self.failing = False
-        self.takes = 0.0
-        self.begin()
+        super().__init__()
+        self.made, self.takes = False, 0.0
 
-    def begin(self) -> None:
-        self.log_id = f"log {self.clock}"
-        self.whole: list[Event] = []
-        self.events: list[Event] = []
-        self.low_water_mark, self.low_water_sequence, self.trimmed = self._new_id(), 0, False
-
-    def _new_id(self) -> str:
-        self.clock += 10
-        return f"{self.clock}-0"
-
-    def append(self, cvm_id: str, kind: str) -> Event:
-        self.made = True
-        sequence = self.at().sequence + 1
-        text = Draft(kind, cvm_id, "t", "{}").envelope("/bridge/x", sequence)
-        event = Event.from_log(self._new_id(), text)
-        self.whole.append(event)
-        self.events.append(event)
-        return event
-
-    def trim(self, count: int) -> None:
-        if gone := self.events[: min(count, len(self.events) - 1)]:
-            self.low_water_mark, self.low_water_sequence, self.trimmed = gone[-1].id, gone[-1].sequence, True
-            del self.events[: len(gone)]
-
-    def lose(self, count: int) -> None:
-        """The newest events, as where a replica without them was promoted."""
-        count = min(count, len(self.events))
-        if count:
-            del self.events[-count:], self.whole[-count:]
-
-    def at(self) -> Position:
-        last = self.events[-1] if self.events else None
-        at = (last.sequence, last.id) if last else (self.low_water_sequence, self.low_water_mark)
-        return Position(self.log_id, *at, self.low_water_mark, self.low_water_sequence, self.trimmed)
-
-    async def _answer(self) -> None:
-        await asyncio.sleep(self.takes)
-        if self.failing:
-            raise StoreUnavailableError("away")
-
-    async def position(self) -> Position | None:
-        await self._answer()
-        answer = self.at() if self.made else None
-        await asyncio.sleep(self.takes)
-        return answer
-
-    async def read(self, after: str, count: int) -> list[Event]:
-        await self._answer()
-        answer = [event for event in self.events if entry_key(event.id) > entry_key(after)][:count]
-        await asyncio.sleep(self.takes)
-        return answer
-
-    async def latest(self, count: int) -> list[Event]:
-        await self._answer()
-        return self.events[-count:]
-
-    async def find(self, entry_id: str) -> Event | None:
-        await self._answer()
-        return next((event for event in self.events if event.id == entry_id), None)
-
-    async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
-        await self._answer()
-        if not self.made:
-            return None, {}
+    def states(self) -> dict[str, Snapshot]:
         raw = f'{{"status":"running","filling":"{"x" * 500}"}}'
-        states = {event.cvm_id: Snapshot(event.cvm_id, raw, "running", None, "t", "t") for event in self.whole}
-        answer = self.at(), states
-        await asyncio.sleep(self.takes)
-        return answer
+        return {event.cvm_id: Snapshot(event.cvm_id, raw, "running", None, "t", "t") for event in self.whole}
 
 
 class Connection(PlainSink):
