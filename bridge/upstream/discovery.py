@@ -61,6 +61,7 @@ class Discovery:
             complete = complete and found is not None
             wanted |= found or set()
             if context.budget.is_blocked:
+                complete = False  # the references behind this one were not asked for
                 break
         return await self._pin(wanted, whole=complete) and complete
 

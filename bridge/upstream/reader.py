@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.events import State
 from bridge.upstream import metrics
-from bridge.upstream.errors import BatchAbsentError, CvmEffect, UpstreamError
+from bridge.upstream.errors import AccountEffect, BatchAbsentError, CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.planner import GONE_EVERY, round_length
 from bridge.upstream.tracked import Observation, Tracked
@@ -91,7 +91,8 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
     try:
         answers = await context.client.batch([tracked.cvm_id for tracked in asked])
     except UpstreamError as error:
-        context.apply(error, "batch")
+        if error.rule.account is AccountEffect.SLOW_DOWN:
+            context.apply(error, "batch")  # whether the key works, the reads of the states show
         metrics.REQUESTS.labels("batch", error.reason).inc()
         if isinstance(error, BatchAbsentError):
             context.batch_route = False

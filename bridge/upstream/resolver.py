@@ -7,7 +7,7 @@ import logging
 from bridge.events import usable_id
 from bridge.store.reference_lookups import Answer
 from bridge.upstream.client import Listed
-from bridge.upstream.errors import UnparsableError, UpstreamError
+from bridge.upstream.errors import AccountEffect, UnparsableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class Resolver:
         try:
             reading = await self._context.client.read_state(reference)
         except UnparsableError as error:
-            # The CVM exists: it is watched under this name, and the watch becomes stale.
+            # The key works and the CVM exists: it is watched under this name, and the watch becomes stale.
+            self._context.budget.authorized()
             logger.warning("the state of a reference is not valid", extra={"reason": str(error)})
             return await self._by_list(reference)
         except UpstreamError as error:
@@ -67,7 +68,9 @@ class Resolver:
             try:
                 self._listed, self._listed_at = await self._context.client.list_cvms(), now
             except UpstreamError as error:
-                self._context.apply(error, "*", ours=False)
+                # The state route has just accepted the key: a list that refuses it does not concern the account.
+                if error.rule.account is AccountEffect.SLOW_DOWN:
+                    self._context.apply(error, "*", ours=False)
         return self._listed
 
 

@@ -1,0 +1,106 @@
+"""An account is not blocked, and no pin is lost, by an answer that says nothing against the key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from bridge.config import Settings
+from bridge.events import parse_state
+from bridge.store.connection import Backend
+from bridge.store.watches import Watches
+from bridge.upstream.client import Listed, Reading
+from bridge.upstream.discovery import Discovery
+from bridge.upstream.errors import RequestRefusedError, UnauthorizedError, UnparsableError, UpstreamError
+from bridge.upstream.leader import Upstream
+from bridge.upstream.resolver import Resolver
+from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.model import Cloud, ModelClient
+from tests.unit.upstream.test_answers import FailingClient, leading
+from tests.virtual import VirtualClock, run_virtual
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    made = fake_backend()
+    yield made
+    await made.close()
+
+
+class FirstFails(FailingClient):
+    """The state of "first" ends in `error`; that of any other reference carries no id, and the list is refused."""
+
+    with_id = True
+
+    async def read_state(self, ref: str) -> Reading:
+        if ref == "first" and self.with_id:
+            raise self.error
+        name = f'"id":"{ref}",' if self.with_id else ""
+        return Reading(parse_state(f'{{{name}"status":"running"}}'), 1000.0, 1000.0)
+
+    async def list_cvms(self) -> list[Listed]:
+        raise UnauthorizedError(status=401)
+
+
+@pytest.mark.parametrize("error", [UnparsableError(status=200), RequestRefusedError(status=422)])
+async def test_a_probe_of_a_configured_reference_that_fails_takes_no_pin_from_the_others(
+    backend: Backend, error: UpstreamError
+) -> None:
+    context = await leading(backend, error, "first", "second")
+    await Watches(backend).set_config_pins(["first", "second"])
+    context.client = FirstFails(error)
+    context.budget.unauthorized(900.0, context.rng, "x", at_once=True)
+    await Discovery(context, Resolver(context), Watches(backend)).round()
+    assert (await Watches(backend).survey()).config_pins == {"first", "second"}
+
+
+async def test_a_list_that_is_refused_takes_no_pin_and_blocks_no_account(backend: Backend) -> None:
+    context = await leading(backend, UnparsableError(status=200), "first", "second")
+    await Watches(backend).set_config_pins(["first", "second"])
+    context.client = client = FirstFails(UnparsableError(status=200))
+    client.with_id = False
+    await Discovery(context, Resolver(context), Watches(backend)).round()
+    assert (await Watches(backend).survey()).config_pins == {"first", "second"}
+    assert not context.budget.is_blocked
+
+
+async def test_a_state_that_is_not_valid_shows_that_the_key_is_accepted_again(backend: Backend) -> None:
+    context = await leading(backend, UnparsableError(status=200))
+    context.budget.unauthorized(900.0, context.rng, "x", at_once=True)
+    assert (await Resolver(context).look_up("b")).cvm_id == "b"
+    assert not context.budget.is_blocked
+
+
+class NoBatches(ModelClient):
+    """The batch route takes no API key; the state route does."""
+
+    async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        await self._reach()
+        raise UnauthorizedError(status=401)
+
+
+def test_a_batch_route_that_refuses_the_key_leaves_look_ups_answered() -> None:
+    run_virtual(_without_batches())
+
+
+async def _without_batches() -> None:
+    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
+    thawed.set()
+    names = [f"cvm-{number}" for number in range(6)]
+    client, backend = NoBatches(Cloud([*names, "new"]), clock, thawed), fake_backend()
+    chosen, blocked = Settings(cvms=tuple(names), poll_interval=10, stream_timeout=60), 0
+    with redis_time(clock):
+        upstream = Upstream(chosen, backend, client, clock, alone=True)
+        running = asyncio.create_task(upstream.run(stop))
+        await asyncio.sleep(60)
+        for _ in range(300):
+            await asyncio.sleep(1)
+            assert upstream.context is not None
+            blocked += upstream.context.budget.is_blocked
+        stop.set()
+        await running
+        await backend.close()
+    assert blocked == 0
