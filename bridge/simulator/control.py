@@ -116,18 +116,9 @@ def _endpoint(handler: Callable[[Request], Awaitable[Answer]]) -> Callable[[Requ
             status, body = await handler(request)
         except ValidationError as error:
             status, body = 422, {"detail": located(error, ())}
-        return Response(dumps(_plain(body)), status, media_type="application/json")
+        return Response(dumps(body), status, media_type="application/json")
 
     return endpoint
-
-
-def _plain(value: Any) -> Any:
-    """Pydantic's error contexts hold exceptions."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 async def _bytes(request: Request) -> bytes:

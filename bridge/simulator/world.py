@@ -29,11 +29,14 @@ Form = tuple[str, str]
 
 
 def dumps(value: object) -> bytes:
-    """JSON as FastAPI writes it: compact, UTF-8, and escaped where UTF-8 cannot hold it (lone surrogates)."""
+    """JSON as FastAPI writes it: compact, UTF-8, and escaped where UTF-8 cannot hold it (lone surrogates).
+
+    Other objects, as the exceptions in pydantic's error contexts, become their text.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":"), default=str).encode()
 
 
 @dataclass(frozen=True, slots=True)
