@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,17 +14,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.clock import Clock, SystemClock
 from bridge.phala_queries import Query, UnprocessableError, pace
 from bridge.simulator import bodies
 from bridge.simulator.bodies import RefusalError
 from bridge.simulator.control import control_routes
 from bridge.simulator.faults import Fault, RouteName
 from bridge.simulator.requests import PAGE, PAGE_SIZE, batch_request
-from bridge.simulator.simulator import RecordedRequest, Settings, Simulator
+from bridge.simulator.simulator import RecordedRequest, Simulator
 from bridge.simulator.streams import EXTENSION, StreamResponse
 from bridge.simulator.webhooks import WebhookSender
-from bridge.simulator.world import Cvm, World, dumps
+from bridge.simulator.world import Cvm, dumps
 
 Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 
@@ -32,35 +31,13 @@ Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 TICK = 0.25
 
 
-def create_app(
-    world: World,
-    *,
-    keys: Mapping[str, str] | None = None,
-    time_scale: float = 1.0,
-    instant: bool = False,
-    clock: Clock | None = None,
-) -> Starlette:
-    """The app; it serves `app.state.simulator`. `keys`: API key → user; None: every key belongs to the demo user.
-    `time_scale`: real seconds per simulated second. `instant`: streams send changes when they happen.
-    """
-    settings = Settings(
-        frozen=world.frozen,
-        instant=instant,
-        time_scale=time_scale,
-        keys=None if keys is None else dict(keys),
-    )
-    simulator = Simulator(world, settings, clock or SystemClock())
+def create_app(simulator: Simulator) -> Starlette:
     webhooks = WebhookSender(simulator)
-    app = Starlette(
-        routes=[
-            *_routes(simulator),
-            Mount("/control", routes=control_routes(simulator, webhooks)),
-        ],
+    return Starlette(
+        routes=[*_routes(simulator), Mount("/control", routes=control_routes(simulator, webhooks))],
         exception_handlers={HTTPException: _http_error},
         lifespan=lambda _: _living(simulator, webhooks),
     )
-    app.state.simulator = simulator
-    return app
 
 
 @contextlib.asynccontextmanager
