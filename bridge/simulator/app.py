@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from json import JSONDecodeError, loads
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,12 +16,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.phala_queries import Query, UnprocessableError, pace
+from bridge.phala_queries import Query, UnprocessableError, located, pace, whole_number
 from bridge.simulator import bodies
 from bridge.simulator.bodies import RefusalError
 from bridge.simulator.control import control_routes
 from bridge.simulator.faults import Fault, RouteName
-from bridge.simulator.requests import PAGE, PAGE_SIZE, batch_request
 from bridge.simulator.simulator import RecordedRequest, Simulator
 from bridge.simulator.streams import EXTENSION, StreamResponse
 from bridge.simulator.webhooks import WebhookSender
@@ -29,6 +30,8 @@ Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 
 #: Simulated seconds between two looks for changes that are due; requests look as well.
 TICK = 0.25
+
+PAGE, PAGE_SIZE = whole_number(1), whole_number(1, 100)
 
 
 def create_app(simulator: Simulator) -> Starlette:
@@ -123,7 +126,8 @@ class ApiRoute:
     async def _true_answer(self, request: Request, record: RecordedRequest) -> ASGIApp:
         try:
             if record.user is None:
-                raise bodies.unauthorized(request.headers.get("x-api-key"))
+                key = request.headers.get("x-api-key")
+                raise RefusalError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
             return await self._handler(self._simulator, request, record.user)
         except RefusalError as error:
             return JSONResponse(error.body, error.status)
@@ -180,10 +184,8 @@ def _fault_response(fault: Fault) -> Response:
 def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
     """The only CVM that `ref` finds. Raises RefusalError (404, 409)."""
     found = simulator.world.find(ref, user)
-    if not found:
-        raise bodies.not_found(ref)
-    if len(found) > 1:
-        raise bodies.ambiguous(ref, found)
+    if len(found) != 1:
+        raise bodies.not_one(ref, found)
     return found[0]
 
 
@@ -214,7 +216,28 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     newer = bodies.is_newer(request.headers.get("x-phala-version"), bodies.NEWER_LISTS)
     now = simulator.now()
     items = [bodies.newer_item(cvm) if newer else bodies.older_item(cvm, now) for cvm in shown]
-    return Response(dumps(bodies.page_of(items, len(mine), page, size)), media_type="application/json")
+    pages = -(-len(mine) // size)
+    body = {"items": items, "total": len(mine), "page": page, "page_size": size, "pages": pages}
+    return Response(dumps(body), media_type="application/json")
+
+
+class BatchRequest(BaseModel):
+    """The body of `POST /status/batch`."""
+
+    vm_uuids: list[str]
+
+
+def batch_request(body: bytes) -> BatchRequest:
+    """Raises UnprocessableError, and UnicodeDecodeError, which FastAPI makes a 400."""
+    if not body:
+        raise UnprocessableError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
+    try:
+        return BatchRequest.model_validate(loads(body), from_attributes=True)
+    except JSONDecodeError as error:
+        where = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
+        raise UnprocessableError([where | {"ctx": {"error": error.msg}}]) from error
+    except ValidationError as error:
+        raise UnprocessableError(located(error, ("body",))) from error
 
 
 async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:

@@ -19,7 +19,7 @@ from bridge.phala_queries import located
 from bridge.simulator.faults import Fault
 from bridge.simulator.simulator import Settings, Simulator
 from bridge.simulator.stream_quota import Cut, OpenStream, Tally
-from bridge.simulator.webhooks import WebhookSender, WebhookTarget, webhook
+from bridge.simulator.webhooks import WebhookSender, WebhookTarget, headers, webhook
 from bridge.simulator.world import Change, Cvm, dumps
 
 #: Bytes of a control body: enough for tests with huge states, and a limit for mistakes.
@@ -236,7 +236,7 @@ class _Control:
         """The streams of one CVM or, for None, all. Their tasks run later, so the caller can still set fields."""
         streams = self._quota.streams(self._uuid(ref))
         for stream in streams:
-            stream.poke()
+            stream.awake.set()
         return streams
 
     async def cut(self, request: Request) -> Answer:
@@ -289,7 +289,8 @@ class _Control:
         body = await _read(request, _Send)
         webhook_id = body.id or self._webhooks.new_id()
         message = webhook(self._cvm(body.cvm), body.event, webhook_id, self._simulator.now(), body.error)
-        fields = self._webhooks.headers(message, body.secret, body.timestamp)
+        seconds = self._webhooks.timestamp() if body.timestamp is None else body.timestamp
+        fields = headers(message, body.secret, seconds)
         if body.signature is not None:
             fields["X-Webhook-Signature"] = body.signature
         return 200, await self._webhooks.post(body.url, message, fields)

@@ -128,7 +128,7 @@ class Simulator:
         """Ends open streams and stalled answers; idempotent."""
         self.closing.set()
         for stream in self.quota.streams():
-            stream.poke()
+            stream.awake.set()
 
     def reset_counters(self) -> None:
         self.counters = Counters()

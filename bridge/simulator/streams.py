@@ -107,7 +107,7 @@ class StreamResponse:
         if stream in self._simulator.quota.streams():
             stream.gone = True
             self._simulator.quota.release(stream)
-            stream.poke()
+            stream.awake.set()
 
     async def _run(self, stream: OpenStream, scope: Scope, send: Send) -> None:
         if self.fault is not None and not await self._obstruct(stream, self.fault, scope):
