@@ -22,7 +22,7 @@ from bridge.simulator.bodies import RefusalError
 from bridge.simulator.control import control_routes
 from bridge.simulator.faults import Fault, RouteName
 from bridge.simulator.simulator import RecordedRequest, Simulator
-from bridge.simulator.streams import EXTENSION, StreamResponse
+from bridge.simulator.streams import EXTENSION, StreamResponse, disconnected
 from bridge.simulator.webhooks import WebhookSender
 from bridge.simulator.world import Cvm, dumps
 
@@ -156,7 +156,7 @@ class FaultyAnswer:
 
     async def _still_wanted(self, receive: Receive) -> bool:
         """Waits for the fault's delay; less if the simulator closes. False once the client is gone."""
-        gone = asyncio.create_task(_disconnected(receive), name="simulator-gone")
+        gone = asyncio.create_task(disconnected(receive), name="simulator-gone")
         closing = asyncio.create_task(self._simulator.closing.wait(), name="simulator-closing")
         seconds = None if self._fault.action == "hang" else self._fault.delay
         try:
@@ -166,11 +166,6 @@ class FaultyAnswer:
             gone.cancel()
             closing.cancel()
             await asyncio.wait({gone, closing})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _fault_response(fault: Fault) -> Response:
@@ -190,14 +185,14 @@ def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
 
 
 async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
-    interval, timeout = pace(request.query_params)
+    interval_and_timeout = pace(request.query_params)
     target = request.query_params.get("target")
     if target in simulator.settings.refuse_targets:
         raise RefusalError(422, bodies.refused_target(target))
     cvm = _found(simulator, request.path_params["ref"], user)
     if target is None:
         return Response(cvm.body(simulator.now()), media_type="application/json")
-    return StreamResponse(simulator, cvm, user, target, interval, timeout)
+    return StreamResponse(simulator, cvm, user, target, interval_and_timeout)
 
 
 async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp:
