@@ -98,7 +98,7 @@ def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]
         ("POST", "/streams/send", control.send),
         ("PUT", "/users/{user}", control.user),
         ("GET", "/counters", control.counters),
-        ("DELETE", "/counters", control.reset_counters),
+        ("DELETE", "/counters", control.counters),
         ("GET", "/faults", control.faults),
         ("POST", "/faults", control.add_fault),
         ("DELETE", "/faults", control.remove_fault),
@@ -107,11 +107,14 @@ def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]
         ("PUT", "/webhooks", control.webhooks),
         ("DELETE", "/webhooks", control.webhooks),
     ]
-    return [Route(path, _endpoint(handler), methods=[method]) for method, path, handler in table]
+    return [Route(path, _endpoint(simulator, handler), methods=[method]) for method, path, handler in table]
 
 
-def _endpoint(handler: Callable[[Request], Awaitable[Answer]]) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    simulator: Simulator, handler: Callable[[Request], Awaitable[Answer]]
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        simulator.advance()
         try:
             status, body = await handler(request)
         except ValidationError as error:
@@ -179,21 +182,17 @@ class _Control:
         changes = await _read(request, Settings)
         current = self._simulator.settings.model_dump()
         settings = Settings.model_validate(current | changes.model_dump(exclude_unset=True))
-        self._simulator.advance()
         self._simulator.apply(settings)
         return 200, settings.model_dump()
 
     async def cvms(self, _: Request) -> Answer:
-        self._simulator.advance()
         return 200, {"items": [self._view(cvm) for cvm in self._world.all_cvms]}
 
     async def cvm(self, request: Request) -> Answer:
-        self._simulator.advance()
         return 200, self._view(self._cvm(request.path_params["ref"]))
 
     async def create(self, request: Request) -> Answer:
         body = await _read(request, _New)
-        self._simulator.advance()
         cvm = self._world.create(status=body.status, **_identity(body))
         change = self._world.update(cvm, body.set)
         self._simulator.announce([Change(cvm, None, change.after, ran=False)])
@@ -202,7 +201,6 @@ class _Control:
     async def change(self, request: Request) -> Answer:
         body = await _read(request, _Patch)
         cvm = self._cvm(request.path_params["ref"])
-        self._simulator.advance()
         if identity := _identity(body):
             self._world.identify(cvm, **identity)
         status = {} if body.status is None else {"status": body.status}
@@ -210,11 +208,9 @@ class _Control:
         return self._changed(request, change, push=body.push)
 
     async def delete(self, request: Request) -> Answer:
-        self._simulator.advance()
         return self._changed(request, self._world.delete(self._cvm(request.path_params["ref"])))
 
     async def restore(self, request: Request) -> Answer:
-        self._simulator.advance()
         return self._changed(request, self._world.restore(self._cvm(request.path_params["ref"])))
 
     async def raw(self, request: Request) -> Answer:
@@ -232,43 +228,34 @@ class _Control:
         total = sum(tally.open for tally in self._quota.users.values())
         return 200, {"open": total, "items": items, "users": users, "cvms": cvms}
 
-    def _poked(self, ref: str | None) -> list[OpenStream]:
-        """The streams of one CVM or, for None, all. Their tasks run later, so the caller can still set fields."""
+    def _poke(self, ref: str | None, change: Callable[[OpenStream], object]) -> int:
+        """Changes the streams of one CVM or, for None, all, and wakes their tasks; how many there are."""
         streams = self._quota.streams(self._uuid(ref))
         for stream in streams:
+            change(stream)
             stream.awake.set()
-        return streams
+        return len(streams)
 
     async def cut(self, request: Request) -> Answer:
         body = await _read(request, _CutBody)
-        streams = self._poked(body.cvm)
-        for stream in streams:
-            stream.cut = body.how
-        return 200, {"cut": len(streams)}
+        return 200, {"cut": self._poke(body.cvm, lambda stream: setattr(stream, "cut", body.how))}
 
     async def silence(self, request: Request) -> Answer:
         body = await _read(request, _Silence)
-        streams = self._poked(body.cvm)
-        for stream in streams:
-            stream.silent = body.silent
-        return 200, {"streams": len(streams)}
+        return 200, {"streams": self._poke(body.cvm, lambda stream: setattr(stream, "silent", body.silent))}
 
     async def send(self, request: Request) -> Answer:
         piece = await _bytes(request)
-        streams = self._poked(request.query_params.get("cvm"))
-        for stream in streams:
-            stream.pieces.append(piece)
-        return 200, {"sent": len(streams)}
+        return 200, {"sent": self._poke(request.query_params.get("cvm"), lambda stream: stream.pieces.append(piece))}
 
     async def user(self, request: Request) -> Answer:
         body = await _read(request, _User)
         self._quota.occupied[request.path_params["user"]] = body.occupied
         return 200, {"occupied": body.occupied}
 
-    async def counters(self, _: Request) -> Answer:
-        return 200, self._simulator.counters.as_json()
-
-    async def reset_counters(self, _: Request) -> Answer:
+    async def counters(self, request: Request) -> Answer:
+        if request.method == "GET":
+            return 200, self._simulator.counters.as_json()
         self._simulator.reset_counters()
         return 200, {}
 

@@ -101,7 +101,7 @@ class Simulator:
         """The settings hold from now on."""
         self._base = (self.clock.monotonic(), self.now())
         self.settings = settings
-        self.world.frozen = settings.frozen
+        self.world.freeze(settings.frozen)
         self.quota.limit = settings.limit
         self.quota.late_notice = settings.late_notice
 

@@ -138,7 +138,7 @@ class World:
     def __init__(self, seed: int = 0, cvms: int = 12, *, frozen: bool = False, now: float = 1_795_536_000.0) -> None:
         self.seed = seed
         self.start = self.now = now
-        self._frozen = frozen
+        self.frozen = frozen
         self._random = Random(f"{seed}/world")
         self.webhook_ids = Random(f"{seed}/hooks")
         self._made = 0
@@ -148,9 +148,6 @@ class World:
         self._index: dict[Form, list[Cvm]] = {}
         for _ in range(cvms):
             self._age(self.create(status="running"))
-
-    def __repr__(self) -> str:
-        return f"<World seed={self.seed} cvms={len(self.cvms)} frozen={self.frozen}>"
 
     @property
     def cvms(self) -> list[Cvm]:
@@ -180,18 +177,13 @@ class World:
         found = self._index.get(("uuid", vm_uuid.replace("-", "").lower()), ())
         return next((cvm for cvm in found if not cvm.deleted and visible(cvm, user)), None)
 
-    @property
-    def frozen(self) -> bool:
-        return self._frozen
-
-    @frozen.setter
-    def frozen(self, frozen: bool) -> None:
+    def freeze(self, frozen: bool) -> None:
         """Unfrozen CVMs begin a new scene from their present status; the time in between is skipped."""
-        if self._frozen and not frozen:
+        if self.frozen and not frozen:
             self._replacements.clear()
             for cvm in self.cvms:
                 self._plan(cvm)
-        self._frozen = frozen
+        self.frozen = frozen
 
     def create(self, *, status: str = "running", **identity: Any) -> Cvm:
         """A new CVM. `identity`: `name`, `vm_uuid`, `app_id`, `instance_id`, `owner`; those not given are random."""
