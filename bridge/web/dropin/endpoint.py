@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -81,7 +82,7 @@ class StateEndpoint:
                 return await self._for_phala_key(passthrough, request, key)
             return await self._for_token(request)
         except UnprocessableError as error:
-            return wire.json_response({"detail": error.detail}, 422)
+            return wire.detail(422, error.detail)
         except ReferenceRefusedError as error:
             # The caller's own key may see a CVM that the bridge's key does not.
             return passthrough.relay(request) if passthrough and key else _upstream_error(error.answer)
@@ -190,13 +191,8 @@ class StateEndpoint:
         except BaseException:
             ended()
             raise
-        return SseResponse(
-            b"",
-            lambda sink: self.watchers.begin(watcher, sink),
-            ended,
-            buffer=self.buffer,
-            headers=STREAM_HEADERS,
-        )
+        begin = partial(self.watchers.begin, watcher)
+        return SseResponse(b"", begin, ended, buffer=self.buffer, headers=STREAM_HEADERS)
 
 
 def _is_reference(text: str) -> bool:

@@ -55,7 +55,7 @@ class Passthrough:
         self._clock = clock
         self._accepted: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._questions = SingleFlight("passthrough key")
-        self._closing: asyncio.Future[None] | None = None
+        self._closing = asyncio.Event()
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
@@ -67,20 +67,10 @@ class Passthrough:
 
     def drain(self) -> None:
         """Gives relayed answers DRAIN_SECONDS more."""
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._close)
-
-    def _close(self) -> None:
-        closing = self._end()
-        if not closing.done():
-            closing.set_result(None)
-
-    def _end(self) -> asyncio.Future[None]:
-        """Done when relayed answers have no more time. Created late, because it needs the running loop."""
-        self._closing = self._closing or asyncio.get_running_loop().create_future()
-        return self._closing
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._closing.set)
 
     async def aclose(self) -> None:
-        self._close()
+        self._closing.set()
         await self._questions.aclose()
         await self._http.aclose()
 
@@ -151,7 +141,7 @@ class Passthrough:
         url = self._url(request.scope)
         if url is None:
             return JSONResponse({"detail": "Not Found"}, 404)
-        return RelayedRequest(self._http, request, url, self._end())
+        return RelayedRequest(self._http, request, url, self._closing)
 
     def _url(self, scope: Scope) -> httpx.URL | None:
         """As the caller wrote it. None if httpx would change it: dot segments lead out of the API."""
