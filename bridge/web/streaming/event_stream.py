@@ -29,43 +29,41 @@ class Subscription:
     asked: bool
 
 
+@dataclass(eq=False, slots=True)
 class EventStream:
     """An ASGI response. The caller has taken a place in `capacity`; it is released when the stream ends."""
 
-    def __init__(
-        self, hub: Hub, capacity: Capacity, wanted: Subscription, *, settings: Settings, rng: random.Random
-    ) -> None:
-        self._hub = hub
-        self._capacity = capacity
-        self._wanted = wanted
-        self._rng = rng
-        self._buffer = settings.subscriber_buffer
-        self._max_age = settings.subscriber_max_age
-        self._subscriber: Subscriber | None = None
-        self._ageing: asyncio.TimerHandle | None = None
+    hub: Hub
+    capacity: Capacity
+    wanted: Subscription
+    settings: Settings
+    rng: random.Random
+    _subscriber: Subscriber | None = None
+    _ageing: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await SseResponse(OPENING, self._start, self._end, buffer=self._buffer)(scope, receive, send)
+        buffer = self.settings.subscriber_buffer
+        await SseResponse(OPENING, self._start, self._end, buffer=buffer)(scope, receive, send)
 
     def _start(self, sink: Sink) -> None:
-        wanted = self._wanted
+        wanted, max_age = self.wanted, self.settings.subscriber_max_age
         self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
-        if self._max_age:
+        if max_age:
             # 80 to 100 % of the age, so that subscribers that came together do not return together.
-            age = self._max_age * (0.8 + 0.2 * self._rng.random())
+            age = max_age * (0.8 + 0.2 * self.rng.random())
             self._ageing = asyncio.get_running_loop().call_later(age, self._expire)
-        self._hub.enter(self._subscriber, wanted.begin)
+        self.hub.enter(self._subscriber, wanted.begin)
 
     def _expire(self) -> None:
         if self._subscriber is not None:
-            self._hub.end(self._subscriber, jittered_retry(self._rng))
+            self.hub.end(self._subscriber, jittered_retry(self.rng))
 
     def _end(self) -> None:
         if self._ageing is not None:
             self._ageing.cancel()
         if self._subscriber is not None:
-            self._hub.leave(self._subscriber)
-        self._capacity.release(self._wanted.name)
+            self.hub.leave(self._subscriber)
+        self.capacity.release(self.wanted.name)
 
 
 def jittered_retry(rng: random.Random) -> int:

@@ -45,14 +45,13 @@ class Hub:
         buffer: int,
         log_length: int,
         ring: Ring | None = None,
-        demand: WatchDemand | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
         self._buffer = buffer
         self._skip_at_most = max(1, log_length // 10)
         self._ring = ring or Ring()
-        self.demand = demand or WatchDemand()
+        self.demand = WatchDemand()
         self._replays = Replays(self, log, self._ring, source, clock, buffer=buffer, skip_at_most=self._skip_at_most)
         self._catching = asyncio.Lock()
         self._present: dict[Subscriber, None] = {}
