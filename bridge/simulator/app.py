@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from json import JSONDecodeError, loads
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -147,9 +146,8 @@ class FaultyAnswer:
         waits = self._fault.delay or self._fault.action == "hang"
         if waits and not await self._still_wanted(receive):
             return
-        connection: Any = scope.get("extensions", {}).get(EXTENSION)
-        if self._fault.action == "reset" and connection is not None:
-            connection.cut("reset")
+        if self._fault.action == "reset":
+            scope["extensions"][EXTENSION]("reset")
             await receive()
             return
         await self._answer(scope, receive, send)

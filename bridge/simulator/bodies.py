@@ -73,18 +73,6 @@ def frame(event: str, data: bytes, line_end: bytes) -> bytes:
     return b"".join(line + line_end for line in [*lines, b""])
 
 
-def complete(status: str, elapsed: float) -> dict[str, Any]:
-    return {"status": status, "elapsed": round(elapsed, 1), "target": status}
-
-
-def timed_out(target: str, elapsed: float) -> dict[str, Any]:
-    return {"error": f"Timeout waiting for status '{target}'", "elapsed": round(elapsed, 1), "target": target}
-
-
-def gone(elapsed: float) -> dict[str, Any]:
-    return {"error": "CVM not found", "elapsed": round(elapsed, 1), "message": "The CVM has been deleted"}
-
-
 def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, Any]:
     """`CvmStatus`. `words` replaces statuses, because upstream's two routes may call them differently."""
     state = cvm.state(now)

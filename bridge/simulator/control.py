@@ -254,10 +254,10 @@ class _Control:
         return 200, {"occupied": body.occupied}
 
     async def counters(self, request: Request) -> Answer:
-        if request.method == "GET":
-            return 200, self._simulator.counters.as_json()
-        self._simulator.reset_counters()
-        return 200, {}
+        if request.method == "DELETE":
+            self._simulator.reset_counters()
+            return 200, {}
+        return 200, self._simulator.counters.as_json()
 
     async def faults(self, _: Request) -> Answer:
         return 200, {"items": [fault.model_dump() for fault in self._simulator.faults.all()]}

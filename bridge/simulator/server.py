@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import uvicorn
@@ -46,30 +47,24 @@ class Running:
         return f"{self.url}/control"
 
 
-class Connection:
-    """Lets an answer cut its own connection."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-
-    def cut(self, how: Literal["reset", "close"]) -> None:
-        """`reset`: the client gets a TCP reset; `close`: the written bytes, then the end, in the middle of the body."""
-        if how == "close":
-            self._transport.close()
-            return
-        plug = self._transport.get_extra_info("socket")
-        if plug is not None:
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+def _cut(transport: asyncio.Transport, how: Literal["reset", "close"]) -> None:
+    """`reset`: the client gets a TCP reset; `close`: the written bytes, then the end, in the middle of the body."""
+    if how == "close":
+        transport.close()
+        return
+    plug = transport.get_extra_info("socket")
+    if plug is not None:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also passes the connection to the app."""
+    """uvicorn's protocol, which also lets an answer cut its own connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: Any = self.scope
-        scope["extensions"] = {EXTENSION: Connection(self.transport)}
+        scope["extensions"] = {EXTENSION: partial(_cut, self.transport)}
 
 
 class _Server(Server):

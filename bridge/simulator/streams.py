@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -17,7 +17,7 @@ from bridge.simulator.simulator import Simulator
 from bridge.simulator.stream_quota import Cut, OpenStream
 from bridge.simulator.world import Cvm, dumps
 
-#: The ASGI extension that holds the `server.Connection`, for cuts.
+#: The ASGI extension that cuts the connection: a callable that gets `"reset"` or `"close"`.
 EXTENSION = "bridge.simulator.connection"
 
 HEADERS = [
@@ -63,16 +63,18 @@ class Schedule:
 
 def frames(cvm: Cvm, target: str, schedule: Schedule, now: float, *, push: bool) -> tuple[list[Frame], bool]:
     """The events to send now, and whether the stream ends after them."""
-    elapsed = now - schedule.started
+    elapsed = round(now - schedule.started, 1)
     if now >= schedule.deadline:
-        return [("timeout", dumps(bodies.timed_out(target, elapsed)))], True
+        error = f"Timeout waiting for status '{target}'"
+        return [("timeout", dumps({"error": error, "elapsed": elapsed, "target": target}))], True
     if not (schedule.is_due(now) or push):
         return [], False
     if cvm.deleted:
-        return [("error", dumps(bodies.gone(elapsed)))], True
+        message = "The CVM has been deleted"
+        return [("error", dumps({"error": "CVM not found", "elapsed": elapsed, "message": message}))], True
     state = ("state", cvm.body(now))
     if cvm.status == target:
-        return [state, ("complete", dumps(bodies.complete(target, elapsed)))], True
+        return [state, ("complete", dumps({"status": target, "elapsed": elapsed, "target": target}))], True
     return [state], False
 
 
@@ -191,8 +193,7 @@ class StreamResponse:
 
     async def _break(self, stream: OpenStream, how: Literal["reset", "close"], scope: Scope) -> None:
         """Cuts the connection and waits until it is cut."""
-        connection: Any = scope.get("extensions", {}).get(EXTENSION)
-        if connection is not None and not stream.gone:
-            connection.cut(how)
+        if not stream.gone:
+            scope["extensions"][EXTENSION](how)
             stream.cut = None
             await self._pause(stream, None)
