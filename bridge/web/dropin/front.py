@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -93,18 +95,18 @@ class DropIn:
         await self._watchers.drain(seconds)
 
 
+@dataclass(eq=False, slots=True)
 class OtherRoutes:
     """The rest of `/api/v1`: relayed for a caller with a Phala key if the passthrough is on, else 404."""
 
-    def __init__(self, passthrough: Passthrough | None) -> None:
-        self._passthrough = passthrough
+    passthrough: Passthrough | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answer(Request(scope, receive))
         await answer(scope, receive, send)
 
     def _answer(self, request: Request) -> ASGIApp:
-        passthrough = self._passthrough
+        passthrough = self.passthrough
         if passthrough is not None and passthrough.phala_key(request) is not None:
             return passthrough.relay(request)
         if passthrough is not None and not passthrough.is_own(request):

@@ -253,15 +253,13 @@ class Watchers:
 
     async def _run_timers(self) -> None:
         while True:
-            self._fire(await self._timers.wait(self._clock))
-
-    def _fire(self, due: list[Watcher | WatchedCvm]) -> None:
-        now = self._clock.monotonic()
-        for item in due:
-            if isinstance(item, Watcher):
-                self._update(item, now, changed=False)
-            else:
-                self._set(item, replace(item.state, stale=None, observed_at=self._clock.time()))
+            due = await self._timers.wait(self._clock)
+            now = self._clock.monotonic()
+            for item in due:
+                if isinstance(item, Watcher):
+                    self._update(item, now, changed=False)
+                else:
+                    self._set(item, replace(item.state, stale=None, observed_at=self._clock.time()))
 
     async def _read_again(self) -> None:
         """A task beside the timer, so that a Redis that is away delays no timeout."""
