@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from bridge.clock import Clock
+from bridge.clock import Clock, evenly
 from bridge.events import FRESH, Event
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshots
@@ -20,7 +20,6 @@ from bridge.web.dropin import wire
 from bridge.web.dropin.last_state import UNSEEN, LastState
 from bridge.web.dropin.timer_wheel import TimerWheel
 from bridge.web.streaming.demand import WatchDemand
-from bridge.web.streaming.drain import evenly
 from bridge.web.streaming.sinks import Sink
 
 logger = logging.getLogger(__name__)
