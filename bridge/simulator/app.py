@@ -186,7 +186,8 @@ async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     interval_and_timeout = pace(request.query_params)
     target = request.query_params.get("target")
     if target in simulator.settings.refuse_targets:
-        raise RefusalError(422, bodies.refused_target(target))
+        fault = {"type": "enum", "loc": ["query", "target"], "msg": "Input is no status to wait for", "input": target}
+        raise UnprocessableError([fault])
     cvm = _found(simulator, request.path_params["ref"], user)
     if target is None:
         return Response(cvm.body(simulator.now()), media_type="application/json")

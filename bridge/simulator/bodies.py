@@ -61,12 +61,6 @@ DEFAULT_BODIES: dict[int, dict[str, Any]] = {
 }
 
 
-def refused_target(target: str | None) -> dict[str, Any]:
-    """The body of an upstream that accepts only certain targets."""
-    fault = {"type": "enum", "loc": ["query", "target"], "msg": "Input is no status to wait for", "input": target}
-    return {"detail": [fault]}
-
-
 def frame(event: str, data: bytes, line_end: bytes) -> bytes:
     """One SSE event. Data that contains line ends, as a test's raw state may, becomes several `data` lines."""
     lines = [b"event: " + event.encode(), *(b"data: " + line for line in _LINE_END.split(data))]

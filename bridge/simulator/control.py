@@ -27,6 +27,7 @@ MAX_BODY = 64 << 20
 
 M = TypeVar("M", bound=BaseModel)
 Answer = tuple[int, Any]
+Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class _Body(BaseModel):
@@ -81,7 +82,7 @@ class _Send(_Body):
 def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]:
     """The routes, relative to their mount."""
     control = _Control(simulator, webhooks)
-    table: list[tuple[str, str, Callable[[Request], Awaitable[Answer]]]] = [
+    table: list[tuple[str, str, Handler]] = [
         ("GET", "/settings", control.settings),
         ("PATCH", "/settings", control.change_settings),
         ("GET", "/cvms", control.cvms),
@@ -90,29 +91,24 @@ def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]
         ("PATCH", "/cvms/{ref}", control.change),
         ("DELETE", "/cvms/{ref}", control.delete),
         ("POST", "/cvms/{ref}/restore", control.restore),
-        ("PUT", "/cvms/{ref}/raw", control.raw),
-        ("DELETE", "/cvms/{ref}/raw", control.raw),
+        ("PUT DELETE", "/cvms/{ref}/raw", control.raw),
         ("GET", "/streams", control.streams),
         ("POST", "/streams/cut", control.cut),
         ("POST", "/streams/silence", control.silence),
         ("POST", "/streams/send", control.send),
         ("PUT", "/users/{user}", control.user),
-        ("GET", "/counters", control.counters),
-        ("DELETE", "/counters", control.counters),
+        ("GET DELETE", "/counters", control.counters),
         ("GET", "/faults", control.faults),
         ("POST", "/faults", control.add_fault),
         ("DELETE", "/faults", control.remove_fault),
         ("DELETE", "/faults/{id:int}", control.remove_fault),
         ("POST", "/webhooks/send", control.send_webhook),
-        ("PUT", "/webhooks", control.webhooks),
-        ("DELETE", "/webhooks", control.webhooks),
+        ("PUT DELETE", "/webhooks", control.webhooks),
     ]
-    return [Route(path, _endpoint(simulator, handler), methods=[method]) for method, path, handler in table]
+    return [Route(path, _endpoint(simulator, handler), methods=methods.split()) for methods, path, handler in table]
 
 
-def _endpoint(
-    simulator: Simulator, handler: Callable[[Request], Awaitable[Answer]]
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(simulator: Simulator, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         simulator.advance()
         try:
