@@ -59,7 +59,9 @@ class LastState:
             envelope = json.loads(event.json, parse_int=str)
             return LastState(_block(raw_state(event)), envelope["data"]["to"], unix(envelope.get("time")), event.id)
         if event.type == STALE:
-            return replace(self, event_id=event.id, stale=_data(event).get("reason") or "unknown")
+            data = json.loads(event.json, parse_int=str).get("data")
+            reason = data.get("reason") if isinstance(data, dict) else None
+            return replace(self, event_id=event.id, stale=reason or "unknown")
         if event.type == DROPPED:
             return LastState(event_id=event.id)
         return replace(self, event_id=event.id)
@@ -84,11 +86,6 @@ def unix(text: str | None) -> float:
         return datetime.fromisoformat(text).timestamp() if text else 0.0
     except ValueError:
         return 0.0
-
-
-def _data(event: Event) -> dict[str, str]:
-    data = json.loads(event.json, parse_int=str).get("data")
-    return data if isinstance(data, dict) else {}
 
 
 def _block(raw: str | None) -> bytes:

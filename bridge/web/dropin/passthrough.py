@@ -25,6 +25,8 @@ from bridge.web.http.single_flight import SingleFlight
 
 PREFIX = "/api/v1"
 
+KEPT_HEADERS = ("content-type", "retry-after", "www-authenticate")
+
 ACCEPTED_SECONDS = 60.0
 """So long a key that upstream has revoked may still work here."""
 
@@ -117,9 +119,8 @@ class Passthrough:
         headers = {"X-API-Key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                request = httpx.Request(
-                    "GET", f"{self._prefix}/cvms/{quote(reference, safe='')}/state", headers=headers
-                )
+                url = f"{self._prefix}/cvms/{quote(reference, safe='')}/state"
+                request = httpx.Request("GET", url, headers=headers)
                 response = await self._http.send(request, stream=True)
                 try:
                     body = await _read(response)
@@ -128,7 +129,9 @@ class Passthrough:
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError):
             return unreachable()
         if response.status_code != 200:
-            return Response(body, response.status_code, _kept_headers(response))
+            # Only the headers that the error's reader needs.
+            kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+            return Response(body, response.status_code, kept)
         try:
             return parse_state(body.decode("utf-8", "replace")).cvm_id
         except UnparsableStateError:
@@ -166,12 +169,6 @@ def _credentials(request: Request) -> list[str]:
     found = [value for name in ("x-api-key", "authorization") for value in request.headers.getlist(name)]
     found += [value.partition(" ")[2].strip() for value in found]
     return [value for value in [*found, *request.query_params.getlist("access_token")] if value]
-
-
-def _kept_headers(response: httpx.Response) -> dict[str, str]:
-    """The headers of upstream's error that its reader needs."""
-    kept = ("content-type", "retry-after", "www-authenticate")
-    return {name: response.headers[name] for name in kept if name in response.headers}
 
 
 async def _read(response: httpx.Response) -> bytes:
