@@ -47,16 +47,14 @@ class EventStream:
 
     def _start(self, sink: Sink) -> None:
         wanted, max_age = self.wanted, self.settings.subscriber_max_age
-        self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
+        subscriber = self._subscriber = Subscriber(sink, wanted.cvms, wanted.types, wanted.snapshots, wanted.asked)
         if max_age:
             # 80 to 100 % of the age, so that subscribers that came together do not return together.
             age = max_age * (0.8 + 0.2 * self.rng.random())
-            self._ageing = asyncio.get_running_loop().call_later(age, self._expire)
-        self.hub.enter(self._subscriber, wanted.begin)
-
-    def _expire(self) -> None:
-        if self._subscriber is not None:
-            self.hub.end(self._subscriber, jittered_retry(self.rng))
+            self._ageing = asyncio.get_running_loop().call_later(
+                age, lambda: self.hub.end(subscriber, jittered_retry(self.rng))
+            )
+        self.hub.enter(subscriber, wanted.begin)
 
     def _end(self) -> None:
         if self._ageing is not None:
