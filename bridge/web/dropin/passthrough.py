@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import quote
 
@@ -121,11 +122,8 @@ class Passthrough:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 url = f"{self._prefix}/cvms/{quote(reference, safe='')}/state"
                 request = httpx.Request("GET", url, headers=headers)
-                response = await self._http.send(request, stream=True)
-                try:
+                async with aclosing(await self._http.send(request, stream=True)) as response:
                     body = await _read(response)
-                finally:
-                    await response.aclose()
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError):
             return unreachable()
         if response.status_code != 200:
