@@ -243,16 +243,13 @@ class OtherRoutes:
     passthrough: Passthrough | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answer(Request(scope, receive))
-        await answer(scope, receive, send)
-
-    def _answer(self, request: Request) -> ASGIApp:
-        passthrough = self.passthrough
+        request, passthrough = Request(scope, receive), self.passthrough
+        answer: ASGIApp = wire.detail(404, COVERS)
         if passthrough is not None and passthrough.phala_key(request) is not None:
-            return passthrough.relay(request)
-        if passthrough is not None and not passthrough.is_own(request):
-            return wire.detail(401, wire.NOT_AUTHENTICATED)
-        return wire.detail(404, COVERS)
+            answer = passthrough.relay(request)
+        elif passthrough is not None and not passthrough.is_own(request):
+            answer = wire.detail(401, wire.NOT_AUTHENTICATED)
+        await answer(scope, receive, send)
 
 
 def _is_reference(text: str) -> bool:
