@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -115,9 +115,8 @@ class Simulator:
         """Lets everything happen that is due."""
         self.announce(self.world.advance(self.now()))
 
-    def announce(self, changes: Iterable[Change], *, push: bool = False) -> None:
+    def announce(self, changes: list[Change], *, push: bool = False) -> None:
         """Calls the listeners; streams send pushed changes at once."""
-        changes = list(changes)
         for change in changes:
             for listener in self.listeners:
                 listener(change)

@@ -273,7 +273,7 @@ class World:
         changes: list[Change] = []
         while not self.frozen and (due := self._next_due()) <= now:
             self.now = max(self.now, due)
-            changes += self._happen(due)
+            changes.append(self._happen(due))
         self.now = max(self.now, now)
         return changes
 
@@ -281,13 +281,13 @@ class World:
         dues = [cvm.due for cvm in self._cvms if cvm.steps]
         return min(dues + self._replacements, default=float("inf"))
 
-    def _happen(self, due: float) -> list[Change]:
+    def _happen(self, due: float) -> Change:
         if due in self._replacements:
             self._replacements.remove(due)
             cvm = self.create(status="provisioning")
-            return [Change(cvm, None, cvm.status, False)]
+            return Change(cvm, None, cvm.status, False)
         cvm = next(cvm for cvm in self._cvms if cvm.steps and cvm.due == due)
-        return [self._take(cvm, cvm.steps.popleft())]
+        return self._take(cvm, cvm.steps.popleft())
 
     def _take(self, cvm: Cvm, step: Step) -> Change:
         if step.end:
