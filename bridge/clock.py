@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+SHORTEST_SLEEP = 0.01
+"""Seconds: ten thousand shorter sleeps would together take much longer than they should."""
 
 
 class Clock(Protocol):
@@ -50,3 +56,13 @@ async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
             return await event.wait()
     except TimeoutError:
         return event.is_set()
+
+
+async def evenly(items: Iterable[T], seconds: float, clock: Clock) -> AsyncIterator[T]:
+    """The items in their order, spread over `seconds`, so that the clients do not come back all at once."""
+    present, began = list(items), clock.monotonic()
+    for number, item in enumerate(present):
+        ahead = began + seconds * number / len(present) - clock.monotonic()
+        if ahead > SHORTEST_SLEEP:
+            await clock.sleep(ahead)
+        yield item

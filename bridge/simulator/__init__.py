@@ -6,7 +6,7 @@ control it over HTTP (`/control`). It is for loopback: anyone who reaches its po
 
 * `world`: the CVMs and their states, without I/O; its clock is `advance(now)`. `scenes`: what CVMs do by themselves.
 * `stream_quota`: the open streams, and the limit of five per user. `faults`: answers that go wrong on request.
-* `app`: the routes; `streams`: the SSE answers; `bodies`: their bodies; `requests`: the parameters and 422 answers.
+* `app`: the routes; `streams`: the SSE answers; `bodies`: their bodies.
 * `control`: the routes under `/control`. `webhooks`: Phala Cloud's own webhooks. `server`: all of it on a socket.
 """
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from json import JSONDecodeError, loads
 
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,53 +15,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.clock import Clock, SystemClock
-from bridge.phala_queries import Query, UnprocessableError, pace
+from bridge.phala_queries import Query, UnprocessableError, located, pace, whole_number
 from bridge.simulator import bodies
 from bridge.simulator.bodies import RefusalError
 from bridge.simulator.control import control_routes
 from bridge.simulator.faults import Fault, RouteName
-from bridge.simulator.requests import PAGE, PAGE_SIZE, batch_request
-from bridge.simulator.simulator import RecordedRequest, Settings, Simulator
-from bridge.simulator.streams import EXTENSION, StreamResponse
+from bridge.simulator.simulator import RecordedRequest, Simulator
+from bridge.simulator.streams import EXTENSION, StreamResponse, disconnected
 from bridge.simulator.webhooks import WebhookSender
-from bridge.simulator.world import Cvm, World, dumps
+from bridge.simulator.world import Cvm, dumps
 
 Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
 
 #: Simulated seconds between two looks for changes that are due; requests look as well.
 TICK = 0.25
 
+PAGE, PAGE_SIZE = whole_number(1), whole_number(1, 100)
 
-def create_app(
-    world: World,
-    *,
-    keys: Mapping[str, str] | None = None,
-    time_scale: float = 1.0,
-    instant: bool = False,
-    clock: Clock | None = None,
-) -> Starlette:
-    """The app; it serves `app.state.simulator`. `keys`: API key → user; None: every key belongs to the demo user.
-    `time_scale`: real seconds per simulated second. `instant`: streams send changes when they happen.
-    """
-    settings = Settings(
-        frozen=world.frozen,
-        instant=instant,
-        time_scale=time_scale,
-        keys=None if keys is None else dict(keys),
-    )
-    simulator = Simulator(world, settings, clock or SystemClock())
+
+def create_app(simulator: Simulator) -> Starlette:
     webhooks = WebhookSender(simulator)
-    app = Starlette(
-        routes=[
-            *_routes(simulator),
-            Mount("/control", routes=control_routes(simulator, webhooks)),
-        ],
+    return Starlette(
+        routes=[*_routes(simulator), Mount("/control", routes=control_routes(simulator, webhooks))],
         exception_handlers={HTTPException: _http_error},
         lifespan=lambda _: _living(simulator, webhooks),
     )
-    app.state.simulator = simulator
-    return app
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +125,8 @@ class ApiRoute:
     async def _true_answer(self, request: Request, record: RecordedRequest) -> ASGIApp:
         try:
             if record.user is None:
-                raise bodies.unauthorized(request.headers.get("x-api-key"))
+                key = request.headers.get("x-api-key")
+                raise RefusalError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
             return await self._handler(self._simulator, request, record.user)
         except RefusalError as error:
             return JSONResponse(error.body, error.status)
@@ -166,16 +146,15 @@ class FaultyAnswer:
         waits = self._fault.delay or self._fault.action == "hang"
         if waits and not await self._still_wanted(receive):
             return
-        connection: Any = scope.get("extensions", {}).get(EXTENSION)
-        if self._fault.action == "reset" and connection is not None:
-            connection.cut("reset")
+        if self._fault.action == "reset":
+            scope["extensions"][EXTENSION]("reset")
             await receive()
             return
         await self._answer(scope, receive, send)
 
     async def _still_wanted(self, receive: Receive) -> bool:
         """Waits for the fault's delay; less if the simulator closes. False once the client is gone."""
-        gone = asyncio.create_task(_disconnected(receive), name="simulator-gone")
+        gone = asyncio.create_task(disconnected(receive), name="simulator-gone")
         closing = asyncio.create_task(self._simulator.closing.wait(), name="simulator-closing")
         seconds = None if self._fault.action == "hang" else self._fault.delay
         try:
@@ -185,11 +164,6 @@ class FaultyAnswer:
             gone.cancel()
             closing.cancel()
             await asyncio.wait({gone, closing})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _fault_response(fault: Fault) -> Response:
@@ -203,22 +177,21 @@ def _fault_response(fault: Fault) -> Response:
 def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
     """The only CVM that `ref` finds. Raises RefusalError (404, 409)."""
     found = simulator.world.find(ref, user)
-    if not found:
-        raise bodies.not_found(ref)
-    if len(found) > 1:
-        raise bodies.ambiguous(ref, found)
+    if len(found) != 1:
+        raise bodies.not_one(ref, found)
     return found[0]
 
 
 async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
-    interval, timeout = pace(request.query_params)
+    interval_and_timeout = pace(request.query_params)
     target = request.query_params.get("target")
     if target in simulator.settings.refuse_targets:
-        raise RefusalError(422, bodies.refused_target(target))
+        fault = {"type": "enum", "loc": ["query", "target"], "msg": "Input is no status to wait for", "input": target}
+        raise UnprocessableError([fault])
     cvm = _found(simulator, request.path_params["ref"], user)
     if target is None:
         return Response(cvm.body(simulator.now()), media_type="application/json")
-    return StreamResponse(simulator, cvm, user, target, interval, timeout)
+    return StreamResponse(simulator, cvm, user, target, interval_and_timeout)
 
 
 async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp:
@@ -237,7 +210,28 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     newer = bodies.is_newer(request.headers.get("x-phala-version"), bodies.NEWER_LISTS)
     now = simulator.now()
     items = [bodies.newer_item(cvm) if newer else bodies.older_item(cvm, now) for cvm in shown]
-    return Response(dumps(bodies.page_of(items, len(mine), page, size)), media_type="application/json")
+    pages = -(-len(mine) // size)
+    body = {"items": items, "total": len(mine), "page": page, "page_size": size, "pages": pages}
+    return Response(dumps(body), media_type="application/json")
+
+
+class BatchRequest(BaseModel):
+    """The body of `POST /status/batch`."""
+
+    vm_uuids: list[str]
+
+
+def batch_request(body: bytes) -> BatchRequest:
+    """Raises UnprocessableError, and UnicodeDecodeError, which FastAPI makes a 400."""
+    if not body:
+        raise UnprocessableError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
+    try:
+        return BatchRequest.model_validate(loads(body), from_attributes=True)
+    except JSONDecodeError as error:
+        where = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
+        raise UnprocessableError([where | {"ctx": {"error": error.msg}}]) from error
+    except ValidationError as error:
+        raise UnprocessableError(located(error, ("body",))) from error
 
 
 async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:

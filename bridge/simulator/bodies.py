@@ -31,23 +31,15 @@ class RefusalError(Exception):
         self.body = body
 
 
-def unauthorized(key: str | None) -> RefusalError:
-    return RefusalError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
-
-
-def not_found(ref: str) -> RefusalError:
-    return _coded(404, "ERR-03-001", "CVM not found", ref, "Check the identifier, and that it is in this workspace")
-
-
-def ambiguous(ref: str, cvms: list[Cvm]) -> RefusalError:
-    """For a name that CVMs share, or an app with several instances."""
-    by_name = any(cvm.name == ref for cvm in cvms)
-    code = "ERR-03-002" if by_name else "ERR-03-010"
-    message = f"{len(cvms)} CVMs match the {'name' if by_name else 'identifier'}"
-    return _coded(409, code, message, ref, "Use the vm_uuid or the cvm_id of one of them")
-
-
-def _coded(status: int, code: str, message: str, ref: str, suggestion: str) -> RefusalError:
+def not_one(ref: str, cvms: list[Cvm]) -> RefusalError:
+    """For a reference that finds nothing, a name that CVMs share, or an app with several instances."""
+    status, code, message = 404, "ERR-03-001", "CVM not found"
+    suggestion = "Check the identifier, and that it is in this workspace"
+    if cvms:
+        by_name = any(cvm.name == ref for cvm in cvms)
+        status, code = 409, "ERR-03-002" if by_name else "ERR-03-010"
+        message = f"{len(cvms)} CVMs match the {'name' if by_name else 'identifier'}"
+        suggestion = "Use the vm_uuid or the cvm_id of one of them"
     details = [{"field": "cvm_id", "value": ref, "message": message}]
     body = {"error_code": code, "message": message, "details": details}
     return RefusalError(status, body | {"suggestions": [suggestion], "links": []})
@@ -69,33 +61,10 @@ DEFAULT_BODIES: dict[int, dict[str, Any]] = {
 }
 
 
-def refused_target(target: str | None) -> dict[str, Any]:
-    """The body of an upstream that accepts only certain targets."""
-    fault = {
-        "type": "enum",
-        "loc": ["query", "target"],
-        "msg": "Input is no status to wait for",
-        "input": target,
-    }
-    return {"detail": [fault]}
-
-
 def frame(event: str, data: bytes, line_end: bytes) -> bytes:
     """One SSE event. Data that contains line ends, as a test's raw state may, becomes several `data` lines."""
     lines = [b"event: " + event.encode(), *(b"data: " + line for line in _LINE_END.split(data))]
     return b"".join(line + line_end for line in [*lines, b""])
-
-
-def complete(status: str, elapsed: float) -> dict[str, Any]:
-    return {"status": status, "elapsed": round(elapsed, 1), "target": status}
-
-
-def timed_out(target: str, elapsed: float) -> dict[str, Any]:
-    return {"error": f"Timeout waiting for status '{target}'", "elapsed": round(elapsed, 1), "target": target}
-
-
-def gone(elapsed: float) -> dict[str, Any]:
-    return {"error": "CVM not found", "elapsed": round(elapsed, 1), "message": "The CVM has been deleted"}
 
 
 def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, Any]:
@@ -104,11 +73,8 @@ def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, An
     moving = cvm.status in IN_MOTION
     progress = {key: state.get(key) for key in ("boot_progress", "boot_error", "shutdown_progress")}
     head = {"vm_uuid": cvm.vm_uuid, "status": words.get(cvm.status, cvm.status)}
-    operation = {
-        "operation_type": cvm.status if moving else None,
-        "operation_started_at": None,
-        "correlation_id": None,
-    }
+    operation_type = cvm.status if moving else None
+    operation = {"operation_type": operation_type, "operation_started_at": None, "correlation_id": None}
     return head | {"uptime": state.get("uptime"), "in_progress": moving} | progress | {"events": []} | operation
 
 
@@ -153,8 +119,3 @@ def older_details(cvm: Cvm) -> dict[str, Any]:
 def newer_details(cvm: Cvm) -> dict[str, Any]:
     """`CVMInfoDetail`."""
     return newer_item(cvm) | {"compose_file": None}
-
-
-def page_of(items: list[dict[str, Any]], total: int, page: int, page_size: int) -> dict[str, Any]:
-    pages = -(-total // page_size)
-    return {"items": items, "total": total, "page": page, "page_size": page_size, "pages": pages}

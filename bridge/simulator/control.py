@@ -19,7 +19,7 @@ from bridge.phala_queries import located
 from bridge.simulator.faults import Fault
 from bridge.simulator.simulator import Settings, Simulator
 from bridge.simulator.stream_quota import Cut, OpenStream, Tally
-from bridge.simulator.webhooks import WebhookSender, WebhookTarget, webhook
+from bridge.simulator.webhooks import WebhookSender, WebhookTarget, headers, webhook
 from bridge.simulator.world import Change, Cvm, dumps
 
 #: Bytes of a control body: enough for tests with huge states, and a limit for mistakes.
@@ -27,6 +27,7 @@ MAX_BODY = 64 << 20
 
 M = TypeVar("M", bound=BaseModel)
 Answer = tuple[int, Any]
+Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class _Body(BaseModel):
@@ -81,7 +82,7 @@ class _Send(_Body):
 def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]:
     """The routes, relative to their mount."""
     control = _Control(simulator, webhooks)
-    table: list[tuple[str, str, Callable[[Request], Awaitable[Answer]]]] = [
+    table: list[tuple[str, str, Handler]] = [
         ("GET", "/settings", control.settings),
         ("PATCH", "/settings", control.change_settings),
         ("GET", "/cvms", control.cvms),
@@ -90,44 +91,33 @@ def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]
         ("PATCH", "/cvms/{ref}", control.change),
         ("DELETE", "/cvms/{ref}", control.delete),
         ("POST", "/cvms/{ref}/restore", control.restore),
-        ("PUT", "/cvms/{ref}/raw", control.raw),
-        ("DELETE", "/cvms/{ref}/raw", control.raw),
+        ("PUT DELETE", "/cvms/{ref}/raw", control.raw),
         ("GET", "/streams", control.streams),
         ("POST", "/streams/cut", control.cut),
         ("POST", "/streams/silence", control.silence),
         ("POST", "/streams/send", control.send),
         ("PUT", "/users/{user}", control.user),
-        ("GET", "/counters", control.counters),
-        ("DELETE", "/counters", control.reset_counters),
+        ("GET DELETE", "/counters", control.counters),
         ("GET", "/faults", control.faults),
         ("POST", "/faults", control.add_fault),
         ("DELETE", "/faults", control.remove_fault),
         ("DELETE", "/faults/{id:int}", control.remove_fault),
         ("POST", "/webhooks/send", control.send_webhook),
-        ("PUT", "/webhooks", control.webhooks),
-        ("DELETE", "/webhooks", control.webhooks),
+        ("PUT DELETE", "/webhooks", control.webhooks),
     ]
-    return [Route(path, _endpoint(handler), methods=[method]) for method, path, handler in table]
+    return [Route(path, _endpoint(simulator, handler), methods=methods.split()) for methods, path, handler in table]
 
 
-def _endpoint(handler: Callable[[Request], Awaitable[Answer]]) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(simulator: Simulator, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        simulator.advance()
         try:
             status, body = await handler(request)
         except ValidationError as error:
             status, body = 422, {"detail": located(error, ())}
-        return Response(dumps(_plain(body)), status, media_type="application/json")
+        return Response(dumps(body), status, media_type="application/json")
 
     return endpoint
-
-
-def _plain(value: Any) -> Any:
-    """Pydantic's error contexts hold exceptions."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 async def _bytes(request: Request) -> bytes:
@@ -188,21 +178,17 @@ class _Control:
         changes = await _read(request, Settings)
         current = self._simulator.settings.model_dump()
         settings = Settings.model_validate(current | changes.model_dump(exclude_unset=True))
-        self._simulator.advance()
         self._simulator.apply(settings)
         return 200, settings.model_dump()
 
     async def cvms(self, _: Request) -> Answer:
-        self._simulator.advance()
         return 200, {"items": [self._view(cvm) for cvm in self._world.all_cvms]}
 
     async def cvm(self, request: Request) -> Answer:
-        self._simulator.advance()
         return 200, self._view(self._cvm(request.path_params["ref"]))
 
     async def create(self, request: Request) -> Answer:
         body = await _read(request, _New)
-        self._simulator.advance()
         cvm = self._world.create(status=body.status, **_identity(body))
         change = self._world.update(cvm, body.set)
         self._simulator.announce([Change(cvm, None, change.after, ran=False)])
@@ -211,7 +197,6 @@ class _Control:
     async def change(self, request: Request) -> Answer:
         body = await _read(request, _Patch)
         cvm = self._cvm(request.path_params["ref"])
-        self._simulator.advance()
         if identity := _identity(body):
             self._world.identify(cvm, **identity)
         status = {} if body.status is None else {"status": body.status}
@@ -219,11 +204,9 @@ class _Control:
         return self._changed(request, change, push=body.push)
 
     async def delete(self, request: Request) -> Answer:
-        self._simulator.advance()
         return self._changed(request, self._world.delete(self._cvm(request.path_params["ref"])))
 
     async def restore(self, request: Request) -> Answer:
-        self._simulator.advance()
         return self._changed(request, self._world.restore(self._cvm(request.path_params["ref"])))
 
     async def raw(self, request: Request) -> Answer:
@@ -241,45 +224,36 @@ class _Control:
         total = sum(tally.open for tally in self._quota.users.values())
         return 200, {"open": total, "items": items, "users": users, "cvms": cvms}
 
-    def _poked(self, ref: str | None) -> list[OpenStream]:
-        """The streams of one CVM or, for None, all. Their tasks run later, so the caller can still set fields."""
+    def _poke(self, ref: str | None, change: Callable[[OpenStream], object]) -> int:
+        """Changes the streams of one CVM or, for None, all, and wakes their tasks; how many there are."""
         streams = self._quota.streams(self._uuid(ref))
         for stream in streams:
-            stream.poke()
-        return streams
+            change(stream)
+            stream.awake.set()
+        return len(streams)
 
     async def cut(self, request: Request) -> Answer:
         body = await _read(request, _CutBody)
-        streams = self._poked(body.cvm)
-        for stream in streams:
-            stream.cut = body.how
-        return 200, {"cut": len(streams)}
+        return 200, {"cut": self._poke(body.cvm, lambda stream: setattr(stream, "cut", body.how))}
 
     async def silence(self, request: Request) -> Answer:
         body = await _read(request, _Silence)
-        streams = self._poked(body.cvm)
-        for stream in streams:
-            stream.silent = body.silent
-        return 200, {"streams": len(streams)}
+        return 200, {"streams": self._poke(body.cvm, lambda stream: setattr(stream, "silent", body.silent))}
 
     async def send(self, request: Request) -> Answer:
         piece = await _bytes(request)
-        streams = self._poked(request.query_params.get("cvm"))
-        for stream in streams:
-            stream.pieces.append(piece)
-        return 200, {"sent": len(streams)}
+        return 200, {"sent": self._poke(request.query_params.get("cvm"), lambda stream: stream.pieces.append(piece))}
 
     async def user(self, request: Request) -> Answer:
         body = await _read(request, _User)
         self._quota.occupied[request.path_params["user"]] = body.occupied
         return 200, {"occupied": body.occupied}
 
-    async def counters(self, _: Request) -> Answer:
+    async def counters(self, request: Request) -> Answer:
+        if request.method == "DELETE":
+            self._simulator.reset_counters()
+            return 200, {}
         return 200, self._simulator.counters.as_json()
-
-    async def reset_counters(self, _: Request) -> Answer:
-        self._simulator.reset_counters()
-        return 200, {}
 
     async def faults(self, _: Request) -> Answer:
         return 200, {"items": [fault.model_dump() for fault in self._simulator.faults.all()]}
@@ -298,7 +272,8 @@ class _Control:
         body = await _read(request, _Send)
         webhook_id = body.id or self._webhooks.new_id()
         message = webhook(self._cvm(body.cvm), body.event, webhook_id, self._simulator.now(), body.error)
-        fields = self._webhooks.headers(message, body.secret, body.timestamp)
+        seconds = self._webhooks.timestamp() if body.timestamp is None else body.timestamp
+        fields = headers(message, body.secret, seconds)
         if body.signature is not None:
             fields["X-Webhook-Signature"] = body.signature
         return 200, await self._webhooks.post(body.url, message, fields)

@@ -61,12 +61,9 @@ def next_scene(status: str, random: Random) -> Scene:
     if not choices:
         return ()
     (name,) = random.choices(list(choices), weights=list(choices.values()))
-    return _SCENES[name](random, _rest(status, random))
-
-
-def _rest(status: str, random: Random) -> float:
-    """Seconds; a CVM that runs rests longer than one that does not."""
-    return random.uniform(15, 75) if status == "running" else random.uniform(4, 20)
+    # A CVM that runs rests longer than one that does not.
+    rest = random.uniform(15, 75) if status == "running" else random.uniform(4, 20)
+    return _SCENES[name](random, rest)
 
 
 def _pause(random: Random) -> float:

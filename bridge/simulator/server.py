@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bridge.clock import Clock, SystemClock
+from bridge.clock import SystemClock
 from bridge.simulator.app import create_app
-from bridge.simulator.simulator import Simulator
+from bridge.simulator.simulator import Settings, Simulator
 from bridge.simulator.streams import EXTENSION
 from bridge.simulator.world import World
 from bridge.uvicorn_server import Server, http_url, listening_socket, serving
@@ -46,30 +47,24 @@ class Running:
         return f"{self.url}/control"
 
 
-class Connection:
-    """Lets an answer cut its own connection."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-
-    def cut(self, how: Literal["reset", "close"]) -> None:
-        """`reset`: the client gets a TCP reset; `close`: the written bytes, then the end, in the middle of the body."""
-        if how == "close":
-            self._transport.close()
-            return
-        plug = self._transport.get_extra_info("socket")
-        if plug is not None:
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+def _cut(transport: asyncio.Transport, how: Literal["reset", "close"]) -> None:
+    """`reset`: the client gets a TCP reset; `close`: the written bytes, then the end, in the middle of the body."""
+    if how == "close":
+        transport.close()
+        return
+    plug = transport.get_extra_info("socket")
+    if plug is not None:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also passes the connection to the app."""
+    """uvicorn's protocol, which also lets an answer cut its own connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: Any = self.scope
-        scope["extensions"] = {EXTENSION: Connection(self.transport)}
+        scope["extensions"] = {EXTENSION: partial(_cut, self.transport)}
 
 
 class _Server(Server):
@@ -101,22 +96,24 @@ async def serve(
     *,
     world: World | None = None,
     seed: int = 0,
-    keys: Mapping[str, str] | None = None,
+    keys: dict[str, str] | None = None,
     time_scale: float = 1.0,
     instant: bool = False,
-    clock: Clock | None = None,
 ) -> AsyncIterator[Running]:
     """Serves while the context is open; port 0 takes a free one. Without `world`, twelve CVMs of `seed`
-    live. Raises OSError if the address is not available. At the end, open streams end within half a second.
+    live. `keys`: API key → user; None: every key belongs to the demo user. `time_scale`: real seconds per simulated
+    second. `instant`: streams send changes when they happen. Raises OSError if the address is not available. At the
+    end, open streams end within half a second.
     """
-    clock = clock or SystemClock()
-    app = create_app(
-        world or World(seed, now=clock.time()), keys=keys, time_scale=time_scale, instant=instant, clock=clock
-    )
+    clock = SystemClock()
+    world = world or World(seed, now=clock.time())
+    settings = Settings(frozen=world.frozen, instant=instant, time_scale=time_scale, keys=keys)
+    simulator = Simulator(world, settings, clock)
     listener = listening_socket(host, port, backlog=2048)
+    app = create_app(simulator)
     config = uvicorn.Config(app, http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
-    async with serving(_Server(config, app.state.simulator), listener):
-        yield Running(app.state.simulator, host, listener.getsockname()[1])
+    async with serving(_Server(config, simulator), listener):
+        yield Running(simulator, host, listener.getsockname()[1])
 
 
 async def run_simulator(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -101,7 +101,7 @@ class Simulator:
         """The settings hold from now on."""
         self._base = (self.clock.monotonic(), self.now())
         self.settings = settings
-        self.world.frozen = settings.frozen
+        self.world.freeze(settings.frozen)
         self.quota.limit = settings.limit
         self.quota.late_notice = settings.late_notice
 
@@ -115,9 +115,8 @@ class Simulator:
         """Lets everything happen that is due."""
         self.announce(self.world.advance(self.now()))
 
-    def announce(self, changes: Iterable[Change], *, push: bool = False) -> None:
+    def announce(self, changes: list[Change], *, push: bool = False) -> None:
         """Calls the listeners; streams send pushed changes at once."""
-        changes = list(changes)
         for change in changes:
             for listener in self.listeners:
                 listener(change)
@@ -128,7 +127,7 @@ class Simulator:
         """Ends open streams and stalled answers; idempotent."""
         self.closing.set()
         for stream in self.quota.streams():
-            stream.poke()
+            stream.awake.set()
 
     def reset_counters(self) -> None:
         self.counters = Counters()

@@ -21,7 +21,7 @@ MAX_PIECES = 1000
 
 @dataclass(eq=False)
 class OpenStream:
-    """One SSE connection. Code that changes a field must call `poke`; only the stream's own task clears `awake`.
+    """One SSE connection. Code that changes a field must set `awake`; only the stream's own task clears it.
 
     `counted` False: the stream has lapsed, so it no longer counts against the limit, but its client is still connected.
     """
@@ -39,10 +39,6 @@ class OpenStream:
     cut: Cut | None = None
     pieces: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_PIECES), repr=False)
     awake: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-
-    def poke(self) -> None:
-        """Wakes the stream's task."""
-        self.awake.set()
 
 
 @dataclass
@@ -120,7 +116,7 @@ class StreamQuota:
         for stream in self._open.values():
             if stream.cvm in wanted:
                 stream.push = True
-                stream.poke()
+                stream.awake.set()
 
     def reset_counts(self) -> None:
         """Begins the tallies anew; open streams stay counted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -14,10 +14,10 @@ from bridge.clock import set_within
 from bridge.simulator import bodies
 from bridge.simulator.faults import Fault
 from bridge.simulator.simulator import Simulator
-from bridge.simulator.stream_quota import OpenStream
+from bridge.simulator.stream_quota import Cut, OpenStream
 from bridge.simulator.world import Cvm, dumps
 
-#: The ASGI extension that holds the `server.Connection`, for cuts.
+#: The ASGI extension that cuts the connection: a callable that gets `"reset"` or `"close"`.
 EXTENSION = "bridge.simulator.connection"
 
 HEADERS = [
@@ -63,33 +63,42 @@ class Schedule:
 
 def frames(cvm: Cvm, target: str, schedule: Schedule, now: float, *, push: bool) -> tuple[list[Frame], bool]:
     """The events to send now, and whether the stream ends after them."""
-    elapsed = now - schedule.started
+    elapsed = round(now - schedule.started, 1)
     if now >= schedule.deadline:
-        return [("timeout", dumps(bodies.timed_out(target, elapsed)))], True
+        error = f"Timeout waiting for status '{target}'"
+        return [("timeout", dumps({"error": error, "elapsed": elapsed, "target": target}))], True
     if not (schedule.is_due(now) or push):
         return [], False
     if cvm.deleted:
-        return [("error", dumps(bodies.gone(elapsed)))], True
+        message = "The CVM has been deleted"
+        return [("error", dumps({"error": "CVM not found", "elapsed": elapsed, "message": message}))], True
     state = ("state", cvm.body(now))
     if cvm.status == target:
-        return [state, ("complete", dumps(bodies.complete(target, elapsed)))], True
+        return [state, ("complete", dumps({"status": target, "elapsed": elapsed, "target": target}))], True
     return [state], False
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns once the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class StreamResponse:
     """An ASGI answer. The stream counts against the limit until its client goes away, it ends, or it times out."""
 
-    def __init__(self, simulator: Simulator, cvm: Cvm, user: str, target: str, interval: int, timeout: int) -> None:
+    def __init__(self, simulator: Simulator, cvm: Cvm, user: str, target: str, pace: tuple[int, int]) -> None:
+        """`pace`: interval and timeout, in simulated seconds."""
         self._simulator = simulator
         self._cvm = cvm
         self._user = user
         self._target = target
-        self._interval, self._timeout = interval, timeout
+        self._pace = pace
         self.fault: Fault | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         quota = self._simulator.quota
-        opened = quota.open(self._cvm.vm_uuid, self._user, self._target, self._interval, self._timeout)
+        opened = quota.open(self._cvm.vm_uuid, self._user, self._target, *self._pace)
         if opened is None:
             await JSONResponse(bodies.TOO_MANY, 429)(scope, receive, send)
             return
@@ -102,12 +111,11 @@ class StreamResponse:
             quota.release(opened)
 
     async def _listen(self, stream: OpenStream, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await disconnected(receive)
         if stream in self._simulator.quota.streams():
             stream.gone = True
             self._simulator.quota.release(stream)
-            stream.poke()
+            stream.awake.set()
 
     async def _run(self, stream: OpenStream, scope: Scope, send: Send) -> None:
         if self.fault is not None and not await self._obstruct(stream, self.fault, scope):
@@ -117,7 +125,7 @@ class StreamResponse:
         action = self.fault.action if self.fault else None
         if action != "end":
             stream.silent = action == "silent"
-            end = await self._send_events(stream, _Writer(self._simulator, send), mute=action == "mute")
+            end = await self._send_events(stream, send, mute=action == "mute")
             if end != "end":
                 await self._break(stream, end, scope)
                 return
@@ -140,24 +148,22 @@ class StreamResponse:
                     await stream.awake.wait()
                     stream.awake.clear()
 
-    async def _send_events(
-        self, stream: OpenStream, writer: _Writer, *, mute: bool
-    ) -> Literal["end", "reset", "close"]:
+    async def _send_events(self, stream: OpenStream, send: Send, *, mute: bool) -> Cut:
         """Sends until the stream's end; returns how the connection ends."""
-        schedule = Schedule(self._simulator.now(), self._interval, self._timeout)
+        schedule = Schedule(self._simulator.now(), *self._pace)
         while not (stream.gone or self._simulator.closing.is_set()):
             if stream.cut:
                 return stream.cut
-            if await self._send_due(stream, schedule, writer):
+            if await self._send_due(stream, schedule, send):
                 return "end"
             stream.silent = stream.silent or mute
             mute = False
             await self._rest(stream, schedule)
         return "close" if stream.gone else "end"
 
-    async def _send_due(self, stream: OpenStream, schedule: Schedule, writer: _Writer) -> bool:
+    async def _send_due(self, stream: OpenStream, schedule: Schedule, send: Send) -> bool:
         while stream.pieces:
-            await writer.verbatim(stream.pieces.popleft())
+            await self._write(stream.pieces.popleft(), send)
         self._simulator.advance()
         now, push = self._simulator.now(), stream.push
         stream.push = False
@@ -166,8 +172,17 @@ class StreamResponse:
                 self._simulator.quota.lapse(stream)
             return False
         events, ended = frames(self._cvm, self._target, schedule, now, push=push)
-        await writer.frames(events)
+        # All at once, so that a client gets `complete` together with the last `state`.
+        line_end = LINE_ENDS[self._simulator.settings.line_end]
+        await self._write(b"".join(bodies.frame(event, data, line_end) for event, data in events), send)
         return ended
+
+    async def _write(self, data: bytes, send: Send) -> None:
+        size = 1 if self._simulator.settings.one_byte else max(len(data), 1)
+        for start in range(0, len(data), size):
+            await send({"type": "http.response.body", "body": data[start : start + size], "more_body": True})
+            if size == 1:
+                await asyncio.sleep(0)
 
     async def _rest(self, stream: OpenStream, schedule: Schedule) -> None:
         """Waits for the next read or a poke; a silent stream reads only at its end."""
@@ -178,28 +193,7 @@ class StreamResponse:
 
     async def _break(self, stream: OpenStream, how: Literal["reset", "close"], scope: Scope) -> None:
         """Cuts the connection and waits until it is cut."""
-        connection: Any = scope.get("extensions", {}).get(EXTENSION)
-        if connection is not None and not stream.gone:
-            connection.cut(how)
+        if not stream.gone:
+            scope["extensions"][EXTENSION](how)
             stream.cut = None
             await self._pause(stream, None)
-
-
-class _Writer:
-    """Writes SSE in the settings' line ends and sizes."""
-
-    def __init__(self, simulator: Simulator, send: Send) -> None:
-        self._simulator = simulator
-        self._send = send
-
-    async def frames(self, events: list[Frame]) -> None:
-        """Writes all at once, so that a client gets `complete` together with the last `state`."""
-        line_end = LINE_ENDS[self._simulator.settings.line_end]
-        await self.verbatim(b"".join(bodies.frame(event, data, line_end) for event, data in events))
-
-    async def verbatim(self, data: bytes) -> None:
-        size = 1 if self._simulator.settings.one_byte else max(len(data), 1)
-        for start in range(0, len(data), size):
-            await self._send({"type": "http.response.body", "body": data[start : start + size], "more_body": True})
-            if size == 1:
-                await asyncio.sleep(0)

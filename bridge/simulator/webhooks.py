@@ -85,14 +85,13 @@ class WebhookSender:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
-        self._random = simulator.world.webhook_ids
         self._waiting: deque[tuple[WebhookTarget, Webhook]] = deque(maxlen=MAX_WAITING)
         self._awake = asyncio.Event()
         self.target: WebhookTarget | None = None
         simulator.listeners.append(self._enqueue)
 
     def new_id(self) -> str:
-        return f"evt_{self._random.getrandbits(64):016x}"
+        return f"evt_{self._simulator.world.webhook_ids.getrandbits(64):016x}"
 
     def _enqueue(self, change: Change) -> None:
         event = event_of(change)
@@ -110,14 +109,11 @@ class WebhookSender:
             self._awake.clear()
             while self._waiting:
                 target, message = self._waiting.popleft()
-                await self.post(target.url, message, self.headers(message, target.secret))
+                await self.post(target.url, message, headers(message, target.secret, self.timestamp()))
 
-    def headers(self, message: Webhook, secret: str, seconds: str | None = None) -> dict[str, str]:
-        """The headers of a webhook that is sent now, or at the time `seconds`.
-
-        Now is real time, because receivers refuse webhooks that are older than five minutes.
-        """
-        return headers(message, secret, str(int(self._simulator.clock.time())) if seconds is None else seconds)
+    def timestamp(self) -> str:
+        """Now, in real time, because receivers refuse webhooks that are older than five minutes."""
+        return str(int(self._simulator.clock.time()))
 
     async def post(self, url: str, message: Webhook, fields: dict[str, str]) -> dict[str, Any]:
         """One attempt; returns its result and raises nothing if the receiver fails."""

@@ -29,11 +29,14 @@ Form = tuple[str, str]
 
 
 def dumps(value: object) -> bytes:
-    """JSON as FastAPI writes it: compact, UTF-8, and escaped where UTF-8 cannot hold it (lone surrogates)."""
+    """JSON as FastAPI writes it: compact, UTF-8, and escaped where UTF-8 cannot hold it (lone surrogates).
+
+    Other objects, as the exceptions in pydantic's error contexts, become their text.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":"), default=str).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class World:
     def __init__(self, seed: int = 0, cvms: int = 12, *, frozen: bool = False, now: float = 1_795_536_000.0) -> None:
         self.seed = seed
         self.start = self.now = now
-        self._frozen = frozen
+        self.frozen = frozen
         self._random = Random(f"{seed}/world")
         self.webhook_ids = Random(f"{seed}/hooks")
         self._made = 0
@@ -145,9 +148,6 @@ class World:
         self._index: dict[Form, list[Cvm]] = {}
         for _ in range(cvms):
             self._age(self.create(status="running"))
-
-    def __repr__(self) -> str:
-        return f"<World seed={self.seed} cvms={len(self.cvms)} frozen={self.frozen}>"
 
     @property
     def cvms(self) -> list[Cvm]:
@@ -177,18 +177,13 @@ class World:
         found = self._index.get(("uuid", vm_uuid.replace("-", "").lower()), ())
         return next((cvm for cvm in found if not cvm.deleted and visible(cvm, user)), None)
 
-    @property
-    def frozen(self) -> bool:
-        return self._frozen
-
-    @frozen.setter
-    def frozen(self, frozen: bool) -> None:
+    def freeze(self, frozen: bool) -> None:
         """Unfrozen CVMs begin a new scene from their present status; the time in between is skipped."""
-        if self._frozen and not frozen:
+        if self.frozen and not frozen:
             self._replacements.clear()
             for cvm in self.cvms:
                 self._plan(cvm)
-        self._frozen = frozen
+        self.frozen = frozen
 
     def create(self, *, status: str = "running", **identity: Any) -> Cvm:
         """A new CVM. `identity`: `name`, `vm_uuid`, `app_id`, `instance_id`, `owner`; those not given are random."""
@@ -278,7 +273,7 @@ class World:
         changes: list[Change] = []
         while not self.frozen and (due := self._next_due()) <= now:
             self.now = max(self.now, due)
-            changes += self._happen(due)
+            changes.append(self._happen(due))
         self.now = max(self.now, now)
         return changes
 
@@ -286,13 +281,13 @@ class World:
         dues = [cvm.due for cvm in self._cvms if cvm.steps]
         return min(dues + self._replacements, default=float("inf"))
 
-    def _happen(self, due: float) -> list[Change]:
+    def _happen(self, due: float) -> Change:
         if due in self._replacements:
             self._replacements.remove(due)
             cvm = self.create(status="provisioning")
-            return [Change(cvm, None, cvm.status, False)]
+            return Change(cvm, None, cvm.status, False)
         cvm = next(cvm for cvm in self._cvms if cvm.steps and cvm.due == due)
-        return [self._take(cvm, cvm.steps.popleft())]
+        return self._take(cvm, cvm.steps.popleft())
 
     def _take(self, cvm: Cvm, step: Step) -> Change:
         if step.end:

@@ -38,7 +38,7 @@ from bridge.web.api.references import ReferenceRefusedError, References, Resolve
 from bridge.web.api.stream_tokens import StreamTokenRoutes
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
-from bridge.web.dropin.front import DropIn
+from bridge.web.dropin.endpoint import DropIn
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import OPERATION, Call, Operation, declared, json_answer, routes, text_answer
@@ -116,9 +116,9 @@ class FrontEnd:
             rng=self._rng,
         )
         self.dropin = DropIn(
-            settings,
-            clock,
-            self.hub,
+            settings=settings,
+            clock=clock,
+            hub=self.hub,
             access=access,
             capacity=self.capacity,
             snapshots=snapshots,

@@ -186,9 +186,7 @@ class EventsEndpoint:
             await api.single_flight.ask(("renew", wanted), lambda: api.watches.renew(wanted))
         # Checked again and taken here, because other requests may have been served while this one waited above.
         api.capacity.take(principal.name)
-        return EventStream(
-            api.hub, api.capacity, subscriber, begin, name=principal.name, settings=api.settings, rng=api.rng
-        )
+        return EventStream(api.hub, api.capacity, subscriber, begin, principal.name, api.settings, api.rng)
 
 
 def _prefers_json(request: Request) -> bool:

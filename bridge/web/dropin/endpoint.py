@@ -1,24 +1,27 @@
-"""`GET /api/v1/cvms/{ref}/state` as upstream serves it (`docs/contract.md#the-drop-in`)."""
+"""`GET /api/v1/cvms/{ref}/state` as upstream serves it (`docs/contract.md#the-drop-in`), and the rest of `/api/v1/`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.clock import Clock
+from bridge.config import Settings
 from bridge.events import usable_id
 from bridge.phala_queries import UnprocessableError, pace
 from bridge.store.errors import StoreError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
-from bridge.store.snapshots import Snapshot
+from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.dropin import wire
 from bridge.web.dropin.last_state import LastState
+from bridge.web.dropin.operation import STATE_ROUTE
 from bridge.web.dropin.passthrough import Passthrough
 from bridge.web.dropin.state_reader import StateReader
 from bridge.web.dropin.watchers import Watcher, Watchers
@@ -26,6 +29,7 @@ from bridge.web.http.access import Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.problems import ProblemError
 from bridge.web.http.single_flight import SingleFlight
+from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.sse_response import HEADERS, SseResponse
 
 RETRY = {"Retry-After": "5"}
@@ -49,25 +53,63 @@ class StateQuery:
         return cls(request.query_params.get("target"), *pace(request.query_params))
 
 
+COVERS = (
+    "This is a bridge. Of Phala Cloud's API it serves GET /api/v1/cvms/{cvm_id}/state only; for other routes use "
+    "Phala Cloud itself, or set BRIDGE_PASSTHROUGH=on and bring a Phala key of your own"
+)
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
-class StateEndpoint:
+class DropIn:
     """Both modes of the route. A plain ASGI callable, because the stream needs the connection itself.
 
-    `led`: whether a tick of a leader came lately. `buffer`: bytes that may wait for a client.
+    `run` keeps the timer, and `drain` ends the open streams.
     """
 
+    settings: Settings
     clock: Clock
+    hub: Hub
     access: Access
     capacity: Capacity
+    snapshots: Snapshots
     watches: Watches
     lookups: ReferenceLookups
     references: References
-    states: StateReader
-    watchers: Watchers
     single_flight: SingleFlight
-    passthrough: Passthrough | None
-    led: Callable[[], bool]
-    buffer: int
+    states: StateReader = field(init=False)
+    watchers: Watchers = field(init=False)
+    passthrough: Passthrough | None = None
+
+    operation = STATE_ROUTE
+
+    def __post_init__(self) -> None:
+        hub, buffer = self.hub, self.settings.subscriber_buffer
+        self.states = StateReader(self.snapshots)
+        self.watchers = Watchers(self.snapshots, hub.demand, self.clock, led=lambda: hub.led, buffer=buffer)
+        for part in (self.states, self.watchers):
+            hub.listeners.append(part.on_event)
+            hub.on_reset.append(part.on_reset)
+        if self.settings.passthrough:
+            self.passthrough = Passthrough(self.settings.api_prefix, self.access, self.clock)
+
+    def routes(self) -> list[Route]:
+        """For all methods, because the refusal of a method has upstream's shape too."""
+        return [Route(STATE_ROUTE.path, self), Route("/api/v1/{path:path}", OtherRoutes(self.passthrough))]
+
+    async def run(self) -> None:
+        """Never returns; ends by cancellation."""
+        try:
+            await self.watchers.run()
+        finally:
+            if self.passthrough is not None:
+                await self.passthrough.aclose()
+
+    async def drain(self, seconds: float) -> None:
+        """Ends the streams over `seconds`, so that their clients ask again, and waiting for first states at once."""
+        self.states.close()
+        if self.passthrough is not None:
+            self.passthrough.drain()
+        await self.watchers.drain(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._answer(Request(scope, receive))
@@ -81,7 +123,7 @@ class StateEndpoint:
                 return await self._for_phala_key(passthrough, request, key)
             return await self._for_token(request)
         except UnprocessableError as error:
-            return wire.json_response({"detail": error.detail}, 422)
+            return wire.detail(422, error.detail)
         except ReferenceRefusedError as error:
             # The caller's own key may see a CVM that the bridge's key does not.
             return passthrough.relay(request) if passthrough and key else _upstream_error(error.answer)
@@ -164,7 +206,7 @@ class StateEndpoint:
         if snapshot is None or (snapshot.status is None and snapshot.fresh):
             snapshot = await self.single_flight.ask(("first", cvm_id), lambda: self.states.wait(cvm_id))
         state, now = LastState.of(snapshot), self.clock.time()
-        stale_reason = state.stale_reason(led=self.led(), now=now)
+        stale_reason = state.stale_reason(led=self.hub.led, now=now)
         if stale_reason is not None:
             return wire.detail(503, wire.stale_sentence(stale_reason), RETRY)
         if snapshot.raw_state is None:
@@ -190,13 +232,24 @@ class StateEndpoint:
         except BaseException:
             ended()
             raise
-        return SseResponse(
-            b"",
-            lambda sink: self.watchers.begin(watcher, sink),
-            ended,
-            buffer=self.buffer,
-            headers=STREAM_HEADERS,
-        )
+        begin = partial(self.watchers.begin, watcher)
+        return SseResponse(b"", begin, ended, buffer=self.settings.subscriber_buffer, headers=STREAM_HEADERS)
+
+
+@dataclass(eq=False, slots=True)
+class OtherRoutes:
+    """The rest of `/api/v1`: relayed for a caller with a Phala key if the passthrough is on, else 404."""
+
+    passthrough: Passthrough | None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, passthrough = Request(scope, receive), self.passthrough
+        answer: ASGIApp = wire.detail(404, COVERS)
+        if passthrough is not None and passthrough.phala_key(request) is not None:
+            answer = passthrough.relay(request)
+        elif passthrough is not None and not passthrough.is_own(request):
+            answer = wire.detail(401, wire.NOT_AUTHENTICATED)
+        await answer(scope, receive, send)
 
 
 def _is_reference(text: str) -> bool:

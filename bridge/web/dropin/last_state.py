@@ -8,7 +8,7 @@ from datetime import datetime
 
 from bridge.events import DELETED, DROPPED, STALE, STATE, TRANSITION, Event, entry_key
 from bridge.store.snapshots import Snapshot
-from bridge.web.dropin import wire
+from bridge.web.streaming.frames import block
 
 VOUCHED_FOR = 10.0
 """Seconds for which an observation counts without a leader (`docs/contract.md#the-event`, on stale watches)."""
@@ -56,9 +56,12 @@ class LastState:
         A `watch.fresh` leaves `stale` as it is: see `Watchers.on_event`.
         """
         if event.type in (STATE, TRANSITION):
-            return _seen(event)
+            envelope = json.loads(event.json, parse_int=str)
+            return LastState(_block(raw_state(event)), envelope["data"]["to"], unix(envelope.get("time")), event.id)
         if event.type == STALE:
-            return replace(self, event_id=event.id, stale=_data(event).get("reason") or "unknown")
+            data = json.loads(event.json, parse_int=str).get("data")
+            reason = data.get("reason") if isinstance(data, dict) else None
+            return replace(self, event_id=event.id, stale=reason or "unknown")
         if event.type == DROPPED:
             return LastState(event_id=event.id)
         return replace(self, event_id=event.id)
@@ -85,18 +88,9 @@ def unix(text: str | None) -> float:
         return 0.0
 
 
-def _seen(event: Event) -> LastState:
-    envelope = json.loads(event.json, parse_int=str)
-    return LastState(_block(raw_state(event)), envelope["data"]["to"], unix(envelope.get("time")), event.id)
-
-
-def _data(event: Event) -> dict[str, str]:
-    data = json.loads(event.json, parse_int=str).get("data")
-    return data if isinstance(data, dict) else {}
-
-
 def _block(raw: str | None) -> bytes:
-    return b"" if raw is None else wire.state(raw)
+    """`raw` is upstream's JSON, on one line."""
+    return b"" if raw is None else block("state", raw)
 
 
 _KEY = '"state":'

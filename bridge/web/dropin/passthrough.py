@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import quote
 
@@ -24,6 +25,8 @@ from bridge.web.http.access import Access
 from bridge.web.http.single_flight import SingleFlight
 
 PREFIX = "/api/v1"
+
+KEPT_HEADERS = ("content-type", "retry-after", "www-authenticate")
 
 ACCEPTED_SECONDS = 60.0
 """So long a key that upstream has revoked may still work here."""
@@ -55,7 +58,7 @@ class Passthrough:
         self._clock = clock
         self._accepted: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._questions = SingleFlight("passthrough key")
-        self._closing: asyncio.Future[None] | None = None
+        self._closing = asyncio.Event()
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
@@ -67,20 +70,10 @@ class Passthrough:
 
     def drain(self) -> None:
         """Gives relayed answers DRAIN_SECONDS more."""
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._close)
-
-    def _close(self) -> None:
-        closing = self._end()
-        if not closing.done():
-            closing.set_result(None)
-
-    def _end(self) -> asyncio.Future[None]:
-        """Done when relayed answers have no more time. Created late, because it needs the running loop."""
-        self._closing = self._closing or asyncio.get_running_loop().create_future()
-        return self._closing
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._closing.set)
 
     async def aclose(self) -> None:
-        self._close()
+        self._closing.set()
         await self._questions.aclose()
         await self._http.aclose()
 
@@ -127,18 +120,16 @@ class Passthrough:
         headers = {"X-API-Key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                request = httpx.Request(
-                    "GET", f"{self._prefix}/cvms/{quote(reference, safe='')}/state", headers=headers
-                )
-                response = await self._http.send(request, stream=True)
-                try:
+                url = f"{self._prefix}/cvms/{quote(reference, safe='')}/state"
+                request = httpx.Request("GET", url, headers=headers)
+                async with aclosing(await self._http.send(request, stream=True)) as response:
                     body = await _read(response)
-                finally:
-                    await response.aclose()
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError):
             return unreachable()
         if response.status_code != 200:
-            return Response(body, response.status_code, _kept_headers(response))
+            # Only the headers that the error's reader needs.
+            kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+            return Response(body, response.status_code, kept)
         try:
             return parse_state(body.decode("utf-8", "replace")).cvm_id
         except UnparsableStateError:
@@ -151,7 +142,7 @@ class Passthrough:
         url = self._url(request.scope)
         if url is None:
             return JSONResponse({"detail": "Not Found"}, 404)
-        return RelayedRequest(self._http, request, url, self._end())
+        return RelayedRequest(self._http, request, url, self._closing)
 
     def _url(self, scope: Scope) -> httpx.URL | None:
         """As the caller wrote it. None if httpx would change it: dot segments lead out of the API."""
@@ -176,12 +167,6 @@ def _credentials(request: Request) -> list[str]:
     found = [value for name in ("x-api-key", "authorization") for value in request.headers.getlist(name)]
     found += [value.partition(" ")[2].strip() for value in found]
     return [value for value in [*found, *request.query_params.getlist("access_token")] if value]
-
-
-def _kept_headers(response: httpx.Response) -> dict[str, str]:
-    """The headers of upstream's error that its reader needs."""
-    kept = ("content-type", "retry-after", "www-authenticate")
-    return {name: response.headers[name] for name in kept if name in response.headers}
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -27,11 +27,9 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class RelayedRequest:
-    """An ASGI app for one request; it ends when either side does, or when `closing` is done."""
+    """An ASGI app for one request; it ends when either side does, or when `closing` is set."""
 
-    def __init__(
-        self, http: httpx.AsyncClient, request: Request, url: httpx.URL, closing: asyncio.Future[None]
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, request: Request, url: httpx.URL, closing: asyncio.Event) -> None:
         self._http = http
         self._closing = closing
         self._method = request.method
@@ -42,21 +40,22 @@ class RelayedRequest:
         upload = _Upload(receive)
         exchange = asyncio.create_task(self._exchange(upload, scope, send), name="passthrough")
         gone = asyncio.create_task(upload.gone(), name="passthrough client")
+        closing = asyncio.create_task(self._closing.wait(), name="passthrough end")
         try:
-            await asyncio.wait({exchange, gone, self._closing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({exchange, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and not gone.done():
                 await self._abort(upload, scope)
         finally:
-            exchange.cancel()
-            gone.cancel()
-            await asyncio.wait({exchange, gone})
+            for task in (exchange, gone, closing):
+                task.cancel()
+            await asyncio.wait({exchange, gone, closing})
         if not exchange.cancelled():
             exchange.result()
 
     async def _exchange(self, upload: _Upload, scope: Scope, send: Send) -> None:
-        names = {name for name, _ in self._headers}
         content = None
-        if b"content-length" in names or self._is_chunked(scope):
+        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        if chunked or any(name == b"content-length" for name, _ in self._headers):
             content = upload.chunks()
         else:
             upload.finished.set()
@@ -76,9 +75,6 @@ class RelayedRequest:
             await self._abort(upload, scope)
         finally:
             await response.aclose()
-
-    def _is_chunked(self, scope: Scope) -> bool:
-        return any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
     async def _answer(self, response: httpx.Response, scope: Scope, send: Send) -> None:
         headers = _passed(response.headers.raw, _NOT_RETURNED)

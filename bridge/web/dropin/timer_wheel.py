@@ -21,8 +21,7 @@ STEP = 0.05
 class TimerWheel(Generic[T]):
     """Each item has at most one time. A removed item leaves nothing behind, so clients may vanish at no cost."""
 
-    def __init__(self, step: float = STEP) -> None:
-        self._step = step
+    def __init__(self) -> None:
         self._slots: dict[int, dict[T, None]] = {}
         self._slot_of: dict[T, int] = {}
         self._wakes_at = float("-inf")
@@ -34,7 +33,7 @@ class TimerWheel(Generic[T]):
     def put(self, item: T, due: float) -> None:
         """Sets the item's time, in monotonic seconds; an earlier setting no longer counts."""
         self.remove(item)
-        slot = math.ceil(due / self._step - ROUNDING)
+        slot = math.ceil(due / STEP - ROUNDING)
         self._slots.setdefault(slot, {})[item] = None
         self._slot_of[item] = slot
         if due < self._wakes_at:
@@ -51,12 +50,12 @@ class TimerWheel(Generic[T]):
 
     def next_due(self) -> float | None:
         """When `take` next finds something. Items are due within half a minute, so the slots are a few hundred."""
-        return min(self._slots) * self._step if self._slots else None
+        return min(self._slots) * STEP if self._slots else None
 
     def take(self, now: float) -> list[T]:
         """Removes and returns the items that are due, the earlier first."""
         found: list[T] = []
-        for slot in sorted(slot for slot in self._slots if slot * self._step <= now):
+        for slot in sorted(slot for slot in self._slots if slot * STEP <= now):
             found += self._slots.pop(slot)
         for item in found:
             del self._slot_of[item]

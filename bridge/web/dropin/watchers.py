@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from bridge.clock import Clock
+from bridge.clock import Clock, evenly
 from bridge.events import FRESH, Event
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshots
@@ -20,7 +20,6 @@ from bridge.web.dropin import wire
 from bridge.web.dropin.last_state import UNSEEN, LastState
 from bridge.web.dropin.timer_wheel import TimerWheel
 from bridge.web.streaming.demand import WatchDemand
-from bridge.web.streaming.drain import evenly
 from bridge.web.streaming.sinks import Sink
 
 logger = logging.getLogger(__name__)
@@ -253,15 +252,13 @@ class Watchers:
 
     async def _run_timers(self) -> None:
         while True:
-            self._fire(await self._timers.wait(self._clock))
-
-    def _fire(self, due: list[Watcher | WatchedCvm]) -> None:
-        now = self._clock.monotonic()
-        for item in due:
-            if isinstance(item, Watcher):
-                self._update(item, now, changed=False)
-            else:
-                self._set(item, replace(item.state, stale=None, observed_at=self._clock.time()))
+            due = await self._timers.wait(self._clock)
+            now = self._clock.monotonic()
+            for item in due:
+                if isinstance(item, Watcher):
+                    self._update(item, now, changed=False)
+                else:
+                    self._set(item, replace(item.state, stale=None, observed_at=self._clock.time()))
 
     async def _read_again(self) -> None:
         """A task beside the timer, so that a Redis that is away delays no timeout."""

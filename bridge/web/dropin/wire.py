@@ -14,11 +14,6 @@ from bridge.web.streaming.frames import block
 NOT_AUTHENTICATED, INVALID_KEY = "Not authenticated", "Invalid API key"
 
 
-def state(raw: str) -> bytes:
-    """`raw` is upstream's JSON, on one line."""
-    return block("state", raw)
-
-
 def complete(status: str, elapsed: float) -> bytes:
     return block("complete", dumps({"status": status, "elapsed": round(elapsed, 1), "target": status}))
 

@@ -10,14 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
-from bridge.clock import Clock
+from bridge.clock import Clock, evenly
 from bridge.events import Event, entry_key
 from bridge.store.log import Log, Position
 from bridge.web import metrics
 from bridge.web.streaming.cursors import HISTORY_LOST
 from bridge.web.streaming.demand import WatchDemand
 from bridge.web.streaming.detach import write_directly
-from bridge.web.streaming.drain import evenly
 from bridge.web.streaming.frames import Frame, frame, heartbeat, position_block, retry_line
 from bridge.web.streaming.replay import Replays
 from bridge.web.streaming.ring import Ring
@@ -37,22 +36,14 @@ class Hub:
     """Owns the subscribers and the ring. The feed calls `receive`, `on_tick` and `catch_up`, the routes the rest."""
 
     def __init__(
-        self,
-        log: Log,
-        source: str,
-        clock: Clock,
-        *,
-        buffer: int,
-        log_length: int,
-        ring: Ring | None = None,
-        demand: WatchDemand | None = None,
+        self, log: Log, source: str, clock: Clock, *, buffer: int, log_length: int, ring: Ring | None = None
     ) -> None:
         self._log = log
         self._clock = clock
         self._buffer = buffer
         self._skip_at_most = max(1, log_length // 10)
         self._ring = ring or Ring()
-        self.demand = demand or WatchDemand()
+        self.demand = WatchDemand()
         self._replays = Replays(self, log, self._ring, source, clock, buffer=buffer, skip_at_most=self._skip_at_most)
         self._catching = asyncio.Lock()
         self._present: dict[Subscriber, None] = {}

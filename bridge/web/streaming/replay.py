@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import entry_key
@@ -20,6 +20,9 @@ from bridge.web.streaming.frames import Frame, frame, position_block, reset_bloc
 from bridge.web.streaming.initial_snapshot import InitialSnapshot, InitialSnapshots
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Begin, Start, Subscriber
+
+if TYPE_CHECKING:
+    from bridge.web.streaming.hub import Hub
 
 logger = logging.getLogger(__name__)
 
@@ -39,23 +42,6 @@ CONTRADICTED = 0.5
 """Seconds before a subscriber starts over whose snapshots did not fit the log; by then the feed has found out why."""
 
 
-class LiveEdge(Protocol):
-    """The hub as a replay uses it: where the feed stands, and how a subscriber becomes live there."""
-
-    log_id: str
-    sequence: int
-    last_id: str
-    led: bool
-
-    async def catch_up(self) -> None: ...
-
-    async def catch_up_to(self, sequence: int) -> None: ...
-
-    def go_live(self, subscriber: Subscriber) -> None: ...
-
-    def leave(self, subscriber: Subscriber) -> None: ...
-
-
 class Replays:
     """Brings subscribers to the live edge: at once where memory holds all they need, else in a task for each.
 
@@ -63,9 +49,11 @@ class Replays:
     """
 
     def __init__(
-        self, edge: LiveEdge, log: Log, ring: Ring, source: str, clock: Clock, *, buffer: int, skip_at_most: int
+        self, edge: Hub, log: Log, ring: Ring, source: str, clock: Clock, *, buffer: int, skip_at_most: int
     ) -> None:
-        """`buffer`: bytes that may wait for a subscriber. `skip_at_most`: events that a filter may skip in a row."""
+        """`edge`: where subscribers become live. `buffer`: bytes that may wait for a subscriber. `skip_at_most`: events
+        that a filter may skip in a row.
+        """
         self._edge = edge
         self._log = log
         self._ring = ring

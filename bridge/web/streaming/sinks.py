@@ -19,43 +19,33 @@ class Sink(Protocol):
     @property
     def file(self) -> int | None:
         """The file descriptor to which whole chunks may be written while nothing waits; None if there is none."""
-        ...
 
     def pass_on(self, rest: bytes) -> None:
         """Writes the part of a chunk that the file did not take. Only for sinks with a file."""
-        ...
 
     def offer(self, frame: Frame, most: int) -> bool:
         """Writes one event. False, with nothing written, if more than `most` bytes wait already."""
-        ...
 
     def send_all(self, frames: Iterable[Frame]) -> None:
         """Writes some events in one piece."""
-        ...
 
     def write(self, data: bytes) -> None:
         """Writes bytes that are for this connection alone."""
-        ...
 
     def backlog(self) -> int:
         """Bytes that were written and not yet taken by the connection."""
-        ...
 
     def flush(self) -> None:
         """Sends the response's first bytes, which wait for the first write."""
-        ...
 
     async def drained(self) -> None:
         """Returns once the backlog is small; this paces a replay."""
-        ...
 
     def close(self) -> None:
         """Ends the connection after what was written. Further calls do nothing."""
-        ...
 
     def cut(self) -> None:
         """Ends the connection now, without what waits: its client does not read."""
-        ...
 
 
 class AsgiSink:

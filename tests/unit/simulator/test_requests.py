@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import QueryParams
 
 from bridge.phala_queries import UnprocessableError, pace
-from bridge.simulator.requests import batch_request
+from bridge.simulator.app import batch_request
 
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
 

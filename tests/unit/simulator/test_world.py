@@ -124,7 +124,7 @@ def test_in_a_frozen_world_only_the_uptime_changes() -> None:
 def test_an_unfrozen_world_skips_the_time_it_was_frozen() -> None:
     world = World(seed=1, frozen=True)
     world.advance(world.start + HOUR)
-    world.frozen = False
+    world.freeze(False)
 
     assert world.advance(world.now + 1) == []
     assert len(world.advance(world.now + 100)) > 0
