@@ -112,7 +112,8 @@ class ControlLoops:
                 self._context.watches[cvm_id] = Tracked.loaded(cvm_id, None, now)
         pins = survey.pins | survey.config_pins
         for tracked in list(self._context.watches.values()):
-            tracked.demand.set(pinned=tracked.cvm_id in pins, subscribers=survey.demand.get(tracked.cvm_id, 0))
+            tracked.demand.pinned = tracked.cvm_id in pins
+            tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0)
         await self._keep_wanted(survey)
         await self._drop_unwanted(survey)
         metrics.WATCHES.set(len(self._context.watches))
@@ -187,12 +188,12 @@ class ControlLoops:
             elif isinstance(action, Read):
                 requests += 1
                 tracked = context.watches[action.cvm_id]
-                tracked.reads.start()
+                tracked.reads.running = True
                 self._spawn(read(context, tracked), f"read {action.cvm_id}")
             elif isinstance(action, Batch):
                 requests += 1
                 for cvm_id in action.cvm_ids:
-                    context.watches[cvm_id].batch.ask(now)
+                    context.watches[cvm_id].batch.asked_at = now
                 self._spawn(ask_batch(context, action.cvm_ids), "batch")
         context.budget.spend(requests)
 

@@ -154,8 +154,8 @@ class Upstream:
         events = {cvm_id: snapshot.event_id for cvm_id, snapshot in seen.items() if snapshot}
         now, count, limits = self._clock.monotonic(), len(context.watches), context.limits_of_route()
         for cvm_id, digest in (await BatchDigests(self._backend).read(events)).items():
-            context.watches[cvm_id].batch.load(digest)
-            context.watches[cvm_id].reads.schedule(context.turns.next(now, count, limits))
+            context.watches[cvm_id].batch.answer = digest
+            context.watches[cvm_id].reads.due = context.turns.next(now, count, limits)
 
     async def _renew(self, context: LeaderContext) -> None:
         lease = self._settings.lease_seconds

@@ -79,7 +79,7 @@ class Recorder:
                 try:
                     self.written = await self._log_writer.drop(self._term, self.written, draft, wanted_before_ms)
                     self._unconfirmed.pop(tracked.cvm_id, None)
-                    tracked.seen.drop()
+                    tracked.seen.dropped = True
                     return True
                 except StillWantedError:
                     return False
@@ -104,5 +104,5 @@ class Recorder:
                 await self._clock.sleep(RETRY_EVERY)
         self.written = written
         self._unconfirmed.pop(tracked.cvm_id, None)
-        tracked.seen.append(replace(step.snapshot, event_id=written.last_id))
+        tracked.seen.snapshot = replace(step.snapshot, event_id=written.last_id)
         metrics.EVENTS.labels(step.draft.type).inc()

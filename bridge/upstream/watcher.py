@@ -84,7 +84,7 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     try:
         await _follow(context, tracked, slot, asked_at)
     finally:
-        tracked.stream.closed()
+        tracked.stream.is_open = False
         tracked.batch.forget()
         # The last observation may be a whole interval old.
         tracked.reads.bring_forward(tracked.seen.made_at + context.settings.poll_interval)
@@ -128,7 +128,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
                 end = End.LATE_OPEN
                 return
             slot.hold(opened_at)
-            tracked.stream.opened()
+            tracked.stream.is_open = True
             context.budget.authorized()
             metrics.STREAMS.inc()
             try:
@@ -200,7 +200,7 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
 
 async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
     now = context.clock.monotonic()
-    seen = Observation(cvm_id=tracked.cvm_id, state=state, by="stream", sent_at=now, made_at=now)
+    seen = Observation(state=state, by="stream", sent_at=now, made_at=now)
     await context.recorder.record(tracked, seen)
 
 
@@ -224,7 +224,7 @@ async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: U
             extra={"budget": context.budget.streams},
         )
     elif isinstance(error, RequestRefusedError) and error.status == 422:
-        tracked.stream.refuse_deleted()
+        tracked.stream.refuses_deleted = True
 
 
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
