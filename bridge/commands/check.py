@@ -9,8 +9,8 @@ from bridge.commands.terminal import as_object
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
-from bridge.process.errors import CommandError
 from bridge.process.redis_connection import connected
+from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError

@@ -20,8 +20,7 @@ from bridge.commands.terminal import event_line, write_line
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
-from bridge.process.errors import CommandError
-from bridge.process.signals import Body, execute, until
+from bridge.process.signals import Body, CommandError, execute, until
 from bridge.process.startup import StartupInfo
 from bridge.process.up import run_up
 from bridge.process.upstream import run_upstream

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from bridge.clock import Clock, SystemClock, rfc3339
 from bridge.commands.terminal import as_object, client_headers, event_line, invalid_url, painted, problem_text
 from bridge.events import TRANSITION, dumps
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from bridge.uvicorn_server import http_url, listening_socket, serving, small_server
 from bridge.webhooks.signing import PREFIX, verify
 

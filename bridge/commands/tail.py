@@ -14,7 +14,7 @@ from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 from bridge.clock import Clock, SystemClock
 from bridge.commands.terminal import client_headers, invalid_url, problem_text
 from bridge.events import POSITION
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from bridge.retry_after import parse_retry_after
 
 SILENCE_SECONDS = 60.0

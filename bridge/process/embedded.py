@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 
 #: Bytes of a socket's path, at most: Linux allows 108 and macOS 104, including the closing NUL.
 SOCKET_PATH_LIMIT = 100

@@ -8,10 +8,12 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from bridge.process.errors import CommandError
-
 Body = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 """A command's work: it runs until the event is set, and returns once everything it started has ended."""
+
+
+class CommandError(Exception):
+    """the command cannot run as it is set up; the text is one line that tells why and what helps"""
 
 
 def execute(body: Body) -> None:
