@@ -16,12 +16,13 @@ from bridge.commands.terminal import client_headers, invalid_url, problem_text
 from bridge.events import POSITION
 from bridge.process.signals import CommandError
 from bridge.retry_after import parse_retry_after
+from bridge.upstream.backoff import Backoff
 
 SILENCE_SECONDS = 60.0
 """Four heartbeats at their default; a connection that is silent for so long is taken for dead."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
-"""Seconds between two tries: the first and the longest wait. A wait is random, from half of it to all of it."""
+"""Seconds between two tries: the first and the longest wait, doubling until an event comes; with jitter."""
 
 Write = Callable[[str], None]
 
@@ -59,22 +60,6 @@ class Request:
         return client_headers("tail", self.token) | ({"Last-Event-ID": cursor} if cursor else {})
 
 
-class Backoff:
-    """How long to wait before the next try: doubling, with jitter, and from the beginning after an event."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._next = FIRST_WAIT
-
-    def reset(self) -> None:
-        self._next = FIRST_WAIT
-
-    def take(self, least: float = 0.0) -> float:
-        """Seconds, at least `least`."""
-        wait, self._next = self._next, min(self._next * 2, LONGEST_WAIT)
-        return max(least, wait * self._rng.uniform(0.5, 1.0))
-
-
 async def follow(
     request: Request,
     write: Write,
@@ -102,7 +87,8 @@ class _Follower:
         self._complain = complain
         self._http = http
         self._clock = clock
-        self._backoff = Backoff(rng)
+        self._rng = rng
+        self._backoff = Backoff(first=FIRST_WAIT, longest=LONGEST_WAIT)
         self._cursor = ""
         self._retry = 0.0
         self._interrupted = False
@@ -110,7 +96,7 @@ class _Follower:
     async def run(self) -> None:
         while True:
             least = await self._connection()
-            await self._clock.sleep(self._backoff.take(least))
+            await self._clock.sleep(self._backoff.fail(self._clock.monotonic(), self._rng, least))
 
     async def _connection(self) -> float:
         """One connection until it ends; returns the seconds that the bridge asks to wait before the next."""
@@ -146,7 +132,7 @@ class _Follower:
             self._retry = event.retry / 1000
         if event.id:
             self._cursor = event.id
-        self._backoff.reset()
+        self._backoff.heal()
         self._interrupted = False
         if event.data and event.event not in (POSITION, "overloaded"):
             self._write(event.data)

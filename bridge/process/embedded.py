@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
@@ -58,9 +57,6 @@ class EmbeddedError(CommandError):
 class NoServerError(EmbeddedError):
     """no Redis server was found: install redis-server or valkey-server (6.2 or newer), or set REDIS_URL"""
 
-    def __init__(self) -> None:
-        super().__init__(type(self).__doc__)
-
 
 class DirectoryHeldError(EmbeddedError):
     """another process uses the state directory"""
@@ -85,7 +81,7 @@ def find_server() -> Path:
             return Path(found)
     bundled = wheel_server()
     if bundled is None:
-        raise NoServerError
+        raise NoServerError(NoServerError.__doc__)
     return bundled
 
 
@@ -149,9 +145,7 @@ class EmbeddedServer:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def wait(self) -> None:
@@ -160,7 +154,8 @@ class EmbeddedServer:
         status = await self._process.wait()
         self._end_watch()
         if not self._stopping:
-            raise EmbeddedError(f"the embedded Redis server ended unexpectedly ({_ending(status)}){self._last_words()}")
+            how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+            raise EmbeddedError(f"the embedded Redis server ended unexpectedly ({how}){self._last_words()}")
 
     async def stop(self) -> None:
         """Ends the server, also one that is still starting; idempotent."""
@@ -377,12 +372,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    return signal.Signals(-status).name
 
 
 def _short_temp() -> str | None:

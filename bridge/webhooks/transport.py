@@ -12,7 +12,6 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 import aiohttp
@@ -112,9 +111,7 @@ class Poster:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
 
