@@ -10,12 +10,12 @@ from typing import Any
 
 from bridge.clock import rfc3339, set_within
 from bridge.events import DELETED
-from bridge.store.batch_digests import BatchDigests
+from bridge.store.batch_digests import write_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
-from bridge.store.leader_status import LeaderStatus
+from bridge.store.feed import subscription
+from bridge.store.leader_status import write_leader_status
 from bridge.store.reference_lookups import ReferenceLookups
-from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.budget import REQUESTS_PER_SECOND
@@ -49,13 +49,11 @@ class ControlLoops:
         self._group = group
         self._watches = Watches(backend)
         self._lookups = ReferenceLookups(backend)
-        self._leader_status = LeaderStatus(backend)
         self._resolver = Resolver(context)
         self._discovery = Discovery(context, self._resolver, self._watches)
         self._woken = asyncio.Event()
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._answering: set[str] = set()
-        self._batch_digests = BatchDigests(backend)
         self._written_digests: dict[str, tuple[str, str]] = {}
         """As this term wrote them; of no more CVMs than are watched."""
 
@@ -98,8 +96,9 @@ class ControlLoops:
     async def _wake_for_ever(self) -> None:
         while True:
             try:
-                async for _ in wakes(self._backend):
-                    self._woken.set()
+                async with contextlib.aclosing(subscription(self._backend, self._backend.keys.wake_channel)) as wakes:
+                    async for _ in wakes:
+                        self._woken.set()
             except StoreUnavailableError:
                 await self._context.clock.sleep(SURVEY_EVERY)
 
@@ -240,7 +239,7 @@ class ControlLoops:
         return max(STALE_AFTER_AT_LEAST, 3 * interval) + first
 
     async def _write_status(self) -> None:
-        await self._leader_status.write(self._status())
+        await write_leader_status(self._backend, self._status())
         await self._write_batch_digests()
         await self._watches.sweep()
 
@@ -252,7 +251,8 @@ class ControlLoops:
             if tracked.seen.snapshot is not None and tracked.batch.answer is not None and not tracked.stream.is_open
         }
         written = self._written_digests
-        await self._batch_digests.write({key: value for key, value in digests.items() if written.get(key) != value})
+        changed = {key: value for key, value in digests.items() if written.get(key) != value}
+        await write_batch_digests(self._backend, changed)
         self._written_digests = digests
 
     def _status(self) -> dict[str, Any]:

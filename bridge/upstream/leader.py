@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bridge.clock import Clock, set_within
 from bridge.config import Settings
-from bridge.store.batch_digests import BatchDigests
+from bridge.store.batch_digests import read_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
@@ -153,7 +153,7 @@ class Upstream:
         seen = {cvm_id: each.seen.snapshot for cvm_id, each in context.watches.items() if each.fresh}
         events = {cvm_id: snapshot.event_id for cvm_id, snapshot in seen.items() if snapshot}
         now, count, limits = self._clock.monotonic(), len(context.watches), context.limits_of_route()
-        for cvm_id, digest in (await BatchDigests(self._backend).read(events)).items():
+        for cvm_id, digest in (await read_batch_digests(self._backend, events)).items():
             context.watches[cvm_id].batch.answer = digest
             context.watches[cvm_id].reads.due = context.turns.next(now, count, limits)
 

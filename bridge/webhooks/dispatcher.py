@@ -19,12 +19,10 @@ from bridge.store.errors import StoreError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
 from bridge.store.limits import LaneLimits
-from bridge.store.snapshots import Snapshots
-from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
 from bridge.webhooks.endpoint_cache import EndpointCache
-from bridge.webhooks.endpoint_watches import EndpointWatches
+from bridge.webhooks.endpoint_watches import announce_named_cvms
 from bridge.webhooks.enqueuer import Enqueuer
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
@@ -91,7 +89,6 @@ class Dispatcher:
         self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
         self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
-        self._endpoint_watches = EndpointWatches(Watches(backend), Snapshots(backend))
         schedule = Schedule(retry, rng or random.Random())
         self._attempts = Attempts(self._endpoint_cache, poster, render, sign, schedule, clock)
         self._news = asyncio.Event()
@@ -266,7 +263,7 @@ class Dispatcher:
                 logger.error("a sweep repaired lanes that had been forgotten", extra={"lanes": repaired})
         metrics.PENDING.set(pending)
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
-        await self._endpoint_watches.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
+        await announce_named_cvms(self._backend, self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
         self._work.set()
 
 
