@@ -89,8 +89,14 @@ class Dispatcher:
         self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
         self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
-        schedule = Schedule(retry, rng or random.Random())
-        self._attempts = Attempts(self._endpoint_cache, poster, render, sign, schedule, clock)
+        self._attempts = Attempts(
+            endpoint_cache=self._endpoint_cache,
+            poster=poster,
+            render=render,
+            sign=sign,
+            schedule=Schedule(retry, rng or random.Random()),
+            clock=clock,
+        )
         self._news = asyncio.Event()
         self._work = asyncio.Event()
         self._stopping = False
