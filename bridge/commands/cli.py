@@ -314,14 +314,12 @@ def _complain(line: str) -> None:
 def _banner(startup: StartupInfo) -> str:
     """Commands to paste, and where everything is. Printed once the front end listens."""
     namespace, redis = startup.settings.namespace, startup.redis_url
+    token = "" if startup.open_access else " --token $BRIDGE_TOKEN"
     bearer = "" if startup.open_access else '-H "Authorization: Bearer $BRIDGE_TOKEN" '
     lines = [
         ("address", startup.address),
         ("events", f"curl -N {bearer}{startup.address}/v1/events"),
-        (
-            "webhooks",
-            f"bridge listen --url {startup.address}{'' if startup.open_access else ' --token $BRIDGE_TOKEN'}",
-        ),
+        ("webhooks", f"bridge listen --url {startup.address}{token}"),
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),
         ("log", f"redis-cli -u {redis} XRANGE '{{{namespace}}}:log' - + COUNT 10"),

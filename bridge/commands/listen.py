@@ -146,10 +146,7 @@ async def listen(
     receiver = Receiver(secret, reply, clock or SystemClock(), rng or random.Random())
     listener = listening_socket(registration.host, registration.port)
     address = registration.address or _own_address(registration.host, listener.getsockname()[1])
-    async with (
-        serving(small_server(receiver.app), listener),
-        _registered(registration, address, secret, announce),
-    ):
+    async with serving(small_server(receiver.app), listener), _registered(registration, address, secret, announce):
         while True:
             write(await receiver.received.get())
 

@@ -182,9 +182,7 @@ class Deliveries:
     async def _run(self, what: str, *arguments: object) -> Any:
         keys = self._backend.keys
         return await self._backend.run(
-            self._requeue,
-            [keys.webhooks, keys.meta],
-            [self._limits, keys.webhook_wake_channel, what, *arguments],
+            self._requeue, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, what, *arguments]
         )
 
 

@@ -98,11 +98,7 @@ class PhalaClient:
         self._prefix = prefix.rstrip("/")
         self._clock = clock
         self._http = httpx.AsyncClient(
-            headers={
-                "X-API-Key": api_key,
-                "X-Phala-Version": API_VERSION,
-                "User-Agent": f"cvm-bridge/{__version__}",
-            },
+            headers={"X-API-Key": api_key, "X-Phala-Version": API_VERSION, "User-Agent": f"cvm-bridge/{__version__}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0),
             # The slots bound the streams; a pool with a bound of its own would delay a stream whose slot is held.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
