@@ -156,7 +156,9 @@ def connect(url: str, namespace: str) -> Backend:
     if parts.scheme == "redis+sentinel":
         return Backend(_sentinel(parts), namespace)
     if parts.scheme == "redis+cluster":
-        return Backend(_cluster(parts), namespace)
+        nodes = [ClusterNode(host, port) for host, port in parts.hosts]
+        cluster = cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(parts), **_OPTIONS)
+        return Backend(cluster, namespace)
     keepalive = {} if parts.scheme == "unix" else {"socket_keepalive": True}
     return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **keepalive, **_OPTIONS), namespace)
 
@@ -172,8 +174,3 @@ def _sentinel(url: RedisUrl) -> Any:
     guards_options = {**_OPTIONS, **guards, "retry": retry}
     sentinel = cast(Any, Sentinel)(list(url.hosts), sentinel_kwargs=guards_options)
     return sentinel.master_for(url.master, db=url.database, retry=retry, **_credentials(url), **_OPTIONS)
-
-
-def _cluster(url: RedisUrl) -> Any:
-    nodes = [ClusterNode(host, port) for host, port in url.hosts]
-    return cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(url), **_OPTIONS)

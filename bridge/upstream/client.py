@@ -167,7 +167,7 @@ class PhalaClient:
         try:
             if response.status_code != 200:
                 raise await self._error(response)
-            if _media_type(response) != "text/event-stream":
+            if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                 raise UnparsableError("upstream did not answer with an event stream", status=200)
             async with aclosing(_events(response)) as events:
                 yield events
@@ -225,11 +225,6 @@ def _state_path(ref: str) -> str:
 async def _forget_location(response: httpx.Response) -> None:
     """httpx parses the target of a redirect even if it does not follow it, and fails at an invalid one."""
     response.headers.pop("location", None)
-
-
-def _media_type(response: httpx.Response) -> str:
-    declared: str = response.headers.get("content-type", "")
-    return declared.partition(";")[0].strip().lower()
 
 
 async def _read(response: httpx.Response, most: int) -> bytes:

@@ -183,7 +183,8 @@ class ControlLoops:
             if isinstance(action, Open):
                 self._open(context.slots[action.index], context.watches[action.cvm_id])
             elif isinstance(action, Close):
-                self._close(action.index)
+                if task := self._streams.get(action.index):
+                    task.cancel()
             elif isinstance(action, Read):
                 requests += 1
                 tracked = context.watches[action.cvm_id]
@@ -209,10 +210,6 @@ class ControlLoops:
         if slot.life is Life.OPENING:
             # Cancelled before its first step: Redis was not asked for the slot.
             slot.quarantine(self._context.clock.monotonic())
-
-    def _close(self, index: int) -> None:
-        if task := self._streams.get(index):
-            task.cancel()
 
     # Status
 
