@@ -67,15 +67,10 @@ async def _with_signals(body: Body) -> None:
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` until it ends; cancels it when `stop` is set, and waits for its end."""
     async with asyncio.TaskGroup() as group:
-        working = group.create_task(work, name="work")
-        stopping = group.create_task(_cancel_at(stop, working), name="stop")
-        await asyncio.wait({working})
-        stopping.cancel()
-
-
-async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
-    await stop.wait()
-    task.cancel()
+        tasks = {group.create_task(work, name="work"), group.create_task(stop.wait(), name="stop")}
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
 
 
 async def run_role(name: str, work: Awaitable[None], stop: asyncio.Event) -> None:

@@ -58,11 +58,6 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class StateSeen:
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
 class Garbled:
     """The stream sent something that is not a state; it goes on."""
 
@@ -77,7 +72,7 @@ class Ended:
     message: str = ""
 
 
-StreamEvent = StateSeen | Garbled | Ended
+StreamEvent = State | Garbled | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +255,7 @@ async def _events(response: httpx.Response) -> AsyncGenerator[StreamEvent, None]
 def _stream_event(event: ServerSentEvent) -> StreamEvent | None:
     if event.event == "state":
         try:
-            return StateSeen(parse_state(event.data))
+            return parse_state(event.data)
         except UnparsableStateError as error:
             return Garbled(str(error))
     if event.event == "complete":

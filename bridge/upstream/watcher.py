@@ -12,7 +12,7 @@ from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
-from bridge.upstream.client import Garbled, StateSeen, StreamEvent
+from bridge.upstream.client import Garbled, StreamEvent
 from bridge.upstream.errors import RULES, AccountEffect, CvmEffect, RequestRefusedError, UnparsableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import read
@@ -183,8 +183,8 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
 
 async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
     now = context.clock.monotonic()
-    if isinstance(event, StateSeen):
-        await _record(context, tracked, event.state)
+    if isinstance(event, State):
+        await _record(context, tracked, event)
         return None
     if isinstance(event, Garbled):
         if tracked.seen.fail(RULES[UnparsableError].reason):
