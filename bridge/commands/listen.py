@@ -145,15 +145,12 @@ async def listen(
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
     receiver = Receiver(secret, reply, clock or SystemClock(), rng or random.Random())
     listener = listening_socket(registration.host, registration.port)
-    address = registration.address or _own_address(registration.host, listener.getsockname()[1])
+    # A receiver that listens on all addresses is also reachable on loopback.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(registration.host, registration.host)  # noqa: S104
+    address = registration.address or http_url(host, listener.getsockname()[1]) + "/"
     async with serving(small_server(receiver.app), listener), _registered(registration, address, secret, announce):
         while True:
             write(await receiver.received.get())
-
-
-def _own_address(host: str, port: int) -> str:
-    """A receiver that listens on all addresses is also reachable on loopback."""
-    return http_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port) + "/"  # noqa: S104
 
 
 @contextlib.asynccontextmanager

@@ -286,17 +286,15 @@ async def answers(path: Path) -> bool:
     """Whether the server at this socket answers a PING with PONG."""
     try:
         reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            writer.write(b"PING\r\n")
+            return await reader.readline() == b"+PONG\r\n"
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
     except OSError:
         return False
-    try:
-        writer.write(b"PING\r\n")
-        return await reader.readline() == b"+PONG\r\n"
-    except OSError:
-        return False
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 def free_port(remembered: int = 0) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
@@ -32,12 +31,7 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
 
 
-@contextlib.asynccontextmanager
-async def phala_client(settings: Settings, clock: Clock) -> AsyncIterator[PhalaClient]:
-    """The settings must have an API key."""
+def phala_client(settings: Settings, clock: Clock) -> contextlib.aclosing[PhalaClient]:
+    """A client that is closed at the end. The settings must have an API key."""
     assert settings.api_key is not None
-    client = PhalaClient(settings.api_prefix, settings.api_key.get_secret_value(), clock=clock)
-    try:
-        yield client
-    finally:
-        await client.aclose()
+    return contextlib.aclosing(PhalaClient(settings.api_prefix, settings.api_key.get_secret_value(), clock=clock))

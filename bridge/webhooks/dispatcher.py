@@ -250,14 +250,10 @@ class Dispatcher:
         for start in range(0, len(claims), EXTEND_AT_ONCE):
             some = claims[start : start + EXTEND_AT_ONCE]
             for claim, kept in zip(some, await self._lanes.extend(some, self._lease), strict=True):
-                if not kept:
-                    self._let_go(claim)
-
-    def _let_go(self, claim: Claim) -> None:
-        known = self._in_flight.get((claim.endpoint_id, claim.lane))
-        if known is not None and known[0] is claim:
-            metrics.LOST_CLAIMS.inc()
-            known[1].cancel()
+                known = self._in_flight.get((claim.endpoint_id, claim.lane))
+                if not kept and known is not None and known[0] is claim:
+                    metrics.LOST_CLAIMS.inc()
+                    known[1].cancel()
 
     async def _sweep(self) -> None:
         ids, pending = list(self._endpoint_cache.endpoint_set.endpoints), 0

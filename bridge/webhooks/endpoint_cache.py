@@ -13,16 +13,13 @@ from bridge.webhooks.matching import Matcher
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Opened:
     """An endpoint's unsealed values for attempts; never logged. `secrets`: (secret, expires at ms or None)."""
 
     url: str
     headers: Mapping[str, str]
     secrets: tuple[tuple[str, int | None], ...]
-
-    def __repr__(self) -> str:
-        return "<Opened>"
 
     def valid_secrets(self, at: float) -> list[str]:
         """The ones to sign with at this Unix time, newest first."""
