@@ -113,10 +113,9 @@ class EmbeddedServer:
     process, however that ends.
     """
 
-    def __init__(self, directory: Path | None = None, *, binary: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or state_directory()
         self.port = 0
-        self._binary = binary
         self._socket = Path()
         self._process: asyncio.subprocess.Process | None = None
         self._watch: subprocess.Popen[bytes] | None = None
@@ -170,7 +169,7 @@ class EmbeddedServer:
     async def _start(self) -> None:
         self._make_directory()
         lock = self._resources.enter_context(await _hold(self.directory))
-        binary = self._binary or find_server()
+        binary = find_server()
         self._socket = self._place_socket()
         while not await self._listening(binary, lock):
             pass

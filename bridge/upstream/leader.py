@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable
 
 from bridge.clock import Clock, set_within
 from bridge.config import Settings
@@ -48,14 +47,12 @@ class Upstream:
         *,
         alone: bool = False,
         rng: random.Random | None = None,
-        make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._client = client
         self._clock = clock
         self._rng = rng or random.Random()
-        self._make_id = make_id
         self._leadership = Leadership(backend)
         self._last = WritePosition(0, "0-0")
         self._log_id = ""
@@ -85,9 +82,9 @@ class Upstream:
                 await set_within(stop, CAMPAIGN_AT_MOST)
 
     async def _campaign(self) -> Term | float:
-        holder, asked_at = self._make_id(), self._clock.monotonic()
+        holder, asked_at = uuid.uuid4().hex, self._clock.monotonic()
         lease, last_id = self._settings.lease_seconds, self._last.last_id
-        found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
+        found = await self._leadership.acquire(holder, lease, uuid.uuid4().hex, last_id)
         self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
         return found
 
