@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
 from bridge.webhooks import metrics
 from bridge.webhooks.matching import Matcher
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
