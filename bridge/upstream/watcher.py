@@ -182,7 +182,6 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
 
 
 async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
-    now = context.clock.monotonic()
     if isinstance(event, State):
         await _record(context, tracked, event)
         return None
@@ -195,7 +194,7 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
         # The CVM may be gone, or not: the state route answers that.
         await read(context, tracked)
         return None
-    return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
+    return End.ORDINARY if context.clock.monotonic() - opened_at >= EARLY else End.EARLY
 
 
 async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
