@@ -41,12 +41,7 @@ def _whole(name: str, default: int | None, low: int, high: int, note: str = "") 
 
 def _seconds(name: str, default: float, low: float, high: float, note: str = "") -> Any:
     return _setting(
-        name,
-        default,
-        f"a number of seconds from {low:g} to {high:.0f}{note}",
-        ge=low,
-        le=high,
-        allow_inf_nan=False,
+        name, default, f"a number of seconds from {low:g} to {high:.0f}{note}", ge=low, le=high, allow_inf_nan=False
     )
 
 
@@ -63,11 +58,7 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True,
-        populate_by_name=True,
-        extra="forbid",
-        str_strip_whitespace=True,
-        hide_input_in_errors=True,
+        frozen=True, populate_by_name=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True
     )
 
     api_key: Annotated[SecretStr | None, _parsed(config_values.header_safe)] = _setting(
@@ -106,10 +97,7 @@ class Settings(BaseModel):
     lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
     watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)
     tokens: Annotated[tuple[Token, ...], _parsed(config_values.tokens)] = _setting(
-        "BRIDGE_TOKENS",
-        (),
-        "name:secret:scope[:cvm,cvm…], separated by spaces; scope: read or admin",
-        secret=True,
+        "BRIDGE_TOKENS", (), "name:secret:scope[:cvm,cvm…], separated by spaces; scope: read or admin", secret=True
     )
     auth: bool = _setting("BRIDGE_AUTH", True, "on or off")
     heartbeat: float = _seconds("BRIDGE_HEARTBEAT", 15.0, 0.1, 3_600)
@@ -171,11 +159,7 @@ class _Environment(BaseSettings, Settings):
     """The same fields, read by pydantic-settings, by variable only: `port` is not `PORT`."""
 
     model_config = SettingsConfigDict(
-        case_sensitive=True,
-        enable_decoding=False,
-        env_ignore_empty=True,
-        extra="ignore",
-        populate_by_name=False,
+        case_sensitive=True, enable_decoding=False, env_ignore_empty=True, extra="ignore", populate_by_name=False
     )
 
 

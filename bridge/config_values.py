@@ -11,7 +11,7 @@ import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
@@ -116,14 +116,9 @@ def _token(number: int, text: str) -> Token:
     if len(parts) < 3 or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", parts[0]) or not re.fullmatch(r"[!-~]+", parts[1]):
         raise ValueError(f"entry {number} is not name:secret:scope")
     cvms = _token_cvms(number, parts[3]) if len(parts) == 4 else frozenset()
-    return Token(parts[0], SecretStr(parts[1]), _scope(number, parts[2]), cvms)
-
-
-def _scope(number: int, text: str) -> Scope:
-    match text:
-        case "read" | "admin":
-            return text
-    raise ValueError(f"the scope of entry {number} is neither read nor admin")
+    if parts[2] not in get_args(Scope):
+        raise ValueError(f"the scope of entry {number} is neither read nor admin")
+    return Token(parts[0], SecretStr(parts[1]), cast(Scope, parts[2]), cvms)
 
 
 def _token_cvms(number: int, text: str) -> frozenset[str]:

@@ -137,7 +137,7 @@ class FakePoster:
 
 
 def plain(format: str, event: Event, *, ran: bool) -> Rendered:
-    return Rendered(event.json.encode(), "text/plain")
+    return Rendered(event.json.encode(), {"content-type": "text/plain"})
 
 
 def named(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from bridge.addresses import Resolve, with_loopback
 from bridge.clock import SystemClock
 from bridge.config_values import Allowlist
+from bridge.host_lookup import HostLookup
 from bridge.webhooks.schedule import AttemptOutcome
 from bridge.webhooks.transport import Poster
 
@@ -130,6 +131,7 @@ def poster(
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Poster:
+    resolve, tls = resolve or HostLookup(), tls or ssl.create_default_context()
     return Poster(timeout=timeout, allow=allow, clock=SystemClock(), resolve=resolve, tls=tls)
 
 

@@ -9,12 +9,12 @@ from bridge.commands.terminal import as_object
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
-from bridge.process.errors import CommandError
 from bridge.process.redis_connection import connected
+from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
-from bridge.store.leader_status import LeaderStatus
+from bridge.store.leader_status import read_leader_status
 from bridge.store.log import Log
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
@@ -82,7 +82,7 @@ def _show_embedded(show: Print) -> bool:
 async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> None:
     position = await Log(backend).position()
     show(f"  log      {f'sequence {position.sequence}, last id {position.id}' if position else 'has no event yet'}")
-    status = await LeaderStatus(backend).read()
+    status = await read_leader_status(backend)
     if not status:
         show("  leader   none: start `bridge upstream` (or `bridge up`), otherwise no event will come")
     else:

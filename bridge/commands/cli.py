@@ -20,8 +20,7 @@ from bridge.commands.terminal import event_line, write_line
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
-from bridge.process.errors import CommandError
-from bridge.process.signals import Body, execute, until
+from bridge.process.signals import Body, CommandError, execute, until
 from bridge.process.startup import StartupInfo
 from bridge.process.up import run_up
 from bridge.process.upstream import run_upstream
@@ -315,14 +314,12 @@ def _complain(line: str) -> None:
 def _banner(startup: StartupInfo) -> str:
     """Commands to paste, and where everything is. Printed once the front end listens."""
     namespace, redis = startup.settings.namespace, startup.redis_url
+    token = "" if startup.open_access else " --token $BRIDGE_TOKEN"
     bearer = "" if startup.open_access else '-H "Authorization: Bearer $BRIDGE_TOKEN" '
     lines = [
         ("address", startup.address),
         ("events", f"curl -N {bearer}{startup.address}/v1/events"),
-        (
-            "webhooks",
-            f"bridge listen --url {startup.address}{'' if startup.open_access else ' --token $BRIDGE_TOKEN'}",
-        ),
+        ("webhooks", f"bridge listen --url {startup.address}{token}"),
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),
         ("log", f"redis-cli -u {redis} XRANGE '{{{namespace}}}:log' - + COUNT 10"),

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bridge.clock import Clock, SystemClock, rfc3339
+from bridge.clock import SystemClock, rfc3339
 from bridge.commands.terminal import as_object, client_headers, event_line, invalid_url, painted, problem_text
 from bridge.events import TRANSITION, dumps
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from bridge.uvicorn_server import http_url, listening_socket, serving, small_server
 from bridge.webhooks.signing import PREFIX, verify
 
@@ -85,11 +85,11 @@ class Received:
 class Receiver:
     """The ASGI app. `received` holds the attempts in the order of their arrival."""
 
-    def __init__(self, secret: str, reply: Reply, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, secret: str, reply: Reply) -> None:
         self._secret = secret
         self._reply = reply
-        self._clock = clock
-        self._rng = rng
+        self._clock = SystemClock()
+        self._rng = random.Random()
         self._attempts: OrderedDict[str, int] = OrderedDict()
         self.received: asyncio.Queue[Received] = asyncio.Queue(MOST_WAITING)
         self.app = Starlette(routes=[Route("/{rest:path}", self._receive, methods=["POST"])])
@@ -102,16 +102,15 @@ class Receiver:
                 return PlainTextResponse("too large\n", 413)
         now = self._clock.time()
         fault = verify(request.headers, body, self._secret, now)
-        status = 401 if fault else self._status()
+        status = 500 if self._rng.random() < self._reply.fail else self._reply.status
+        if fault:
+            status = 401
         webhook_id = request.headers.get("webhook-id", "")
         await self.received.put(
             Received(rfc3339(now), webhook_id, self._count(webhook_id), fault, status, _parsed(body))
         )
         await self._clock.sleep(self._reply.delay)
         return PlainTextResponse(f"{fault or 'received'}\n", status)
-
-    def _status(self) -> int:
-        return 500 if self._rng.random() < self._reply.fail else self._reply.status
 
     def _count(self, webhook_id: str) -> int:
         count = self._attempts.pop(webhook_id, 0) + 1
@@ -129,13 +128,7 @@ def _parsed(body: bytes) -> object:
 
 
 async def listen(
-    registration: Registration,
-    reply: Reply,
-    write: Callable[[Received], None],
-    announce: Callable[[str], None],
-    *,
-    clock: Clock | None = None,
-    rng: random.Random | None = None,
+    registration: Registration, reply: Reply, write: Callable[[Received], None], announce: Callable[[str], None]
 ) -> None:
     """Passes each attempt to `write`, until it is cancelled. It unregisters itself however it ends.
 
@@ -143,20 +136,14 @@ async def listen(
     address is not available.
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
-    receiver = Receiver(secret, reply, clock or SystemClock(), rng or random.Random())
+    receiver = Receiver(secret, reply)
     listener = listening_socket(registration.host, registration.port)
-    address = registration.address or _own_address(registration.host, listener.getsockname()[1])
-    async with (
-        serving(small_server(receiver.app), listener),
-        _registered(registration, address, secret, announce),
-    ):
+    # A receiver that listens on all addresses is also reachable on loopback.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(registration.host, registration.host)  # noqa: S104
+    address = registration.address or http_url(host, listener.getsockname()[1]) + "/"
+    async with serving(small_server(receiver.app), listener), _registered(registration, address, secret, announce):
         while True:
             write(await receiver.received.get())
-
-
-def _own_address(host: str, port: int) -> str:
-    """A receiver that listens on all addresses is also reachable on loopback."""
-    return http_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port) + "/"  # noqa: S104
 
 
 @contextlib.asynccontextmanager

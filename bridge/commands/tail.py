@@ -14,14 +14,15 @@ from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 from bridge.clock import Clock, SystemClock
 from bridge.commands.terminal import client_headers, invalid_url, problem_text
 from bridge.events import POSITION
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from bridge.retry_after import parse_retry_after
+from bridge.upstream.backoff import Backoff
 
 SILENCE_SECONDS = 60.0
 """Four heartbeats at their default; a connection that is silent for so long is taken for dead."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
-"""Seconds between two tries: the first and the longest wait. A wait is random, from half of it to all of it."""
+"""Seconds between two tries: the first and the longest wait, doubling until an event comes; with jitter."""
 
 Write = Callable[[str], None]
 
@@ -59,22 +60,6 @@ class Request:
         return client_headers("tail", self.token) | ({"Last-Event-ID": cursor} if cursor else {})
 
 
-class Backoff:
-    """How long to wait before the next try: doubling, with jitter, and from the beginning after an event."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._next = FIRST_WAIT
-
-    def reset(self) -> None:
-        self._next = FIRST_WAIT
-
-    def take(self, least: float = 0.0) -> float:
-        """Seconds, at least `least`."""
-        wait, self._next = self._next, min(self._next * 2, LONGEST_WAIT)
-        return max(least, wait * self._rng.uniform(0.5, 1.0))
-
-
 async def follow(
     request: Request,
     write: Write,
@@ -93,28 +78,27 @@ async def follow(
         await _Follower(request, write, complain, http, clock or SystemClock(), rng or random.Random()).run()
 
 
+@dataclass
 class _Follower:
-    def __init__(
-        self, request: Request, write: Write, complain: Write, http: httpx.AsyncClient, clock: Clock, rng: random.Random
-    ) -> None:
-        self._request = request
-        self._write = write
-        self._complain = complain
-        self._http = http
-        self._clock = clock
-        self._backoff = Backoff(rng)
-        self._cursor = ""
-        self._retry = 0.0
-        self._interrupted = False
+    request: Request
+    write: Write
+    complain: Write
+    http: httpx.AsyncClient
+    clock: Clock
+    rng: random.Random
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=FIRST_WAIT, longest=LONGEST_WAIT))
+    cursor: str = ""
+    retry: float = 0.0
+    interrupted: bool = False
 
     async def run(self) -> None:
         while True:
             least = await self._connection()
-            await self._clock.sleep(self._backoff.take(least))
+            await self.clock.sleep(self.backoff.fail(self.clock.monotonic(), self.rng, least))
 
     async def _connection(self) -> float:
         """One connection until it ends; returns the seconds that the bridge asks to wait before the next."""
-        self._retry = 0.0
+        self.retry = 0.0
         try:
             async for event in self._events():
                 self._take(event)
@@ -122,39 +106,33 @@ class _Follower:
             self._report(str(error))
             return error.seconds
         except (httpx.HTTPError, SSEError) as error:
-            self._report(f"{self._request.url} cannot be reached ({type(error).__name__})")
+            self._report(f"{self.request.url} cannot be reached ({type(error).__name__})")
         except httpx.InvalidURL:
-            raise invalid_url(self._request.url) from None
-        return self._retry
+            raise invalid_url(self.request.url) from None
+        return self.retry
 
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
-        request = self._request
-        async with aconnect_sse(
-            self._http,
-            "GET",
-            request.address,
-            params=request.parameters(self._cursor),
-            headers=request.headers(self._cursor),
-        ) as source:
+        parameters, headers = self.request.parameters(self.cursor), self.request.headers(self.cursor)
+        async with aconnect_sse(self.http, "GET", self.request.address, params=parameters, headers=headers) as source:
             if source.response.status_code != 200:
-                raise await _refusal(source.response, self._clock.time())
+                raise await _refusal(source.response, self.clock.time())
             async for event in source.aiter_sse():
                 yield event
 
     def _take(self, event: ServerSentEvent) -> None:
         if event.retry is not None:
-            self._retry = event.retry / 1000
+            self.retry = event.retry / 1000
         if event.id:
-            self._cursor = event.id
-        self._backoff.reset()
-        self._interrupted = False
+            self.cursor = event.id
+        self.backoff.heal()
+        self.interrupted = False
         if event.data and event.event not in (POSITION, "overloaded"):
-            self._write(event.data)
+            self.write(event.data)
 
     def _report(self, message: str) -> None:
-        if not self._interrupted:
-            self._complain(f"{message}; trying again")
-        self._interrupted = True
+        if not self.interrupted:
+            self.complain(f"{message}; trying again")
+        self.interrupted = True
 
 
 async def _refusal(response: httpx.Response, now: float) -> Exception:

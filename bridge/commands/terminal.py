@@ -10,8 +10,8 @@ import httpx
 
 from bridge import __version__
 from bridge.events import RESET, SNAPSHOT, TRANSITION
-from bridge.process.errors import CommandError
 from bridge.process.logs import printable
+from bridge.process.signals import CommandError
 
 MAX_PROBLEM_BYTES = 4096
 """How much of an error's body is read; a problem is far smaller."""

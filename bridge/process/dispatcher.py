@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import CommandError
-from bridge.process.garbage_collection import settle_garbage_collection
 from bridge.process.probe import start_probe
 from bridge.process.redis_connection import connected, report_redis, required_redis
-from bridge.process.signals import run_role
+from bridge.process.signals import CommandError, run_role
+from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.webhooks.dispatcher import Dispatcher

@@ -22,11 +22,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 
 #: Bytes of a socket's path, at most: Linux allows 108 and macOS 104, including the closing NUL.
 SOCKET_PATH_LIMIT = 100
@@ -58,9 +57,6 @@ class EmbeddedError(CommandError):
 class NoServerError(EmbeddedError):
     """no Redis server was found: install redis-server or valkey-server (6.2 or newer), or set REDIS_URL"""
 
-    def __init__(self) -> None:
-        super().__init__(type(self).__doc__)
-
 
 class DirectoryHeldError(EmbeddedError):
     """another process uses the state directory"""
@@ -85,7 +81,7 @@ def find_server() -> Path:
             return Path(found)
     bundled = wheel_server()
     if bundled is None:
-        raise NoServerError
+        raise NoServerError(NoServerError.__doc__)
     return bundled
 
 
@@ -117,10 +113,9 @@ class EmbeddedServer:
     process, however that ends.
     """
 
-    def __init__(self, directory: Path | None = None, *, binary: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or state_directory()
         self.port = 0
-        self._binary = binary
         self._socket = Path()
         self._process: asyncio.subprocess.Process | None = None
         self._watch: subprocess.Popen[bytes] | None = None
@@ -149,9 +144,7 @@ class EmbeddedServer:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def wait(self) -> None:
@@ -160,7 +153,8 @@ class EmbeddedServer:
         status = await self._process.wait()
         self._end_watch()
         if not self._stopping:
-            raise EmbeddedError(f"the embedded Redis server ended unexpectedly ({_ending(status)}){self._last_words()}")
+            how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+            raise EmbeddedError(f"the embedded Redis server ended unexpectedly ({how}){self._last_words()}")
 
     async def stop(self) -> None:
         """Ends the server, also one that is still starting; idempotent."""
@@ -175,7 +169,7 @@ class EmbeddedServer:
     async def _start(self) -> None:
         self._make_directory()
         lock = self._resources.enter_context(await _hold(self.directory))
-        binary = self._binary or find_server()
+        binary = find_server()
         self._socket = self._place_socket()
         while not await self._listening(binary, lock):
             pass
@@ -291,17 +285,15 @@ async def answers(path: Path) -> bool:
     """Whether the server at this socket answers a PING with PONG."""
     try:
         reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            writer.write(b"PING\r\n")
+            return await reader.readline() == b"+PONG\r\n"
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
     except OSError:
         return False
-    try:
-        writer.write(b"PING\r\n")
-        return await reader.readline() == b"+PONG\r\n"
-    except OSError:
-        return False
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 def free_port(remembered: int = 0) -> int:
@@ -377,12 +369,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    return signal.Signals(-status).name
 
 
 def _short_temp() -> str | None:

@@ -111,14 +111,12 @@ class Console(logging.Formatter):
         extra = "".join(f"  {name}={printable(redacted(str(value)))}" for name, value in fields(record).items())
         message = printable(redacted(record.getMessage()))
         head = f"{self.formatTime(record, self.datefmt)} {record.levelname.lower():<7}"
-        line = f"{self._coloured(head, record.levelname)} {record.name}: {message}{extra}"
+        if self._colours and record.levelname in _COLOURS:
+            head = f"\x1b[{_COLOURS[record.levelname]}m{head}\x1b[0m"
+        line = f"{head} {record.name}: {message}{extra}"
         if record.exc_info:
             line += "\n" + redacted(self.formatException(record.exc_info))
         return line
-
-    def _coloured(self, text: str, level: str) -> str:
-        code = _COLOURS.get(level) if self._colours else None
-        return f"\x1b[{code}m{text}\x1b[0m" if code else text
 
 
 def printable(text: str) -> str:

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import CommandError
-from bridge.process.signals import until
+from bridge.process.signals import CommandError, until
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
 

@@ -8,10 +8,12 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from bridge.process.errors import CommandError
-
 Body = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 """A command's work: it runs until the event is set, and returns once everything it started has ended."""
+
+
+class CommandError(Exception):
+    """the command cannot run as it is set up; the text is one line that tells why and what helps"""
 
 
 def execute(body: Body) -> None:
@@ -65,15 +67,10 @@ async def _with_signals(body: Body) -> None:
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` until it ends; cancels it when `stop` is set, and waits for its end."""
     async with asyncio.TaskGroup() as group:
-        working = group.create_task(work, name="work")
-        stopping = group.create_task(_cancel_at(stop, working), name="stop")
-        await asyncio.wait({working})
-        stopping.cancel()
-
-
-async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
-    await stop.wait()
-    task.cancel()
+        tasks = {group.create_task(work, name="work"), group.create_task(stop.wait(), name="stop")}
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
 
 
 async def run_role(name: str, work: Awaitable[None], stop: asyncio.Event) -> None:

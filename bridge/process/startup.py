@@ -1,9 +1,10 @@
-"""What a role settles before it starts: whether callers need a token, and the address it listens on."""
+"""What a role settles before it starts: whether callers need a token, its address, and the garbage collector."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import ipaddress
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from bridge.uvicorn_server import http_url
 
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the default of `bridge web`, see docs/contract.md#environment
@@ -64,3 +65,14 @@ def named_address(host: str, port: int, variable: str) -> Iterator[None]:
         fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({os.strerror(error.errno)})"
         address = http_url(host, port).removeprefix("http://")
         raise CommandError(f"{address} {fault}: set {variable} to another port") from None
+
+
+def settle_garbage_collection() -> None:
+    """For a process with many connections: exempts all objects of now from collections, and makes these rare.
+
+    Ten thousand subscribers are a million new objects within two seconds, and no garbage: with the default thresholds
+    the collector takes a third of that time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -14,9 +14,8 @@ from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.dispatcher import open_dispatcher
 from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
-from bridge.process.errors import CommandError
 from bridge.process.redis_connection import connected, report_redis
-from bridge.process.signals import run_role
+from bridge.process.signals import CommandError, run_role
 from bridge.process.startup import StartupInfo, open_access
 from bridge.process.upstream import phala_client
 from bridge.process.web import serve_front

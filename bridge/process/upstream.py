@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.errors import CommandError
 from bridge.process.probe import start_probe
 from bridge.process.redis_connection import connected, report_redis, required_redis
-from bridge.process.signals import run_role
+from bridge.process.signals import CommandError, run_role
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.leader import Upstream
 
@@ -33,12 +31,7 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
 
 
-@contextlib.asynccontextmanager
-async def phala_client(settings: Settings, clock: Clock) -> AsyncIterator[PhalaClient]:
-    """The settings must have an API key."""
+def phala_client(settings: Settings, clock: Clock) -> contextlib.aclosing[PhalaClient]:
+    """A client that is closed at the end. The settings must have an API key."""
     assert settings.api_key is not None
-    client = PhalaClient(settings.api_prefix, settings.api_key.get_secret_value(), clock=clock)
-    try:
-        yield client
-    finally:
-        await client.aclose()
+    return contextlib.aclosing(PhalaClient(settings.api_prefix, settings.api_key.get_secret_value(), clock=clock))

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.garbage_collection import settle_garbage_collection
 from bridge.process.redis_connection import connected, report_redis, required_redis
 from bridge.process.signals import run_role
-from bridge.process.startup import ALL_ADDRESSES, named_address, open_access
+from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection
 from bridge.process.workers import end_with_parent, run_workers
 from bridge.store.connection import Backend
 from bridge.uvicorn_server import http_url

@@ -21,7 +21,7 @@ from prometheus_client import multiprocess
 
 from bridge.clock import set_within
 from bridge.config import Settings
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from bridge.uvicorn_server import address_family
 
 logger = logging.getLogger(__name__)

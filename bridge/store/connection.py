@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,19 +127,7 @@ class Backend:
 
 
 # Error words of a server that is starting, failing over, or lacks a master, memory or disk. The caller tries again.
-_PASSING = (
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "BUSY",
-    "UNBLOCKED",
-    "OOM",
-    "MISCONF",
-)
-
+_PASSING = "LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|BUSY|UNBLOCKED|OOM|MISCONF"
 
 _PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
 """Errors from whose text redis-py has removed the word."""
@@ -147,19 +136,18 @@ _PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryEr
 def _translated(error: RedisError) -> StoreError:
     text = str(error)
     # Redis 6.2 wraps the error of a command inside a script: "Error running script …: -READONLY You can't write …".
-    word = next((word for word in _PASSING if text.startswith(word) or f" -{word} " in text), None)
+    word = re.search(rf"^({_PASSING})| -({_PASSING}) ", text)
     if word or isinstance(error, _PASSING_ERRORS):
-        return StoreUnavailableError(f"Redis is not ready ({word or type(error).__name__})")
+        return StoreUnavailableError(f"Redis is not ready ({word[1] or word[2] if word else type(error).__name__})")
     return StoreError(f"Redis refused: {text[:200]}")
 
 
-def _options() -> dict[str, Any]:
-    return {
-        "decode_responses": True,
-        "encoding_errors": "replace",
-        "socket_timeout": None,
-        "socket_connect_timeout": CALL_TIMEOUT,
-    }
+_OPTIONS: dict[str, Any] = {
+    "decode_responses": True,
+    "encoding_errors": "replace",
+    "socket_timeout": None,
+    "socket_connect_timeout": CALL_TIMEOUT,
+}
 
 
 def connect(url: str, namespace: str) -> Backend:
@@ -168,9 +156,11 @@ def connect(url: str, namespace: str) -> Backend:
     if parts.scheme == "redis+sentinel":
         return Backend(_sentinel(parts), namespace)
     if parts.scheme == "redis+cluster":
-        return Backend(_cluster(parts), namespace)
+        nodes = [ClusterNode(host, port) for host, port in parts.hosts]
+        cluster = cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(parts), **_OPTIONS)
+        return Backend(cluster, namespace)
     keepalive = {} if parts.scheme == "unix" else {"socket_keepalive": True}
-    return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **keepalive, **_options()), namespace)
+    return Backend(redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **keepalive, **_OPTIONS), namespace)
 
 
 def _credentials(url: RedisUrl) -> dict[str, str]:
@@ -181,11 +171,6 @@ def _credentials(url: RedisUrl) -> dict[str, str]:
 def _sentinel(url: RedisUrl) -> Any:
     guards = {"password": url.sentinel_password} if url.sentinel_password else {}
     retry = Retry(NoBackoff(), 1)  # for the sentinels too: ten tries at a dead one (the default) outlast CALL_TIMEOUT
-    guards_options = {**_options(), **guards, "retry": retry}
+    guards_options = {**_OPTIONS, **guards, "retry": retry}
     sentinel = cast(Any, Sentinel)(list(url.hosts), sentinel_kwargs=guards_options)
-    return sentinel.master_for(url.master, db=url.database, retry=retry, **_credentials(url), **_options())
-
-
-def _cluster(url: RedisUrl) -> Any:
-    nodes = [ClusterNode(host, port) for host, port in url.hosts]
-    return cast(Any, RedisCluster)(startup_nodes=nodes, **_credentials(url), **_options())
+    return sentinel.master_for(url.master, db=url.database, retry=retry, **_credentials(url), **_OPTIONS)

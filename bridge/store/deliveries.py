@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,7 +150,8 @@ class Deliveries:
             # Events after the checkpoint will be queued anyway, and must not overtake those before it.
             read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(checkpoint.id)]
             wanted = list(_wanted(found[0], checkpoint.log_id, read, until_ms))
-            answer = await self._run("recover", endpoint_id, *(part for entry in wanted for part in _parts(entry)))
+            parts = ((each.event.id, int(each.ran), each.event.json, each.event.cvm_id) for each in wanted)
+            answer = await self._run("recover", endpoint_id, *itertools.chain.from_iterable(parts))
             _refuse(answer[0], UnknownEndpointError)
             queued += int(answer[1])
             if int(answer[2]) < len(wanted):
@@ -182,9 +184,7 @@ class Deliveries:
     async def _run(self, what: str, *arguments: object) -> Any:
         keys = self._backend.keys
         return await self._backend.run(
-            self._requeue,
-            [keys.webhooks, keys.meta],
-            [self._limits, keys.webhook_wake_channel, what, *arguments],
+            self._requeue, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, what, *arguments]
         )
 
 
@@ -211,10 +211,6 @@ def _wanted(endpoint: Endpoint, log_id: str, entries: Sequence[Entry], until_ms:
 
 def _is_past(entry: Entry, until_ms: int | None) -> bool:
     return until_ms is not None and entry_key(entry.event.id)[0] > until_ms
-
-
-def _parts(entry: Entry) -> tuple[object, ...]:
-    return entry.event.id, int(entry.ran), entry.event.json, entry.event.cvm_id
 
 
 def _delivery(delivery_id: str, row: list[Any]) -> Delivery:

@@ -198,10 +198,7 @@ class Endpoints:
                 raise UnknownEndpointError
             old = Endpoint.from_json(endpoint_id, stored, None)
             new = replace(
-                edit(old),
-                created_at=old.created_at,
-                created_after=old.created_after,
-                created_log_id=old.created_log_id,
+                edit(old), created_at=old.created_at, created_after=old.created_after, created_log_id=old.created_log_id
             )
             text = new.to_json()
             done, disabled = await self._run(self._change, endpoint_id, stored, text)

@@ -13,18 +13,13 @@ STATUS_SECONDS = 60
 """The status of a leader that vanished is shown for at most this time."""
 
 
-class LeaderStatus:
-    """Written by the leader, read by any process. Both raise StoreError."""
+async def write_leader_status(backend: Backend, status: Mapping[str, Any]) -> None:
+    """For the leader alone. Raises StoreError."""
+    await backend.call(backend.client.set(backend.keys.leader_status, dumps(dict(status)), ex=STATUS_SECONDS))
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._key = backend.keys.leader_status
 
-    async def write(self, status: Mapping[str, Any]) -> None:
-        await self._backend.call(self._backend.client.set(self._key, dumps(dict(status)), ex=STATUS_SECONDS))
-
-    async def read(self) -> dict[str, Any]:
-        """{} when no leader has written one within STATUS_SECONDS."""
-        text = await self._backend.call(self._backend.client.get(self._key))
-        status = json.loads(text) if text else {}
-        return status if isinstance(status, dict) else {}
+async def read_leader_status(backend: Backend) -> dict[str, Any]:
+    """{} when no leader has written one within STATUS_SECONDS. Raises StoreError."""
+    text = await backend.call(backend.client.get(backend.keys.leader_status))
+    status = json.loads(text) if text else {}
+    return status if isinstance(status, dict) else {}

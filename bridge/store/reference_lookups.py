@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
@@ -58,8 +58,7 @@ class ReferenceLookups:
     async def answer(self, answer: Answer) -> None:
         """Writes an answer, ends the lookup and wakes the front ends that wait for it."""
         keys = self._backend.keys
-        fields = asdict(answer)
-        text = dumps({name: fields[name] for name in ("cvm_id", "status", "body", "content_type")})
+        text = dumps({name: getattr(answer, name) for name in ("cvm_id", "status", "body", "content_type")})
         lifetime = FOUND_SECONDS if answer.cvm_id is not None else REFUSED_SECONDS
         async with self._backend.transaction() as pipe:
             pipe.set(keys.answer(answer.reference), text, ex=lifetime)

@@ -122,14 +122,7 @@ def _record(index: int, fields: dict[str, Any] | None, now: int, leader: tuple[s
     if fields is None or (holding := _holding(index, fields, now)).remaining <= 0:
         return SlotRecord(index, "free")
     state: SlotState = "held" if (holding.holder, holding.epoch) == leader else "quarantined"
-    since, until = rfc3339(float(fields["since"]) / 1000), rfc3339(now / 1000 + holding.remaining)
-    return SlotRecord(
-        index,
-        "settling" if holding.closed else state,
-        holding.cvm_id,
-        holding.holder,
-        holding.epoch,
-        since,
-        until,
-        holding.remaining,
-    )
+    if holding.closed:
+        state = "settling"
+    times = rfc3339(float(fields["since"]) / 1000), rfc3339(now / 1000 + holding.remaining), holding.remaining
+    return SlotRecord(index, state, holding.cvm_id, holding.holder, holding.epoch, *times)

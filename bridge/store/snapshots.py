@@ -10,6 +10,7 @@ from bridge.events import dumps
 from bridge.store.connection import Backend
 
 _STATE_HEAD = '{"state":'
+_IN_HEAD = ("status", "name", "since", "observed_at", "fresh", "stale_reason", "ever_ran")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,7 @@ class Snapshot:
 
     def head(self) -> str:
         """The JSON without `event_id` and closing brace: the append script adds both with the id it assigned."""
-        rest = {
-            "status": self.status,
-            "name": self.name,
-            "since": self.since,
-            "observed_at": self.observed_at,
-            "fresh": self.fresh,
-            "stale_reason": self.stale_reason,
-            "ever_ran": self.ever_ran,
-        }
+        rest = {name: getattr(self, name) for name in _IN_HEAD}
         return f"{_STATE_HEAD}{self.raw_state or 'null'},{dumps(rest)[1:-1]}"
 
     def to_json(self) -> str:

@@ -64,8 +64,9 @@ class Watches:
     async def list(self, after: str = "", limit: int = 100) -> list[Watch]:
         """Watches by ascending canonical id, those above `after`."""
         survey = await self.survey()
+        pins = survey.pins | survey.config_pins
         ids = sorted(cvm_id for cvm_id in survey.watches if cvm_id > after)[:limit]
-        return [_watch(survey, cvm_id) for cvm_id in ids]
+        return [Watch(each, each in pins, each in survey.config_pins, survey.demand.get(each, 0)) for each in ids]
 
     async def get(self, cvm_id: str) -> Watch | None:
         """None if it is not watched. Reads only this watch's records."""
@@ -147,11 +148,6 @@ class Watches:
     async def wake(self, why: str) -> None:
         """Wakes the leader to read the watches; only a hint, since the leader reads them each second anyway."""
         await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, why))
-
-
-def _watch(survey: Survey, cvm_id: str) -> Watch:
-    by_config = cvm_id in survey.config_pins
-    return Watch(cvm_id, by_config or cvm_id in survey.pins, by_config, survey.demand.get(cvm_id, 0))
 
 
 def _expired(text: str, now: int) -> bool:

@@ -35,7 +35,7 @@ def observe(tracked: Tracked, observation: Observation, now: str) -> tuple[list[
         data = watch_data(tracked.cvm_id, before.name)
         steps.append(Step(Draft(FRESH, tracked.cvm_id, now, data), before, before.ever_ran))
     after = _after(tracked, before, observation, now)
-    kind = _kind(tracked, before, observation)
+    kind = _kind(tracked, before, after, observation)
     if kind is not None:
         state = observation.state
         change = (before.status if before else None, after.status)
@@ -44,15 +44,13 @@ def observe(tracked: Tracked, observation: Observation, now: str) -> tuple[list[
     return steps, after
 
 
-def _kind(tracked: Tracked, before: Snapshot | None, observation: Observation) -> str | None:
-    to = observation.state.status if observation.state else DELETED
+def _kind(tracked: Tracked, before: Snapshot | None, after: Snapshot, observation: Observation) -> str | None:
     if before is None or before.status is None:
         return STATE
-    if before.status != to:
+    if before.status != after.status:
         return TRANSITION
-    if observation.state is None:
-        return None
-    return None if tracked.seen.state is not None and tracked.seen.state.same_as(observation.state) else STATE
+    known, seen = tracked.seen.state, observation.state
+    return None if seen is None or (known is not None and known.same_as(seen)) else STATE
 
 
 def _after(tracked: Tracked, before: Snapshot | None, observation: Observation, now: str) -> Snapshot:

@@ -58,11 +58,6 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class StateSeen:
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
 class Garbled:
     """The stream sent something that is not a state; it goes on."""
 
@@ -77,7 +72,7 @@ class Ended:
     message: str = ""
 
 
-StreamEvent = StateSeen | Garbled | Ended
+StreamEvent = State | Garbled | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +93,7 @@ class PhalaClient:
         self._prefix = prefix.rstrip("/")
         self._clock = clock
         self._http = httpx.AsyncClient(
-            headers={
-                "X-API-Key": api_key,
-                "X-Phala-Version": API_VERSION,
-                "User-Agent": f"cvm-bridge/{__version__}",
-            },
+            headers={"X-API-Key": api_key, "X-Phala-Version": API_VERSION, "User-Agent": f"cvm-bridge/{__version__}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0),
             # The slots bound the streams; a pool with a bound of its own would delay a stream whose slot is held.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
@@ -171,7 +162,7 @@ class PhalaClient:
         try:
             if response.status_code != 200:
                 raise await self._error(response)
-            if _media_type(response) != "text/event-stream":
+            if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                 raise UnparsableError("upstream did not answer with an event stream", status=200)
             async with aclosing(_events(response)) as events:
                 yield events
@@ -231,11 +222,6 @@ async def _forget_location(response: httpx.Response) -> None:
     response.headers.pop("location", None)
 
 
-def _media_type(response: httpx.Response) -> str:
-    declared: str = response.headers.get("content-type", "")
-    return declared.partition(";")[0].strip().lower()
-
-
 async def _read(response: httpx.Response, most: int) -> bytes:
     """The body, decompressed. Raises UnparsableError past `most` bytes, UnreachableError where it breaks off."""
     body = bytearray()
@@ -269,7 +255,7 @@ async def _events(response: httpx.Response) -> AsyncGenerator[StreamEvent, None]
 def _stream_event(event: ServerSentEvent) -> StreamEvent | None:
     if event.event == "state":
         try:
-            return StateSeen(parse_state(event.data))
+            return parse_state(event.data)
         except UnparsableStateError as error:
             return Garbled(str(error))
     if event.event == "complete":

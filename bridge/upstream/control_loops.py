@@ -10,12 +10,12 @@ from typing import Any
 
 from bridge.clock import rfc3339, set_within
 from bridge.events import DELETED
-from bridge.store.batch_digests import BatchDigests
+from bridge.store.batch_digests import write_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
-from bridge.store.leader_status import LeaderStatus
+from bridge.store.feed import subscription
+from bridge.store.leader_status import write_leader_status
 from bridge.store.reference_lookups import ReferenceLookups
-from bridge.store.wake import wakes
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.budget import REQUESTS_PER_SECOND
@@ -49,13 +49,11 @@ class ControlLoops:
         self._group = group
         self._watches = Watches(backend)
         self._lookups = ReferenceLookups(backend)
-        self._leader_status = LeaderStatus(backend)
         self._resolver = Resolver(context)
         self._discovery = Discovery(context, self._resolver, self._watches)
         self._woken = asyncio.Event()
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._answering: set[str] = set()
-        self._batch_digests = BatchDigests(backend)
         self._written_digests: dict[str, tuple[str, str]] = {}
         """As this term wrote them; of no more CVMs than are watched."""
 
@@ -98,8 +96,9 @@ class ControlLoops:
     async def _wake_for_ever(self) -> None:
         while True:
             try:
-                async for _ in wakes(self._backend):
-                    self._woken.set()
+                async with contextlib.aclosing(subscription(self._backend, self._backend.keys.wake_channel)) as wakes:
+                    async for _ in wakes:
+                        self._woken.set()
             except StoreUnavailableError:
                 await self._context.clock.sleep(SURVEY_EVERY)
 
@@ -112,7 +111,8 @@ class ControlLoops:
                 self._context.watches[cvm_id] = Tracked.loaded(cvm_id, None, now)
         pins = survey.pins | survey.config_pins
         for tracked in list(self._context.watches.values()):
-            tracked.demand.set(pinned=tracked.cvm_id in pins, subscribers=survey.demand.get(tracked.cvm_id, 0))
+            tracked.demand.pinned = tracked.cvm_id in pins
+            tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0)
         await self._keep_wanted(survey)
         await self._drop_unwanted(survey)
         metrics.WATCHES.set(len(self._context.watches))
@@ -183,16 +183,17 @@ class ControlLoops:
             if isinstance(action, Open):
                 self._open(context.slots[action.index], context.watches[action.cvm_id])
             elif isinstance(action, Close):
-                self._close(action.index)
+                if task := self._streams.get(action.index):
+                    task.cancel()
             elif isinstance(action, Read):
                 requests += 1
                 tracked = context.watches[action.cvm_id]
-                tracked.reads.start()
+                tracked.reads.running = True
                 self._spawn(read(context, tracked), f"read {action.cvm_id}")
             elif isinstance(action, Batch):
                 requests += 1
                 for cvm_id in action.cvm_ids:
-                    context.watches[cvm_id].batch.ask(now)
+                    context.watches[cvm_id].batch.asked_at = now
                 self._spawn(ask_batch(context, action.cvm_ids), "batch")
         context.budget.spend(requests)
 
@@ -209,10 +210,6 @@ class ControlLoops:
         if slot.life is Life.OPENING:
             # Cancelled before its first step: Redis was not asked for the slot.
             slot.quarantine(self._context.clock.monotonic())
-
-    def _close(self, index: int) -> None:
-        if task := self._streams.get(index):
-            task.cancel()
 
     # Status
 
@@ -239,7 +236,7 @@ class ControlLoops:
         return max(STALE_AFTER_AT_LEAST, 3 * interval) + first
 
     async def _write_status(self) -> None:
-        await self._leader_status.write(self._status())
+        await write_leader_status(self._backend, self._status())
         await self._write_batch_digests()
         await self._watches.sweep()
 
@@ -251,7 +248,8 @@ class ControlLoops:
             if tracked.seen.snapshot is not None and tracked.batch.answer is not None and not tracked.stream.is_open
         }
         written = self._written_digests
-        await self._batch_digests.write({key: value for key, value in digests.items() if written.get(key) != value})
+        changed = {key: value for key, value in digests.items() if written.get(key) != value}
+        await write_batch_digests(self._backend, changed)
         self._written_digests = digests
 
     def _status(self) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable
 
 from bridge.clock import Clock, set_within
 from bridge.config import Settings
-from bridge.store.batch_digests import BatchDigests
+from bridge.store.batch_digests import read_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
@@ -48,14 +47,12 @@ class Upstream:
         *,
         alone: bool = False,
         rng: random.Random | None = None,
-        make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._client = client
         self._clock = clock
         self._rng = rng or random.Random()
-        self._make_id = make_id
         self._leadership = Leadership(backend)
         self._last = WritePosition(0, "0-0")
         self._log_id = ""
@@ -85,9 +82,9 @@ class Upstream:
                 await set_within(stop, CAMPAIGN_AT_MOST)
 
     async def _campaign(self) -> Term | float:
-        holder, asked_at = self._make_id(), self._clock.monotonic()
+        holder, asked_at = uuid.uuid4().hex, self._clock.monotonic()
         lease, last_id = self._settings.lease_seconds, self._last.last_id
-        found = await self._leadership.acquire(holder, lease, self._make_id(), last_id)
+        found = await self._leadership.acquire(holder, lease, uuid.uuid4().hex, last_id)
         self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
         return found
 
@@ -153,9 +150,9 @@ class Upstream:
         seen = {cvm_id: each.seen.snapshot for cvm_id, each in context.watches.items() if each.fresh}
         events = {cvm_id: snapshot.event_id for cvm_id, snapshot in seen.items() if snapshot}
         now, count, limits = self._clock.monotonic(), len(context.watches), context.limits_of_route()
-        for cvm_id, digest in (await BatchDigests(self._backend).read(events)).items():
-            context.watches[cvm_id].batch.load(digest)
-            context.watches[cvm_id].reads.schedule(context.turns.next(now, count, limits))
+        for cvm_id, digest in (await read_batch_digests(self._backend, events)).items():
+            context.watches[cvm_id].batch.answer = digest
+            context.watches[cvm_id].reads.due = context.turns.next(now, count, limits)
 
     async def _renew(self, context: LeaderContext) -> None:
         lease = self._settings.lease_seconds

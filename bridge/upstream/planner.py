@@ -112,7 +112,11 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
-    candidates = [tracked for tracked in watches.values() if _may_stream(tracked, now, occupied)]
+    candidates = [
+        tracked
+        for tracked in watches.values()
+        if tracked.cvm_id not in occupied and not tracked.gone and tracked.stream.backoff.until <= now
+    ]
     first = heapq.nsmallest(
         len(free) + 1, candidates, key=lambda each: (-urgency(each, now), each.seen.confirmed_at, each.cvm_id)
     )
@@ -130,10 +134,6 @@ def _unwanted(slot: Slot, watches: Mapping[str, Tracked]) -> bool:
         return False
     tracked = watches.get(slot.cvm_id or "")
     return tracked is None or tracked.gone
-
-
-def _may_stream(tracked: Tracked, now: float, occupied: set[str | None]) -> bool:
-    return tracked.cvm_id not in occupied and not tracked.gone and tracked.stream.backoff.until <= now
 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:

@@ -7,7 +7,6 @@ import json
 import logging
 from typing import Any
 
-from bridge.events import State
 from bridge.upstream import metrics
 from bridge.upstream.errors import AccountEffect, BatchAbsentError, CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
@@ -25,24 +24,24 @@ _BATCH_VOLATILE = frozenset({"uptime", "vm_uuid", "correlation_id"})
 
 async def read(context: LeaderContext, tracked: Tracked) -> bool:
     """Reads one CVM's state and records it. True where upstream answered with a state, or that the CVM is gone."""
-    tracked.reads.start()
+    tracked.reads.running = True
     try:
         return await _read(context, tracked)
     finally:
-        tracked.reads.finish()
+        tracked.reads.running = False
 
 
 async def _read(context: LeaderContext, tracked: Tracked) -> bool:
     sent_at = context.clock.monotonic()
     try:
         reading = await context.client.read_state(tracked.cvm_id)
-        seen = _observed(tracked, reading.state, reading.sent_at, reading.made_at)
+        seen = Observation(state=reading.state, by="poll", sent_at=reading.sent_at, made_at=reading.made_at)
     except UpstreamError as error:
         context.apply(error, tracked.cvm_id)
         if error.rule.cvm is not CvmEffect.GONE:
             _failed(context, tracked, error)
             return False
-        seen = _observed(tracked, None, sent_at, context.clock.monotonic())
+        seen = Observation(state=None, by="poll", sent_at=sent_at, made_at=context.clock.monotonic())
     metrics.REQUESTS.labels("state", "ok" if seen.state else "gone").inc()
     before = tracked.seen.state if not tracked.gone else None
     applied = await context.recorder.record(tracked, seen)
@@ -55,20 +54,16 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
     return True
 
 
-def _observed(tracked: Tracked, state: State | None, sent_at: float, made_at: float) -> Observation:
-    return Observation(cvm_id=tracked.cvm_id, state=state, by="poll", sent_at=sent_at, made_at=made_at)
-
-
 def _come_again(context: LeaderContext, tracked: Tracked, sent_at: float) -> None:
     now, count, limits = context.clock.monotonic(), len(context.watches), context.limits_of_route()
     if sent_at < tracked.reads.hinted_at:
-        tracked.reads.schedule(now)  # the hint came after the request was sent
+        tracked.reads.due = now  # the hint came after the request was sent
     elif tracked.gone:
-        tracked.reads.schedule(now + GONE_EVERY)
+        tracked.reads.due = now + GONE_EVERY
     elif limits.batch and tracked.batch.answer is None:
-        tracked.reads.schedule(now + round_length(count, limits))  # the next batch answer causes a read sooner
+        tracked.reads.due = now + round_length(count, limits)  # the next batch answer causes a read sooner
     else:
-        tracked.reads.schedule(context.turns.next(now, count, limits))
+        tracked.reads.due = context.turns.next(now, count, limits)
 
 
 def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> None:
@@ -77,7 +72,7 @@ def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> N
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a CVM's state could not be read", extra=fields)
     metrics.REQUESTS.labels("state", error.reason).inc()
-    tracked.reads.schedule(now)
+    tracked.reads.due = now
     if error.rule.cvm is CvmEffect.BACK_OFF:
         tracked.reads.fail(now, context.rng, error.retry_after)
 
@@ -87,7 +82,7 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
     sent_at = context.clock.monotonic()
     asked = [context.watches[cvm_id] for cvm_id in cvm_ids if cvm_id in context.watches]
     for tracked in asked:
-        tracked.batch.ask(sent_at)
+        tracked.batch.asked_at = sent_at
     try:
         answers = await context.client.batch([tracked.cvm_id for tracked in asked])
     except UpstreamError as error:

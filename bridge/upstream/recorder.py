@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from bridge.clock import Clock, rfc3339
@@ -75,16 +76,12 @@ class Recorder:
             name = tracked.seen.snapshot.name if tracked.seen.snapshot else None
             data = watch_data(tracked.cvm_id, name)
             draft = Draft(DROPPED, tracked.cvm_id, rfc3339(self._clock.time()), data)
-            while True:
-                try:
-                    self.written = await self._log_writer.drop(self._term, self.written, draft, wanted_before_ms)
-                    self._unconfirmed.pop(tracked.cvm_id, None)
-                    tracked.seen.drop()
-                    return True
-                except StillWantedError:
-                    return False
-                except StoreUnavailableError:
-                    await self._clock.sleep(RETRY_EVERY)
+            try:
+                await self._write(tracked, lambda at: self._log_writer.drop(self._term, at, draft, wanted_before_ms))
+            except StillWantedError:
+                return False
+            tracked.seen.dropped = True
+            return True
 
     async def flush(self) -> None:
         """Writes every `observed_at` that changed since the last flush. Raises StoreUnavailableError."""
@@ -94,15 +91,17 @@ class Recorder:
                 await self._log_writer.confirm(self._term, waiting.values())
 
     async def _append(self, tracked: Tracked, step: Step) -> None:
+        append = self._log_writer.append
+        await self._write(tracked, lambda at: append(self._term, at, step.draft, step.snapshot, ran=step.ran))
+        tracked.seen.snapshot = replace(step.snapshot, event_id=self.written.last_id)
+        metrics.EVENTS.labels(step.draft.type).inc()
+
+    async def _write(self, tracked: Tracked, write: Callable[[WritePosition], Awaitable[WritePosition]]) -> None:
+        """Tries until Redis answers. The event's snapshot takes the place of an `observed_at` that waits."""
         while True:
             try:
-                written = await self._log_writer.append(
-                    self._term, self.written, step.draft, step.snapshot, ran=step.ran
-                )
+                self.written = await write(self.written)
                 break
             except StoreUnavailableError:
                 await self._clock.sleep(RETRY_EVERY)
-        self.written = written
         self._unconfirmed.pop(tracked.cvm_id, None)
-        tracked.seen.append(replace(step.snapshot, event_id=written.last_id))
-        metrics.EVENTS.labels(step.draft.type).inc()

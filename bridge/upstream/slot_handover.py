@@ -42,7 +42,11 @@ class SlotHandover:
         # Where the server's clock jumped, Redis gets the corrected deadlines for the next leader too.
         await self._redis_slots.hold(each for each in holdings.values() if each.remaining > 0 and not each.closed)
         now, size = self._clock.monotonic(), max([self._settings.max_streams, *(index + 1 for index in holdings)])
-        return [_slot(index, holdings.get(index), now) for index in range(size)]
+        slots = [Slot(index) for index in range(size)]
+        for index, holding in holdings.items():
+            if holding.remaining > 0:
+                slots[index].load(holding.cvm_id, (holding.holder, holding.epoch), now + holding.remaining)
+        return slots
 
     def _judged(self, holding: Holding) -> Holding:
         jumped = self.clock_skew.jumped(holding.lifetime, self._clock.monotonic())
@@ -90,10 +94,3 @@ class SlotHandover:
             return past.streams_from
         foreign = bool(term.ran_out) and (past is None or term.ran_out != past.term.holder)
         return now + (lease if foreign else max(0.0, lease - term.age))
-
-
-def _slot(index: int, holding: Holding | None, now: float) -> Slot:
-    slot = Slot(index)
-    if holding is not None and holding.remaining > 0:
-        slot.load(holding.cvm_id, (holding.holder, holding.epoch), now + holding.remaining)
-    return slot

@@ -1,4 +1,4 @@
-"""What the leader keeps of each watched CVM, in parts: each part has one writer, and only its methods change it."""
+"""What the leader keeps of each watched CVM, in parts: each part has one writer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class Observation:
     """One look at a CVM. `state` is None where upstream answered that the CVM is gone. Times are monotonic seconds:
     when the request was sent (a stream's event: when it arrived) and when the answer arrived."""
 
-    cvm_id: str
     state: State | None
     by: ObservedBy
     sent_at: float
@@ -42,10 +41,6 @@ class Seen:
     dropped: bool = False
     """The watch has ended: nothing that is observed from now on is recorded."""
 
-    def append(self, snapshot: Snapshot) -> None:
-        """An event was written."""
-        self.snapshot = snapshot
-
     def apply(self, observation: Observation, after: Snapshot, *, changed: bool) -> None:
         """The events of an observation were written; `after` is the snapshot that results."""
         self.snapshot = replace(after, event_id=self.snapshot.event_id if self.snapshot else "")
@@ -64,9 +59,6 @@ class Seen:
         new, self.failure = self.failure != reason, reason
         return new
 
-    def drop(self) -> None:
-        self.dropped = True
-
 
 @dataclass(slots=True, kw_only=True)
 class ReadSchedule:
@@ -77,12 +69,6 @@ class ReadSchedule:
     hinted_at: float = NEVER
     backoff: Backoff = field(default_factory=Backoff)
 
-    def start(self) -> None:
-        self.running = True
-
-    def finish(self) -> None:
-        self.running = False
-
     def hint(self, now: float, *, first: bool = False) -> None:
         """The CVM may have changed: it is read now, by a request sent from now on.
 
@@ -90,9 +76,6 @@ class ReadSchedule:
         """
         self.due = NEVER if first else min(self.due, now)
         self.hinted_at = now
-
-    def schedule(self, due: float) -> None:
-        self.due = due
 
     def bring_forward(self, due: float) -> None:
         """At `due` or sooner."""
@@ -111,13 +94,6 @@ class BatchAnswers:
     asked_at: float = NEVER
     answer: str | None = None
     pending: str | None = None
-
-    def ask(self, now: float) -> None:
-        self.asked_at = now
-
-    def load(self, answer: str) -> None:
-        """The last leader left this answer for the state."""
-        self.answer = answer
 
     def differs(self, digest: str | None, *, current: bool) -> None:
         """A read follows. Not `current`: the answer may be older than the present status."""
@@ -149,15 +125,6 @@ class StreamState:
     refuses_deleted: bool = False
     """Whether upstream refused the target `deleted`."""
 
-    def opened(self) -> None:
-        self.is_open = True
-
-    def closed(self) -> None:
-        self.is_open = False
-
-    def refuse_deleted(self) -> None:
-        self.refuses_deleted = True
-
 
 @dataclass(slots=True, kw_only=True)
 class Demand:
@@ -165,9 +132,6 @@ class Demand:
 
     pinned: bool = False
     subscribers: int = 0
-
-    def set(self, *, pinned: bool, subscribers: int) -> None:
-        self.pinned, self.subscribers = pinned, subscribers
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
-from bridge.upstream.client import Garbled, StateSeen, StreamEvent
+from bridge.upstream.client import Garbled, StreamEvent
 from bridge.upstream.errors import RULES, AccountEffect, CvmEffect, RequestRefusedError, UnparsableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import read
@@ -84,7 +84,7 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     try:
         await _follow(context, tracked, slot, asked_at)
     finally:
-        tracked.stream.closed()
+        tracked.stream.is_open = False
         tracked.batch.forget()
         # The last observation may be a whole interval old.
         tracked.reads.bring_forward(tracked.seen.made_at + context.settings.poll_interval)
@@ -128,7 +128,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
                 end = End.LATE_OPEN
                 return
             slot.hold(opened_at)
-            tracked.stream.opened()
+            tracked.stream.is_open = True
             context.budget.authorized()
             metrics.STREAMS.inc()
             try:
@@ -182,9 +182,8 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
 
 
 async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
-    now = context.clock.monotonic()
-    if isinstance(event, StateSeen):
-        await _record(context, tracked, event.state)
+    if isinstance(event, State):
+        await _record(context, tracked, event)
         return None
     if isinstance(event, Garbled):
         if tracked.seen.fail(RULES[UnparsableError].reason):
@@ -195,12 +194,12 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
         # The CVM may be gone, or not: the state route answers that.
         await read(context, tracked)
         return None
-    return End.ORDINARY if now - opened_at >= EARLY else End.EARLY
+    return End.ORDINARY if context.clock.monotonic() - opened_at >= EARLY else End.EARLY
 
 
 async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
     now = context.clock.monotonic()
-    seen = Observation(cvm_id=tracked.cvm_id, state=state, by="stream", sent_at=now, made_at=now)
+    seen = Observation(state=state, by="stream", sent_at=now, made_at=now)
     await context.recorder.record(tracked, seen)
 
 
@@ -224,7 +223,7 @@ async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: U
             extra={"budget": context.budget.streams},
         )
     elif isinstance(error, RequestRefusedError) and error.status == 422:
-        tracked.stream.refuse_deleted()
+        tracked.stream.refuses_deleted = True
 
 
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:

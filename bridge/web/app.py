@@ -22,7 +22,6 @@ from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints
 from bridge.store.feed import Feed
-from bridge.store.leader_status import LeaderStatus
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
@@ -134,7 +133,7 @@ class FrontEnd:
                 watches=watches,
                 snapshots=snapshots,
                 slots=Slots(backend),
-                leader_status=LeaderStatus(backend),
+                backend=backend,
                 resolver=resolver,
             ),
             WebhookRoutes(

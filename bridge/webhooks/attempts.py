@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.clock import Clock, rfc3339
@@ -46,31 +47,23 @@ class Sign(Protocol):
     ) -> Mapping[str, str]: ...
 
 
+@dataclass(eq=False, kw_only=True)
 class Attempts:
     """Makes attempts; any number at once."""
 
-    def __init__(
-        self,
-        endpoint_cache: EndpointCache,
-        poster: Poster,
-        render: Render,
-        sign: Sign,
-        schedule: Schedule,
-        clock: Clock,
-    ) -> None:
-        self._endpoint_cache = endpoint_cache
-        self._poster = poster
-        self._render = render
-        self._sign = sign
-        self._schedule = schedule
-        self._clock = clock
-        self._rendered: OrderedDict[tuple[str, str], Rendered] = OrderedDict()
+    endpoint_cache: EndpointCache
+    poster: Poster
+    render: Render
+    sign: Sign
+    schedule: Schedule
+    clock: Clock
+    _rendered: OrderedDict[tuple[str, str], Rendered] = field(default_factory=OrderedDict, init=False)
 
     async def make(self, claim: Claim) -> Result | None:
         """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError."""
-        at = self._clock.time()
+        at = self.clock.time()
         try:
-            opened = self._endpoint_cache.opened(claim.endpoint_id)
+            opened = self.endpoint_cache.opened(claim.endpoint_id)
             if opened is None:
                 return None
             outcome = await self._post(claim, opened, at)
@@ -85,18 +78,16 @@ class Attempts:
         return self._result(claim, at, outcome)
 
     async def _post(self, claim: Claim, opened: Opened, at: float) -> AttemptOutcome:
-        format = self._endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
+        format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
-        signed = self._sign(
-            claim.delivery_id, int(at), rendered.body, opened.valid_secrets(at), phala=format == "phala"
-        )
-        return await self._poster.post(opened.url, {**opened.headers, **rendered.headers, **signed}, rendered.body)
+        signed = self.sign(claim.delivery_id, int(at), rendered.body, opened.valid_secrets(at), phala=format == "phala")
+        return await self.poster.post(opened.url, {**opened.headers, **rendered.headers, **signed}, rendered.body)
 
     def _body(self, format: Format, claim: Claim) -> Rendered:
         key = format, claim.event.id
         found = self._rendered.get(key)
         if found is None:
-            found = self._render(format, claim.event, ran=claim.ran)
+            found = self.render(format, claim.event, ran=claim.ran)
             if len(found.body) <= LARGEST_KEPT:
                 self._rendered[key] = found
                 if len(self._rendered) > RENDERED:
@@ -105,9 +96,9 @@ class Attempts:
 
     def _result(self, claim: Claim, at: float, outcome: AttemptOutcome) -> Result:
         once = claim.event.type == TEST_TYPE
-        verdict, wait = self._schedule.verdict(outcome, claim.failures, once=once)
+        verdict, wait = self.schedule.verdict(outcome, claim.failures, once=once)
         metrics.ATTEMPT_SECONDS.observe(outcome.duration_ms / 1000)
         attempt = Attempt(
             rfc3339(at), outcome.duration_ms, outcome.status_code, outcome.error, outcome.response_body[:KEPT_BODY]
         )
-        return Result(claim, verdict, wait, self._schedule.jitter(), attempt.to_json())
+        return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json())

@@ -68,7 +68,7 @@ def private_texts(url: str, headers: Mapping[str, str]) -> list[bytes]:
     """
     texts = set(_of_query(url))
     for name, value in headers.items():
-        if not _is_ours(name.lower()):
+        if name.lower() != "content-type" and not name.lower().startswith(("webhook-", "x-webhook-")):
             texts.update(_spellings(value))
     return sorted(texts, key=len, reverse=True)
 
@@ -84,10 +84,6 @@ def _of_query(url: str) -> frozenset[bytes]:
 def _spellings(text: str) -> list[bytes]:
     """As the text and as its JSON; skips values too short to be a secret."""
     return [each.encode() for each in {text, json.dumps(text)[1:-1]} if len(each) >= SHORTEST_PRIVATE]
-
-
-def _is_ours(name: str) -> bool:
-    return name == "content-type" or name.startswith(("webhook-", "x-webhook-"))
 
 
 def shown(body: bytes, url: str, headers: Mapping[str, str]) -> str:

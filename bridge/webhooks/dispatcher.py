@@ -19,12 +19,10 @@ from bridge.store.errors import StoreError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
 from bridge.store.limits import LaneLimits
-from bridge.store.snapshots import Snapshots
-from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
 from bridge.webhooks.endpoint_cache import EndpointCache
-from bridge.webhooks.endpoint_watches import EndpointWatches
+from bridge.webhooks.endpoint_watches import announce_named_cvms
 from bridge.webhooks.enqueuer import Enqueuer
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
@@ -79,21 +77,20 @@ class Dispatcher:
         clock: Clock,
         rng: random.Random | None = None,
         limits: LaneLimits | None = None,
-        lease: float = LEASE,
-        most: int = MOST_IN_FLIGHT,
-        make_token: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._backend = backend
         self._clock = clock
-        self._lease = lease
-        self._most = most
-        self._make_token = make_token
         self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
         self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
-        self._endpoint_watches = EndpointWatches(Watches(backend), Snapshots(backend))
-        schedule = Schedule(retry, rng or random.Random())
-        self._attempts = Attempts(self._endpoint_cache, poster, render, sign, schedule, clock)
+        self._attempts = Attempts(
+            endpoint_cache=self._endpoint_cache,
+            poster=poster,
+            render=render,
+            sign=sign,
+            schedule=Schedule(retry, rng or random.Random()),
+            clock=clock,
+        )
         self._news = asyncio.Event()
         self._work = asyncio.Event()
         self._stopping = False
@@ -115,7 +112,7 @@ class Dispatcher:
             keeping = [
                 group.create_task(self._settling.run(), name="webhook-settle"),
                 group.create_task(
-                    self._every(self._lease / 3, self._extend_all, "leases wait for Redis"), name="webhook-extend"
+                    self._every(LEASE / 3, self._extend_all, "leases wait for Redis"), name="webhook-extend"
                 ),
             ]
             await stop.wait()
@@ -170,7 +167,7 @@ class Dispatcher:
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
             self._work.clear()
-            free = self._most - len(self._in_flight)
+            free = MOST_IN_FLIGHT - len(self._in_flight)
             wait = SLOW_TICK
             if free > 0:
                 try:
@@ -200,7 +197,7 @@ class Dispatcher:
             return SLOW_TICK  # results are recorded first, which wakes this; otherwise they would be attempted again
         borrowed_at = self._clock.monotonic()
         most, share = min(free, CLAIM_AT_ONCE), max(free // SHARE, 1)
-        found = await self._lanes.claim(self._make_token(), self._lease, most, share)
+        found = await self._lanes.claim(uuid.uuid4().hex, LEASE, most, share)
         await self._endpoint_cache.at(found.revision)
         for claim in found.claims:
             self._start(group, claim, borrowed_at)
@@ -222,7 +219,7 @@ class Dispatcher:
         task.add_done_callback(lambda _: self._ended(key, claim))  # also if it never began
 
     async def _attempt(self, claim: Claim, borrowed_at: float) -> None:
-        if self._clock.monotonic() - borrowed_at > self._lease / 2:
+        if self._clock.monotonic() - borrowed_at > LEASE / 2:
             return  # this process stood still: by now another may have delivered this and later ones
         result = await self._attempts.make(claim)
         if result is not None:
@@ -230,7 +227,7 @@ class Dispatcher:
 
     def _ended(self, key: tuple[str, str], claim: Claim) -> None:
         if key in self._in_flight and self._in_flight[key][0] is claim:
-            if len(self._in_flight) == self._most:
+            if len(self._in_flight) == MOST_IN_FLIGHT:
                 self._work.set()
             del self._in_flight[key]
 
@@ -246,15 +243,11 @@ class Dispatcher:
         claims = [claim for claim, _ in self._in_flight.values()]
         for start in range(0, len(claims), EXTEND_AT_ONCE):
             some = claims[start : start + EXTEND_AT_ONCE]
-            for claim, kept in zip(some, await self._lanes.extend(some, self._lease), strict=True):
-                if not kept:
-                    self._let_go(claim)
-
-    def _let_go(self, claim: Claim) -> None:
-        known = self._in_flight.get((claim.endpoint_id, claim.lane))
-        if known is not None and known[0] is claim:
-            metrics.LOST_CLAIMS.inc()
-            known[1].cancel()
+            for claim, kept in zip(some, await self._lanes.extend(some, LEASE), strict=True):
+                known = self._in_flight.get((claim.endpoint_id, claim.lane))
+                if not kept and known is not None and known[0] is claim:
+                    metrics.LOST_CLAIMS.inc()
+                    known[1].cancel()
 
     async def _sweep(self) -> None:
         ids, pending = list(self._endpoint_cache.endpoint_set.endpoints), 0
@@ -266,7 +259,7 @@ class Dispatcher:
                 logger.error("a sweep repaired lanes that had been forgotten", extra={"lanes": repaired})
         metrics.PENDING.set(pending)
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
-        await self._endpoint_watches.announce(self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
+        await announce_named_cvms(self._backend, self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
         self._work.set()
 
 

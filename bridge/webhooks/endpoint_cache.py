@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,19 +9,14 @@ from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
 from bridge.webhooks import metrics
 from bridge.webhooks.matching import Matcher
 
-logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Opened:
     """An endpoint's unsealed values for attempts; never logged. `secrets`: (secret, expires at ms or None)."""
 
     url: str
     headers: Mapping[str, str]
     secrets: tuple[tuple[str, int | None], ...]
-
-    def __repr__(self) -> str:
-        return "<Opened>"
 
     def valid_secrets(self, at: float) -> list[str]:
         """The ones to sign with at this Unix time, newest first."""

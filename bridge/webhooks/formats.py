@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bridge.events import TRANSITION, Event, dumps
 from bridge.store.endpoints import FORMATS, Format
@@ -19,24 +19,20 @@ class Rendered:
     """A body and the headers that belong to it (lower-case, `content-type` among them); the same at every attempt."""
 
     body: bytes
-    content_type: str
-    extra: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"content-type": self.content_type, **self.extra}
+    headers: dict[str, str]
 
 
 def render(format: Format, event: Event, *, ran: bool) -> Rendered:
     """`ran`: the CVM had been seen `running` before this event."""
+    headers = {"content-type": FORMATS[format]}
     match format:
         case "cloudevents":
-            return Rendered(event.json.encode(), FORMATS[format])
+            return Rendered(event.json.encode(), headers)
         case "phala":
-            return _phala(event, ran=ran)
+            return _phala(event, headers, ran=ran)
     envelope = json.loads(_head(event))
     head = dumps({"type": event.type, "timestamp": envelope["time"]})
-    return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), FORMATS[format])
+    return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), headers)
 
 
 # `data` is the envelope's last member, and within a JSON string no bare `"` can follow a comma: the first match is it.
@@ -69,7 +65,7 @@ def lifecycle(event_type: str, before: object, after: object, *, ran: bool) -> s
     return TRANSITION
 
 
-def _phala(event: Event, *, ran: bool) -> Rendered:
+def _phala(event: Event, headers: Mapping[str, str], *, ran: bool) -> Rendered:
     """Phala Cloud's own envelope. The state route does not contain the workspace, so the namespace is used, and often
     not the app, which is then null.
     """
@@ -87,7 +83,7 @@ def _phala(event: Event, *, ran: bool) -> Rendered:
         }
     )
     body = f'{head[:-1]},"data":{_phala_data(event, name, data)}}}'
-    return Rendered(body.encode(), FORMATS["phala"], {"x-webhook-id": event_id, "x-webhook-event": name})
+    return Rendered(body.encode(), {**headers, "x-webhook-id": event_id, "x-webhook-event": name})
 
 
 def _phala_data(event: Event, name: str, data: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from dataclasses import dataclass, field
 from typing import Self
 
 import aiohttp
@@ -71,32 +71,24 @@ def _resolved(host: str, port: int, address: str) -> ResolveResult:
     return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)
 
 
+@dataclass(eq=False, kw_only=True)
 class Poster:
     """Makes attempts, any number at the same time; a context manager. It ignores cookies, redirects and the
     environment's proxies.
     """
 
-    def __init__(
-        self,
-        *,
-        timeout: float,
-        allow: Allowlist,
-        clock: Clock,
-        resolve: Resolve | None = None,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        self._timeout = timeout
-        self._allow = allow
-        self._clock = clock
-        self._resolve = resolve or HostLookup()
-        self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
+    timeout: float
+    allow: Allowlist
+    clock: Clock
+    resolve: Resolve = field(default_factory=HostLookup)
+    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=_CheckedResolver(self._resolve, self._allow),
+            resolver=_CheckedResolver(self.resolve, self.allow),
             ttl_dns_cache=DNS_SECONDS,
-            ssl=self._tls or ssl.create_default_context(),
+            ssl=self.tls,
             limit=0,  # the caller decides how many attempts there are at once
             keepalive_timeout=KEEP_ALIVE,
         )
@@ -112,9 +104,7 @@ class Poster:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
 
@@ -123,10 +113,10 @@ class Poster:
 
         If the receiver repeats the URL's query or a custom header, the recorded body has `***` instead.
         """
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         answer = _Answer()
         error = await self._attempt(url, headers, body, answer)
-        duration = round((self._clock.monotonic() - started) * 1000)
+        duration = round((self.clock.monotonic() - started) * 1000)
         return AttemptOutcome(
             answer.status, error, answer.retry_after, shown(bytes(answer.body), url, headers), duration
         )
@@ -134,25 +124,25 @@ class Poster:
     async def _attempt(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> str | None:
         """None after a 2xx, else the error. Once there is a status, it decides: a later failure only cuts the body."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 await self._exchange(url, headers, body, answer)
         except Exception as error:
             if answer.status is None:
-                return _classify(error, self._timeout)
+                return _classify(error, self.timeout)
         return _verdict(answer.status)
 
     async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> None:
         assert self._session is not None, "the poster is used outside of its context"
         target = parse_url(url)
         if target.literal:  # aiohttp asks no resolver about these
-            check_addresses("", [target.host], self._allow)
+            check_addresses("", [target.host], self.allow)
         async with self._session.post(
             URL(url, encoded=True),
             headers=headers,
             data=body if len(body) < BIG_BODY else io.BytesIO(body),
             allow_redirects=False,
         ) as response:
-            answer.take(response, self._clock.time())
+            answer.take(response, self.clock.time())
             await read_body(response, answer.body)
 
 

@@ -12,14 +12,13 @@ import pytest
 from bridge.events import Draft, entry_key, parse_state
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import FencedError, StoreUnavailableError, TooManyLookupsError
-from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
+from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick, subscription
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.reference_lookups import MOST_LOOKUPS, Answer, ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
-from bridge.store.wake import wakes
 from bridge.store.watches import Watches
 from tests.servers import Guarded, RealServer, cluster_url
 
@@ -170,7 +169,7 @@ async def test_a_feed_whose_connection_is_cut_fails_or_subscribes_again(backend:
 
 
 async def test_a_lookup_a_watch_and_a_hint_wake_the_leader(backend: Backend) -> None:
-    calls = wakes(backend)
+    calls = subscription(backend, backend.keys.wake_channel)
     waiting = asyncio.ensure_future(heard_wake(calls))
     await waiting
     for step in (ReferenceLookups(backend).ask("web"), Watches(backend).want("c"), ReferenceLookups(backend).hint("c")):
@@ -179,10 +178,10 @@ async def test_a_lookup_a_watch_and_a_hint_wake_the_leader(backend: Backend) -> 
     assert (await Watches(backend).survey()).hints == ("c",)
     await ReferenceLookups(backend).forget_hints(("c",))
     assert (await Watches(backend).survey()).hints == ()
-    await calls.aclose()  # type: ignore[attr-defined]
+    await calls.aclose()
 
 
-async def heard_wake(calls: AsyncIterator[None]) -> None:
+async def heard_wake(calls: AsyncIterator[object]) -> None:
     async with asyncio.timeout(20):
         await anext(calls)
 

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from bridge.clock import SystemClock
+from bridge.events import State
 from bridge.simulator.server import Running, serve
 from bridge.simulator.world import World
-from bridge.upstream.client import Ended, Garbled, PhalaClient, StateSeen, StreamEvent
+from bridge.upstream.client import Ended, Garbled, PhalaClient, StreamEvent
 from bridge.upstream.errors import (
     NotFoundError,
     RateLimitedError,
@@ -83,18 +84,18 @@ async def test_a_state_is_read_and_later_than_asked(sim: Running, client: PhalaC
 async def test_a_stream_shows_changes_and_completes(sim: Running, client: PhalaClient, control: Control) -> None:
     async with stream(client, uuid_of(sim), target="stopped") as events:
         first = await soon(events)
-        assert isinstance(first, StateSeen)
-        assert first.state.status == "running"
+        assert isinstance(first, State)
+        assert first.status == "running"
         await control("PATCH", f"/cvms/{uuid_of(sim)}", json={"status": "stopped", "push": True})
         rest = [event async for event in events]
-    assert isinstance(rest[-2], StateSeen)
-    assert (rest[-2].state.status, rest[-1]) == ("stopped", Ended("complete"))
+    assert isinstance(rest[-2], State)
+    assert (rest[-2].status, rest[-1]) == ("stopped", Ended("complete"))
 
 
 async def test_a_stream_ends_at_its_timeout(sim: Running, client: PhalaClient) -> None:
     async with stream(client, uuid_of(sim), timeout=10) as events:
         found = [event async for event in events]
-    assert {type(event) for event in found[:-1]} == {StateSeen}
+    assert {type(event) for event in found[:-1]} == {State}
     assert found[-1] == Ended("timeout")
 
 
@@ -138,7 +139,7 @@ async def test_an_open_that_is_cancelled_before_its_headers_leaves_nothing_open(
         await task
     await until_none_is_open(control)
     async with stream(client, uuid_of(sim)) as events:
-        assert isinstance(await soon(events), StateSeen)
+        assert isinstance(await soon(events), State)
 
 
 async def test_a_sixth_stream_is_rate_limited(sim: Running, client: PhalaClient, control: Control) -> None:
@@ -168,7 +169,7 @@ async def test_a_body_that_ends_is_no_error(sim: Running, client: PhalaClient, c
         await soon(events)
         await control("POST", "/streams/cut", json={"how": "end"})
         rest = [event async for event in events]
-    assert {type(event) for event in rest} <= {StateSeen}
+    assert {type(event) for event in rest} <= {State}
 
 
 @pytest.mark.parametrize("line_end", ["LF", "CRLF", "CR"])
@@ -179,8 +180,8 @@ async def test_one_byte_per_write_gives_the_same_events_with_any_line_end(
     await control("PUT", f"/cvms/{uuid_of(sim)}/raw", content='{"status":"running","name":"ä\u2028\u0085"}'.encode())
     async with stream(client, uuid_of(sim), target="running") as events:
         found = [event async for event in events]
-    assert isinstance(found[0], StateSeen)
-    assert found[0].state.fields == {"status": "running", "name": "ä\u2028\u0085"}
+    assert isinstance(found[0], State)
+    assert found[0].fields == {"status": "running", "name": "ä\u2028\u0085"}
     assert found[-1] == Ended("complete")
 
 
@@ -190,13 +191,13 @@ async def test_a_garbled_event_does_not_end_a_stream_and_ten_megabytes_do(
     async with stream(client, uuid_of(sim)) as events:
         await soon(events)
         await control("POST", f"/streams/send?cvm={uuid_of(sim)}", content=b"event: state\ndata: nonsense\n\n")
-        while isinstance(event := await soon(events), StateSeen):
+        while isinstance(event := await soon(events), State):
             pass
         assert isinstance(event, Garbled)
-        assert isinstance(await soon(events), StateSeen)
+        assert isinstance(await soon(events), State)
         await control("POST", f"/streams/send?cvm={uuid_of(sim)}", content=b"data: " + b"x" * 10_000_000)
         rest = [event async for event in events]
-    assert [event for event in rest if not isinstance(event, StateSeen)] == [rest[-1]]
+    assert [event for event in rest if not isinstance(event, State)] == [rest[-1]]
     assert isinstance(rest[-1], Garbled)
     await until_none_is_open(control)
 

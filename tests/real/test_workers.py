@@ -15,7 +15,7 @@ import pytest
 
 from bridge.config import Settings
 from bridge.process import workers
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 from tests.commands import Command
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual

@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from bridge.store.leader_status import LeaderStatus
+from bridge.store.connection import Backend
+from bridge.store.leader_status import read_leader_status
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
@@ -30,7 +31,7 @@ class CvmRoutes:
     watches: Watches
     snapshots: Snapshots
     slots: Slots
-    leader_status: LeaderStatus
+    backend: Backend
     resolver: Resolver
 
     @Operation(
@@ -102,7 +103,7 @@ class CvmRoutes:
         The holder of each stream that the account may have open, and why the other CVMs are polled.
         """
         led = self.hub.led
-        status: Mapping[str, object] = await self.leader_status.read() if led else {}
+        status: Mapping[str, object] = await read_leader_status(self.backend) if led else {}
         items = [
             answers.Slot.model_construct(
                 **{

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line
-from bridge.process.errors import CommandError
+from bridge.process.signals import CommandError
 
 DATA = {"cvm_id": "0e4b", "name": "web-1", "from": "starting", "to": "running", "state": {"status": "running"}}
 ENVELOPE = {

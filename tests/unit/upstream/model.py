@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.clock import Clock
 from bridge.events import parse_state
-from bridge.upstream.client import Ended, Listed, PhalaClient, Reading, StateSeen, StreamEvent
+from bridge.upstream.client import Ended, Listed, PhalaClient, Reading, StreamEvent
 from bridge.upstream.errors import NotFoundError, RateLimitedError, UnreachableError, UpstreamError
 
 LIMIT = 5
@@ -149,7 +149,7 @@ class ModelClient(PhalaClient):
 
     async def _events(self, name: str, interval: int, until: float, cut: int) -> AsyncIterator[StreamEvent]:
         while self._now.monotonic() < until:
-            yield StateSeen(parse_state(self._raw(name)))
+            yield parse_state(self._raw(name))
             again = min(self._now.monotonic() + interval, until)
             while (left := again - self._now.monotonic()) > 0:
                 await asyncio.sleep(min(1.0, max(left, 0.001)))

@@ -9,7 +9,7 @@ NOW = "2026-11-24T16:00:00.000Z"
 
 def seen(text: str | None, sent: float = 1.0, made: float = 2.0) -> Observation:
     state: State | None = parse_state(text) if text is not None else None
-    return Observation(cvm_id="cvm", state=state, by="poll", sent_at=sent, made_at=made)
+    return Observation(state=state, by="poll", sent_at=sent, made_at=made)
 
 
 def apply(tracked: Tracked, observation: Observation) -> list[str]:
@@ -43,7 +43,7 @@ def test_recovery_is_fresh_and_then_the_transition() -> None:
     apply(tracked, seen('{"status":"running"}'))
     step = grow_stale(tracked, "unreachable", NOW)
     assert step is not None
-    tracked.seen.append(step.snapshot)
+    tracked.seen.snapshot = step.snapshot
     assert grow_stale(tracked, "unreachable", NOW) is None
     assert apply(tracked, seen('{"status":"stopped"}')) == ["watch.fresh", "cvm.transition"]
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from bridge import __version__
+from bridge.events import State
 from bridge.upstream.client import (
     MAX_ERROR_BODY,
     MAX_REFERENCE,
@@ -22,7 +23,6 @@ from bridge.upstream.client import (
     Garbled,
     Listed,
     PhalaClient,
-    StateSeen,
     StreamEvent,
 )
 from bridge.upstream.errors import (
@@ -258,20 +258,20 @@ async def test_a_stream_gives_its_states_and_its_end() -> None:
     body = b'event: state\ndata: {"status":"running"}\n\nevent: ping\ndata: x\n\ndata: {"status":"no"}\n\n'
     for kind in ("complete", "timeout"):
         first, last = await received(sse(body + b"event: " + kind.encode() + b"\ndata: {}\n\n"))
-        assert isinstance(first, StateSeen)
-        assert (first.state.status, last) == ("running", Ended(kind))
+        assert isinstance(first, State)
+        assert (first.status, last) == ("running", Ended(kind))
 
 
 async def test_one_garbled_state_does_not_end_a_stream() -> None:
     bad = b"".join(b"event: state\ndata: " + data + b"\n\n" for data in (b"{", b"[]", b'{"status":1}'))
     events = await received(sse(bad + b'event: state\ndata: {"status":"running"}\n\n'))
-    assert [type(event) for event in events] == [Garbled, Garbled, Garbled, StateSeen]
+    assert [type(event) for event in events] == [Garbled, Garbled, Garbled, State]
 
 
 async def test_ten_megabytes_on_one_line_end_the_stream_as_garbled() -> None:
     good = b'event: state\ndata: {"status":"running"}\n\n'
     events = await received(sse(good + b"event: state\ndata: " + b"x" * 10_000_000 + b"\n\n" + good))
-    assert [type(event) for event in events] == [StateSeen, Garbled]
+    assert [type(event) for event in events] == [State, Garbled]
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,8 @@ async def test_an_error_event_gives_a_short_readable_message(data: bytes, messag
 @pytest.mark.parametrize("content_type", ["text/event-stream; charset=latin-1", "Text/Event-Stream"])
 async def test_a_stream_is_utf_8_whatever_its_header_says(content_type: str) -> None:
     (event,) = await received(sse('event: state\ndata: {"status":"x","name":"ä"}\n\n'.encode(), content_type))
-    assert isinstance(event, StateSeen)
-    assert event.state.name == "ä"
+    assert isinstance(event, State)
+    assert event.name == "ä"
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/event-streams", ""])

@@ -70,7 +70,7 @@ def test_a_thousand_cvms_are_asked_for_in_even_batches_over_the_interval() -> No
             assert isinstance(action, Batch)
             calls.append(now)
             for name in action.cvm_ids:
-                watches[name].batch.ask(now)
+                watches[name].batch.asked_at = now
                 asked[name] = asked.get(name, 0) + 1
     assert set(asked.values()) == {1}
     assert len(asked) == 1000

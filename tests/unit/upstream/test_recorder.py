@@ -28,7 +28,7 @@ async def backend() -> AsyncIterator[Backend]:
 
 def seen(status: str, at: float) -> Observation:
     state = parse_state(f'{{"id":"a","status":"{status}"}}')
-    return Observation(cvm_id="a", state=state, by="poll", sent_at=at, made_at=at)
+    return Observation(state=state, by="poll", sent_at=at, made_at=at)
 
 
 async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(backend: Backend) -> None:
