@@ -14,12 +14,14 @@ from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
 from bridge.web.api import answers
 from bridge.web.api.references import REF, Resolver
-from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, json_answer
+from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.responses import Verbatim, empty_response, json_response, page_response
 from bridge.web.streaming.frames import freshness
 from bridge.web.streaming.hub import Hub
+
+CVM = Resource("/v1/cvms/{ref}", CVMS, (REF,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +50,15 @@ class CvmRoutes:
         shown = await self._shown(watch for watch in found if watch is not None)
         return page_response(shown, ids[size - 1] if len(ids) > size else None)
 
-    @Operation(
-        "GET /v1/cvms/{ref}",
-        CVMS,
-        {200: json_answer("The CVM", answers.Cvm)},
-        scope="read",
-        parameters=(REF,),
-        refusals=(ProblemType.NOT_WATCHED,),
-    )
+    @CVM("GET", {200: json_answer("The CVM", answers.Cvm)}, ProblemType.NOT_WATCHED, scope="read")
     async def get_cvm(self, call: Call) -> Response:
         """One watched CVM."""
         return await self._one(await self.resolver.resolve(call.path("ref"), call.principal), call)
 
-    @Operation(
-        "PUT /v1/cvms/{ref}",
-        CVMS,
+    @CVM(
+        "PUT",
         {200: json_answer("It was pinned already", answers.Cvm), 201: json_answer("It is pinned", answers.Cvm)},
         scope="admin",
-        parameters=(REF,),
     )
     async def pin_cvm(self, call: Call) -> Response:
         """Watch a CVM.
@@ -76,14 +69,7 @@ class CvmRoutes:
         added = await self.watches.pin(cvm_id)
         return await self._one(cvm_id, call, 201 if added else 200)
 
-    @Operation(
-        "DELETE /v1/cvms/{ref}",
-        CVMS,
-        {204: NO_BODY},
-        scope="admin",
-        parameters=(REF,),
-        refusals=(ProblemType.NOT_WATCHED, ProblemType.PINNED_BY_CONFIG),
-    )
+    @CVM("DELETE", {204: NO_BODY}, ProblemType.NOT_WATCHED, ProblemType.PINNED_BY_CONFIG, scope="admin")
     async def unpin_cvm(self, call: Call) -> Response:
         """Stop watching a CVM.
 

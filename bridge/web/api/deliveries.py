@@ -20,7 +20,7 @@ from bridge.store.errors import (
 )
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
-from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Operation, json_answer
+from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Operation, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT, chosen, in_path
 from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response
 from bridge.web.http.queries import EXAMPLE_ID, moment
@@ -31,6 +31,9 @@ ENDPOINT_ID = in_path(
 )
 DELIVERY_ID = in_path("id", "The delivery's id", f"{answers.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
 STATUS = chosen("status", "Only deliveries with this status", tuple(DELIVERY_STATUSES))
+
+ENDPOINT = Resource("/v1/webhooks/{id}", DELIVERIES, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
+DELIVERY = Resource("/v1/deliveries/{id}", DELIVERIES, (DELIVERY_ID,), (ProblemType.NO_SUCH_DELIVERY,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class DeliveryRoutes:
         "GET /v1/webhooks/{id}/deliveries",
         DELIVERIES,
         {200: json_answer("A page", answers.DeliveryPage)},
+        (ENDPOINT_ID, STATUS, LIMIT, AFTER),
         scope="read all",
-        parameters=(ENDPOINT_ID, STATUS, LIMIT, AFTER),
         refusals=(ProblemType.NO_SUCH_ENDPOINT,),
     )
     async def list_deliveries(self, call: Call) -> Response:
@@ -60,15 +63,13 @@ class DeliveryRoutes:
             raise invalid("after", "the `next` of an earlier page") from None
         return page_response(map(_shown, found), following)
 
-    @Operation(
-        "POST /v1/webhooks/{id}/test",
-        DELIVERIES,
+    @ENDPOINT(
+        "POST /test",
         {202: json_answer("It is queued", answers.Delivery, LOCATION)},
+        ProblemType.ENDPOINT_DISABLED,
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=EmptyBody,
         body_required=False,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.ENDPOINT_DISABLED),
     )
     async def test_endpoint(self, call: Call) -> Response:
         """Send a test event.
@@ -82,14 +83,12 @@ class DeliveryRoutes:
             raise UnknownEndpointError
         return json_response(_shown(delivery), 202, {"Location": f"/v1/deliveries/{delivery_id}"})
 
-    @Operation(
-        "POST /v1/webhooks/{id}/recover",
-        DELIVERIES,
+    @ENDPOINT(
+        "POST /recover",
         {202: json_answer("They are queued", answers.Recovered)},
+        ProblemType.ENDPOINT_DISABLED,
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=RecoveryPeriod,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.ENDPOINT_DISABLED),
     )
     async def recover_deliveries(self, call: Call) -> Response:
         """Deliver the events of a period again.
@@ -104,14 +103,7 @@ class DeliveryRoutes:
         found = await self.deliveries.recover(call.path("id"), since, until)
         return json_response(answers.Recovered(queued=found.queued, complete=found.complete), 202)
 
-    @Operation(
-        "GET /v1/deliveries/{id}",
-        DELIVERIES,
-        {200: json_answer("The delivery", answers.Delivery)},
-        scope="read all",
-        parameters=(DELIVERY_ID,),
-        refusals=(ProblemType.NO_SUCH_DELIVERY,),
-    )
+    @DELIVERY("GET", {200: json_answer("The delivery", answers.Delivery)}, scope="read all")
     async def get_delivery(self, call: Call) -> Response:
         """One delivery with every attempt."""
         delivery = await self.deliveries.get(call.path("id"))
@@ -119,20 +111,15 @@ class DeliveryRoutes:
             raise UnknownDeliveryError
         return json_response(_shown(delivery))
 
-    @Operation(
-        "POST /v1/deliveries/{id}/retry",
-        DELIVERIES,
+    @DELIVERY(
+        "POST /retry",
         {202: json_answer("It is queued", answers.Delivery)},
+        ProblemType.NO_SUCH_ENDPOINT,
+        ProblemType.ENDPOINT_DISABLED,
+        ProblemType.ALREADY_PENDING,
         scope="admin all",
-        parameters=(DELIVERY_ID,),
         body=EmptyBody,
         body_required=False,
-        refusals=(
-            ProblemType.NO_SUCH_ENDPOINT,
-            ProblemType.NO_SUCH_DELIVERY,
-            ProblemType.ENDPOINT_DISABLED,
-            ProblemType.ALREADY_PENDING,
-        ),
     )
     async def retry_delivery(self, call: Call) -> Response:
         """Try a finished delivery again."""

@@ -27,15 +27,15 @@ from bridge.web.api.deliveries import ENDPOINT_ID
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
-from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Operation, json_answer
+from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Operation, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import empty_response, json_response, page_response
 
 logger = logging.getLogger(__name__)
 
-ONE = "/v1/webhooks/{id}"
-NEEDS_KEY = "Needs the scope `admin`, and `BRIDGE_SECRET_KEY`."
+ENDPOINT = Resource("/v1/webhooks/{id}", WEBHOOKS, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
+FULL_OR_NO_KEY = (ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY)
 
 SHOWN = json_answer("The endpoint", answers.Endpoint)
 MADE = json_answer("Made, with its secret", answers.EndpointWithSecret, LOCATION)
@@ -59,7 +59,7 @@ class WebhookRoutes:
         {201: MADE},
         scope="admin all",
         body=EndpointRegistration,
-        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
+        refusals=FULL_OR_NO_KEY,
     )
     async def make_endpoint(self, call: Call) -> Response:
         """Register a URL.
@@ -75,8 +75,8 @@ class WebhookRoutes:
         "GET /v1/webhooks",
         WEBHOOKS,
         {200: json_answer("A page", answers.EndpointPage)},
+        (LIMIT, AFTER),
         scope="read all",
-        parameters=(LIMIT, AFTER),
     )
     async def list_endpoints(self, call: Call) -> Response:
         """Registered URLs."""
@@ -85,26 +85,19 @@ class WebhookRoutes:
         following = found[size - 1][0].id if len(found) > size else None
         return page_response((self._shown(*each) for each in found[:size]), following)
 
-    @Operation(
-        f"GET {ONE}",
-        WEBHOOKS,
-        {200: SHOWN},
-        scope="read all",
-        parameters=(ENDPOINT_ID,),
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
-    )
+    @ENDPOINT("GET", {200: SHOWN}, scope="read all")
     async def get_endpoint(self, call: Call) -> Response:
         """One endpoint."""
         return await self._answered(call)
 
     @Operation(
-        f"PUT {ONE}",
+        "PUT /v1/webhooks/{id}",
         WEBHOOKS,
         {200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
+        (ENDPOINT_ID,),
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=EndpointRegistration,
-        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
+        refusals=FULL_OR_NO_KEY,
     )
     async def put_endpoint(self, call: Call) -> Response:
         """Register or replace under an id of your own.
@@ -126,15 +119,7 @@ class WebhookRoutes:
         _log("an endpoint was replaced", endpoint_id, call)
         return await self._answered(call)
 
-    @Operation(
-        f"PATCH {ONE}",
-        WEBHOOKS,
-        {200: SHOWN},
-        scope="admin all",
-        parameters=(ENDPOINT_ID,),
-        body=EndpointChange,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
-    )
+    @ENDPOINT("PATCH", {200: SHOWN}, ProblemType.NO_SECRET_KEY, scope="admin all", body=EndpointChange)
     async def change_endpoint(self, call: Call) -> Response:
         """Change some of its fields."""
         self.secrets.check()
@@ -149,14 +134,7 @@ class WebhookRoutes:
         _log("an endpoint was changed", endpoint_id, call)
         return await self._answered(call)
 
-    @Operation(
-        f"DELETE {ONE}",
-        WEBHOOKS,
-        {204: NO_BODY},
-        scope="admin all",
-        parameters=(ENDPOINT_ID,),
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
-    )
+    @ENDPOINT("DELETE", {204: NO_BODY}, scope="admin all")
     async def remove_endpoint(self, call: Call) -> Response:
         """Remove it with its deliveries."""
         if not await self.endpoints.remove(call.path("id")):
@@ -164,15 +142,13 @@ class WebhookRoutes:
         _log("an endpoint was removed", call.path("id"), call)
         return empty_response()
 
-    @Operation(
-        f"POST {ONE}/rotate-secret",
-        WEBHOOKS,
+    @ENDPOINT(
+        "POST /rotate-secret",
         {200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
+        ProblemType.NO_SECRET_KEY,
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=SecretRotation,
         body_required=False,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
     )
     async def rotate_secret(self, call: Call) -> Response:
         """A new signing secret.
@@ -186,16 +162,7 @@ class WebhookRoutes:
         _log("an endpoint's secret was rotated", call.path("id"), call)
         return await self._answered(call, secret)
 
-    @Operation(
-        f"POST {ONE}/enable",
-        WEBHOOKS,
-        {200: SHOWN},
-        scope="admin all",
-        parameters=(ENDPOINT_ID,),
-        body=EmptyBody,
-        body_required=False,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
-    )
+    @ENDPOINT("POST /enable", {200: SHOWN}, scope="admin all", body=EmptyBody, body_required=False)
     async def enable_endpoint(self, call: Call) -> Response:
         """Deliver to it again."""
         await call.body(EmptyBody)

@@ -74,12 +74,12 @@ class Operation:
     """Method and path."""
     tag: str
     answers: Mapping[int, Answer]
+    parameters: tuple[Parameter[Any], ...] = ()
     _: KW_ONLY
     id: str = ""
     summary: str = ""
     description: str = ""
     scope: Scope | None = None
-    parameters: tuple[Parameter[Any], ...] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
     refusals: tuple[ProblemType, ...] = ()
@@ -131,6 +131,22 @@ class Operation:
             is_limited = self.looks_up or self.scope not in ("read", "token")
             found |= {ProblemType.FORBIDDEN} if is_limited else set()
         return [each for each in ProblemType if each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A path, with what its operations have in common."""
+
+    path: str
+    tag: str
+    parameters: tuple[Parameter[Any], ...] = ()
+    refusals: tuple[ProblemType, ...] = ()
+
+    def __call__(self, method: str, answers: Mapping[int, Answer], *refusals: ProblemType, **more: Any) -> Operation:
+        """`method` may have the rest of the path after it."""
+        verb, _, rest = method.partition(" ")
+        route, refused = f"{verb} {self.path}{rest}", (*self.refusals, *refusals)
+        return Operation(route, self.tag, answers, self.parameters, refusals=refused, **more)
 
 
 @dataclass(frozen=True, slots=True)
