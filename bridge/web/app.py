@@ -34,7 +34,7 @@ from bridge.web.api.cvms import CvmRoutes
 from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.events import EventRoutes
 from bridge.web.api.phala_webhooks import PhalaWebhooks
-from bridge.web.api.references import ReferenceRefusedError, References, Resolver, on_refused_reference
+from bridge.web.api.references import ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.stream_tokens import StreamTokenRoutes
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
@@ -96,14 +96,13 @@ class FrontEnd:
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
         lookups = ReferenceLookups(backend)
-        self._references = references = References(lookups, watches, clock)
+        self._references = references = References(lookups, watches, clock, self._single_flight)
         self.feed_consumer = FeedConsumer(
             self.hub, Feed(backend), references.answered, clock, period=settings.lease_seconds / 3
         )
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
-        resolver = Resolver(references=references, single_flight=self._single_flight)
         events = EventRoutes(
             settings=settings,
             access=access,
@@ -111,7 +110,7 @@ class FrontEnd:
             capacity=self.capacity,
             log=log,
             watches=watches,
-            resolver=resolver,
+            references=references,
             single_flight=self._single_flight,
             rng=self._rng,
         )
@@ -135,7 +134,7 @@ class FrontEnd:
                 snapshots=snapshots,
                 slots=Slots(backend),
                 leader_status=LeaderStatus(backend),
-                resolver=resolver,
+                references=references,
             ),
             WebhookRoutes(
                 settings=settings,

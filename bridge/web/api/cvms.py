@@ -13,7 +13,7 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
 from bridge.web.api import answers
-from bridge.web.api.references import REF, Resolver
+from bridge.web.api.references import REF, References
 from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemError, ProblemType
@@ -33,7 +33,7 @@ class CvmRoutes:
     snapshots: Snapshots
     slots: Slots
     leader_status: LeaderStatus
-    resolver: Resolver
+    references: References
 
     @Operation(
         "GET /v1/cvms", CVMS, {200: json_answer("A page", answers.CvmPage)}, scope="read", parameters=(LIMIT, AFTER)
@@ -53,7 +53,7 @@ class CvmRoutes:
     @CVM("GET", {200: json_answer("The CVM", answers.Cvm)}, ProblemType.NOT_WATCHED, scope="read")
     async def get_cvm(self, call: Call) -> Response:
         """One watched CVM."""
-        return await self._one(await self.resolver.resolve(call.path("ref"), call.principal), call)
+        return await self._one(await self.references.resolve(call.path("ref"), call.principal), call)
 
     @CVM(
         "PUT",
@@ -65,7 +65,7 @@ class CvmRoutes:
 
         It is watched even without subscribers.
         """
-        cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
+        cvm_id = await self.references.resolve(call.path("ref"), call.principal)
         added = await self.watches.pin(cvm_id)
         return await self._one(cvm_id, call, 201 if added else 200)
 
@@ -75,7 +75,7 @@ class CvmRoutes:
 
         It is followed as long as it has subscribers.
         """
-        cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
+        cvm_id = await self.references.resolve(call.path("ref"), call.principal)
         if (await self._watch(cvm_id, call)).pinned_by_config:
             raise ProblemError(ProblemType.PINNED_BY_CONFIG, "remove it from BRIDGE_CVMS")
         await self.watches.unpin(cvm_id)

@@ -17,7 +17,7 @@ from bridge.store.errors import StoreError
 from bridge.store.log import Log
 from bridge.store.watches import Watches
 from bridge.web.api import answers, samples
-from bridge.web.api.references import REF, Resolver
+from bridge.web.api.references import REF, References
 from bridge.web.http.access import Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import EVENTS, Answer, Content, Operation
@@ -95,7 +95,7 @@ class EventRoutes:
     capacity: Capacity
     log: Log
     watches: Watches
-    resolver: Resolver
+    references: References
     single_flight: SingleFlight
     rng: random.Random
 
@@ -104,7 +104,7 @@ class EventRoutes:
         return [Route(each.path, endpoint, methods=[each.method]) for each in (self.stream, self.stream_cvm)]
 
     async def scope_of(self, request: Request, query: EventQuery, principal: Principal) -> frozenset[str] | None:
-        """Canonical ids that the request asks for and the token allows; None: all. Raises as `Resolver.resolve`."""
+        """Canonical ids that the request asks for and the token allows; None: all. Raises as `References.resolve`."""
         wanted = query.cvms
         if "ref" in request.path_params:
             if wanted:
@@ -112,7 +112,7 @@ class EventRoutes:
             wanted = (request.path_params["ref"],)
         if not wanted:
             return principal.cvms
-        found = [asyncio.ensure_future(self.resolver.resolve(reference, principal)) for reference in wanted]
+        found = [asyncio.ensure_future(self.references.resolve(reference, principal)) for reference in wanted]
         try:
             return frozenset(await asyncio.gather(*found))
         finally:
