@@ -35,7 +35,6 @@ from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.events import EventRoutes
 from bridge.web.api.phala_webhooks import PhalaWebhooks
 from bridge.web.api.references import ReferenceRefusedError, References, on_refused_reference
-from bridge.web.api.stream_tokens import StreamTokenRoutes
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.front import DropIn
@@ -127,7 +126,6 @@ class FrontEnd:
             single_flight=self._single_flight,
         )
         declared_routes = (
-            StreamTokenRoutes(access),
             CvmRoutes(
                 hub=self.hub,
                 watches=watches,
@@ -206,7 +204,6 @@ class FrontEnd:
 
 PARTS = (
     EventRoutes,
-    StreamTokenRoutes,
     CvmRoutes,
     WebhookRoutes,
     PhalaWebhooks,
