@@ -29,7 +29,7 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web import metrics
-from bridge.web.api import answers, deliveries
+from bridge.web.api import answers
 from bridge.web.api.cvms import CvmRoutes
 from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.events import EventRoutes
@@ -223,7 +223,7 @@ def operations() -> list[Operation]:
 def _application(all_routes: list[Route], origins: tuple[str, ...]) -> Starlette:
     app = Starlette(
         routes=all_routes,
-        exception_handlers={**HANDLERS, **deliveries.HANDLERS, ReferenceRefusedError: on_refused_reference},
+        exception_handlers={**HANDLERS, ReferenceRefusedError: on_refused_reference},
         middleware=cors(origins),
     )
     # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.endpoints import ID_PATTERN, Endpoints
-from bridge.store.errors import (
-    AlreadyPendingError,
-    EndpointDisabledError,
-    TooManyEndpointsError,
-    UnknownDeliveryError,
-    UnknownEndpointError,
-)
+from bridge.store.errors import UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Operation, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT, chosen, in_path
-from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response
+from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.queries import EXAMPLE_ID, moment
 from bridge.web.http.responses import Verbatim, json_response, page_response
 
@@ -129,20 +121,3 @@ class DeliveryRoutes:
 
 def _shown(delivery: Delivery) -> answers.Delivery:
     return answers.Delivery.model_construct(**{**asdict(delivery), "event": Verbatim(delivery.event.json)})
-
-
-_PROBLEMS: Mapping[type[Exception], ProblemType] = {
-    UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
-    UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
-    EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
-    AlreadyPendingError: ProblemType.ALREADY_PENDING,
-    TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
-}
-
-
-async def _on_refusal(request: Request, error: Exception) -> Response:
-    return problem_response(ProblemError(_PROBLEMS[type(error)]))
-
-
-HANDLERS = dict.fromkeys(_PROBLEMS, _on_refusal)
-"""For the application: these refusals of the store are no failure of Redis."""

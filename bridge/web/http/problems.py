@@ -11,7 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.store.errors import StoreError
+from bridge.store.errors import (
+    AlreadyPendingError,
+    EndpointDisabledError,
+    StoreError,
+    TooManyEndpointsError,
+    UnknownDeliveryError,
+    UnknownEndpointError,
+)
 from bridge.web.http.responses import NO_STORE, Shape, described
 
 logger = logging.getLogger(__name__)
@@ -63,12 +70,7 @@ class ProblemType(Enum):
         return f"urn:bridge:problem:{self.slug}"
 
 
-COME_BACK = (
-    ProblemType.OVERLOADED,
-    ProblemType.UNAVAILABLE,
-    ProblemType.TOO_MANY_STREAMS,
-    ProblemType.TOKEN_EXPIRED,
-)
+COME_BACK = (ProblemType.OVERLOADED, ProblemType.UNAVAILABLE, ProblemType.TOO_MANY_STREAMS, ProblemType.TOKEN_EXPIRED)
 """Passing problems of a stream, which a browser gets as an event: its EventSource gives up at any status but 200."""
 
 
@@ -147,6 +149,16 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
             raise invalid(name[:100], f"unknown query parameter; known here: {', '.join(sorted(known)) or 'none'}")
 
 
+_REFUSALS: Mapping[type[Exception], ProblemType] = {
+    UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
+    UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
+    EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
+    AlreadyPendingError: ProblemType.ALREADY_PENDING,
+    TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
+}
+"""Errors of the store that are no failure of Redis."""
+
+
 async def on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     return problem_response(error)
@@ -163,6 +175,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_store_error(request: Request, error: Exception) -> Response:
+    if (type_ := _REFUSALS.get(type(error))) is not None:
+        return problem_response(ProblemError(type_))
     logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
     return problem_response(no_redis())
 
