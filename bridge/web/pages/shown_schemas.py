@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bridge.web.pages.markup import Html, inline, join, tag
@@ -90,6 +90,6 @@ def row(name: Html, schema: Json, meaning: Html, *, optional: bool) -> Html:
     )
 
 
-def table(first: str, rows: list[Html]) -> Html:
+def table(first: str, rows: Iterable[Html]) -> Html:
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in (first, "Type", "Meaning"))))
     return tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll", tabindex="0")
