@@ -106,18 +106,6 @@ Url = Annotated[
         json_schema_extra={"format": "uri"},
     ),
 ]
-Description = Annotated[str, StringConstraints(max_length=1000), Field(description="Your own description")]
-Cvms = Annotated[list[Reference], Field(max_length=MOST_CVMS, description="CVM references; empty: all")]
-Before = Annotated[list[Status], Field(max_length=MOST_STATUSES, description="Statuses before; empty: all")]
-After = Annotated[list[Status], Field(max_length=MOST_STATUSES, description="Statuses after; empty: all")]
-Types = Annotated[list[Type], Field(max_length=len(LOG_TYPES), description="Event types; empty: all")]
-BodyFormat = Annotated[Format, Field(description="The form of the body")]
-Headers = Annotated[
-    dict[str, str],
-    AfterValidator(_headers),
-    Field(description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether"),
-]
-Enabled = Annotated[bool, Field(description="Whether the bridge delivers to it")]
 Secret = Annotated[
     Annotated[str, AfterValidator(_secret)] | None,
     Field(
@@ -141,14 +129,18 @@ class EndpointChange(_Strict):
     model_config = _example({"enabled": False})
 
     url: Url = Field("", repr=False)
-    description: Description = ""
-    cvms: Cvms = []
-    from_: Before = Field([], alias="from")
-    to: After = []
-    types: Types = [TRANSITION]
-    format: BodyFormat = "standard"
-    headers: Headers = Field({}, repr=False)
-    enabled: Enabled = True
+    description: str = Field("", max_length=1000, description="Your own description")
+    cvms: list[Reference] = Field([], max_length=MOST_CVMS, description="CVM references; empty: all")
+    from_: list[Status] = Field([], alias="from", max_length=MOST_STATUSES, description="Statuses before; empty: all")
+    to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
+    types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
+    format: Format = Field("standard", description="The form of the body")
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
+        {},
+        description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether",
+        repr=False,
+    )
+    enabled: bool = Field(True, description="Whether the bridge delivers to it")
 
 
 class EndpointRegistration(EndpointChange):

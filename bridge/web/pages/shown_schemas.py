@@ -25,35 +25,24 @@ def code(text: object) -> Html:
     return tag("code", str(text))
 
 
-def link(name: str) -> Html:
-    """To a schema's own section."""
-    return tag("a", name, href=f"#schema-{name}")
-
-
 def kind(schema: Json) -> Html:
     """The type alone; a schema that has a name is a link."""
     if "$ref" in schema:
-        return link(schema["$ref"].rpartition("/")[2])
+        name = schema["$ref"].rpartition("/")[2]
+        return tag("a", name, href=f"#schema-{name}")
     if "const" in schema:
         return code(json.dumps(schema["const"]))
     if "enum" in schema:
-        return _listed([code(json.dumps(value)) for value in schema["enum"]], " | ")
+        return Html(" | ".join(code(json.dumps(value)) for value in schema["enum"]))
     for word in ("anyOf", "oneOf"):
         if word in schema:
-            return _listed([kind(each) for each in schema[word]], " | ")
+            return Html(" | ".join(map(kind, schema[word])))
     if schema.get("type") == "array":
         return join("list of ", kind(schema["items"]))
     values = schema.get("additionalProperties")
     if isinstance(values, dict) and "properties" not in schema:
         return join("object of ", kind(values))
     return join(schema.get("type", "anything"))
-
-
-def _listed(parts: list[Html], mark: str) -> Html:
-    found = parts[0]
-    for part in parts[1:]:
-        found = join(found, mark, part)
-    return found
 
 
 def bounds(schema: Json) -> Html:
@@ -63,7 +52,7 @@ def bounds(schema: Json) -> Html:
         found.append(join("each ", inner))
     if schema.get("default") not in (None, "", [], {}):
         found.append(join("default ", code(json.dumps(schema["default"]))))
-    return _listed(found, ", ") if found else Html("")
+    return Html(", ".join(found))
 
 
 def fields(schema: Json) -> Html:
