@@ -123,11 +123,7 @@ class CvmRoutes:
 def _cvm(watch: Watch, snapshot: Snapshot | None, streamed: set[str | None], *, led: bool) -> answers.Cvm:
     last = snapshot or Snapshot(watch.cvm_id, None, None, None, None, None, fresh=False, stale_reason="not_seen_yet")
     shown: dict[str, Any] = {
-        "cvm_id": watch.cvm_id,
-        "name": last.name,
-        "status": last.status,
-        "since": last.since,
-        "observed_at": last.observed_at,
+        **asdict(last),
         **freshness(last, led=led),
         "followed_by": ("stream" if watch.cvm_id in streamed else "poll") if led else None,
         "pinned": watch.pinned,

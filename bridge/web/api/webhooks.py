@@ -184,19 +184,10 @@ class WebhookRoutes:
     def _shown(self, endpoint: Endpoint, health: Health, secret: str | None = None) -> answers.Endpoint:
         """`secret` only in the answer to the request that made or gave it."""
         shown: dict[str, Any] = {
-            "id": endpoint.id,
-            "url": self.secrets.shown_url(endpoint),
-            "description": endpoint.description,
-            "cvms": endpoint.cvms,
-            "from": endpoint.from_,
-            "to": endpoint.to,
-            "types": endpoint.types,
-            "format": endpoint.format,
-            "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
-            "enabled": endpoint.enabled,
-            "disabled_reason": endpoint.disabled_reason,
-            "created_at": endpoint.created_at,
+            **asdict(endpoint),
             **asdict(health),
+            "url": self.secrets.shown_url(endpoint),
+            "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
         }
         if secret is None:
             return answers.Endpoint.model_construct(**shown)
