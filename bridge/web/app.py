@@ -6,7 +6,6 @@ import asyncio
 import random
 import sys
 import uuid
-from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -79,15 +78,12 @@ class FrontEnd:
         clock: Clock,
         *,
         open_access: bool = False,
-        rng: random.Random | None = None,
-        make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         open_files: int | None = None,
     ) -> None:
         """`open_files` is the limit of the process; it lowers the limit on subscribers, so that none lacks a file."""
         self._settings = settings
         self._clock = clock
-        self._rng = rng or random.Random()
-        self._id = make_id()
+        self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
         self._watches = watches = Watches(backend)
         log, snapshots, endpoints = Log(backend), Snapshots(backend), Endpoints(backend)
@@ -148,7 +144,6 @@ class FrontEnd:
             self,
             Site(settings.namespace, operations()),
         )
-        self.draining = False
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for each in declared_routes for route in routes(each, access)]
         self.app = _application([*events.routes(), *self.dropin.routes(), *plain], settings.cors_origins)
@@ -159,14 +154,14 @@ class FrontEnd:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.feed_consumer.follow(), name="feed")
                 group.create_task(self.feed_consumer.beat(self._settings.heartbeat), name="heartbeat")
-                group.create_task(self.feed_consumer.announce(self._watches, self._id), name="demand")
+                group.create_task(self.feed_consumer.announce(self._watches, uuid.uuid4().hex), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
         finally:
             await self._single_flight.aclose()
 
     async def drain(self) -> None:
         """Ends every subscriber's connection within BRIDGE_DRAIN_SECONDS; `/readyz` is 503 from now on."""
-        self.draining = self.capacity.closing = True
+        self.capacity.closing = True
         self._references.close()
         waits, seconds = iter(lambda: jittered_retry(self._rng), None), self._settings.drain_seconds
         async with asyncio.TaskGroup() as group:
@@ -188,8 +183,8 @@ class FrontEnd:
     )
     async def get_readiness(self, call: Call) -> Response:
         """Readiness."""
-        if self.draining or not self.feed_consumer.ready:
-            reason = "draining" if self.draining else "no subscription to Redis"
+        if self.capacity.closing or not self.feed_consumer.ready:
+            reason = "draining" if self.capacity.closing else "no subscription to Redis"
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
         sequence = str(self.hub.sequence)
         if self.hub.led:
@@ -202,16 +197,7 @@ class FrontEnd:
         return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
 
 
-PARTS = (
-    EventRoutes,
-    CvmRoutes,
-    WebhookRoutes,
-    PhalaWebhooks,
-    DeliveryRoutes,
-    DropIn,
-    FrontEnd,
-    Site,
-)
+PARTS = (EventRoutes, CvmRoutes, WebhookRoutes, PhalaWebhooks, DeliveryRoutes, DropIn, FrontEnd, Site)
 """Every class with routes, in the order of the document."""
 
 

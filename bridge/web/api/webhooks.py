@@ -19,7 +19,7 @@ from starlette.responses import Response
 from bridge.addresses import Resolve, UrlRefusedError, check_url
 from bridge.clock import Clock
 from bridge.config import Settings
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, new_endpoint_id
+from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret, new_endpoint_id
 from bridge.store.errors import EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
 from bridge.web.api import answers
@@ -196,7 +196,9 @@ class WebhookRoutes:
     async def _made(self, draft: Endpoint, given: EndpointRegistration, call: Call) -> Response:
         """201 with the secret, which is shown only now. Raises EndpointExistsError or TooManyEndpointsError."""
         secret = given.secret or self.secrets.new_secret()
-        endpoint = await self.endpoints.create(self.secrets.with_secret(draft, secret))
+        endpoint = await self.endpoints.create(
+            replace(draft, secrets_sealed=(SealedSecret(self.secrets.seal(secret)),))
+        )
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
@@ -222,7 +224,7 @@ class WebhookRoutes:
             await self._check_url(given.url)
             fields["url_sealed"] = self.secrets.seal(given.url)
         if "headers" in names:
-            fields["headers_sealed"] = self.secrets.seal_values(given.headers)
+            fields["headers_sealed"] = {name: self.secrets.seal(value) for name, value in given.headers.items()}
         if "cvms" in names:
             fields["cvms"] = await self._resolved(given.cvms)
         return fields

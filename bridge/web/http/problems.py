@@ -159,39 +159,31 @@ _REFUSALS: Mapping[type[Exception], ProblemType] = {
 """Errors of the store that are no failure of Redis."""
 
 
-async def on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return problem_response(error)
-
-
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    routing = {404: ProblemType.NOT_FOUND, 405: ProblemType.METHOD_NOT_ALLOWED}
-    if (type := routing.get(error.status_code)) is not None:
-        return problem_response(ProblemError(type, headers=error.headers))
-    return problem_response(
-        ProblemError(ProblemType.HTTP, title=error.detail, status=error.status_code, headers=error.headers)
-    )
-
-
-async def on_store_error(request: Request, error: Exception) -> Response:
-    if (type_ := _REFUSALS.get(type(error))) is not None:
-        return problem_response(ProblemError(type_))
-    logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
-    return problem_response(no_redis())
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answers with the problem of any error that a route may raise."""
+    match error:
+        case ProblemError():
+            problem = error
+        case HTTPException(status_code=404):
+            problem = ProblemError(ProblemType.NOT_FOUND, headers=error.headers)
+        case HTTPException(status_code=405):
+            problem = ProblemError(ProblemType.METHOD_NOT_ALLOWED, headers=error.headers)
+        case HTTPException():
+            problem = ProblemError(
+                ProblemType.HTTP, title=error.detail, status=error.status_code, headers=error.headers
+            )
+        case StoreError() if type(error) in _REFUSALS:
+            problem = ProblemError(_REFUSALS[type(error)])
+        case StoreError():
+            logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
+            problem = no_redis()
+        case _:
+            problem = ProblemError(ProblemType.INTERNAL, "the bridge's log has the reason")
+    return problem_response(problem)
 
 
 def no_redis() -> ProblemError:
     return unavailable("the front end cannot use Redis at the moment")
 
 
-async def on_crash(request: Request, error: Exception) -> Response:
-    return problem_response(ProblemError(ProblemType.INTERNAL, "the bridge's log has the reason"))
-
-
-HANDLERS = {
-    ProblemError: on_problem,
-    HTTPException: on_http_exception,
-    StoreError: on_store_error,
-    Exception: on_crash,
-}
+HANDLERS = dict.fromkeys((ProblemError, HTTPException, StoreError, Exception), on_error)

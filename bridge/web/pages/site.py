@@ -18,17 +18,9 @@ from bridge.web.http.operations import OPERATION, Call, Operation, json_answer, 
 from bridge.web.pages.assembly import HEADERS, Page, assemble
 from bridge.web.pages.markup import ADDRESS
 
-SCRIPTS = (
-    "words.js",
-    "client.js",
-    "stream.js",
-    "rows.js",
-    "filters.js",
-    "table.js",
-    "slots.js",
-    "feed.js",
-    "dashboard.js",
-)
+_NAMES = ("words", "client", "stream", "rows", "filters", "table", "slots", "feed", "dashboard")
+SCRIPTS = [f"{name}.js" for name in _NAMES]
+"""Of the dashboard, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
