@@ -10,8 +10,7 @@ from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.api.envelopes import CVM_ID
-from bridge.web.documents.openapi import SECURITY, SIGNED
-from bridge.web.documents.schemas import components, ref
+from bridge.web.documents.openapi import SECURITY, SIGNED, components, ref
 from bridge.web.http.operations import Operation
 from bridge.web.http.parameters import Json
 from bridge.web.http.problems import COME_BACK
