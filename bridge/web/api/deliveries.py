@@ -12,7 +12,7 @@ from bridge.store.endpoints import ID_PATTERN, Endpoints
 from bridge.store.errors import UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
-from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Operation, Resource, json_answer
+from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT, chosen, in_path
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.queries import EXAMPLE_ID, moment
@@ -36,13 +36,11 @@ class DeliveryRoutes:
     deliveries: Deliveries
     clock: Clock
 
-    @Operation(
-        "GET /v1/webhooks/{id}/deliveries",
-        DELIVERIES,
+    @ENDPOINT(
+        "GET /deliveries",
         {200: json_answer("A page", answers.DeliveryPage)},
-        (ENDPOINT_ID, STATUS, LIMIT, AFTER),
         scope="read all",
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
+        parameters=(STATUS, LIMIT, AFTER),
     )
     async def list_deliveries(self, call: Call) -> Response:
         """Deliveries of an endpoint, newest first."""

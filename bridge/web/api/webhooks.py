@@ -27,13 +27,14 @@ from bridge.web.api.deliveries import ENDPOINT_ID
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
-from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Operation, Resource, json_answer
+from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import empty_response, json_response, page_response
 
 logger = logging.getLogger(__name__)
 
+ENDPOINTS = Resource("/v1/webhooks", WEBHOOKS)
 ENDPOINT = Resource("/v1/webhooks/{id}", WEBHOOKS, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
 FULL_OR_NO_KEY = (ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY)
 
@@ -53,14 +54,7 @@ class WebhookRoutes:
     resolve: Resolve
     clock: Clock
 
-    @Operation(
-        "POST /v1/webhooks",
-        WEBHOOKS,
-        {201: MADE},
-        scope="admin all",
-        body=EndpointRegistration,
-        refusals=FULL_OR_NO_KEY,
-    )
+    @ENDPOINTS("POST", {201: MADE}, *FULL_OR_NO_KEY, scope="admin all", body=EndpointRegistration)
     async def make_endpoint(self, call: Call) -> Response:
         """Register a URL.
 
@@ -71,13 +65,7 @@ class WebhookRoutes:
         endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
         return await self._made(await self._drafted(endpoint_id, given), given, call)
 
-    @Operation(
-        "GET /v1/webhooks",
-        WEBHOOKS,
-        {200: json_answer("A page", answers.EndpointPage)},
-        (LIMIT, AFTER),
-        scope="read all",
-    )
+    @ENDPOINTS("GET", {200: json_answer("A page", answers.EndpointPage)}, scope="read all", parameters=(LIMIT, AFTER))
     async def list_endpoints(self, call: Call) -> Response:
         """Registered URLs."""
         size = call.get(LIMIT)
@@ -90,14 +78,13 @@ class WebhookRoutes:
         """One endpoint."""
         return await self._answered(call)
 
-    @Operation(
-        "PUT /v1/webhooks/{id}",
-        WEBHOOKS,
+    @ENDPOINTS(
+        "PUT /{id}",
         {200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
-        (ENDPOINT_ID,),
+        *FULL_OR_NO_KEY,
         scope="admin all",
+        parameters=(ENDPOINT_ID,),
         body=EndpointRegistration,
-        refusals=FULL_OR_NO_KEY,
     )
     async def put_endpoint(self, call: Call) -> Response:
         """Register or replace under an id of your own.

@@ -142,11 +142,18 @@ class Resource:
     parameters: tuple[Parameter[Any], ...] = ()
     refusals: tuple[ProblemType, ...] = ()
 
-    def __call__(self, method: str, answers: Mapping[int, Answer], *refusals: ProblemType, **more: Any) -> Operation:
+    def __call__(
+        self,
+        method: str,
+        answers: Mapping[int, Answer],
+        *refusals: ProblemType,
+        parameters: tuple[Parameter[Any], ...] = (),
+        **more: Any,
+    ) -> Operation:
         """`method` may have the rest of the path after it."""
         verb, _, rest = method.partition(" ")
-        route, refused = f"{verb} {self.path}{rest}", (*self.refusals, *refusals)
-        return Operation(route, self.tag, answers, self.parameters, refusals=refused, **more)
+        every, refused = (*self.parameters, *parameters), (*self.refusals, *refusals)
+        return Operation(f"{verb} {self.path}{rest}", self.tag, answers, every, refusals=refused, **more)
 
 
 @dataclass(frozen=True, slots=True)
