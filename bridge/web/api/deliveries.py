@@ -13,9 +13,8 @@ from bridge.store.errors import UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
-from bridge.web.http.parameters import AFTER, LIMIT, chosen, in_path
+from bridge.web.http.parameters import AFTER, EXAMPLE_ID, LIMIT, chosen, in_path, moment
 from bridge.web.http.problems import ProblemType, invalid
-from bridge.web.http.queries import EXAMPLE_ID, moment
 from bridge.web.http.responses import Verbatim, json_response, page_response
 
 ENDPOINT_ID = in_path(

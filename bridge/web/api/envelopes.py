@@ -12,7 +12,7 @@ from pydantic import ConfigDict, RootModel
 
 from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION
 from bridge.store.lanes import TEST_TYPE
-from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, described, time_field
 from bridge.web.streaming.cursors import HISTORY_LOST, UNKNOWN_CURSOR
 

@@ -21,9 +21,8 @@ from bridge.web.api.references import REF, References
 from bridge.web.http.access import STREAM_TOKEN_SECONDS, Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import EVENTS, Answer, Call, Content, Operation, json_answer, routes
-from bridge.web.http.parameters import MOST_LIMIT
+from bridge.web.http.parameters import CVM, MOST_LIMIT, STREAM_PARAMETERS, EventQuery, cursor, event_query
 from bridge.web.http.problems import COME_BACK, ProblemError, ProblemType, invalid, no_redis
-from bridge.web.http.queries import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query
 from bridge.web.http.responses import NO_STORE, json_response, page_response
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.event_stream import EventStream, Subscription

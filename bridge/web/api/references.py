@@ -15,9 +15,8 @@ from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.api.envelopes import CVM_ID
 from bridge.web.http.access import ANYBODY, Principal
-from bridge.web.http.parameters import in_path
+from bridge.web.http.parameters import REFERENCE, in_path
 from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response, unavailable
-from bridge.web.http.queries import REFERENCE
 from bridge.web.http.responses import NO_STORE
 from bridge.web.http.single_flight import SingleFlight
 

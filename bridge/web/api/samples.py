@@ -8,8 +8,8 @@ from typing import Any
 from bridge import events
 from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
 from bridge.web.api.envelopes import CVM_ID, STATE_EXAMPLE, TIME
+from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import COME_BACK
-from bridge.web.http.queries import EXAMPLE_ID
 from bridge.web.streaming import frames
 
 NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
