@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 from urllib.parse import quote
 
-from bridge.web.pages.markup import ADDRESS, Html, inline, join, prose, tag
-from bridge.web.pages.shown_schemas import code, fields, kind, row, table
-
-Json = Mapping[str, Any]
+from bridge.web.pages.markup import ADDRESS, Html, Json, code, fields, inline, join, kind, prose, row, table, tag
 
 HEADER = '-H "Authorization: Bearer $BRIDGE_TOKEN"'
 
