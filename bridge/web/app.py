@@ -82,7 +82,6 @@ class FrontEnd:
     ) -> None:
         """`open_files` is the limit of the process; it lowers the limit on subscribers, so that none lacks a file."""
         self._settings = settings
-        self._clock = clock
         self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
         self._watches = watches = Watches(backend)
@@ -139,7 +138,7 @@ class FrontEnd:
                 resolve=HostLookup(),
                 clock=clock,
             ),
-            PhalaWebhooks(settings, lookups, clock),
+            PhalaWebhooks(settings.webhook_secret, lookups, clock),
             DeliveryRoutes(endpoints, Deliveries(backend), clock),
             self,
             Site(settings.namespace, operations()),
