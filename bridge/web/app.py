@@ -52,22 +52,6 @@ RESERVED_FILES = 200
 """Open files for everything but subscribers: the listener, Redis, plain requests, logs."""
 
 
-def cors(origins: tuple[str, ...]) -> list[Middleware]:
-    """Lets pages of these origins read and subscribe, with a cursor and a token. Plain ASGI: it costs no task."""
-    if not origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
-            expose_headers=["Retry-After"],
-            max_age=3600,
-        )
-    ]
-
-
 class FrontEnd:
     """One front end: its ASGI `app`, and `run`, the tasks that keep it at the end of the log."""
 
@@ -206,11 +190,18 @@ def operations() -> list[Operation]:
 
 
 def _application(all_routes: list[Route], origins: tuple[str, ...]) -> Starlette:
-    app = Starlette(
-        routes=all_routes,
-        exception_handlers={**HANDLERS, ReferenceRefusedError: on_refused_reference},
-        middleware=cors(origins),
+    """`origins` are those whose pages may read and subscribe, with a cursor and a token."""
+    # Plain ASGI: it costs no task.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
+        expose_headers=["Retry-After"],
+        max_age=3600,
     )
+    handlers = {**HANDLERS, ReferenceRefusedError: on_refused_reference}
+    app = Starlette(routes=all_routes, exception_handlers=handlers, middleware=[cors] if origins else [])
     # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.
     app.router.redirect_slashes = False
     return app

@@ -83,7 +83,7 @@ def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
     paths: dict[str, Json] = {}
     for each in operations:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, source)
-    shared = {_shared_name(each): _parameter(each) for operation in operations for each in operation.parameters}
+    parameters = [parameter for each in operations for parameter in each.parameters]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -99,7 +99,7 @@ def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
         "webhooks": {"delivery": {"post": _delivery(source)}},
         "components": {
             "securitySchemes": SECURITY,
-            "parameters": shared,
+            "parameters": {each.shared_as or each.name: _parameter(each) for each in parameters},
             "responses": {
                 "Problem": {"description": "Any other refusal", "content": {MEDIA_TYPE: {"schema": ref(Problem)}}}
             },
@@ -114,7 +114,7 @@ def _operation(operation: Operation, source: str) -> Json:
     if description := " ".join(filter(None, [operation.description, _needs(operation)])):
         made["description"] = description
     if operation.parameters:
-        names = map(_shared_name, operation.parameters)
+        names = [each.shared_as or each.name for each in operation.parameters]
         made["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body:
         content = {"application/json": {"schema": ref(operation.body)}}
@@ -136,10 +136,6 @@ def _security(scope: Scope | None) -> list[Json]:
 
 
 # Parameters and answers
-
-
-def _shared_name(parameter: Parameter[Any]) -> str:
-    return parameter.shared_as or parameter.name
 
 
 def _parameter(parameter: Parameter[Any]) -> Json:
@@ -231,9 +227,9 @@ def _delivery(source: str) -> Json:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _either(envelopes.StandardBody, envelopes.PhalaBody)},
+                "application/json": {"schema": {"anyOf": [ref("StandardBody"), ref("PhalaBody")]}},
                 "application/cloudevents+json": {
-                    "schema": _either(envelopes.Event, envelopes.TestEvent),
+                    "schema": {"anyOf": [ref("Event"), ref("TestEvent")]},
                     "example": samples.transition(source),
                 },
             },
@@ -245,10 +241,6 @@ def _delivery(source: str) -> Json:
             "default": {"description": "Tried again later; after 429 and 503 as `Retry-After` asks"},
         },
     }
-
-
-def _either(*models: Model) -> Json:
-    return {"anyOf": [ref(model) for model in models]}
 
 
 # Schemas

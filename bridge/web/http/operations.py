@@ -23,7 +23,7 @@ from bridge.web.http.request_bodies import read_model
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
-Owner = TypeVar("Owner")
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 
 EVENTS, CVMS, WEBHOOKS, DELIVERIES = "Events", "CVMs", "Webhooks", "Deliveries"
 DROP_IN, OPERATION = "Drop-in", "Operation"
@@ -87,9 +87,7 @@ class Operation:
     own_errors: bool = False
     """Whether its errors are not problems: `answers` has them all."""
 
-    def __call__(
-        self, handler: Callable[[Owner, Call], Awaitable[Response]]
-    ) -> Callable[[Owner, Call], Awaitable[Response]]:
+    def __call__(self, handler: Handler) -> Handler:
         """Marks a method as this operation's handler; `routes` serves it."""
         first, *others = handler.__name__.split("_")
         summary, _, description = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
