@@ -32,23 +32,10 @@ HIDDEN = "***"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
-_OURS = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
+_OURS = re.compile(
+    r"accept-encoding|connection|content-(encoding|length|type)|expect|host|keep-alive|te|trailer|transfer-encoding"
+    r"|upgrade|(x-)?webhook-.*|proxy-.*"
 )
-_OUR_PREFIXES = ("webhook-", "x-webhook-", "proxy-")
 
 
 def _url(text: str) -> str:
@@ -82,7 +69,7 @@ def _headers(given: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in given.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name[:40]!a} is not a header name")
-        if name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
+        if _OURS.fullmatch(name.lower()):
             raise ValueError(f"{name} is set by the bridge itself")
         if value == HIDDEN:
             raise ValueError(f"{HIDDEN} stands for a value that is not shown: send the value of {name} itself")

@@ -11,14 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.store.errors import (
-    AlreadyPendingError,
-    EndpointDisabledError,
-    StoreError,
-    TooManyEndpointsError,
-    UnknownDeliveryError,
-    UnknownEndpointError,
-)
+from bridge.store import errors
 from bridge.web.http.responses import NO_STORE, Shape, described
 
 logger = logging.getLogger(__name__)
@@ -150,11 +143,11 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 _REFUSALS: Mapping[type[Exception], ProblemType] = {
-    UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
-    UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
-    EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
-    AlreadyPendingError: ProblemType.ALREADY_PENDING,
-    TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
+    errors.UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
+    errors.UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
+    errors.EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
+    errors.AlreadyPendingError: ProblemType.ALREADY_PENDING,
+    errors.TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
 }
 """Errors of the store that are no failure of Redis."""
 
@@ -172,9 +165,9 @@ async def on_error(request: Request, error: Exception) -> Response:
             problem = ProblemError(
                 ProblemType.HTTP, title=error.detail, status=error.status_code, headers=error.headers
             )
-        case StoreError() if type(error) in _REFUSALS:
+        case errors.StoreError() if type(error) in _REFUSALS:
             problem = ProblemError(_REFUSALS[type(error)])
-        case StoreError():
+        case errors.StoreError():
             logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
             problem = no_redis()
         case _:
@@ -186,4 +179,4 @@ def no_redis() -> ProblemError:
     return unavailable("the front end cannot use Redis at the moment")
 
 
-HANDLERS = dict.fromkeys((ProblemError, HTTPException, StoreError, Exception), on_error)
+HANDLERS = dict.fromkeys((ProblemError, HTTPException, errors.StoreError, Exception), on_error)
