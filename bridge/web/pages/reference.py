@@ -103,7 +103,7 @@ def _operation(openapi: Json, method: str, path: str, operation: Json) -> Iterat
     if body := operation.get("requestBody"):
         yield _body(openapi, body)
     yield join(tag("h4", "Example"), pre(" \\\n  ".join(_curl(openapi, method, path, operation, parameters))))
-    answers = {status: _answer(each) for status, each in operation["responses"].items() if status != "default"}
+    answers = {status: join(*_answer(each)) for status, each in operation["responses"].items() if status != "default"}
     yield join(tag("h4", "Answers"), _listing(answers, "scroll answers"))
 
 
@@ -128,29 +128,20 @@ def _body(openapi: Json, body: Json) -> Html:
     return join(tag("h4", title), tag("p", "JSON: ", kind(schema), ". ", inline(own["description"])), fields(own))
 
 
-def _answer(answer: Json) -> Html:
-    parts = [tag("p", inline(answer["description"]))]
+def _answer(answer: Json) -> Iterator[Html]:
+    yield tag("p", inline(answer["description"]))
     for media_type, content in answer.get("content", {}).items():
         of = join(": ", kind(content["schema"])) if "$ref" in content["schema"] else Html("")
-        parts.append(tag("p", code(media_type), of, _problem_links(content), class_="content"))
+        yield tag("p", code(media_type), of, _problem_links(content), class_="content")
         if media_type == "text/event-stream":
-            parts += map(_sample, _samples(content))
-    return join(*parts)
+            alone = {"summary": "For example", "value": content.get("example")}
+            for each in content.get("examples", {"": alone}).values():
+                yield tag("details", tag("summary", inline(each["summary"])), pre(each["value"]))
 
 
 def _problem_links(content: Json) -> Html:
     slugs = content.get("examples", {}) if content["schema"].get("$ref", "").endswith("/Problem") else {}
     return join(*(join(" ", tag("a", slug, href=f"#problem-{slug}", class_="slug")) for slug in slugs))
-
-
-def _samples(content: Json) -> list[Json]:
-    if "example" in content:
-        return [{"summary": "For example", "value": content["example"]}]
-    return list(content["examples"].values())
-
-
-def _sample(sample: Json) -> Html:
-    return tag("details", tag("summary", inline(sample["summary"])), pre(sample["value"]))
 
 
 # Examples
