@@ -6,7 +6,6 @@ import asyncio
 import random
 import sys
 import uuid
-from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -28,13 +27,12 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web import metrics
-from bridge.web.api import answers, deliveries
+from bridge.web.api import answers
 from bridge.web.api.cvms import CvmRoutes
 from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.events import EventRoutes
 from bridge.web.api.phala_webhooks import PhalaWebhooks
-from bridge.web.api.references import ReferenceRefusedError, References, Resolver, on_refused_reference
-from bridge.web.api.stream_tokens import StreamTokenRoutes
+from bridge.web.api.references import ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.endpoint import DropIn
@@ -53,22 +51,6 @@ RESERVED_FILES = 200
 """Open files for everything but subscribers: the listener, Redis, plain requests, logs."""
 
 
-def cors(origins: tuple[str, ...]) -> list[Middleware]:
-    """Lets pages of these origins read and subscribe, with a cursor and a token. Plain ASGI: it costs no task."""
-    if not origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
-            expose_headers=["Retry-After"],
-            max_age=3600,
-        )
-    ]
-
-
 class FrontEnd:
     """One front end: its ASGI `app`, and `run`, the tasks that keep it at the end of the log."""
 
@@ -79,15 +61,11 @@ class FrontEnd:
         clock: Clock,
         *,
         open_access: bool = False,
-        rng: random.Random | None = None,
-        make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         open_files: int | None = None,
     ) -> None:
         """`open_files` is the limit of the process; it lowers the limit on subscribers, so that none lacks a file."""
         self._settings = settings
-        self._clock = clock
-        self._rng = rng or random.Random()
-        self._id = make_id()
+        self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
         self._watches = watches = Watches(backend)
         log, snapshots, endpoints = Log(backend), Snapshots(backend), Endpoints(backend)
@@ -95,14 +73,13 @@ class FrontEnd:
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
         lookups = ReferenceLookups(backend)
-        self._references = references = References(lookups, watches, clock)
+        self._references = references = References(lookups, watches, clock, self._single_flight)
         self.feed_consumer = FeedConsumer(
             self.hub, Feed(backend), references.answered, clock, period=settings.lease_seconds / 3
         )
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
         access = Access(settings.tokens, open_access=open_access, clock=clock)
-        resolver = Resolver(references=references, single_flight=self._single_flight)
         events = EventRoutes(
             settings=settings,
             access=access,
@@ -110,7 +87,7 @@ class FrontEnd:
             capacity=self.capacity,
             log=log,
             watches=watches,
-            resolver=resolver,
+            references=references,
             single_flight=self._single_flight,
             rng=self._rng,
         )
@@ -127,14 +104,13 @@ class FrontEnd:
             single_flight=self._single_flight,
         )
         declared_routes = (
-            StreamTokenRoutes(access),
             CvmRoutes(
                 hub=self.hub,
                 watches=watches,
                 snapshots=snapshots,
                 slots=Slots(backend),
                 backend=backend,
-                resolver=resolver,
+                references=references,
             ),
             WebhookRoutes(
                 settings=settings,
@@ -145,12 +121,11 @@ class FrontEnd:
                 resolve=HostLookup(),
                 clock=clock,
             ),
-            PhalaWebhooks(settings, lookups, clock),
+            PhalaWebhooks(settings.webhook_secret, lookups, clock),
             DeliveryRoutes(endpoints, Deliveries(backend), clock),
             self,
             Site(settings.namespace, operations()),
         )
-        self.draining = False
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for each in declared_routes for route in routes(each, access)]
         self.app = _application([*events.routes(), *self.dropin.routes(), *plain], settings.cors_origins)
@@ -161,14 +136,14 @@ class FrontEnd:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.feed_consumer.follow(), name="feed")
                 group.create_task(self.feed_consumer.beat(self._settings.heartbeat), name="heartbeat")
-                group.create_task(self.feed_consumer.announce(self._watches, self._id), name="demand")
+                group.create_task(self.feed_consumer.announce(self._watches, uuid.uuid4().hex), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
         finally:
             await self._single_flight.aclose()
 
     async def drain(self) -> None:
         """Ends every subscriber's connection within BRIDGE_DRAIN_SECONDS; `/readyz` is 503 from now on."""
-        self.draining = self.capacity.closing = True
+        self.capacity.closing = True
         self._references.close()
         waits, seconds = iter(lambda: jittered_retry(self._rng), None), self._settings.drain_seconds
         async with asyncio.TaskGroup() as group:
@@ -190,8 +165,8 @@ class FrontEnd:
     )
     async def get_readiness(self, call: Call) -> Response:
         """Readiness."""
-        if self.draining or not self.feed_consumer.ready:
-            reason = "draining" if self.draining else "no subscription to Redis"
+        if self.capacity.closing or not self.feed_consumer.ready:
+            reason = "draining" if self.capacity.closing else "no subscription to Redis"
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
         sequence = str(self.hub.sequence)
         if self.hub.led:
@@ -204,17 +179,7 @@ class FrontEnd:
         return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
 
 
-PARTS = (
-    EventRoutes,
-    StreamTokenRoutes,
-    CvmRoutes,
-    WebhookRoutes,
-    PhalaWebhooks,
-    DeliveryRoutes,
-    DropIn,
-    FrontEnd,
-    Site,
-)
+PARTS = (EventRoutes, CvmRoutes, WebhookRoutes, PhalaWebhooks, DeliveryRoutes, DropIn, FrontEnd, Site)
 """Every class with routes, in the order of the document."""
 
 
@@ -224,11 +189,18 @@ def operations() -> list[Operation]:
 
 
 def _application(all_routes: list[Route], origins: tuple[str, ...]) -> Starlette:
-    app = Starlette(
-        routes=all_routes,
-        exception_handlers={**HANDLERS, **deliveries.HANDLERS, ReferenceRefusedError: on_refused_reference},
-        middleware=cors(origins),
+    """`origins` are those whose pages may read and subscribe, with a cursor and a token."""
+    # Plain ASGI: it costs no task.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
+        expose_headers=["Retry-After"],
+        max_age=3600,
     )
+    handlers = {**HANDLERS, ReferenceRefusedError: on_refused_reference}
+    app = Starlette(routes=all_routes, exception_handlers=handlers, middleware=[cors] if origins else [])
     # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.
     app.router.redirect_slashes = False
     return app

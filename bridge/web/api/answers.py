@@ -12,7 +12,7 @@ from bridge.store.endpoints import Format
 from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import CVM_ID, CvmState, Event, TestEvent
 from bridge.web.api.webhook_models import Type
-from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
 
 ENDPOINT_ID = "wh_19b1f3c0a5d2b8e7c1a94f"

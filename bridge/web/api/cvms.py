@@ -14,13 +14,15 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
 from bridge.web.api import answers
-from bridge.web.api.references import REF, Resolver
-from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, json_answer
+from bridge.web.api.references import REF, References
+from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.responses import Verbatim, empty_response, json_response, page_response
 from bridge.web.streaming.frames import freshness
 from bridge.web.streaming.hub import Hub
+
+CVM = Resource("/v1/cvms/{ref}", CVMS, (REF,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class CvmRoutes:
     snapshots: Snapshots
     slots: Slots
     backend: Backend
-    resolver: Resolver
+    references: References
 
     @Operation(
         "GET /v1/cvms", CVMS, {200: json_answer("A page", answers.CvmPage)}, scope="read", parameters=(LIMIT, AFTER)
@@ -49,48 +51,32 @@ class CvmRoutes:
         shown = await self._shown(watch for watch in found if watch is not None)
         return page_response(shown, ids[size - 1] if len(ids) > size else None)
 
-    @Operation(
-        "GET /v1/cvms/{ref}",
-        CVMS,
-        {200: json_answer("The CVM", answers.Cvm)},
-        scope="read",
-        parameters=(REF,),
-        refusals=(ProblemType.NOT_WATCHED,),
-    )
+    @CVM("GET", {200: json_answer("The CVM", answers.Cvm)}, ProblemType.NOT_WATCHED, scope="read")
     async def get_cvm(self, call: Call) -> Response:
         """One watched CVM."""
-        return await self._one(await self.resolver.resolve(call.path("ref"), call.principal), call)
+        return await self._one(await self.references.resolve(call.path("ref"), call.principal), call)
 
-    @Operation(
-        "PUT /v1/cvms/{ref}",
-        CVMS,
+    @CVM(
+        "PUT",
         {200: json_answer("It was pinned already", answers.Cvm), 201: json_answer("It is pinned", answers.Cvm)},
         scope="admin",
-        parameters=(REF,),
     )
     async def pin_cvm(self, call: Call) -> Response:
         """Watch a CVM.
 
         It is watched even without subscribers.
         """
-        cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
+        cvm_id = await self.references.resolve(call.path("ref"), call.principal)
         added = await self.watches.pin(cvm_id)
         return await self._one(cvm_id, call, 201 if added else 200)
 
-    @Operation(
-        "DELETE /v1/cvms/{ref}",
-        CVMS,
-        {204: NO_BODY},
-        scope="admin",
-        parameters=(REF,),
-        refusals=(ProblemType.NOT_WATCHED, ProblemType.PINNED_BY_CONFIG),
-    )
+    @CVM("DELETE", {204: NO_BODY}, ProblemType.NOT_WATCHED, ProblemType.PINNED_BY_CONFIG, scope="admin")
     async def unpin_cvm(self, call: Call) -> Response:
         """Stop watching a CVM.
 
         It is followed as long as it has subscribers.
         """
-        cvm_id = await self.resolver.resolve(call.path("ref"), call.principal)
+        cvm_id = await self.references.resolve(call.path("ref"), call.principal)
         if (await self._watch(cvm_id, call)).pinned_by_config:
             raise ProblemError(ProblemType.PINNED_BY_CONFIG, "remove it from BRIDGE_CVMS")
         await self.watches.unpin(cvm_id)
@@ -138,11 +124,7 @@ class CvmRoutes:
 def _cvm(watch: Watch, snapshot: Snapshot | None, streamed: set[str | None], *, led: bool) -> answers.Cvm:
     last = snapshot or Snapshot(watch.cvm_id, None, None, None, None, None, fresh=False, stale_reason="not_seen_yet")
     shown: dict[str, Any] = {
-        "cvm_id": watch.cvm_id,
-        "name": last.name,
-        "status": last.status,
-        "since": last.since,
-        "observed_at": last.observed_at,
+        **asdict(last),
         **freshness(last, led=led),
         "followed_by": ("stream" if watch.cvm_id in streamed else "poll") if led else None,
         "pinned": watch.pinned,

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.endpoints import ID_PATTERN, Endpoints
-from bridge.store.errors import (
-    AlreadyPendingError,
-    EndpointDisabledError,
-    TooManyEndpointsError,
-    UnknownDeliveryError,
-    UnknownEndpointError,
-)
+from bridge.store.errors import UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
-from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Operation, json_answer
-from bridge.web.http.parameters import AFTER, LIMIT, chosen, in_path
-from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response
-from bridge.web.http.queries import EXAMPLE_ID, moment
+from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
+from bridge.web.http.parameters import AFTER, EXAMPLE_ID, LIMIT, chosen, in_path, moment
+from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import Verbatim, json_response, page_response
 
 ENDPOINT_ID = in_path(
@@ -31,6 +22,9 @@ ENDPOINT_ID = in_path(
 )
 DELIVERY_ID = in_path("id", "The delivery's id", f"{answers.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
 STATUS = chosen("status", "Only deliveries with this status", tuple(DELIVERY_STATUSES))
+
+ENDPOINT = Resource("/v1/webhooks/{id}", DELIVERIES, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
+DELIVERY = Resource("/v1/deliveries/{id}", DELIVERIES, (DELIVERY_ID,), (ProblemType.NO_SUCH_DELIVERY,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +35,11 @@ class DeliveryRoutes:
     deliveries: Deliveries
     clock: Clock
 
-    @Operation(
-        "GET /v1/webhooks/{id}/deliveries",
-        DELIVERIES,
+    @ENDPOINT(
+        "GET /deliveries",
         {200: json_answer("A page", answers.DeliveryPage)},
         scope="read all",
-        parameters=(ENDPOINT_ID, STATUS, LIMIT, AFTER),
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
+        parameters=(STATUS, LIMIT, AFTER),
     )
     async def list_deliveries(self, call: Call) -> Response:
         """Deliveries of an endpoint, newest first."""
@@ -60,15 +52,13 @@ class DeliveryRoutes:
             raise invalid("after", "the `next` of an earlier page") from None
         return page_response(map(_shown, found), following)
 
-    @Operation(
-        "POST /v1/webhooks/{id}/test",
-        DELIVERIES,
+    @ENDPOINT(
+        "POST /test",
         {202: json_answer("It is queued", answers.Delivery, LOCATION)},
+        ProblemType.ENDPOINT_DISABLED,
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=EmptyBody,
         body_required=False,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.ENDPOINT_DISABLED),
     )
     async def test_endpoint(self, call: Call) -> Response:
         """Send a test event.
@@ -82,14 +72,12 @@ class DeliveryRoutes:
             raise UnknownEndpointError
         return json_response(_shown(delivery), 202, {"Location": f"/v1/deliveries/{delivery_id}"})
 
-    @Operation(
-        "POST /v1/webhooks/{id}/recover",
-        DELIVERIES,
+    @ENDPOINT(
+        "POST /recover",
         {202: json_answer("They are queued", answers.Recovered)},
+        ProblemType.ENDPOINT_DISABLED,
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=RecoveryPeriod,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.ENDPOINT_DISABLED),
     )
     async def recover_deliveries(self, call: Call) -> Response:
         """Deliver the events of a period again.
@@ -104,14 +92,7 @@ class DeliveryRoutes:
         found = await self.deliveries.recover(call.path("id"), since, until)
         return json_response(answers.Recovered(queued=found.queued, complete=found.complete), 202)
 
-    @Operation(
-        "GET /v1/deliveries/{id}",
-        DELIVERIES,
-        {200: json_answer("The delivery", answers.Delivery)},
-        scope="read all",
-        parameters=(DELIVERY_ID,),
-        refusals=(ProblemType.NO_SUCH_DELIVERY,),
-    )
+    @DELIVERY("GET", {200: json_answer("The delivery", answers.Delivery)}, scope="read all")
     async def get_delivery(self, call: Call) -> Response:
         """One delivery with every attempt."""
         delivery = await self.deliveries.get(call.path("id"))
@@ -119,20 +100,15 @@ class DeliveryRoutes:
             raise UnknownDeliveryError
         return json_response(_shown(delivery))
 
-    @Operation(
-        "POST /v1/deliveries/{id}/retry",
-        DELIVERIES,
+    @DELIVERY(
+        "POST /retry",
         {202: json_answer("It is queued", answers.Delivery)},
+        ProblemType.NO_SUCH_ENDPOINT,
+        ProblemType.ENDPOINT_DISABLED,
+        ProblemType.ALREADY_PENDING,
         scope="admin all",
-        parameters=(DELIVERY_ID,),
         body=EmptyBody,
         body_required=False,
-        refusals=(
-            ProblemType.NO_SUCH_ENDPOINT,
-            ProblemType.NO_SUCH_DELIVERY,
-            ProblemType.ENDPOINT_DISABLED,
-            ProblemType.ALREADY_PENDING,
-        ),
     )
     async def retry_delivery(self, call: Call) -> Response:
         """Try a finished delivery again."""
@@ -142,20 +118,3 @@ class DeliveryRoutes:
 
 def _shown(delivery: Delivery) -> answers.Delivery:
     return answers.Delivery.model_construct(**{**asdict(delivery), "event": Verbatim(delivery.event.json)})
-
-
-_PROBLEMS: Mapping[type[Exception], ProblemType] = {
-    UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
-    UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
-    EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
-    AlreadyPendingError: ProblemType.ALREADY_PENDING,
-    TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
-}
-
-
-async def _on_refusal(request: Request, error: Exception) -> Response:
-    return problem_response(ProblemError(_PROBLEMS[type(error)]))
-
-
-HANDLERS = dict.fromkeys(_PROBLEMS, _on_refusal)
-"""For the application: these refusals of the store are no failure of Redis."""

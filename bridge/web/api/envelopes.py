@@ -12,7 +12,7 @@ from pydantic import ConfigDict, RootModel
 
 from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION
 from bridge.store.lanes import TEST_TYPE
-from bridge.web.http.queries import EXAMPLE_ID
+from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, described, time_field
 from bridge.web.streaming.cursors import HISTORY_LOST, UNKNOWN_CURSOR
 
@@ -33,22 +33,20 @@ class CvmState(Shape):
     status: str = described("An open set of lower-case words: `running`, `stopped`, `starting`, `error`, …", "running")
 
 
-class CvmData(Shape):
-    """What happened to a CVM."""
-
-    cvm_id: str = described("The CVM's canonical id", CVM_ID)
-    name: str | None = described("Its name, if upstream has one", "web-1")
-    from_: str | None = described("The status before; null at first sight", "starting", alias="from")
-    to: str | None = described("The status now; `deleted` once upstream answers 404", "running")
-    observed_by: Literal["stream", "poll"] = described("How the bridge saw it")
-    state: CvmState | None = described("The state now; null once deleted")
-
-
 class WatchData(Shape):
     """The CVM whose watch changed."""
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
     name: str | None = described("Its name, if upstream has one", "web-1")
+
+
+class CvmData(WatchData):
+    """What happened to a CVM."""
+
+    from_: str | None = described("The status before; null at first sight", "starting", alias="from")
+    to: str | None = described("The status now; `deleted` once upstream answers 404", "running")
+    observed_by: Literal["stream", "poll"] = described("How the bridge saw it")
+    state: CvmState | None = described("The state now; null once deleted")
 
 
 class StaleData(WatchData):
@@ -59,11 +57,9 @@ class StaleData(WatchData):
     )
 
 
-class SnapshotData(Shape):
+class SnapshotData(WatchData):
     """The last known state of a CVM, and whether the bridge vouches for it."""
 
-    cvm_id: str = described("The CVM's canonical id", CVM_ID)
-    name: str | None = described("Its name, if upstream has one", "web-1")
     from_: None = described("Always null: a snapshot is no change", alias="from")
     to: str | None = described("The status; null until it is first seen", "running")
     fresh: bool = described("Whether the bridge vouches for this state at the moment")

@@ -1,4 +1,4 @@
-"""The event routes: SSE streams, and pages of the log (`docs/contract.md#the-sse-stream`)."""
+"""The event routes: SSE streams and their tokens, and pages of the log (`docs/contract.md#the-sse-stream`)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from bridge.store.errors import StoreError
 from bridge.store.log import Log
 from bridge.store.watches import Watches
 from bridge.web.api import answers, samples
-from bridge.web.api.references import REF, Resolver
-from bridge.web.http.access import Access, Principal
+from bridge.web.api.references import REF, References
+from bridge.web.http.access import STREAM_TOKEN_SECONDS, Access, Principal
 from bridge.web.http.capacity import Capacity
-from bridge.web.http.operations import EVENTS, Answer, Content, Operation
-from bridge.web.http.parameters import MOST_LIMIT
+from bridge.web.http.operations import EVENTS, Answer, Call, Content, Operation, json_answer, routes
+from bridge.web.http.parameters import CVM, MOST_LIMIT, STREAM_PARAMETERS, EventQuery, cursor, event_query
 from bridge.web.http.problems import COME_BACK, ProblemError, ProblemType, invalid, no_redis
-from bridge.web.http.queries import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query
-from bridge.web.http.responses import NO_STORE, page_response
+from bridge.web.http.responses import NO_STORE, json_response, page_response
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.event_stream import EventStream
 from bridge.web.streaming.frames import block, retry_line
@@ -65,7 +64,7 @@ REFUSALS = (ProblemType.HISTORY_LOST, ProblemType.TOO_MANY_STREAMS, ProblemType.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRoutes:
-    """Both routes are one ASGI endpoint."""
+    """Both event routes are this one ASGI callable, because a stream needs the connection itself."""
 
     stream = Operation(
         "GET /v1/events",
@@ -96,16 +95,44 @@ class EventRoutes:
     capacity: Capacity
     log: Log
     watches: Watches
-    resolver: Resolver
+    references: References
     single_flight: SingleFlight
     rng: random.Random
 
     def routes(self) -> list[Route]:
-        endpoint = EventsEndpoint(self)
-        return [Route(each.path, endpoint, methods=[each.method]) for each in (self.stream, self.stream_cvm)]
+        streams = [Route(each.path, self, methods=[each.method]) for each in (self.stream, self.stream_cvm)]
+        return [*streams, *routes(self, self.access)]
 
-    async def scope_of(self, request: Request, query: EventQuery, principal: Principal) -> frozenset[str] | None:
-        """Canonical ids that the request asks for and the token allows; None: all. Raises as `Resolver.resolve`."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request)
+        except (ProblemError, StoreError) as error:
+            problem = error if isinstance(error, ProblemError) else no_redis()
+            if problem.type not in COME_BACK or not _is_browser(request):
+                raise
+            response = _come_back(problem)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> ASGIApp:
+        """SSE, or one page of JSON, by `Accept`."""
+        principal = self.access.reader(request)
+        query = event_query(request.scope["query_string"])
+        wanted = await self._scope_of(request, query, principal)
+        if _prefers_json(request):
+            return await self._page(request, query, wanted)
+        named = wanted is not None and wanted is not principal.cvms
+        begin: Begin = cursor(request, query) or query.since
+        subscribe = partial(Subscriber, cvms=wanted, types=query.types, snapshots=query.snapshots, asked=named)
+        if wanted is not None and named and request.method == "GET":
+            self.capacity.check(principal.name)
+            await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
+        # Checked again and taken here, because other requests may have been served while this one waited above.
+        self.capacity.take(principal.name)
+        return EventStream(self.hub, self.capacity, subscribe, begin, principal.name, self.settings, self.rng)
+
+    async def _scope_of(self, request: Request, query: EventQuery, principal: Principal) -> frozenset[str] | None:
+        """Canonical ids that the request asks for and the token allows; None: all. Raises as `References.resolve`."""
         wanted = query.cvms
         if "ref" in request.path_params:
             if wanted:
@@ -113,14 +140,14 @@ class EventRoutes:
             wanted = (request.path_params["ref"],)
         if not wanted:
             return principal.cvms
-        found = [asyncio.ensure_future(self.resolver.resolve(reference, principal)) for reference in wanted]
+        found = [asyncio.ensure_future(self.references.resolve(reference, principal)) for reference in wanted]
         try:
             return frozenset(await asyncio.gather(*found))
         finally:
             for resolving in found:
                 resolving.cancel()
 
-    async def page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
+    async def _page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
         """One page of the log as JSON, oldest first. Raises ProblemError (410, 422) or StoreError."""
         size, kinds = query.limit, query.types
         after = await self._page_start(query.after or cursor(request, query), query.since)
@@ -153,40 +180,21 @@ class EventRoutes:
             raise ProblemError(ProblemType.HISTORY_LOST, faults=[("after", ProblemType.HISTORY_LOST.title)])
         return after
 
+    @Operation(
+        "POST /v1/stream-tokens",
+        EVENTS,
+        {201: json_answer(f"Valid for {STREAM_TOKEN_SECONDS} seconds", answers.StreamToken)},
+        scope="token",
+        uses_redis=False,
+    )
+    async def make_stream_token(self, call: Call) -> Response:
+        """A token for a browser's EventSource.
 
-class EventsEndpoint:
-    """SSE, or one page of JSON, by `Accept`. An ASGI callable, because the stream needs the connection itself."""
-
-    def __init__(self, api: EventRoutes) -> None:
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            response = await self._respond(request)
-        except (ProblemError, StoreError) as error:
-            problem = error if isinstance(error, ProblemError) else no_redis()
-            if problem.type not in COME_BACK or not _is_browser(request):
-                raise
-            response = _come_back(problem)
-        await response(scope, receive, send)
-
-    async def _respond(self, request: Request) -> ASGIApp:
-        api = self._api
-        principal = api.access.reader(request)
-        query = event_query(request.scope["query_string"])
-        wanted = await api.scope_of(request, query, principal)
-        if _prefers_json(request):
-            return await api.page(request, query, wanted)
-        named = wanted is not None and wanted is not principal.cvms
-        begin: Begin = cursor(request, query) or query.since
-        subscriber = partial(Subscriber, cvms=wanted, types=query.types, snapshots=query.snapshots, asked=named)
-        if wanted is not None and named and request.method == "GET":
-            api.capacity.check(principal.name)
-            await api.single_flight.ask(("renew", wanted), lambda: api.watches.renew(wanted))
-        # Checked again and taken here, because other requests may have been served while this one waited above.
-        api.capacity.take(principal.name)
-        return EventStream(api.hub, api.capacity, subscriber, begin, principal.name, api.settings, api.rng)
+        A browser cannot send headers with an EventSource: it passes this token as `?access_token=`. The token reads
+        what its maker may read, and opens connections, which may outlive it.
+        """
+        token, seconds = self.access.stream_token(call.principal)
+        return json_response(answers.StreamToken(access_token=token, expires_in=seconds), 201)
 
 
 def _prefers_json(request: Request) -> bool:

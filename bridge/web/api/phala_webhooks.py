@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge import phala_signature
 from bridge.clock import Clock
-from bridge.config import Settings
 from bridge.events import usable_id
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.web.api.envelopes import PhalaBody
@@ -20,13 +21,13 @@ from bridge.web.http.request_bodies import read_body
 from bridge.web.http.responses import empty_response
 
 
+@dataclass(frozen=True, slots=True)
 class PhalaWebhooks:
     """Verified by their signature; they carry no token."""
 
-    def __init__(self, settings: Settings, lookups: ReferenceLookups, clock: Clock) -> None:
-        self._secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
-        self._lookups = lookups
-        self._clock = clock
+    secret: SecretStr | None
+    lookups: ReferenceLookups
+    clock: Clock
 
     @Operation(
         "POST /v1/upstream/webhooks",
@@ -48,20 +49,20 @@ class PhalaWebhooks:
 
         A hint, not a state: the leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.
         """
-        if self._secret is None:
+        if self.secret is None:
             raise ProblemError(ProblemType.NOT_FOUND, "PHALA_WEBHOOK_SECRET is not set")
         body = await read_body(call.request)
-        self._verify(self._secret, call.request, body)
+        self._verify(self.secret.get_secret_value(), call.request, body)
         cvm_id = _cvm_id(body)
         if cvm_id is not None:
-            await self._lookups.hint(cvm_id)
+            await self.lookups.hint(cvm_id)
         return empty_response()
 
     def _verify(self, secret: str, request: Request, body: bytes) -> None:
         timestamp = request.headers.get("x-webhook-timestamp", "")
         signature = request.headers.get("x-webhook-signature", "")
         genuine = phala_signature.verify(secret, timestamp, body, signature)
-        off = phala_signature.seconds_off(timestamp, self._clock.time())
+        off = phala_signature.seconds_off(timestamp, self.clock.time())
         if not genuine or off is None or off > phala_signature.TOLERANCE:
             raise ProblemError(ProblemType.BAD_SIGNATURE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from starlette.requests import Request
@@ -15,10 +14,9 @@ from bridge.store.errors import TooManyLookupsError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.api.envelopes import CVM_ID
-from bridge.web.http.access import Principal
-from bridge.web.http.parameters import in_path
+from bridge.web.http.access import ANYBODY, Principal
+from bridge.web.http.parameters import REFERENCE, in_path
 from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response, unavailable
-from bridge.web.http.queries import REFERENCE
 from bridge.web.http.responses import NO_STORE
 from bridge.web.http.single_flight import SingleFlight
 
@@ -43,10 +41,11 @@ REF = in_path(
 class References:
     """`resolve` and `ask` wait at most `PATIENCE` seconds for a leader."""
 
-    def __init__(self, lookups: ReferenceLookups, watches: Watches, clock: Clock) -> None:
+    def __init__(self, lookups: ReferenceLookups, watches: Watches, clock: Clock, single_flight: SingleFlight) -> None:
         self._lookups = lookups
         self._watches = watches
         self._clock = clock
+        self._single_flight = single_flight
         # Only waiting callers hold the values: an entry is gone with the last of them.
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closed = False
@@ -62,8 +61,16 @@ class References:
         for reference in list(self._waiting):
             self.answered(reference)
 
-    async def resolve(self, reference: str) -> str:
-        """The canonical id. Raises ProblemError (422, 503), StoreError or ReferenceRefusedError."""
+    async def resolve(self, reference: str, principal: Principal = ANYBODY) -> str:
+        """The canonical id; callers that ask for one CVM at the same moment share one look-up.
+
+        Raises ProblemError (403, 422, 503), StoreError or ReferenceRefusedError.
+        """
+        cvm_id = await self._single_flight.ask(("reference", reference), lambda: self._resolve(reference))
+        principal.require(cvm_id)
+        return cvm_id
+
+    async def _resolve(self, reference: str) -> str:
         if usable_id(reference) is None:
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
         if await self._watches.exists(reference):
@@ -100,20 +107,6 @@ class References:
             return answer
         await self._lookups.forget(reference)
         return await self.ask(reference)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolver:
-    """References in requests: callers that ask for one CVM at the same moment share one look-up."""
-
-    references: References
-    single_flight: SingleFlight
-
-    async def resolve(self, reference: str, principal: Principal) -> str:
-        """The canonical id. Raises ProblemError (403, 422, 503), StoreError or ReferenceRefusedError."""
-        cvm_id = await self.single_flight.ask(("reference", reference), lambda: self.references.resolve(reference))
-        principal.require(cvm_id)
-        return cvm_id
 
 
 async def on_refused_reference(request: Request, error: Exception) -> Response:

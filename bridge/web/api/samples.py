@@ -8,13 +8,13 @@ from typing import Any
 from bridge import events
 from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
 from bridge.web.api.envelopes import CVM_ID, STATE_EXAMPLE, TIME
+from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import COME_BACK
-from bridge.web.http.queries import EXAMPLE_ID
 from bridge.web.streaming import frames
 
 NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
 CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream", "state": STATE_EXAMPLE}
-SINCE = {"since": TIME, "observed_at": TIME}
+KNOWN = {"since": TIME, "observed_at": TIME, "state": STATE_EXAMPLE}
 
 
 def envelope(source: str, kind: str, data: Any, *, entry_id: str = EXAMPLE_ID, sequence: int | None = 42) -> Any:
@@ -30,12 +30,10 @@ def transition(source: str) -> Any:
 
 def by_name(source: str) -> dict[str, Any]:
     """The data of each SSE event, by its `event:`."""
-    known = {**NAMED, "from": None, "to": "running", "fresh": True, "stale_reason": None, **SINCE}
+    known = {**NAMED, "from": None, "to": "running", "fresh": True, "stale_reason": None, **KNOWN}
     first = {**CHANGE, "from": None, "observed_by": "poll"}
     return {
-        "snapshot": envelope(
-            source, SNAPSHOT, {**known, "state": STATE_EXAMPLE}, entry_id=f"{EXAMPLE_ID}/{CVM_ID}", sequence=42
-        ),
+        "snapshot": envelope(source, SNAPSHOT, known, entry_id=f"{EXAMPLE_ID}/{CVM_ID}"),
         "transition": transition(source),
         "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence=41),
         "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=43),

@@ -32,23 +32,10 @@ HIDDEN = "***"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
-_OURS = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
+_OURS = re.compile(
+    r"accept-encoding|connection|content-(encoding|length|type)|expect|host|keep-alive|te|trailer|transfer-encoding"
+    r"|upgrade|(x-)?webhook-.*|proxy-.*"
 )
-_OUR_PREFIXES = ("webhook-", "x-webhook-", "proxy-")
 
 
 def _url(text: str) -> str:
@@ -82,7 +69,7 @@ def _headers(given: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in given.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name[:40]!a} is not a header name")
-        if name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
+        if _OURS.fullmatch(name.lower()):
             raise ValueError(f"{name} is set by the bridge itself")
         if value == HIDDEN:
             raise ValueError(f"{HIDDEN} stands for a value that is not shown: send the value of {name} itself")
@@ -106,18 +93,6 @@ Url = Annotated[
         json_schema_extra={"format": "uri"},
     ),
 ]
-Description = Annotated[str, StringConstraints(max_length=1000), Field(description="Your own description")]
-Cvms = Annotated[list[Reference], Field(max_length=MOST_CVMS, description="CVM references; empty: all")]
-Before = Annotated[list[Status], Field(max_length=MOST_STATUSES, description="Statuses before; empty: all")]
-After = Annotated[list[Status], Field(max_length=MOST_STATUSES, description="Statuses after; empty: all")]
-Types = Annotated[list[Type], Field(max_length=len(LOG_TYPES), description="Event types; empty: all")]
-BodyFormat = Annotated[Format, Field(description="The form of the body")]
-Headers = Annotated[
-    dict[str, str],
-    AfterValidator(_headers),
-    Field(description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether"),
-]
-Enabled = Annotated[bool, Field(description="Whether the bridge delivers to it")]
 Secret = Annotated[
     Annotated[str, AfterValidator(_secret)] | None,
     Field(
@@ -141,14 +116,18 @@ class EndpointChange(_Strict):
     model_config = _example({"enabled": False})
 
     url: Url = Field("", repr=False)
-    description: Description = ""
-    cvms: Cvms = []
-    from_: Before = Field([], alias="from")
-    to: After = []
-    types: Types = [TRANSITION]
-    format: BodyFormat = "standard"
-    headers: Headers = Field({}, repr=False)
-    enabled: Enabled = True
+    description: str = Field("", max_length=1000, description="Your own description")
+    cvms: list[Reference] = Field([], max_length=MOST_CVMS, description="CVM references; empty: all")
+    from_: list[Status] = Field([], alias="from", max_length=MOST_STATUSES, description="Statuses before; empty: all")
+    to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
+    types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
+    format: Format = Field("standard", description="The form of the body")
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
+        {},
+        description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether",
+        repr=False,
+    )
+    enabled: bool = Field(True, description="Whether the bridge delivers to it")
 
 
 class EndpointRegistration(EndpointChange):

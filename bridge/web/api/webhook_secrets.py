@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import SecretStr
@@ -25,15 +25,9 @@ MOST_OLD_SECRETS = 4
 class WebhookSecrets:
     """`keys` are those of BRIDGE_SECRET_KEY; without any, all that seals or opens raises ProblemError 503."""
 
-    def __init__(
-        self,
-        keys: Sequence[SecretStr],
-        clock: Clock,
-        make_key: Callable[[], bytes] = lambda: secrets.token_bytes(32),
-    ) -> None:
+    def __init__(self, keys: Sequence[SecretStr], clock: Clock) -> None:
         self._sealer = Sealer(keys) if keys else None
         self._clock = clock
-        self._make_key = make_key
 
     def check(self) -> Sealer:
         """Raises ProblemError 503 without a key."""
@@ -47,9 +41,6 @@ class WebhookSecrets:
     def seal(self, text: str) -> str:
         return self.check().seal(text)
 
-    def seal_values(self, plain: Mapping[str, str]) -> dict[str, str]:
-        return {name: self.seal(value) for name, value in plain.items()}
-
     def shown_url(self, endpoint: Endpoint) -> str | None:
         """Without its query, which may be a secret; None if this front end lacks the key that opens it."""
         try:
@@ -59,11 +50,7 @@ class WebhookSecrets:
         return f"{plain}?{HIDDEN}" if mark else plain or None
 
     def new_secret(self) -> str:
-        return SECRET_PREFIX + base64.b64encode(self._make_key()).decode()
-
-    def with_secret(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        """The endpoint with this one secret."""
-        return replace(endpoint, secrets_sealed=(SealedSecret(self.seal(secret)),))
+        return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
     def rotated(self, endpoint: Endpoint, secret: str) -> Endpoint:
         """The new secret first; the old ones that are still valid sign for at most another day."""

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from bridge.addresses import Resolve, UrlRefusedError, check_url
 from bridge.clock import Clock
 from bridge.config import Settings
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, new_endpoint_id
+from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret, new_endpoint_id
 from bridge.store.errors import EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
 from bridge.web.api import answers
@@ -27,15 +27,16 @@ from bridge.web.api.deliveries import ENDPOINT_ID
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
-from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Operation, json_answer
+from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import empty_response, json_response, page_response
 
 logger = logging.getLogger(__name__)
 
-ONE = "/v1/webhooks/{id}"
-NEEDS_KEY = "Needs the scope `admin`, and `BRIDGE_SECRET_KEY`."
+ENDPOINTS = Resource("/v1/webhooks", WEBHOOKS)
+ENDPOINT = Resource("/v1/webhooks/{id}", WEBHOOKS, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
+FULL_OR_NO_KEY = (ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY)
 
 SHOWN = json_answer("The endpoint", answers.Endpoint)
 MADE = json_answer("Made, with its secret", answers.EndpointWithSecret, LOCATION)
@@ -53,14 +54,7 @@ class WebhookRoutes:
     resolve: Resolve
     clock: Clock
 
-    @Operation(
-        "POST /v1/webhooks",
-        WEBHOOKS,
-        {201: MADE},
-        scope="admin all",
-        body=EndpointRegistration,
-        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
-    )
+    @ENDPOINTS("POST", {201: MADE}, *FULL_OR_NO_KEY, scope="admin all", body=EndpointRegistration)
     async def make_endpoint(self, call: Call) -> Response:
         """Register a URL.
 
@@ -71,13 +65,7 @@ class WebhookRoutes:
         endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
         return await self._made(await self._drafted(endpoint_id, given), given, call)
 
-    @Operation(
-        "GET /v1/webhooks",
-        WEBHOOKS,
-        {200: json_answer("A page", answers.EndpointPage)},
-        scope="read all",
-        parameters=(LIMIT, AFTER),
-    )
+    @ENDPOINTS("GET", {200: json_answer("A page", answers.EndpointPage)}, scope="read all", parameters=(LIMIT, AFTER))
     async def list_endpoints(self, call: Call) -> Response:
         """Registered URLs."""
         size = call.get(LIMIT)
@@ -85,26 +73,18 @@ class WebhookRoutes:
         following = found[size - 1][0].id if len(found) > size else None
         return page_response((self._shown(*each) for each in found[:size]), following)
 
-    @Operation(
-        f"GET {ONE}",
-        WEBHOOKS,
-        {200: SHOWN},
-        scope="read all",
-        parameters=(ENDPOINT_ID,),
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
-    )
+    @ENDPOINT("GET", {200: SHOWN}, scope="read all")
     async def get_endpoint(self, call: Call) -> Response:
         """One endpoint."""
         return await self._answered(call)
 
-    @Operation(
-        f"PUT {ONE}",
-        WEBHOOKS,
+    @ENDPOINTS(
+        "PUT /{id}",
         {200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
+        *FULL_OR_NO_KEY,
         scope="admin all",
         parameters=(ENDPOINT_ID,),
         body=EndpointRegistration,
-        refusals=(ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY),
     )
     async def put_endpoint(self, call: Call) -> Response:
         """Register or replace under an id of your own.
@@ -126,15 +106,7 @@ class WebhookRoutes:
         _log("an endpoint was replaced", endpoint_id, call)
         return await self._answered(call)
 
-    @Operation(
-        f"PATCH {ONE}",
-        WEBHOOKS,
-        {200: SHOWN},
-        scope="admin all",
-        parameters=(ENDPOINT_ID,),
-        body=EndpointChange,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
-    )
+    @ENDPOINT("PATCH", {200: SHOWN}, ProblemType.NO_SECRET_KEY, scope="admin all", body=EndpointChange)
     async def change_endpoint(self, call: Call) -> Response:
         """Change some of its fields."""
         self.secrets.check()
@@ -149,14 +121,7 @@ class WebhookRoutes:
         _log("an endpoint was changed", endpoint_id, call)
         return await self._answered(call)
 
-    @Operation(
-        f"DELETE {ONE}",
-        WEBHOOKS,
-        {204: NO_BODY},
-        scope="admin all",
-        parameters=(ENDPOINT_ID,),
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
-    )
+    @ENDPOINT("DELETE", {204: NO_BODY}, scope="admin all")
     async def remove_endpoint(self, call: Call) -> Response:
         """Remove it with its deliveries."""
         if not await self.endpoints.remove(call.path("id")):
@@ -164,15 +129,13 @@ class WebhookRoutes:
         _log("an endpoint was removed", call.path("id"), call)
         return empty_response()
 
-    @Operation(
-        f"POST {ONE}/rotate-secret",
-        WEBHOOKS,
+    @ENDPOINT(
+        "POST /rotate-secret",
         {200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
+        ProblemType.NO_SECRET_KEY,
         scope="admin all",
-        parameters=(ENDPOINT_ID,),
         body=SecretRotation,
         body_required=False,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT, ProblemType.NO_SECRET_KEY),
     )
     async def rotate_secret(self, call: Call) -> Response:
         """A new signing secret.
@@ -186,16 +149,7 @@ class WebhookRoutes:
         _log("an endpoint's secret was rotated", call.path("id"), call)
         return await self._answered(call, secret)
 
-    @Operation(
-        f"POST {ONE}/enable",
-        WEBHOOKS,
-        {200: SHOWN},
-        scope="admin all",
-        parameters=(ENDPOINT_ID,),
-        body=EmptyBody,
-        body_required=False,
-        refusals=(ProblemType.NO_SUCH_ENDPOINT,),
-    )
+    @ENDPOINT("POST /enable", {200: SHOWN}, scope="admin all", body=EmptyBody, body_required=False)
     async def enable_endpoint(self, call: Call) -> Response:
         """Deliver to it again."""
         await call.body(EmptyBody)
@@ -217,19 +171,10 @@ class WebhookRoutes:
     def _shown(self, endpoint: Endpoint, health: Health, secret: str | None = None) -> answers.Endpoint:
         """`secret` only in the answer to the request that made or gave it."""
         shown: dict[str, Any] = {
-            "id": endpoint.id,
-            "url": self.secrets.shown_url(endpoint),
-            "description": endpoint.description,
-            "cvms": endpoint.cvms,
-            "from": endpoint.from_,
-            "to": endpoint.to,
-            "types": endpoint.types,
-            "format": endpoint.format,
-            "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
-            "enabled": endpoint.enabled,
-            "disabled_reason": endpoint.disabled_reason,
-            "created_at": endpoint.created_at,
+            **asdict(endpoint),
             **asdict(health),
+            "url": self.secrets.shown_url(endpoint),
+            "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
         }
         if secret is None:
             return answers.Endpoint.model_construct(**shown)
@@ -238,7 +183,9 @@ class WebhookRoutes:
     async def _made(self, draft: Endpoint, given: EndpointRegistration, call: Call) -> Response:
         """201 with the secret, which is shown only now. Raises EndpointExistsError or TooManyEndpointsError."""
         secret = given.secret or self.secrets.new_secret()
-        endpoint = await self.endpoints.create(self.secrets.with_secret(draft, secret))
+        endpoint = await self.endpoints.create(
+            replace(draft, secrets_sealed=(SealedSecret(self.secrets.seal(secret)),))
+        )
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
@@ -264,7 +211,7 @@ class WebhookRoutes:
             await self._check_url(given.url)
             fields["url_sealed"] = self.secrets.seal(given.url)
         if "headers" in names:
-            fields["headers_sealed"] = self.secrets.seal_values(given.headers)
+            fields["headers_sealed"] = {name: self.secrets.seal(value) for name, value in given.headers.items()}
         if "cvms" in names:
             fields["cvms"] = await self._resolved(given.cvms)
         return fields

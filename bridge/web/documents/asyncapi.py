@@ -10,8 +10,7 @@ from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.api.envelopes import CVM_ID
-from bridge.web.documents.openapi import SECURITY, SIGNED
-from bridge.web.documents.schemas import components, ref
+from bridge.web.documents.openapi import SECURITY, SIGNED, components, ref
 from bridge.web.http.operations import Operation
 from bridge.web.http.parameters import Json
 from bridge.web.http.problems import COME_BACK
@@ -76,7 +75,11 @@ def asyncapi(namespace: str, operations: Iterable[Operation]) -> Json:
         "channels": _channels(keys),
         "operations": _operations(),
         "components": {
-            "securitySchemes": _security(),
+            # OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query.
+            "securitySchemes": {
+                name: {**scheme, "type": scheme["type"].replace("apiKey", "httpApiKey")}
+                for name, scheme in SECURITY.items()
+            },
             "messages": _messages(keys.source),
             "schemas": components(operations),
         },
@@ -104,58 +107,41 @@ def _servers() -> Json:
     }
 
 
-def _security() -> Json:
-    """OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query."""
-    return {
-        name: {**scheme, "type": scheme["type"].replace("apiKey", "httpApiKey")} for name, scheme in SECURITY.items()
-    }
-
-
 def _channels(keys: Keys) -> Json:
-    reference = {"description": "The CVM, by id or name", "examples": [CVM_ID, "web-1"]}
+    # A channel's name has braces, which mark a parameter in an address: it becomes a parameter with one value.
+    braced = f"{{{keys.namespace}}}"
+    namespace = {"description": "`BRIDGE_NAMESPACE`, braces included", "enum": [braced], "default": braced}
+    cvm_id = {"description": "The CVM's canonical id", "examples": [CVM_ID]}
+    ref = {"description": "The CVM, by id or name", "examples": [CVM_ID, "web-1"]}
     streamed = [*STREAMED, *LOGGED]
     return {
         "events": _channel("/v1/events", "front", "Every CVM's events, over SSE", streamed),
-        "cvmEvents": _channel(
-            "/v1/cvms/{ref}/events", "front", "One CVM's events, over SSE", streamed, {"ref": reference}
-        ),
-        "redisEvents": _channel(
-            "{namespace}:events", "redis", "Every event, as JSON", LOGGED, {"namespace": _namespace(keys)}
-        ),
+        "cvmEvents": _channel("/v1/cvms/{ref}/events", "front", "One CVM's events, over SSE", streamed, ref=ref),
+        "redisEvents": _channel("{namespace}:events", "redis", "Every event, as JSON", LOGGED, namespace=namespace),
         "redisCvmEvents": _channel(
             "{namespace}:events:{cvm_id}",
             "redis",
             "One CVM's events, as JSON",
             LOGGED,
-            {
-                "namespace": _namespace(keys),
-                "cvm_id": {"description": "The CVM's canonical id", "examples": [CVM_ID]},
-            },
+            namespace=namespace,
+            cvm_id=cvm_id,
         ),
         "webhooks": {
             "address": None,
             "description": "Registered URLs (`POST /v1/webhooks`), each in its `format`",
-            "messages": _listed(_webhook_name(name) for name in FORMATS),
+            "messages": _listed(f"{name}Webhook" for name in FORMATS),
         },
     }
 
 
-def _namespace(keys: Keys) -> Json:
-    """A channel's name has braces, which mark a parameter in an address: it becomes a parameter with one value."""
-    braced = f"{{{keys.namespace}}}"
-    return {"description": "`BRIDGE_NAMESPACE`, braces included", "enum": [braced], "default": braced}
-
-
-def _channel(
-    address: str, server: str, description: str, names: Iterable[str], parameters: Mapping[str, Json] | None = None
-) -> Json:
+def _channel(address: str, server: str, description: str, names: Iterable[str], **parameters: Json) -> Json:
     made: Json = {
         "address": address,
         "description": description,
         "servers": [{"$ref": f"#/servers/{server}"}],
         "messages": _listed(names),
     }
-    return {**made, "parameters": dict(parameters)} if parameters else made
+    return {**made, "parameters": parameters} if parameters else made
 
 
 def _listed(names: Iterable[str]) -> Json:
@@ -178,27 +164,16 @@ def _sends(channel: str, summary: str, bindings: Json | None = None) -> Json:
     return {**made, "bindings": bindings} if bindings else made
 
 
-def _webhook_name(format: str) -> str:
-    return f"{format}Webhook"
-
-
 def _messages(source: str) -> Json:
     examples = samples.by_name(source)
     plain = {
-        name: _message(name, schema, description, examples[name])
-        for name, (schema, description) in {**STREAMED, **LOGGED}.items()
+        name: {"name": name, "summary": words, "payload": ref(schema), "examples": [{"payload": examples[name]}]}
+        for name, (schema, words) in {**STREAMED, **LOGGED}.items()
     }
-    return {
-        **plain,
-        **{
-            _webhook_name(name): _webhook(name, content_type, *BODIES.get(name, ("", name)))
-            for name, content_type in FORMATS.items()
-        },
+    webhooks = {
+        f"{name}Webhook": _webhook(name, media, *BODIES.get(name, ("", name))) for name, media in FORMATS.items()
     }
-
-
-def _message(name: str, schema: str, description: str, example: object) -> Json:
-    return {"name": name, "summary": description, "payload": ref(schema), "examples": [{"payload": example}]}
+    return {**plain, **webhooks}
 
 
 def _webhook(format: Format, content_type: str, schema: str, description: str) -> Json:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from bridge import __version__
 from bridge.store.keys import Keys
-from bridge.web.api import samples
+from bridge.web.api import envelopes, samples
 from bridge.web.api.answers import UpstreamProblem
-from bridge.web.api.envelopes import Event, PhalaBody, StandardBody, TestEvent
-from bridge.web.documents.schemas import components, ref
 from bridge.web.http import operations as tags
 from bridge.web.http.access import STREAM_TOKEN_SECONDS, Scope
 from bridge.web.http.operations import Answer, Content, Operation
 from bridge.web.http.parameters import TEXT, Json, Parameter
 from bridge.web.http.problems import MEDIA_TYPE, FieldFault, Problem, ProblemError, ProblemType, invalid
+from bridge.web.http.responses import Shape
 
 DESCRIPTION = """Follows Phala Cloud CVMs over at most five upstream streams, writes each change once into a numbered \
 log, and serves it to any number of subscribers.
@@ -58,6 +58,21 @@ SIGNED = {
 }
 """The headers of Standard Webhooks, on every delivery."""
 
+Model = type[BaseModel]
+
+SENT: tuple[Model, ...] = (
+    Problem,
+    envelopes.Event,
+    envelopes.TestEvent,
+    envelopes.SnapshotEvent,
+    envelopes.ResetEvent,
+    envelopes.PositionData,
+    envelopes.ComeBackData,
+    envelopes.StandardBody,
+    envelopes.PhalaBody,
+)
+"""What streams, channels and webhooks carry, beside the answers of the operations."""
+
 RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
 
 REFUSED_UPSTREAM = {"404": "Phala Cloud knows no such CVM", "409": "Phala Cloud knows several CVMs of that name"}
@@ -68,7 +83,7 @@ def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
     paths: dict[str, Json] = {}
     for each in operations:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, source)
-    shared = {_shared_name(each): _parameter(each) for operation in operations for each in operation.parameters}
+    parameters = [parameter for each in operations for parameter in each.parameters]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -84,7 +99,7 @@ def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
         "webhooks": {"delivery": {"post": _delivery(source)}},
         "components": {
             "securitySchemes": SECURITY,
-            "parameters": shared,
+            "parameters": {each.shared_as or each.name: _parameter(each) for each in parameters},
             "responses": {
                 "Problem": {"description": "Any other refusal", "content": {MEDIA_TYPE: {"schema": ref(Problem)}}}
             },
@@ -99,7 +114,7 @@ def _operation(operation: Operation, source: str) -> Json:
     if description := " ".join(filter(None, [operation.description, _needs(operation)])):
         made["description"] = description
     if operation.parameters:
-        names = map(_shared_name, operation.parameters)
+        names = [each.shared_as or each.name for each in operation.parameters]
         made["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body:
         content = {"application/json": {"schema": ref(operation.body)}}
@@ -121,10 +136,6 @@ def _security(scope: Scope | None) -> list[Json]:
 
 
 # Parameters and answers
-
-
-def _shared_name(parameter: Parameter[Any]) -> str:
-    return parameter.shared_as or parameter.name
 
 
 def _parameter(parameter: Parameter[Any]) -> Json:
@@ -216,9 +227,9 @@ def _delivery(source: str) -> Json:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _either(StandardBody, PhalaBody)},
+                "application/json": {"schema": {"anyOf": [ref("StandardBody"), ref("PhalaBody")]}},
                 "application/cloudevents+json": {
-                    "schema": _either(Event, TestEvent),
+                    "schema": {"anyOf": [ref("Event"), ref("TestEvent")]},
                     "example": samples.transition(source),
                 },
             },
@@ -232,5 +243,42 @@ def _delivery(source: str) -> Json:
     }
 
 
-def _either(*models: type[BaseModel]) -> Json:
-    return {"anyOf": [ref(model) for model in models]}
+# Schemas
+
+
+def ref(model: Model | str) -> Json:
+    return {"$ref": f"#/components/schemas/{model if isinstance(model, str) else model.__name__}"}
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without titles, which only repeat the fields' names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def components(operations: Iterable[Operation]) -> Json:
+    """Every schema by its model's name."""
+    models = {*SENT}
+    for operation in operations:
+        contents = [content for answer in operation.answers.values() for content in answer.content.values()]
+        models |= {content.schema for content in contents if isinstance(content.schema, type)}
+        models |= {operation.body} if operation.body else set()
+    given: list[tuple[Model, Literal["validation", "serialization"]]] = [
+        (model, "serialization" if issubclass(model, Shape | envelopes.Event) else "validation")
+        for model in sorted(models, key=lambda model: model.__name__)
+    ]
+    _, found = models_json_schema(given, ref_template="#/components/schemas/{model}", schema_generator=_Untitled)
+    return {name: _plain(schema) for name, schema in sorted(found["$defs"].items())}
+
+
+def _plain(schema: Json) -> Json:
+    made = {**schema, "description": " ".join(schema.get("description", "").split())}
+    del made["title"]
+    if made.get("additionalProperties") is False and "required" not in made:
+        # Of a body whose fields are all optional: a field that a PATCH leaves out stays as it is, whatever its default.
+        made["properties"] = {
+            name: {key: value for key, value in field.items() if key != "default"}
+            for name, field in made.get("properties", {}).items()
+        }
+    return made

@@ -180,8 +180,7 @@ class DropIn:
         Many callers at once cost Redis as much as one. Raises as `References.resolve`.
         """
         ask = self.single_flight.ask
-        cvm_id = await ask(("reference", reference), lambda: self.references.resolve(reference))
-        principal.require(cvm_id)
+        cvm_id = await self.references.resolve(reference, principal)
         snapshot = await ask(("state", cvm_id), lambda: self._visit(cvm_id))
         if snapshot is None or not LastState.of(snapshot).gone:
             return cvm_id, snapshot

@@ -40,11 +40,6 @@ class Principal:
         if not self.may_see(cvm_id):
             raise ProblemError(ProblemType.FORBIDDEN, "it may not see this CVM")
 
-    def require_all_cvms(self) -> None:
-        """Raises ProblemError 403 for a token that is limited to CVMs."""
-        if self.cvms is not None:
-            raise ProblemError(ProblemType.FORBIDDEN, "it is limited to some CVMs, and this route is about all of them")
-
 
 ANYBODY = Principal("everybody", True, None)
 
@@ -53,8 +48,10 @@ class Access:
     """Decides by the settings' tokens alone. `open_access`: every caller has full access."""
 
     def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
-        self._tokens = tuple(tokens)
-        self._secrets = [(token.secret.get_secret_value().encode(), _principal(token)) for token in self._tokens]
+        self._tokens = {token.name: token for token in tokens}
+        self._secrets = [
+            (token.secret.get_secret_value().encode(), _principal(token)) for token in self._tokens.values()
+        ]
         self._open = open_access
         self._clock = clock
 
@@ -73,22 +70,17 @@ class Access:
             return ANYBODY
         return self._by_secret(_presented(connection)) or _refuse()
 
-    def admin(self, connection: HTTPConnection) -> Principal:
-        """Raises ProblemError 401 or 403."""
-        principal = self.reader(connection)
-        if not principal.admin:
-            raise ProblemError(ProblemType.FORBIDDEN, "its scope is `read`")
-        return principal
-
     def admit(self, connection: HTTPConnection, scope: Scope | None) -> Principal:
         """The caller, if it has the scope; None admits any caller. Raises ProblemError 401 or 403."""
         if scope is None:
             return ANYBODY
         if scope == "token":
             return self.holder(connection)
-        principal = self.admin(connection) if scope.startswith("admin") else self.reader(connection)
-        if scope.endswith("all"):
-            principal.require_all_cvms()
+        principal = self.reader(connection)
+        if scope.startswith("admin") and not principal.admin:
+            raise ProblemError(ProblemType.FORBIDDEN, "its scope is `read`")
+        if scope.endswith("all") and principal.cvms is not None:
+            raise ProblemError(ProblemType.FORBIDDEN, "it is limited to some CVMs, and this route is about all of them")
         return principal
 
     def knows(self, secret: str) -> bool:
@@ -112,8 +104,7 @@ class Access:
         return f"{claims}.{self._sign(principal.name, claims)}", STREAM_TOKEN_SECONDS
 
     def _sign(self, name: str, claims: str) -> str:
-        token = next((token for token in self._tokens if token.name == name), None)
-        secret = token.secret.get_secret_value() if token else ""
+        secret = self._tokens[name].secret.get_secret_value() if name in self._tokens else ""
         return hmac.new(f"bridge stream token:{secret}".encode(), claims.encode(), hashlib.sha256).hexdigest()
 
     def _by_stream_token(self, passed: str) -> Principal | None:
@@ -123,7 +114,7 @@ class Access:
             name, expires = json.loads(base64.urlsafe_b64decode(padded.encode()))
         except (ValueError, TypeError, RecursionError):
             return None
-        token = next((token for token in self._tokens if token.name == name), None)
+        token = self._tokens.get(str(name))
         genuine = hmac.compare_digest(self._sign(str(name), claims).encode(), signature.encode())
         if token is None or not genuine or not isinstance(expires, int):
             return None

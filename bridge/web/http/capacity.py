@@ -14,36 +14,32 @@ class Capacity:
     def __init__(self, most: int, per_token: int = 0) -> None:
         self.most = most
         self._per_token = per_token
-        self._open: Counter[str] = Counter()
-        self._total = 0
+        self.open = 0
+        self._by_name: Counter[str] = Counter()
         self.closing = False
         """Set while the front end drains: it takes no new streams."""
-
-    @property
-    def open(self) -> int:
-        return self._total
 
     def check(self, name: str) -> None:
         """Raises ProblemError: 503 if the front end is full or is shutting down, 429 if the token has its share."""
         if self.closing:
             raise ProblemError(ProblemType.OVERLOADED, "it is shutting down")
-        if self._total >= self.most:
+        if self.open >= self.most:
             raise ProblemError(ProblemType.OVERLOADED, f"its limit is {self.most}")
-        if self._per_token and self._open[name] >= self._per_token:
+        if self._per_token and self._by_name[name] >= self._per_token:
             raise ProblemError(ProblemType.TOO_MANY_STREAMS, f"its limit here is {self._per_token}")
 
     def take(self, name: str) -> None:
         """Counts one more stream; the caller must release it once. Raises as `check`."""
         self.check(name)
-        self._open[name] += 1
+        self._by_name[name] += 1
         self._count(1)
 
     def release(self, name: str) -> None:
-        self._open[name] -= 1
-        if not self._open[name]:
-            del self._open[name]
+        self._by_name[name] -= 1
+        if not self._by_name[name]:
+            del self._by_name[name]
         self._count(-1)
 
     def _count(self, change: int) -> None:
-        self._total += change
-        metrics.SUBSCRIBERS.set(self._total)
+        self.open += change
+        metrics.SUBSCRIBERS.set(self.open)

@@ -23,7 +23,7 @@ from bridge.web.http.request_bodies import read_model
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
-Owner = TypeVar("Owner")
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 
 EVENTS, CVMS, WEBHOOKS, DELIVERIES = "Events", "CVMs", "Webhooks", "Deliveries"
 DROP_IN, OPERATION = "Drop-in", "Operation"
@@ -74,12 +74,12 @@ class Operation:
     """Method and path."""
     tag: str
     answers: Mapping[int, Answer]
+    parameters: tuple[Parameter[Any], ...] = ()
     _: KW_ONLY
     id: str = ""
     summary: str = ""
     description: str = ""
     scope: Scope | None = None
-    parameters: tuple[Parameter[Any], ...] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
     refusals: tuple[ProblemType, ...] = ()
@@ -87,9 +87,7 @@ class Operation:
     own_errors: bool = False
     """Whether its errors are not problems: `answers` has them all."""
 
-    def __call__(
-        self, handler: Callable[[Owner, Call], Awaitable[Response]]
-    ) -> Callable[[Owner, Call], Awaitable[Response]]:
+    def __call__(self, handler: Handler) -> Handler:
         """Marks a method as this operation's handler; `routes` serves it."""
         first, *others = handler.__name__.split("_")
         summary, _, description = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
@@ -131,6 +129,29 @@ class Operation:
             is_limited = self.looks_up or self.scope not in ("read", "token")
             found |= {ProblemType.FORBIDDEN} if is_limited else set()
         return [each for each in ProblemType if each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A path, with what its operations have in common."""
+
+    path: str
+    tag: str
+    parameters: tuple[Parameter[Any], ...] = ()
+    refusals: tuple[ProblemType, ...] = ()
+
+    def __call__(
+        self,
+        method: str,
+        answers: Mapping[int, Answer],
+        *refusals: ProblemType,
+        parameters: tuple[Parameter[Any], ...] = (),
+        **more: Any,
+    ) -> Operation:
+        """`method` may have the rest of the path after it."""
+        verb, _, rest = method.partition(" ")
+        every, refused = (*self.parameters, *parameters), (*self.refusals, *refusals)
+        return Operation(f"{verb} {self.path}{rest}", self.tag, answers, every, refusals=refused, **more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.store.errors import StoreError
+from bridge.store import errors
 from bridge.web.http.responses import NO_STORE, Shape, described
 
 logger = logging.getLogger(__name__)
@@ -63,12 +63,7 @@ class ProblemType(Enum):
         return f"urn:bridge:problem:{self.slug}"
 
 
-COME_BACK = (
-    ProblemType.OVERLOADED,
-    ProblemType.UNAVAILABLE,
-    ProblemType.TOO_MANY_STREAMS,
-    ProblemType.TOKEN_EXPIRED,
-)
+COME_BACK = (ProblemType.OVERLOADED, ProblemType.UNAVAILABLE, ProblemType.TOO_MANY_STREAMS, ProblemType.TOKEN_EXPIRED)
 """Passing problems of a stream, which a browser gets as an event: its EventSource gives up at any status but 200."""
 
 
@@ -147,37 +142,41 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
             raise invalid(name[:100], f"unknown query parameter; known here: {', '.join(sorted(known)) or 'none'}")
 
 
-async def on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return problem_response(error)
+_REFUSALS: Mapping[type[Exception], ProblemType] = {
+    errors.UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
+    errors.UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
+    errors.EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
+    errors.AlreadyPendingError: ProblemType.ALREADY_PENDING,
+    errors.TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
+}
+"""Errors of the store that are no failure of Redis."""
 
 
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    routing = {404: ProblemType.NOT_FOUND, 405: ProblemType.METHOD_NOT_ALLOWED}
-    if (type := routing.get(error.status_code)) is not None:
-        return problem_response(ProblemError(type, headers=error.headers))
-    return problem_response(
-        ProblemError(ProblemType.HTTP, title=error.detail, status=error.status_code, headers=error.headers)
-    )
-
-
-async def on_store_error(request: Request, error: Exception) -> Response:
-    logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
-    return problem_response(no_redis())
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answers with the problem of any error that a route may raise."""
+    match error:
+        case ProblemError():
+            problem = error
+        case HTTPException(status_code=404):
+            problem = ProblemError(ProblemType.NOT_FOUND, headers=error.headers)
+        case HTTPException(status_code=405):
+            problem = ProblemError(ProblemType.METHOD_NOT_ALLOWED, headers=error.headers)
+        case HTTPException():
+            problem = ProblemError(
+                ProblemType.HTTP, title=error.detail, status=error.status_code, headers=error.headers
+            )
+        case errors.StoreError() if type(error) in _REFUSALS:
+            problem = ProblemError(_REFUSALS[type(error)])
+        case errors.StoreError():
+            logger.warning("a request could not be served", extra={"path": request.url.path, "error": str(error)})
+            problem = no_redis()
+        case _:
+            problem = ProblemError(ProblemType.INTERNAL, "the bridge's log has the reason")
+    return problem_response(problem)
 
 
 def no_redis() -> ProblemError:
     return unavailable("the front end cannot use Redis at the moment")
 
 
-async def on_crash(request: Request, error: Exception) -> Response:
-    return problem_response(ProblemError(ProblemType.INTERNAL, "the bridge's log has the reason"))
-
-
-HANDLERS = {
-    ProblemError: on_problem,
-    HTTPException: on_http_exception,
-    StoreError: on_store_error,
-    Exception: on_crash,
-}
+HANDLERS = dict.fromkeys((ProblemError, HTTPException, errors.StoreError, Exception), on_error)

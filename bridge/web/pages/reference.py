@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
-from bridge.web.pages.markup import ADDRESS, Html, inline, join, prose, tag
-from bridge.web.pages.shown_schemas import code, fields, kind, row, table
-
-Json = Mapping[str, Any]
+from bridge.web.pages.markup import ADDRESS, Html, Json, code, fields, inline, join, kind, prose, row, table, tag
 
 HEADER = '-H "Authorization: Bearer $BRIDGE_TOKEN"'
 
@@ -37,18 +33,38 @@ def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
 
 
-def heading(level: int, name: str, *children: str) -> Html:
-    """A heading that can be linked to."""
-    mark = tag("a", "#", href=f"#{name}", class_="anchor", aria_label="Link to this")
-    return tag(f"h{level}", *children, Html(" "), mark, id=name)
+Entry = tuple[str, Html, Iterable[Html]]
+"""The name to link to, the title in markup, and what stands below it."""
 
 
-def _section(name: str, title: str, description: str, entries: Iterable[tuple[str, Html, Html]]) -> tuple[Html, Html]:
-    """Its part of the list of contents, and itself; an entry is (name, what the list shows, markup)."""
+def _section(name: str, title: str, description: str, entries: Iterable[Entry]) -> tuple[Html, Html]:
+    """Its part of the list of contents, and itself."""
     listed = list(entries)
     links = [tag("li", tag("a", shown, href=f"#{each}")) for each, shown, _ in listed]
     nav = tag("li", tag("a", title, href=f"#{name}"), tag("ul", *links))
-    return nav, tag("section", heading(2, name, title), prose(description), *(body for _, _, body in listed))
+    articles = [tag("article", _heading(3, each, shown), *parts) for each, shown, parts in listed]
+    return nav, tag("section", _heading(2, name, title), prose(description), *articles)
+
+
+def _heading(level: int, name: str, title: str) -> Html:
+    """A heading that can be linked to."""
+    mark = tag("a", "#", href=f"#{name}", class_="anchor", aria_label="Link to this")
+    return tag(f"h{level}", title, Html(" "), mark, id=name)
+
+
+def _followed(document: Json, part: Json) -> Json:
+    """The component that a reference leads to; anything else as it is."""
+    if "$ref" not in part:
+        return part
+    *_, kind, name = part["$ref"].split("/")
+    found: Json = document["components"][kind][name]
+    return found
+
+
+def _listing(rows: Mapping[str, Html], class_: str = "scroll") -> Html:
+    """A table of two columns, the first one in code."""
+    lines = [tag("tr", tag("th", code(name), scope="row"), tag("td", words)) for name, words in rows.items()]
+    return tag("div", tag("table", tag("tbody", *lines)), class_=class_, tabindex="0")
 
 
 # Access
@@ -57,13 +73,7 @@ def _section(name: str, title: str, description: str, entries: Iterable[tuple[st
 def _access(openapi: Json) -> Html:
     ways = openapi["components"]["securitySchemes"].values()
     shown = {"http": "Authorization: Bearer …", "header": "X-API-Key: …", "query": "?access_token=…"}
-    rows = [
-        tag(
-            "tr", tag("th", code(shown[way.get("in", way["type"])]), scope="row"), tag("td", inline(way["description"]))
-        )
-        for way in ways
-    ]
-    return tag("div", tag("table", tag("tbody", *rows)), class_="scroll", tabindex="0")
+    return _listing({shown[way.get("in", way["type"])]: inline(way["description"]) for way in ways})
 
 
 # Operations
@@ -83,18 +93,18 @@ def _short(method: str, path: str) -> Html:
     return join(tag("span", method.upper(), class_=f"method {method}"), Html(" "), tag("span", path, class_="path"))
 
 
-def _operation(openapi: Json, method: str, path: str, operation: Json) -> Html:
-    return tag(
-        "article",
-        heading(3, operation["operationId"], _short(method, path)),
-        tag("p", operation["summary"], class_="summary"),
-        prose(operation.get("description", "")),
-        _who(operation["security"]),
-        _parameters(openapi, operation),
-        _body(openapi, operation),
-        _curl(openapi, method, path, operation),
-        _answers(operation),
-    )
+def _operation(openapi: Json, method: str, path: str, operation: Json) -> Iterator[Html]:
+    parameters = [_followed(openapi, part) for part in operation.get("parameters", ())]
+    yield tag("p", operation["summary"], class_="summary")
+    yield prose(operation.get("description", ""))
+    yield _who(operation["security"])
+    if parameters:
+        yield join(tag("h4", "Parameters"), table("Parameter", map(_parameter, parameters)))
+    if body := operation.get("requestBody"):
+        yield _body(openapi, body)
+    yield join(tag("h4", "Example"), pre(" \\\n  ".join(_curl(openapi, method, path, operation, parameters))))
+    answers = {status: join(*_answer(each)) for status, each in operation["responses"].items() if status != "default"}
+    yield join(tag("h4", "Answers"), _listing(answers, "scroll answers"))
 
 
 def _who(security: list[Json]) -> Html:
@@ -105,74 +115,33 @@ def _who(security: list[Json]) -> Html:
     return tag("p", words, class_="who")
 
 
-def _resolved(openapi: Json, part: Json) -> Json:
-    """A parameter, followed to where it stands."""
-    if "$ref" not in part:
-        return part
-    found: Json = openapi["components"]["parameters"][part["$ref"].rpartition("/")[2]]
-    return found
+def _parameter(parameter: Json) -> Html:
+    name = join(code(parameter["name"]), Html(" "), tag("span", f"in {parameter['in']}", class_="where"))
+    meaning = inline(parameter["description"])
+    return row(name, parameter["schema"], meaning, optional=not parameter.get("required", False))
 
 
-def _parameters(openapi: Json, operation: Json) -> Html:
-    found = [_resolved(openapi, part) for part in operation.get("parameters", ())]
-    if not found:
-        return Html("")
-    rows = [
-        row(
-            join(code(each["name"]), Html(" "), tag("span", f"in {each['in']}", class_="where")),
-            each["schema"],
-            inline(each["description"]),
-            optional=not each.get("required", False),
-        )
-        for each in found
-    ]
-    return join(tag("h4", "Parameters"), table("Parameter", rows))
-
-
-def _body(openapi: Json, operation: Json) -> Html:
-    body = operation.get("requestBody")
-    if body is None:
-        return Html("")
+def _body(openapi: Json, body: Json) -> Html:
     schema = body["content"]["application/json"]["schema"]
-    own = openapi["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    own = _followed(openapi, schema)
     title = "Body" if body["required"] else "Body, optional"
     return join(tag("h4", title), tag("p", "JSON: ", kind(schema), ". ", inline(own["description"])), fields(own))
 
 
-def _answers(operation: Json) -> Html:
-    rows = [
-        tag("tr", tag("th", code(status), scope="row"), tag("td", _answer(answer)))
-        for status, answer in operation["responses"].items()
-        if status != "default"
-    ]
-    return join(
-        tag("h4", "Answers"), tag("div", tag("table", tag("tbody", *rows)), class_="scroll answers", tabindex="0")
-    )
-
-
-def _answer(answer: Json) -> Html:
-    parts = [tag("p", inline(answer["description"]))]
+def _answer(answer: Json) -> Iterator[Html]:
+    yield tag("p", inline(answer["description"]))
     for media_type, content in answer.get("content", {}).items():
         of = join(": ", kind(content["schema"])) if "$ref" in content["schema"] else Html("")
-        parts.append(tag("p", code(media_type), of, _problem_links(content), class_="content"))
+        yield tag("p", code(media_type), of, _problem_links(content), class_="content")
         if media_type == "text/event-stream":
-            parts += [_sample(each) for each in _samples(content)]
-    return join(*parts)
+            alone = {"summary": "For example", "value": content.get("example")}
+            for each in content.get("examples", {"": alone}).values():
+                yield tag("details", tag("summary", inline(each["summary"])), pre(each["value"]))
 
 
 def _problem_links(content: Json) -> Html:
     slugs = content.get("examples", {}) if content["schema"].get("$ref", "").endswith("/Problem") else {}
     return join(*(join(" ", tag("a", slug, href=f"#problem-{slug}", class_="slug")) for slug in slugs))
-
-
-def _samples(content: Json) -> list[Json]:
-    if "example" in content:
-        return [{"summary": "For example", "value": content["example"]}]
-    return list(content["examples"].values())
-
-
-def _sample(sample: Json) -> Html:
-    return tag("details", tag("summary", inline(sample["summary"])), pre(sample["value"]))
 
 
 # Examples
@@ -182,30 +151,27 @@ def pre(text: str) -> Html:
     return tag("pre", tag("code", text), tabindex="0")
 
 
-def _pretty(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def _pretty(value: object) -> Html:
+    return pre(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _curl(openapi: Json, method: str, path: str, operation: Json) -> Html:
-    """A command line that can be pasted."""
-    for part in (_resolved(openapi, part) for part in operation.get("parameters", ())):
+def _curl(openapi: Json, method: str, path: str, operation: Json, parameters: Iterable[Json]) -> Iterator[str]:
+    """The lines of a command that can be pasted."""
+    for part in parameters:
         if part["in"] == "path":
             path = path.replace(f"{{{part['name']}}}", quote(part["example"]))
     ok = next(iter(operation["responses"].values()))
     streams = "text/event-stream" in ok.get("content", {})
-    words = ["curl", *(["-N"] if streams else []), *([] if method == "get" else ["-X", method.upper()])]
-    lines = [" ".join([*words, f"{ADDRESS}{path}"]), *([HEADER] if operation["security"] else [])]
-    if (body := operation.get("requestBody")) and operation["security"]:
-        lines += _json_lines(openapi, body)
-    return join(tag("h4", "Example"), pre(" \\\n  ".join(lines)))
-
-
-def _json_lines(openapi: Json, body: Json) -> list[str]:
-    schema = openapi["components"]["schemas"][body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
-    example = schema["examples"][0]
-    if not example and not body["required"]:
-        return []
-    return ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(example))}"]
+    yield " ".join(
+        ["curl", *(["-N"] if streams else []), *([] if method == "get" else ["-X", method.upper()]), f"{ADDRESS}{path}"]
+    )
+    if operation["security"]:
+        yield HEADER
+        if body := operation.get("requestBody"):
+            example = _followed(openapi, body["content"]["application/json"]["schema"])["examples"][0]
+            if example or body["required"]:
+                yield "-H 'Content-Type: application/json'"
+                yield f"-d {shlex.quote(json.dumps(example))}"
 
 
 # Channels and messages
@@ -227,77 +193,54 @@ def _address(channel: Json) -> str:
     return str(address)
 
 
-def _channel(asyncapi: Json, name: str, channel: Json) -> Html:
-    messages = [asyncapi["components"]["messages"][each] for each in channel["messages"]]
-    links = [tag("a", code(each["name"]), href=f"#event-{_slug(each['name'])}") for each in messages]
-    example = [pre(_subscribed(_address(channel)))] if name == "redisEvents" else []
-    return tag(
-        "article",
-        heading(3, f"channel-{name}", code(_address(channel))),
-        prose(channel["description"]),
-        *example,
-        tag("p", "Messages: ", *(join(each, " ") for each in links), class_="messages"),
-    )
-
-
-def _subscribed(address: str) -> str:
-    return f"redis-cli -u $REDIS_URL SUBSCRIBE {shlex.quote(address)}"
+def _channel(asyncapi: Json, name: str, channel: Json) -> Iterator[Html]:
+    names = [_followed(asyncapi, each)["name"] for each in channel["messages"].values()]
+    links = [join(tag("a", code(each), href=f"#event-{_slug(each)}"), " ") for each in names]
+    yield prose(channel["description"])
+    if name == "redisEvents":
+        yield pre(f"redis-cli -u $REDIS_URL SUBSCRIBE {shlex.quote(_address(channel))}")
+    yield tag("p", "Messages: ", *links, class_="messages")
 
 
 def _events(asyncapi: Json) -> tuple[Html, Html]:
-    entries = [
-        (f"event-{_slug(message['name'])}", code(message["name"]), _message(message))
-        for message in asyncapi["components"]["messages"].values()
-    ]
+    messages = asyncapi["components"]["messages"].values()
+    entries = [(f"event-{_slug(each['name'])}", code(each["name"]), _message(each)) for each in messages]
     intro = "By the `event:` line of a stream; bodies of webhooks by their `format`."
     return _section("messages", "Messages", intro, entries)
 
 
-def _message(message: Json) -> Html:
-    examples = [pre(_pretty(each["payload"])) for each in message.get("examples", ())]
-    headers = [tag("h4", "Headers"), fields(message["headers"])] if "headers" in message else []
-    return tag(
-        "article",
-        heading(3, f"event-{_slug(message['name'])}", code(message["name"])),
-        tag("p", inline(message["summary"]), class_="summary"),
-        tag("p", "Content: ", kind(message["payload"]), class_="content"),
-        *headers,
-        *examples,
-    )
+def _message(message: Json) -> Iterator[Html]:
+    yield tag("p", inline(message["summary"]), class_="summary")
+    yield tag("p", "Content: ", kind(message["payload"]), class_="content")
+    if "headers" in message:
+        yield join(tag("h4", "Headers"), fields(message["headers"]))
+    for example in message.get("examples", ()):
+        yield _pretty(example["payload"])
 
 
 # Problems and schemas
 
 
 def _problems(openapi: Json) -> tuple[Html, Html]:
-    entries = [
-        (f"problem-{slug}", code(slug), _problem(slug, example))
-        for slug, example in openapi["components"]["examples"].items()
-    ]
+    examples = openapi["components"]["examples"].items()
+    entries = [(f"problem-{slug}", code(slug), _problem(example)) for slug, example in examples]
     return _section("problems", "Problems", "`type` is stable; `title` and `detail` are for people.", entries)
 
 
-def _problem(slug: str, example: Json) -> Html:
-    value = example["value"]
-    status = tag("span", str(value["status"]), class_="status")
-    return tag(
-        "article",
-        heading(3, f"problem-{slug}", code(slug)),
-        tag("p", status, Html(" "), inline(example["summary"]), class_="summary"),
-        pre(_pretty(value)),
-    )
+def _problem(example: Json) -> Iterator[Html]:
+    status = tag("span", str(example["value"]["status"]), class_="status")
+    yield tag("p", status, Html(" "), inline(example["summary"]), class_="summary")
+    yield _pretty(example["value"])
 
 
 def _schemas(openapi: Json) -> tuple[Html, Html]:
-    entries = [
-        (f"schema-{name}", code(name), _schema(name, schema))
-        for name, schema in sorted(openapi["components"]["schemas"].items())
-    ]
+    schemas = sorted(openapi["components"]["schemas"].items())
+    entries = [(f"schema-{name}", code(name), _schema(schema)) for name, schema in schemas]
     return _section("schemas", "Schemas", "Answers may come to have more fields than these.", entries)
 
 
-def _schema(name: str, schema: Json) -> Html:
-    choice = tag("p", kind(schema), class_="content") if "anyOf" in schema else Html("")
-    return tag(
-        "article", heading(3, f"schema-{name}", code(name)), prose(schema["description"]), choice, fields(schema)
-    )
+def _schema(schema: Json) -> Iterator[Html]:
+    yield prose(schema["description"])
+    if "anyOf" in schema:
+        yield tag("p", kind(schema), class_="content")
+    yield fields(schema)

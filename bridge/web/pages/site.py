@@ -1,42 +1,56 @@
 """The API documents, their page, and the dashboard. They need no token and contain no CVM's state.
 
-All are made at the first request for one of them, in a thread, so that the event loop goes on serving subscribers.
+All are made at the first request for one of them, in a thread, so that the event loop goes on serving subscribers. A
+page has its styles and scripts inline, allowed by their hashes and nothing else (CSP level 2).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from importlib.resources import files
 
 from starlette.responses import Response
 
 from bridge import __version__
 from bridge.events import dumps
 from bridge.web.http.operations import OPERATION, Call, Operation, json_answer, text_answer
-from bridge.web.pages.assembly import HEADERS, Page, assemble
 from bridge.web.pages.markup import ADDRESS
 
-SCRIPTS = (
-    "words.js",
-    "client.js",
-    "stream.js",
-    "rows.js",
-    "filters.js",
-    "table.js",
-    "slots.js",
-    "feed.js",
-    "dashboard.js",
+_HERE = files(__package__)
+
+POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+"""Beside the hashes. Trusted types: no text can become markup or script."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_NAMES = ("words", "client", "stream", "rows", "filters", "table", "slots", "feed", "dashboard")
+SCRIPTS = [f"{name}.js" for name in _NAMES]
+"""Of the dashboard, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    openapi: str
-    asyncapi: str
-    docs: Page
-    dashboard: Page
+class _Page:
+    """A finished page or document, and the headers that it needs."""
+
+    text: str
+    media_type: str
+    headers: Mapping[str, str]
+
+    def response(self) -> Response:
+        return Response(self.text, 200, self.headers, self.media_type)
 
 
 class Site:
@@ -45,40 +59,39 @@ class Site:
     def __init__(self, namespace: str, operations: Sequence[Operation]) -> None:
         self._namespace = namespace
         self._operations = operations
-        self._made: _Made | None = None
+        self._made: dict[str, _Page] = {}
 
     @Operation("GET /openapi.json", OPERATION, {200: json_answer("OpenAPI 3.1", {"type": "object"})})
     async def get_open_api(self, call: Call) -> Response:
         """This document."""
-        return Response((await self._get()).openapi, 200, HEADERS, "application/json")
+        return (await self._get("openapi")).response()
 
     @Operation("GET /asyncapi.json", OPERATION, {200: json_answer("AsyncAPI 3.0", {"type": "object"})})
     async def get_async_api(self, call: Call) -> Response:
         """The streams, the Redis channels and the webhooks."""
-        return Response((await self._get()).asyncapi, 200, HEADERS, "application/json")
+        return (await self._get("asyncapi")).response()
 
     @Operation("GET /docs", OPERATION, {200: text_answer("A page", "text/html")})
     async def get_docs(self, call: Call) -> Response:
         """Both documents as a page."""
-        request, page = call.request, (await self._get()).docs
+        request, page = call.request, await self._get("docs")
         # Not `base_url`, which parses a `Host` header that may not be valid.
         scheme = request.headers.get("x-forwarded-proto", request.scope["scheme"])
         address = f"{'https' if scheme == 'https' else 'http'}://{request.headers.get('host', 'localhost')}"
-        return Response(page.html.replace(ADDRESS, escape(address)), 200, page.headers, "text/html")
+        return replace(page, text=page.text.replace(ADDRESS, escape(address))).response()
 
     @Operation("GET /", OPERATION, {200: text_answer("A page", "text/html")})
     async def get_dashboard(self, call: Call) -> Response:
         """The dashboard."""
-        page = (await self._get()).dashboard
-        return Response(page.html, 200, page.headers, "text/html")
+        return (await self._get("dashboard")).response()
 
-    async def _get(self) -> _Made:
-        if self._made is None:
+    async def _get(self, name: str) -> _Page:
+        if not self._made:
             self._made = await asyncio.to_thread(_make, self._namespace, self._operations)
-        return self._made
+        return self._made[name]
 
 
-def _make(namespace: str, operations: Sequence[Operation]) -> _Made:
+def _make(namespace: str, operations: Sequence[Operation]) -> dict[str, _Page]:
     # Imported here, because most front ends are never asked for a page.
     from bridge.web.documents.asyncapi import asyncapi  # noqa: PLC0415
     from bridge.web.documents.openapi import openapi  # noqa: PLC0415
@@ -86,6 +99,29 @@ def _make(namespace: str, operations: Sequence[Operation]) -> _Made:
 
     documents = openapi(namespace, operations), asyncapi(namespace, operations)
     texts = {"namespace": escape(namespace), "version": escape(__version__)}
-    dashboard = assemble("dashboard.html", ("look.css", "table.css", "dashboard.css"), SCRIPTS, **texts)
-    docs = assemble("docs.html", ("look.css", "docs.css"), ("docs.js",), **texts, **reference(*documents))
-    return _Made(dumps(documents[0]), dumps(documents[1]), docs, dashboard)
+    dashboard = _assemble("dashboard.html", ("look.css", "table.css", "dashboard.css"), SCRIPTS, **texts)
+    docs = _assemble("docs.html", ("look.css", "docs.css"), ("docs.js",), **texts, **reference(*documents))
+    plain = [_Page(dumps(document), "application/json", HEADERS) for document in documents]
+    return {"openapi": plain[0], "asyncapi": plain[1], "docs": docs, "dashboard": dashboard}
+
+
+def _read(name: str) -> str:
+    """A file of this package."""
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], **texts: str) -> _Page:
+    """`template`, `styles` and `scripts` are names of files; `texts` is markup for the template's `{{name}}`s."""
+    picture = base64.b64encode(_read("icon.svg").encode()).decode()
+    icon = f'<link rel="icon" href="data:image/svg+xml;base64,{picture}">'
+    style, code = "\n".join(map(_read, styles)), "\n".join(map(_read, scripts))
+    parts = {"style": f"<style>{style}</style>", "script": f"<script>{code}</script>", "icon": icon, **texts}
+    html = _read(template)
+    for name, markup in parts.items():
+        html = html.replace(f"{{{{{name}}}}}", markup)
+    policy = f"{POLICY}; style-src {_hash(style)}; script-src {_hash(code)}"
+    return _Page(html, "text/html", {"Content-Security-Policy": policy, **HEADERS})
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 from starlette.requests import Request
 
-from bridge.web.http import queries
-from bridge.web.http.parameters import LIMIT
+from bridge.web.http import parameters
 from bridge.web.http.problems import ProblemError, check_names
 
 
@@ -27,7 +26,7 @@ def request(query: str, **headers: str) -> Request:
     ],
 )
 def test_since_is_a_time_to_the_millisecond(text: str, milliseconds: int) -> None:
-    assert queries.event_query(f"since={text}".encode()).since == milliseconds
+    assert parameters.event_query(f"since={text}".encode()).since == milliseconds
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def test_since_is_a_time_to_the_millisecond(text: str, milliseconds: int) -> Non
 )
 def test_a_malformed_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
-        queries.event_query(f"since={text}".encode())
+        parameters.event_query(f"since={text}".encode())
     assert caught.value.status == 422
     assert caught.value.faults == (("since", caught.value.detail),)
 
@@ -57,7 +56,7 @@ def test_a_malformed_time_is_refused_by_name(text: str) -> None:
 @pytest.mark.parametrize("text", ["0", "1001", "-1", "1e3", "", "1.0", "%D9%A1", "9" * 5000])
 def test_a_limit_outside_its_bounds_is_refused_by_name(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
-        LIMIT.read(request(f"limit={text}").query_params)
+        parameters.LIMIT.read(request(f"limit={text}").query_params)
     assert (caught.value.status, caught.value.faults) == (422, (("limit", "a whole number from 1 to 1000"),))
 
 
@@ -70,15 +69,15 @@ def test_an_unknown_parameter_is_refused_by_name() -> None:
 @pytest.mark.parametrize("padding", ["", "&cvm=" + "x" * 600], ids=["short", "longer than what is remembered"])
 def test_a_remembered_query_is_parsed_the_same_and_a_wrong_one_stays_wrong(padding: str) -> None:
     for _ in range(2):
-        query = queries.event_query(f"cvm=a&cvm=b&cvm=a&snapshot=0&access_token=t{padding}".encode())
+        query = parameters.event_query(f"cvm=a&cvm=b&cvm=a&snapshot=0&access_token=t{padding}".encode())
         assert query.cvms[:2] == ("a", "b")
         assert not query.snapshots
         with pytest.raises(ProblemError):
-            queries.event_query(f"snapshot=2{padding}".encode())
+            parameters.event_query(f"snapshot=2{padding}".encode())
 
 
 def cursor(query: str, **headers: str) -> str | None:
-    return queries.cursor(request(query, **headers), queries.event_query(query.encode()))
+    return parameters.cursor(request(query, **headers), parameters.event_query(query.encode()))
 
 
 def test_the_header_is_the_cursor_where_there_are_two() -> None:
