@@ -123,7 +123,7 @@ class EventRoutes:
             return await self._page(request, query, wanted)
         named = wanted is not None and wanted is not principal.cvms
         begin: Begin = cursor(request, query) or query.since
-        subscribe = partial(Subscriber, cvms=wanted, types=query.types, snapshots=query.snapshots, asked=named)
+        subscribe = partial(Subscriber, cvms=wanted, filter=query.filter, snapshots=query.snapshots, asked=named)
         if wanted is not None and named and request.method == "GET":
             self.capacity.check(principal.name)
             await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
@@ -149,7 +149,7 @@ class EventRoutes:
 
     async def _page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
         """One page of the log as JSON, oldest first. Raises ProblemError (410, 422) or StoreError."""
-        size, kinds = query.limit, query.types
+        size = query.limit
         after = await self._page_start(query.after or cursor(request, query), query.since)
         items: list[Event] = []
         more = True
@@ -158,7 +158,7 @@ class EventRoutes:
             more = len(events) == MOST_LIMIT
             for event in events:
                 after = event.id
-                if (scope is None or event.cvm_id in scope) and (kinds is None or event.type in kinds):
+                if (scope is None or event.cvm_id in scope) and query.filter.lets_through(event):
                     items.append(event)
                 if len(items) == size:
                     more = more or event is not events[-1]

@@ -16,6 +16,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from bridge.events import LOG_TYPES, MAX_ID_LENGTH
+from bridge.web.http.event_filter import EventFilter
 from bridge.web.http.problems import check_names, invalid
 
 T = TypeVar("T")
@@ -189,7 +190,7 @@ class EventQuery:
     """The parsed query of an event route. Times are Unix milliseconds."""
 
     cvms: tuple[str, ...]
-    types: frozenset[str] | None
+    filter: EventFilter
     snapshots: bool
     since: int | None
     last_event_id: str
@@ -207,7 +208,7 @@ def _event_query(raw: bytes) -> EventQuery:
     check_names(query, _KNOWN)
     return EventQuery(
         cvms=CVM.read(query),
-        types=TYPE.read(query),
+        filter=EventFilter(types=TYPE.read(query)),
         snapshots=SNAPSHOT.read(query),
         since=SINCE.read(query),
         last_event_id=LAST_EVENT_ID.read(query),

@@ -169,7 +169,7 @@ class Hub:
         metrics.POSITION.set(new.sequence)
         self._ring.add(new)
         self._unsent += len(new.chunk)
-        for group in self._index.of(new.cvm_id, new.type):
+        for group in self._index.of(new):
             self._deliver(group, new)
 
     def _deliver(self, group: Group, new: Frame) -> None:

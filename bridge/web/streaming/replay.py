@@ -236,7 +236,7 @@ class Replays:
 
     def _write_page(self, subscriber: Subscriber, frames: list[Frame]) -> str:
         """Writes those of `frames` that the subscriber wants, at most a buffer full; the last id considered."""
-        wanted = [old for old in frames if subscriber.wants(old.cvm_id, old.type)]
+        wanted = [old for old in frames if subscriber.wants(old)]
         fitting = self._fitting(wanted)
         last = fitting[-1] if len(fitting) < len(wanted) else frames[-1]
         subscriber.sink.send_all(fitting)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
+from bridge.web.http.event_filter import EVERY_EVENT, EventFilter, Filterable
 from bridge.web.streaming.sinks import Sink
 
 
@@ -23,7 +24,7 @@ Begin = Start | str | int | None
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """A filter (None: everything) and a position. The hub and its replay alone change the fields.
+    """A filter (`cvms` None: every CVM) and a position. The hub and its replay alone change the fields.
 
     `sequence` is the last event considered and `sent` the last one sent, until it is live; then its groups in the
     SubscriberIndex have that, and `file` is where they write to it directly. `asked`: the client named the `cvms`, they
@@ -32,8 +33,9 @@ class Subscriber:
     """
 
     sink: Sink
+    _: KW_ONLY
     cvms: frozenset[str] | None = None
-    types: frozenset[str] | None = None
+    filter: EventFilter = EVERY_EVENT
     snapshots: bool = True
     asked: bool = True
     sequence: int = 0
@@ -44,8 +46,8 @@ class Subscriber:
     restart_at: Start | None = None
     replaying: asyncio.Task[None] | None = None
 
-    def wants(self, cvm_id: str, kind: str) -> bool:
-        return (self.cvms is None or cvm_id in self.cvms) and (self.types is None or kind in self.types)
+    def wants(self, event: Filterable) -> bool:
+        return (self.cvms is None or event.cvm_id in self.cvms) and self.filter.lets_through(event)
 
     def must_restart(self) -> bool:
         return self.restart_at is not None

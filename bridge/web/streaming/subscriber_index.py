@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from bridge.web.http.event_filter import EventFilter, Filterable
 from bridge.web.streaming.subscriber import Subscriber
 
 
@@ -47,26 +48,26 @@ class Group:
 
 
 class SubscriberIndex:
-    """Groups by CVM (None: every CVM) and, within, by types (None: every type)."""
+    """Groups by CVM (None: every CVM) and, within, by filter."""
 
     def __init__(self) -> None:
-        self._by_cvm: dict[str | None, dict[frozenset[str] | None, Group]] = {}
+        self._by_cvm: dict[str | None, dict[EventFilter, Group]] = {}
 
     def add(self, subscriber: Subscriber) -> None:
         sink = subscriber.sink
         subscriber.file = None if sink.backlog() else sink.file
         for cvm_id in _keys(subscriber):
-            self._by_cvm.setdefault(cvm_id, {}).setdefault(subscriber.types, Group()).add(subscriber)
+            self._by_cvm.setdefault(cvm_id, {}).setdefault(subscriber.filter, Group()).add(subscriber)
 
     def discard(self, subscriber: Subscriber) -> None:
         for cvm_id in _keys(subscriber):
             groups = self._by_cvm.get(cvm_id, {})
-            group = groups.get(subscriber.types)
+            group = groups.get(subscriber.filter)
             if group is None:
                 continue
             group.discard(subscriber)
             if not len(group):
-                del groups[subscriber.types]
+                del groups[subscriber.filter]
             if not groups:
                 del self._by_cvm[cvm_id]
 
@@ -82,18 +83,18 @@ class SubscriberIndex:
         """The sequence of the last event that its groups got."""
         return max((group.sent for group in self._groups(subscriber)), default=0)
 
-    def of(self, cvm_id: str, kind: str) -> list[Group]:
+    def of(self, event: Filterable) -> list[Group]:
         """The groups that an event goes to; no subscriber is in two. Subscribers may leave while it is used."""
         return [
             group
-            for key in (None, cvm_id)
-            for types, group in self._by_cvm.get(key, {}).items()
-            if types is None or kind in types
+            for key in (None, event.cvm_id)
+            for wanted, group in self._by_cvm.get(key, {}).items()
+            if wanted.lets_through(event)
         ]
 
     def _groups(self, subscriber: Subscriber) -> Iterator[Group]:
         for cvm_id in _keys(subscriber):
-            group = self._by_cvm.get(cvm_id, {}).get(subscriber.types)
+            group = self._by_cvm.get(cvm_id, {}).get(subscriber.filter)
             if group is not None:
                 yield group
 

@@ -8,12 +8,15 @@ from bridge.events import Draft, Event
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
+from bridge.web.http.event_filter import EventFilter
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Start, Subscriber
 from tests.unit.web.streaming.fake_log import FakeLog
 from tests.unit.web.streaming.test_hub import ListSink, SnapshotLog, connect, hub_on, settle
 from tests.virtual import VirtualClock, run_virtual
+
+STATES = EventFilter(types=frozenset({"cvm.state"}))
 
 
 def test_the_only_subscriber_is_cut_if_it_is_slow_and_the_feed_continues() -> None:
@@ -23,7 +26,7 @@ def test_the_only_subscriber_is_cut_if_it_is_slow_and_the_feed_continues() -> No
         await hub.catch_up()
         slow, filtered = ListSink(), ListSink()
         connect(hub, slow, None)
-        hub.enter(Subscriber(filtered, cvms=frozenset({"a"}), types=frozenset({"cvm.state"}), snapshots=False))
+        hub.enter(Subscriber(filtered, cvms=frozenset({"a"}), filter=STATES, snapshots=False))
         slow.stuck = filtered.stuck = 5000
         await hub.receive(log.append())
         await hub.receive(log.append())

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from bridge.events import entry_key
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshot
+from bridge.web.http.event_filter import EventFilter
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.ring import Ring
@@ -94,7 +95,9 @@ class Client:
             self.base = begin
         elif isinstance(begin, int):
             self.base = f"{begin - 1}-{2**64 - 1}"
-        self.subscriber = Subscriber(self.connection, self.cvms, self.types, self.snapshots)
+        self.subscriber = Subscriber(
+            self.connection, cvms=self.cvms, filter=EventFilter(types=self.types), snapshots=self.snapshots
+        )
         hub.enter(self.subscriber, begin)
 
     def read(self) -> None:
@@ -123,7 +126,7 @@ class Client:
         assert self.seen == [
             event.id
             for event in log.whole
-            if entry_key(event.id) > entry_key(self.base) and self.subscriber.wants(event.cvm_id, event.type)
+            if entry_key(event.id) > entry_key(self.base) and self.subscriber.wants(event)
         ]
 
 

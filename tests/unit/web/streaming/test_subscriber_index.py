@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Pool
 from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
+from bridge.web.http.event_filter import EventFilter
+from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.subscriber import Subscriber
 from bridge.web.streaming.subscriber_index import SubscriberIndex
 from tests.unit.web.streaming.test_hub import ListSink
@@ -43,7 +45,7 @@ class Comings(RuleBasedStateMachine):
     def come(self, cvms: frozenset[str] | None, types: frozenset[str] | None, *, behind: bool) -> Subscriber:
         sink = FileSink()
         sink.file, sink.behind = self.free.pop(0), behind
-        subscriber = Subscriber(sink, cvms, types)
+        subscriber = Subscriber(sink, cvms=cvms, filter=EventFilter(types=types))
         self.present.append((subscriber, sink))
         self.index.add(subscriber)
         return subscriber
@@ -66,10 +68,11 @@ class Comings(RuleBasedStateMachine):
     def each_subscriber_that_wants_an_event_gets_it_once_and_directly_if_nothing_waits(self) -> None:
         for cvm_id in "abc":
             for kind in ("cvm.state", "cvm.transition"):
-                groups = self.index.of(cvm_id, kind)
+                event = Frame(1, "1-0", kind, cvm_id, b"")
+                groups = self.index.of(event)
                 direct = sorted(file for group in groups for file in group.files())
                 others = [subscriber for group in groups for subscriber in group.others]
-                wanting = [(one, sink) for one, sink in self.present if one.wants(cvm_id, kind)]
+                wanting = [(one, sink) for one, sink in self.present if one.wants(event)]
                 assert direct == sorted(sink.file or 0 for _, sink in wanting if not sink.behind)
                 assert set(others) == {one for one, sink in wanting if sink.behind}
                 assert len(others) == len(set(others))

@@ -1,0 +1,28 @@
+"""Which events of its CVMs a client wants: the query's filters, beside the CVMs themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Filterable(Protocol):
+    """The values that a filter may look at; events and frames have them."""
+
+    @property
+    def cvm_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """None lets everything through. Subscribers with equal filters form one group of the SubscriberIndex."""
+
+    types: frozenset[str] | None = None
+
+    def lets_through(self, event: Filterable) -> bool:
+        return self.types is None or event.type in self.types
+
+
+EVERY_EVENT = EventFilter()
