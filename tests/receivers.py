@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from tests.servers import PATIENCE
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -46,7 +48,7 @@ class Receiver:
         """What was accepted of one lane, repetitions left out."""
         return list(dict.fromkeys(h.number for h in self.accepted if (h.path, h.cvm_id) == (path, cvm_id)))
 
-    async def until(self, holds: Callable[[], bool], what: str, patience: float = 20) -> None:
+    async def until(self, holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
         try:
             async with asyncio.timeout(patience):
                 while not holds():  # noqa: ASYNC110 - another process's doing has no event

@@ -28,8 +28,8 @@ import redis
 
 from bridge.process.embedded import find_server, wheel_server
 
-#: Far beyond what any wait here takes; reached, it is a fault, not a slow machine.
-PATIENCE = 20.0
+#: Seconds, far beyond what any wait takes; reached, it is a fault, not a slow machine.
+PATIENCE = 45.0
 
 
 #: The server that real tests run on. Read here, since a test has no BRIDGE_ variables in its environment.

@@ -14,7 +14,7 @@ from bridge.simulator.server import Running, serve
 from bridge.simulator.world import World
 from tests.bridges import Whole
 from tests.real.fronts import Front
-from tests.real.waiting import PATIENCE
+from tests.servers import PATIENCE
 
 Event = tuple[str, dict[str, Any]]
 

@@ -19,7 +19,7 @@ from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.web.server import serve_web
 from bridge.web.streaming.detach import PROTOCOL
-from tests.real.waiting import PATIENCE
+from tests.servers import PATIENCE
 
 NOW = "2026-11-24T16:00:00.000Z"
 

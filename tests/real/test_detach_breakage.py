@@ -23,7 +23,7 @@ from bridge.web.streaming.hub import Hub
 from tests.real.fronts import Front, played
 from tests.real.test_stream_clients import LOOPS, PROTOCOLS, STREAM, opened
 from tests.real.test_stream_servers import body_until, head_of, ids_in
-from tests.real.waiting import PATIENCE
+from tests.servers import PATIENCE
 
 DATA_SEGMENTS_IN = 152
 """Its position in Linux's `tcp_info`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import statistics
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from bridge.webhooks.signing import sign
 from bridge.webhooks.transport import Poster
 from tests.lanes import Writer, endpoint, unsealed
 from tests.receivers import Hit, Receiver, receiving
-from tests.servers import RealServer
+from tests.servers import PATIENCE, RealServer
 
 SECRET = SealedSecret("sealed:whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 
@@ -80,28 +79,21 @@ async def sending(url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: fl
 
 
 async def test_one_endpoint_that_never_answers_costs_two_hundred_healthy_ones_nothing(redis_url: str) -> None:
-    async with sending(redis_url) as stage:
+    # An attempt at the dead one lasts longer than the test has patience for what waits behind it.
+    async with sending(redis_url, timeout=10 * PATIENCE) as stage:
         receiver = stage.receiver
 
         async def answer(hit: Hit) -> int:
             return await receiver.never() if hit.path == "/dead" else 204
 
-        async def round_trip() -> float:
-            """Seconds until the last of two hundred has what three CVMs did."""
+        receiver.answer = answer
+        await stage.register("dead", *(f"e{number:03}" for number in range(200)))
+        for _ in range(3):
             receiver.accepted.clear()
-            began = asyncio.get_running_loop().time()
             await stage.append(*(f"cvm-{number}" for number in range(3)))
             await receiver.until(lambda: len(receiver.accepted) == 600, "six hundred deliveries")
-            return asyncio.get_running_loop().time() - began
-
-        receiver.answer = answer
-        await stage.register(*(f"e{number:03}" for number in range(200)))
-        before = statistics.median([await round_trip() for _ in range(3)])
-        await stage.register("dead")
-        after = statistics.median([await round_trip() for _ in range(3)])
         assert any(hit.path == "/dead" for hit in receiver.hits)
-        # Each attempt at the dead one takes 2 s and ten may run at once: waiting for them would take too long.
-        assert after < before + 1.0
+        receiver.closing.set()
 
 
 async def test_a_failing_first_event_delays_its_own_cvm_alone(redis_url: str) -> None:

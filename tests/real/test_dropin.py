@@ -16,8 +16,7 @@ from bridge.store.watches import Watches
 from tests.bridges import whole
 from tests.real.dropins import KEY, Event, alone, both, recorded, until_subscribed
 from tests.real.fronts import Front, front
-from tests.real.waiting import PATIENCE
-from tests.servers import RealServer
+from tests.servers import PATIENCE, RealServer
 
 TOKENS = "root:rootsecret:admin one:onesecret:read:nobody"
 

@@ -14,7 +14,7 @@ import pytest
 from bridge.store.watches import Watches
 from bridge.web.dropin.watchers import Watcher
 from tests.bridges import Whole, whole
-from tests.real.waiting import PATIENCE
+from tests.servers import PATIENCE
 
 STATE = "GET /api/v1/cvms/{}/state?target=stopped HTTP/1.1\r\nHost: x\r\nX-API-Key: any\r\n\r\n"
 
@@ -92,8 +92,11 @@ async def test_five_thousand_connections_that_vanish_leave_nothing_behind(redis_
         await until_all_are_gone(bridge)
         gc.collect()
         assert not [thing for thing in gc.get_objects() if isinstance(thing, Watcher)]
-        assert len(asyncio.all_tasks()) <= tasks
-        assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+        async def as_few_as_before() -> bool:
+            return len(asyncio.all_tasks()) <= tasks and len(os.listdir("/proc/self/fd")) <= files + 2
+
+        await bridge.until(as_few_as_before, "as few tasks and files as before")
 
 
 async def vanish(bridge: Whole, request: bytes, count: int) -> None:

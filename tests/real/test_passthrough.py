@@ -15,7 +15,8 @@ from phala_cloud import AsyncPhalaCloud, AuthError
 
 from tests.bridges import Whole, whole
 from tests.real.fronts import front
-from tests.real.waiting import PATIENCE, until
+from tests.real.waiting import until
+from tests.servers import PATIENCE
 
 TOKENS = "root:rootsecret:admin"
 KEYS = {"key": "ops", "key-a": "ops", "key-b": "bob"}

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from bridge.web.streaming.detach import H11Detaching, HttpToolsDetaching
 from tests.real.fronts import Front, front, played
 from tests.real.test_stream_servers import body_until, head_of, ids_in, reset
-from tests.real.waiting import PATIENCE
+from tests.servers import PATIENCE
 from tests.virtual import assert_no_task_left
 
 Scenario = Callable[[Front], Awaitable[None]]

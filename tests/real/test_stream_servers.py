@@ -18,7 +18,7 @@ from bridge.store.watches import Watches
 from bridge.web.streaming.detach import Detached, H11Detaching, HttpToolsDetaching
 from bridge.web.streaming.subscriber import Subscriber
 from tests.real.fronts import Front, front
-from tests.real.waiting import PATIENCE
+from tests.servers import PATIENCE
 
 SERVERS = {
     "httptools detached": HttpToolsDetaching,

@@ -22,7 +22,8 @@ from bridge.upstream.errors import (
     UnreachableError,
     UpstreamError,
 )
-from tests.real.waiting import PATIENCE, until
+from tests.real.waiting import until
+from tests.servers import PATIENCE
 
 Control = Callable[..., Awaitable[Any]]
 

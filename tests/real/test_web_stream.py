@@ -15,8 +15,7 @@ from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from tests.bridges import sse
 from tests.real.fronts import Front, front
-from tests.real.waiting import PATIENCE
-from tests.servers import RealServer
+from tests.servers import PATIENCE, RealServer
 
 TOKENS = "root:rootsecret:admin reader:readsecret:read one:onesecret:read:cvm-1"
 BROWSER = {"Sec-Fetch-Mode": "cors"}

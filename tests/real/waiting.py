@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-#: Seconds: far beyond what any wait takes; reached, it is a fault, not a slow machine.
-PATIENCE = 20.0
+from tests.servers import PATIENCE
 
 
 async def until(holds: Callable[[], bool]) -> None:
