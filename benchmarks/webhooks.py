@@ -26,7 +26,7 @@ from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
 from bridge.store.leadership import Leadership, Term
-from bridge.store.log_writer import LogWriter, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from tests.servers import RealServer, free_port
 
@@ -44,14 +44,14 @@ class Pen:
 
     def __init__(self, backend: Backend, term: Term) -> None:
         self._log_writer, self._term = LogWriter(backend, 100_000), term
-        self._place = Place(term.sequence, term.last_id)
+        self._written = WritePosition(term.sequence, term.last_id)
 
     async def append(self, cvm_id: str, number: int) -> None:
         state = f'{{"status":"{number}","id":"{cvm_id}","name":"web","uptime":"1h","boot_progress":null}}'
         data = cvm_data(cvm_id, "web", ("starting", "running"), "stream", state)
         draft = Draft(TRANSITION, cvm_id, "2026-11-24T16:00:00.000Z", data)
         snapshot = Snapshot(cvm_id, state, str(number), "web", "t", "t")
-        self._place = await self._log_writer.append(self._term, self._place, draft, snapshot, ran=True)
+        self._written = await self._log_writer.append(self._term, self._written, draft, snapshot, ran=True)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`bridge web` as the contestant: a real Redis server, and the store's own leadership and ledger as the writer."""
+"""`bridge web` as the contestant: a real Redis server, and the store's own leadership and log writer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.fanout.payload import draft
 from bridge.process.embedded import EmbeddedServer
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
-from bridge.store.log_writer import LogWriter, Place
+from bridge.store.log_writer import LogWriter, WritePosition
 
 NAMESPACE = "bench"
 SECRET = "a-secret-of-the-benchmark"  # noqa: S105 - it opens nothing but the benchmark's own server
@@ -31,7 +31,7 @@ class Writer:
     def __init__(self, backend: Backend, leadership: Leadership, term: Term) -> None:
         self._leadership, self._term, self._backend = leadership, term, backend
         self._log_writer = LogWriter(backend, 100_000)
-        self._place = Place(term.sequence, term.last_id)
+        self._written = WritePosition(term.sequence, term.last_id)
 
     @classmethod
     async def leading(cls, backend: Backend) -> Writer:
@@ -47,10 +47,10 @@ class Writer:
 
     async def publish(self, number: int) -> None:
         event, snapshot = draft(number, time.monotonic_ns())
-        self._place = await self._log_writer.append(self._term, self._place, event, snapshot, ran=True)
+        self._written = await self._log_writer.append(self._term, self._written, event, snapshot, ran=True)
 
     def cursor(self) -> str:
-        return self._place.last_id
+        return self._written.last_id
 
     async def log_reads(self) -> int:
         statistics = await self._backend.call(self._backend.client.info("commandstats"))

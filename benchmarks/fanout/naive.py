@@ -27,7 +27,8 @@ async def events() -> AsyncIterator[dict[str, str]]:
 
 
 async def subscribe(_: Request) -> Response:
-    return EventSourceResponse(events(), ping=15)
+    response: Response = EventSourceResponse(events(), ping=15)
+    return response
 
 
 async def publish(request: Request) -> Response:

@@ -23,7 +23,7 @@ def raw_state(number: int, sent_ns: int) -> str:
 
 
 def draft(number: int, sent_ns: int) -> tuple[Draft, Snapshot]:
-    """What the store's own ledger appends."""
+    """What the store's own log writer appends."""
     now, state = rfc3339(time.time()), raw_state(number, sent_ns)
     status, before = STATUSES[number % 2], STATUSES[(number + 1) % 2]
     data = cvm_data(CVM_ID, NAME, (before, status), "stream", state)
