@@ -123,9 +123,7 @@ class EndpointChange(_Strict):
     types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
     format: Format = Field("standard", description="The form of the body")
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
-        {},
-        description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether",
-        repr=False,
+        {}, description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether", repr=False
     )
     enabled: bool = Field(True, description="Whether the bridge delivers to it")
 

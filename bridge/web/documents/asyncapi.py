@@ -64,12 +64,7 @@ def asyncapi(namespace: str, operations: Iterable[Operation]) -> Json:
     keys = Keys(namespace)
     return {
         "asyncapi": "3.0.0",
-        "info": {
-            "title": "bridge",
-            "version": __version__,
-            "description": DESCRIPTION,
-            "license": {"name": "MIT"},
-        },
+        "info": {"title": "bridge", "version": __version__, "description": DESCRIPTION, "license": {"name": "MIT"}},
         "defaultContentType": "application/json",
         "servers": _servers(),
         "channels": _channels(keys),
