@@ -14,13 +14,8 @@ HEADER = '-H "Authorization: Bearer $BRIDGE_TOKEN"'
 
 def reference(openapi: Json, asyncapi: Json) -> dict[str, str]:
     """The markup of the page's `nav` and `body`."""
-    sections = [
-        *(_group(openapi, each) for each in openapi["tags"]),
-        _channels(asyncapi),
-        _events(asyncapi),
-        _problems(openapi),
-        _schemas(openapi),
-    ]
+    groups = [_group(openapi, each) for each in openapi["tags"]]
+    sections = [*groups, _channels(asyncapi), _events(asyncapi), _problems(openapi), _schemas(openapi)]
     return {
         "intro": prose(openapi["info"]["description"]),
         "access": _access(openapi),
@@ -97,7 +92,9 @@ def _operation(openapi: Json, method: str, path: str, operation: Json) -> Iterat
     parameters = [_followed(openapi, part) for part in operation.get("parameters", ())]
     yield tag("p", operation["summary"], class_="summary")
     yield prose(operation.get("description", ""))
-    yield _who(operation["security"])
+    names = {name for each in operation["security"] for name in each}
+    token = "A token, or a stream token" if "streamToken" in names else "A token"
+    yield tag("p", token if names else "No token needed", class_="who")
     if parameters:
         yield join(tag("h4", "Parameters"), table("Parameter", map(_parameter, parameters)))
     if body := operation.get("requestBody"):
@@ -105,14 +102,6 @@ def _operation(openapi: Json, method: str, path: str, operation: Json) -> Iterat
     yield join(tag("h4", "Example"), pre(" \\\n  ".join(_curl(openapi, method, path, operation, parameters))))
     answers = {status: join(*_answer(each)) for status, each in operation["responses"].items() if status != "default"}
     yield join(tag("h4", "Answers"), _listing(answers, "scroll answers"))
-
-
-def _who(security: list[Json]) -> Html:
-    names = {name for each in security for name in each}
-    words = "No token needed"
-    if names:
-        words = "A token, or a stream token" if "streamToken" in names else "A token"
-    return tag("p", words, class_="who")
 
 
 def _parameter(parameter: Json) -> Html:
@@ -162,9 +151,8 @@ def _curl(openapi: Json, method: str, path: str, operation: Json, parameters: It
             path = path.replace(f"{{{part['name']}}}", quote(part["example"]))
     ok = next(iter(operation["responses"].values()))
     streams = "text/event-stream" in ok.get("content", {})
-    yield " ".join(
-        ["curl", *(["-N"] if streams else []), *([] if method == "get" else ["-X", method.upper()]), f"{ADDRESS}{path}"]
-    )
+    verb = "" if method == "get" else f" -X {method.upper()}"
+    yield f"curl{' -N' if streams else ''}{verb} {ADDRESS}{path}"
     if operation["security"]:
         yield HEADER
         if body := operation.get("requestBody"):
