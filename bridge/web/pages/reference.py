@@ -98,7 +98,10 @@ def _operation(openapi: Json, method: str, path: str, operation: Json) -> Iterat
     if parameters:
         yield join(tag("h4", "Parameters"), table("Parameter", map(_parameter, parameters)))
     if body := operation.get("requestBody"):
-        yield _body(openapi, body)
+        schema = body["content"]["application/json"]["schema"]
+        own = _followed(openapi, schema)
+        yield tag("h4", "Body" if body["required"] else "Body, optional")
+        yield join(tag("p", "JSON: ", kind(schema), ". ", inline(own["description"])), fields(own))
     yield join(tag("h4", "Example"), pre(" \\\n  ".join(_curl(openapi, method, path, operation, parameters))))
     answers = {status: join(*_answer(each)) for status, each in operation["responses"].items() if status != "default"}
     yield join(tag("h4", "Answers"), _listing(answers, "scroll answers"))
@@ -108,13 +111,6 @@ def _parameter(parameter: Json) -> Html:
     name = join(code(parameter["name"]), Html(" "), tag("span", f"in {parameter['in']}", class_="where"))
     meaning = inline(parameter["description"])
     return row(name, parameter["schema"], meaning, optional=not parameter.get("required", False))
-
-
-def _body(openapi: Json, body: Json) -> Html:
-    schema = body["content"]["application/json"]["schema"]
-    own = _followed(openapi, schema)
-    title = "Body" if body["required"] else "Body, optional"
-    return join(tag("h4", title), tag("p", "JSON: ", kind(schema), ". ", inline(own["description"])), fields(own))
 
 
 def _answer(answer: Json) -> Iterator[Html]:
@@ -138,10 +134,6 @@ def _problem_links(content: Json) -> Html:
 
 def pre(text: str) -> Html:
     return tag("pre", tag("code", text), tabindex="0")
-
-
-def _pretty(value: object) -> Html:
-    return pre(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _curl(openapi: Json, method: str, path: str, operation: Json, parameters: Iterable[Json]) -> Iterator[str]:
@@ -203,7 +195,7 @@ def _message(message: Json) -> Iterator[Html]:
     if "headers" in message:
         yield join(tag("h4", "Headers"), fields(message["headers"]))
     for example in message.get("examples", ()):
-        yield _pretty(example["payload"])
+        yield pre(json.dumps(example["payload"], indent=2, ensure_ascii=False))
 
 
 # Problems and schemas
@@ -218,7 +210,7 @@ def _problems(openapi: Json) -> tuple[Html, Html]:
 def _problem(example: Json) -> Iterator[Html]:
     status = tag("span", str(example["value"]["status"]), class_="status")
     yield tag("p", status, Html(" "), inline(example["summary"]), class_="summary")
-    yield _pretty(example["value"])
+    yield pre(json.dumps(example["value"], indent=2, ensure_ascii=False))
 
 
 def _schemas(openapi: Json) -> tuple[Html, Html]:
