@@ -49,9 +49,7 @@ class Access:
 
     def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
         self._tokens = {token.name: token for token in tokens}
-        self._secrets = [
-            (token.secret.get_secret_value().encode(), _principal(token)) for token in self._tokens.values()
-        ]
+        self._secrets = [(each.secret.get_secret_value().encode(), _principal(each)) for each in self._tokens.values()]
         self._open = open_access
         self._clock = clock
 

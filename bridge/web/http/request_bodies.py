@@ -38,7 +38,7 @@ async def read_model(request: Request, model: type[Model], *, optional: bool = F
     """
     body = await read_body(request)
     if optional and not body.strip():
-        return _checked(model, {})
+        return model()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise ProblemError(ProblemType.NO_JSON, "send Content-Type: application/json")
@@ -46,10 +46,6 @@ async def read_model(request: Request, model: type[Model], *, optional: bool = F
         given = json.loads(body)
     except (ValueError, RecursionError):
         raise invalid("body", "it is not JSON") from None
-    return _checked(model, given)
-
-
-def _checked(model: type[Model], given: object) -> Model:
     if not isinstance(given, dict):
         raise invalid("body", "it must be a JSON object")
     try:
