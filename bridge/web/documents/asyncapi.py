@@ -62,6 +62,8 @@ SIGNED_BY_PHALA = {
 
 def asyncapi(namespace: str, operations: Iterable[Operation]) -> Json:
     keys = Keys(namespace)
+    # OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query.
+    schemes = {name: {**each, "type": each["type"].replace("apiKey", "httpApiKey")} for name, each in SECURITY.items()}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "bridge", "version": __version__, "description": DESCRIPTION, "license": {"name": "MIT"}},
@@ -70,11 +72,7 @@ def asyncapi(namespace: str, operations: Iterable[Operation]) -> Json:
         "channels": _channels(keys),
         "operations": _operations(),
         "components": {
-            # OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query.
-            "securitySchemes": {
-                name: {**scheme, "type": scheme["type"].replace("apiKey", "httpApiKey")}
-                for name, scheme in SECURITY.items()
-            },
+            "securitySchemes": schemes,
             "messages": _messages(keys.source),
             "schemas": components(operations),
         },
@@ -132,19 +130,18 @@ def _listed(names: Iterable[str]) -> Json:
 
 
 def _operations() -> Json:
-    get, post = {"http": {"method": "GET"}}, {"http": {"method": "POST"}}
     return {
-        "streamEvents": _sends("events", "Stream every CVM's events", get),
-        "streamCvmEvents": _sends("cvmEvents", "Stream one CVM's events", get),
+        "streamEvents": _sends("events", "Stream every CVM's events", "GET"),
+        "streamCvmEvents": _sends("cvmEvents", "Stream one CVM's events", "GET"),
         "publishEvent": _sends("redisEvents", "Publish an event once it is in the log"),
         "publishCvmEvent": _sends("redisCvmEvents", "Publish it on its CVM's channel too"),
-        "deliver": _sends("webhooks", "Deliver an event, signed, until the receiver accepts it", post),
+        "deliver": _sends("webhooks", "Deliver an event, signed, until the receiver accepts it", "POST"),
     }
 
 
-def _sends(channel: str, summary: str, bindings: Json | None = None) -> Json:
+def _sends(channel: str, summary: str, method: str = "") -> Json:
     made: Json = {"action": "send", "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
-    return {**made, "bindings": bindings} if bindings else made
+    return {**made, "bindings": {"http": {"method": method}}} if method else made
 
 
 def _messages(source: str) -> Json:

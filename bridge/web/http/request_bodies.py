@@ -66,11 +66,7 @@ def _field(error: ErrorDetails) -> str:
 
 def _detail(error: ErrorDetails) -> str:
     """A text of ours for the usual faults, else Pydantic's, which never holds the input."""
-    match error["type"]:
-        case "extra_forbidden":
-            return "there is no such field"
-        case "missing":
-            return "it must be given"
-        case "value_error":
-            return str(error["ctx"]["error"])
-    return error["msg"]
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    ours = {"extra_forbidden": "there is no such field", "missing": "it must be given"}
+    return ours.get(error["type"], error["msg"])
