@@ -90,18 +90,13 @@ class CvmRoutes:
         """
         led = self.hub.led
         status: Mapping[str, object] = await read_leader_status(self.backend) if led else {}
-        items = [
-            answers.Slot.model_construct(
-                **{
-                    **asdict(slot),
-                    "state": slot.state if led or slot.state == "free" else "quarantined",
-                    "epoch": slot.epoch or None,
-                }
-            )
-            for slot in await self.slots.list()
-        ]
-        names = answers.Slots.model_fields.keys() - {"items", "next"}
-        shown: dict[str, Any] = {"items": items, "next": None, **{name: status.get(name) for name in names}}
+        items = []
+        for slot in await self.slots.list():
+            state = slot.state if led or slot.state == "free" else "quarantined"
+            about: dict[str, Any] = {**asdict(slot), "state": state, "epoch": slot.epoch or None}
+            items.append(answers.Slot.model_construct(**about))
+        shown: dict[str, Any] = {name: status.get(name) for name in answers.Slots.model_fields}
+        shown |= {"items": items, "next": None}
         return json_response(answers.Slots.model_construct(**shown))
 
     async def _one(self, cvm_id: str, call: Call, status: int = 200) -> Response:

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 
 from pydantic import SecretStr
-from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge import phala_signature
@@ -51,20 +50,15 @@ class PhalaWebhooks:
         """
         if self.secret is None:
             raise ProblemError(ProblemType.NOT_FOUND, "PHALA_WEBHOOK_SECRET is not set")
-        body = await read_body(call.request)
-        self._verify(self.secret.get_secret_value(), call.request, body)
-        cvm_id = _cvm_id(body)
-        if cvm_id is not None:
-            await self.lookups.hint(cvm_id)
-        return empty_response()
-
-    def _verify(self, secret: str, request: Request, body: bytes) -> None:
-        timestamp = request.headers.get("x-webhook-timestamp", "")
-        signature = request.headers.get("x-webhook-signature", "")
-        genuine = phala_signature.verify(secret, timestamp, body, signature)
+        body, headers = await read_body(call.request), call.request.headers
+        timestamp, signature = headers.get("x-webhook-timestamp", ""), headers.get("x-webhook-signature", "")
+        genuine = phala_signature.verify(self.secret.get_secret_value(), timestamp, body, signature)
         off = phala_signature.seconds_off(timestamp, self.clock.time())
         if not genuine or off is None or off > phala_signature.TOLERANCE:
             raise ProblemError(ProblemType.BAD_SIGNATURE)
+        if (cvm_id := _cvm_id(body)) is not None:
+            await self.lookups.hint(cvm_id)
+        return empty_response()
 
 
 def _cvm_id(body: bytes) -> str | None:

@@ -45,24 +45,17 @@ def by_name(source: str) -> dict[str, Any]:
     }
 
 
-def block(source: str, name: str, entry_id: str | None) -> str:
-    """One SSE block."""
-    return frames.block(name, dumps(by_name(source)[name]), entry_id).decode()
-
-
 def streams(source: str) -> dict[str, tuple[str, str]]:
     """Summary and text of streams, by how they begin."""
-    retry, now = frames.OPENING.decode(), EXAMPLE_ID
-    live, stale = block(source, "transition", now), block(source, "stale", "1795536150118-0")
+    examples, retry, now = by_name(source), frames.OPENING.decode(), EXAMPLE_ID
+
+    def block(name: str, entry_id: str | None) -> str:
+        return frames.block(name, dumps(examples[name]), entry_id).decode()
+
+    snapshot, stale = block("snapshot", now), block("stale", "1795536150118-0")
     return {
-        "from_now": (
-            "Without a cursor",
-            f"{retry}{block(source, 'snapshot', now)}{stale}{frames.heartbeat(43).decode()}",
-        ),
-        "resumed": ("With a cursor", f"{retry}{live}{stale}"),
-        "position": ("With `snapshot=0`", f"{retry}{block(source, 'position', now)}{stale}"),
-        "reset": (
-            "With a cursor that the log cannot honour",
-            f"{retry}{block(source, 'reset', None)}{block(source, 'snapshot', now)}",
-        ),
+        "from_now": ("Without a cursor", f"{retry}{snapshot}{stale}{frames.heartbeat(43).decode()}"),
+        "resumed": ("With a cursor", f"{retry}{block('transition', now)}{stale}"),
+        "position": ("With `snapshot=0`", f"{retry}{block('position', now)}{stale}"),
+        "reset": ("With a cursor that the log cannot honour", f"{retry}{block('reset', None)}{snapshot}"),
     }

@@ -183,9 +183,8 @@ class WebhookRoutes:
     async def _made(self, draft: Endpoint, given: EndpointRegistration, call: Call) -> Response:
         """201 with the secret, which is shown only now. Raises EndpointExistsError or TooManyEndpointsError."""
         secret = given.secret or self.secrets.new_secret()
-        endpoint = await self.endpoints.create(
-            replace(draft, secrets_sealed=(SealedSecret(self.secrets.seal(secret)),))
-        )
+        sealed = (SealedSecret(self.secrets.seal(secret)),)
+        endpoint = await self.endpoints.create(replace(draft, secrets_sealed=sealed))
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
@@ -203,24 +202,18 @@ class WebhookRoutes:
     async def _fields(self, given: EndpointChange, names: set[str]) -> dict[str, Any]:
         """The fields of these names, as they are stored in Redis. Raises ProblemError 422 or 503."""
         plain = {name: getattr(given, name) for name in names - {"url", "headers", "cvms", "enabled"}}
-        fields = {
-            name: tuple(dict.fromkeys(it)) if isinstance(it, Sequence) and not isinstance(it, str) else it
-            for name, it in plain.items()
-        }
+        fields = {name: tuple(dict.fromkeys(it)) if isinstance(it, list) else it for name, it in plain.items()}
         if "url" in names:
-            await self._check_url(given.url)
+            try:
+                await check_url(given.url, self.settings.webhook_allow, self.resolve)
+            except UrlRefusedError as error:
+                raise invalid("url", error.reason) from None
             fields["url_sealed"] = self.secrets.seal(given.url)
         if "headers" in names:
             fields["headers_sealed"] = {name: self.secrets.seal(value) for name, value in given.headers.items()}
         if "cvms" in names:
             fields["cvms"] = await self._resolved(given.cvms)
         return fields
-
-    async def _check_url(self, url: str) -> None:
-        try:
-            await check_url(url, self.settings.webhook_allow, self.resolve)
-        except UrlRefusedError as error:
-            raise invalid("url", error.reason) from None
 
     async def _resolved(self, given: Sequence[str]) -> tuple[str, ...]:
         """Canonical ids, each once. A reference that upstream refuses is a fault of this field."""

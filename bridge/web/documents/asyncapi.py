@@ -62,24 +62,17 @@ SIGNED_BY_PHALA = {
 
 def asyncapi(namespace: str, operations: Iterable[Operation]) -> Json:
     keys = Keys(namespace)
+    # OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query.
+    schemes = {name: {**each, "type": each["type"].replace("apiKey", "httpApiKey")} for name, each in SECURITY.items()}
     return {
         "asyncapi": "3.0.0",
-        "info": {
-            "title": "bridge",
-            "version": __version__,
-            "description": DESCRIPTION,
-            "license": {"name": "MIT"},
-        },
+        "info": {"title": "bridge", "version": __version__, "description": DESCRIPTION, "license": {"name": "MIT"}},
         "defaultContentType": "application/json",
         "servers": _servers(),
         "channels": _channels(keys),
         "operations": _operations(),
         "components": {
-            # OpenAPI's schemes; AsyncAPI has another name for a key in a header or a query.
-            "securitySchemes": {
-                name: {**scheme, "type": scheme["type"].replace("apiKey", "httpApiKey")}
-                for name, scheme in SECURITY.items()
-            },
+            "securitySchemes": schemes,
             "messages": _messages(keys.source),
             "schemas": components(operations),
         },
@@ -91,20 +84,13 @@ def _servers() -> Json:
     redis = {"default": "127.0.0.1:6379", "description": "`REDIS_URL`; Redis 6.2 or newer, or Valkey"}
     security = [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY]
     return {
-        "front": {
-            "host": "{address}",
-            "protocol": "http",
-            "description": "Any `bridge web`",
-            "variables": {"address": address},
-            "security": security,
-        },
-        "redis": {
-            "host": "{address}",
-            "protocol": "redis",
-            "description": "The Redis that the bridge writes to",
-            "variables": {"address": redis},
-        },
+        "front": {**_server("http", "Any `bridge web`", address), "security": security},
+        "redis": _server("redis", "The Redis that the bridge writes to", redis),
     }
+
+
+def _server(protocol: str, description: str, address: Json) -> Json:
+    return {"host": "{address}", "protocol": protocol, "description": description, "variables": {"address": address}}
 
 
 def _channels(keys: Keys) -> Json:
@@ -113,18 +99,13 @@ def _channels(keys: Keys) -> Json:
     namespace = {"description": "`BRIDGE_NAMESPACE`, braces included", "enum": [braced], "default": braced}
     cvm_id = {"description": "The CVM's canonical id", "examples": [CVM_ID]}
     ref = {"description": "The CVM, by id or name", "examples": [CVM_ID, "web-1"]}
-    streamed = [*STREAMED, *LOGGED]
+    redis_cvm, streamed = {"namespace": namespace, "cvm_id": cvm_id}, [*STREAMED, *LOGGED]
     return {
         "events": _channel("/v1/events", "front", "Every CVM's events, over SSE", streamed),
         "cvmEvents": _channel("/v1/cvms/{ref}/events", "front", "One CVM's events, over SSE", streamed, ref=ref),
         "redisEvents": _channel("{namespace}:events", "redis", "Every event, as JSON", LOGGED, namespace=namespace),
         "redisCvmEvents": _channel(
-            "{namespace}:events:{cvm_id}",
-            "redis",
-            "One CVM's events, as JSON",
-            LOGGED,
-            namespace=namespace,
-            cvm_id=cvm_id,
+            "{namespace}:events:{cvm_id}", "redis", "One CVM's events, as JSON", LOGGED, **redis_cvm
         ),
         "webhooks": {
             "address": None,
@@ -149,19 +130,18 @@ def _listed(names: Iterable[str]) -> Json:
 
 
 def _operations() -> Json:
-    get, post = {"http": {"method": "GET"}}, {"http": {"method": "POST"}}
     return {
-        "streamEvents": _sends("events", "Stream every CVM's events", get),
-        "streamCvmEvents": _sends("cvmEvents", "Stream one CVM's events", get),
+        "streamEvents": _sends("events", "Stream every CVM's events", "GET"),
+        "streamCvmEvents": _sends("cvmEvents", "Stream one CVM's events", "GET"),
         "publishEvent": _sends("redisEvents", "Publish an event once it is in the log"),
         "publishCvmEvent": _sends("redisCvmEvents", "Publish it on its CVM's channel too"),
-        "deliver": _sends("webhooks", "Deliver an event, signed, until the receiver accepts it", post),
+        "deliver": _sends("webhooks", "Deliver an event, signed, until the receiver accepts it", "POST"),
     }
 
 
-def _sends(channel: str, summary: str, bindings: Json | None = None) -> Json:
+def _sends(channel: str, summary: str, method: str = "") -> Json:
     made: Json = {"action": "send", "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
-    return {**made, "bindings": bindings} if bindings else made
+    return {**made, "bindings": {"http": {"method": method}}} if method else made
 
 
 def _messages(source: str) -> Json:
@@ -170,13 +150,11 @@ def _messages(source: str) -> Json:
         name: {"name": name, "summary": words, "payload": ref(schema), "examples": [{"payload": examples[name]}]}
         for name, (schema, words) in {**STREAMED, **LOGGED}.items()
     }
-    webhooks = {
-        f"{name}Webhook": _webhook(name, media, *BODIES.get(name, ("", name))) for name, media in FORMATS.items()
-    }
-    return {**plain, **webhooks}
+    return {**plain, **{f"{name}Webhook": _webhook(name, media) for name, media in FORMATS.items()}}
 
 
-def _webhook(format: Format, content_type: str, schema: str, description: str) -> Json:
+def _webhook(format: Format, content_type: str) -> Json:
+    schema, description = BODIES.get(format, ("", format))
     signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {})}
     headers = {name: {"type": "string", "description": words} for name, words in signed.items()}
     payload: Json = ref(schema) if schema else {}

@@ -111,7 +111,9 @@ def openapi(namespace: str, operations: Iterable[Operation]) -> Json:
 
 def _operation(operation: Operation, source: str) -> Json:
     made: Json = {"tags": [operation.tag], "operationId": operation.id, "summary": operation.summary}
-    if description := " ".join(filter(None, [operation.description, _needs(operation)])):
+    key = ", and `BRIDGE_SECRET_KEY`" if ProblemType.NO_SECRET_KEY in operation.refusals else ""
+    needs = f"Needs the scope `admin`{key}." if (operation.scope or "").startswith("admin") else ""
+    if description := f"{operation.description} {needs}".strip():
         made["description"] = description
     if operation.parameters:
         names = [each.shared_as or each.name for each in operation.parameters]
@@ -121,11 +123,6 @@ def _operation(operation: Operation, source: str) -> Json:
         made["requestBody"] = {"required": operation.body_required, "content": content}
     answers = {str(status): _answer(answer, source) for status, answer in operation.answers.items()}
     return {**made, "security": _security(operation.scope), "responses": {**answers, **_refusals(operation)}}
-
-
-def _needs(operation: Operation) -> str:
-    key = ", and `BRIDGE_SECRET_KEY`" if ProblemType.NO_SECRET_KEY in operation.refusals else ""
-    return f"Needs the scope `admin`{key}." if (operation.scope or "").startswith("admin") else ""
 
 
 def _security(scope: Scope | None) -> list[Json]:
@@ -178,9 +175,8 @@ def _content(content: Content, source: str) -> Json:
 
 def _refusals(operation: Operation) -> Json:
     """Answers by status, each with its problems; upstream's own refusals beside them."""
-    found: Json = {}
-    for status, group in groupby(operation.all_refusals(), key=lambda each: each.status):
-        found[str(status)] = _refusal(list(group))
+    groups = groupby(operation.all_refusals(), key=lambda each: each.status)
+    found = {str(status): _refusal(list(group)) for status, group in groups}
     if operation.looks_up:
         for upstream, meaning in REFUSED_UPSTREAM.items():
             known = found.get(upstream, {"description": "", "content": {}})
@@ -191,22 +187,15 @@ def _refusals(operation: Operation) -> Json:
 
 
 def _refusal(types: list[ProblemType]) -> Json:
-    made: Json = {
-        "description": ". ".join(each.meaning for each in types),
-        "content": {
-            MEDIA_TYPE: {
-                "schema": ref(Problem),
-                "examples": {each.slug: {"$ref": f"#/components/examples/{each.slug}"} for each in types},
-            }
-        },
-    }
+    examples = {each.slug: {"$ref": f"#/components/examples/{each.slug}"} for each in types}
+    content = {MEDIA_TYPE: {"schema": ref(Problem), "examples": examples}}
+    made: Json = {"description": ". ".join(each.meaning for each in types), "content": content}
     return {**made, "headers": RETRY_AFTER} if any(each.retry_after for each in types) else made
 
 
 def _example(type: ProblemType) -> Mapping[str, Any]:
-    limit = FieldFault.model_fields
-    field, detail = [(limit[name].examples or [""])[0] for name in ("field", "detail")]
-    error = invalid(str(field), str(detail)) if type is ProblemType.INVALID else ProblemError(type)
+    field, detail = [str((each.examples or [""])[0]) for each in FieldFault.model_fields.values()]
+    error = invalid(field, detail) if type is ProblemType.INVALID else ProblemError(type)
     return error.body.model_dump(exclude_unset=True)
 
 

@@ -49,20 +49,16 @@ class Access:
 
     def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
         self._tokens = {token.name: token for token in tokens}
-        self._secrets = [
-            (token.secret.get_secret_value().encode(), _principal(token)) for token in self._tokens.values()
-        ]
+        self._secrets = [(each.secret.get_secret_value().encode(), _principal(each)) for each in self._tokens.values()]
         self._open = open_access
         self._clock = clock
 
     def reader(self, connection: HTTPConnection) -> Principal:
         """Raises ProblemError 401; for a stream token that was valid once it is `TOKEN_EXPIRED`."""
-        if self._open:
-            return ANYBODY
-        presented = _presented(connection)
-        if presented is None and (passed := connection.query_params.get("access_token")):
-            return self._by_stream_token(passed) or _refuse()
-        return self._by_secret(presented) or _refuse()
+        passed = connection.query_params.get("access_token")
+        if self._open or not passed or _presented(connection) is not None:
+            return self.holder(connection)
+        return self._by_stream_token(passed) or _refuse()
 
     def holder(self, connection: HTTPConnection) -> Principal:
         """As `reader`, but refuses a stream token, which must not prolong itself. Raises ProblemError 401."""

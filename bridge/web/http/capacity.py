@@ -32,14 +32,12 @@ class Capacity:
         """Counts one more stream; the caller must release it once. Raises as `check`."""
         self.check(name)
         self._by_name[name] += 1
-        self._count(1)
+        self.open += 1
+        metrics.SUBSCRIBERS.set(self.open)
 
     def release(self, name: str) -> None:
         self._by_name[name] -= 1
         if not self._by_name[name]:
             del self._by_name[name]
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self.open += change
+        self.open -= 1
         metrics.SUBSCRIBERS.set(self.open)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from types import FunctionType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -112,9 +111,6 @@ class Operation:
         """Whether the leader looks a reference up, so that upstream's own refusal may be the answer."""
         return any(each.is_reference for each in self.parameters) and not self.own_errors
 
-    def query_names(self) -> list[str]:
-        return [each.name for each in self.parameters if each.where == "query"]
-
     def all_refusals(self) -> list[ProblemType]:
         """In the order of the table."""
         if self.own_errors:
@@ -178,19 +174,18 @@ class Call:
 def declared(owner: type) -> Iterator[Operation]:
     """The operations of a class, in the order of their declaration."""
     for each in vars(owner).values():
-        found = getattr(each, "operation", None) if isinstance(each, FunctionType) else each
-        if isinstance(found, Operation):
+        if isinstance(found := getattr(each, "operation", each), Operation):
             yield found
 
 
 def routes(owner: object, access: Access) -> list[Route]:
     """The routes of an object's handlers."""
-    handlers = [each for each in vars(type(owner)).values() if isinstance(each, FunctionType)]
-    return [_route(owner, each, each.operation, access) for each in handlers if hasattr(each, "operation")]
+    members = vars(type(owner)).values()
+    return [_route(owner, each, each.operation, access) for each in members if hasattr(each, "operation")]
 
 
 def _route(owner: object, handler: Callable[..., Awaitable[Response]], operation: Operation, access: Access) -> Route:
-    known = operation.query_names()
+    known = [each.name for each in operation.parameters if each.where == "query"]
 
     async def serve(request: Request) -> Response:
         principal = access.admit(request, operation.scope)

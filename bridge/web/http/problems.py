@@ -112,11 +112,9 @@ class ProblemError(Exception):
 
     @property
     def body(self) -> Problem:
-        optional: dict[str, Any] = {
-            "detail": self.detail,
-            "errors": [FieldFault(field=field, detail=detail) for field, detail in self.faults],
-        }
-        given = {name: value for name, value in optional.items() if value}
+        given: dict[str, Any] = {"detail": self.detail} if self.detail else {}
+        if self.faults:
+            given["errors"] = [FieldFault(field=field, detail=detail) for field, detail in self.faults]
         return Problem(type=self.type.urn, title=self.title, status=self.status, **given)
 
 

@@ -38,7 +38,7 @@ async def read_model(request: Request, model: type[Model], *, optional: bool = F
     """
     body = await read_body(request)
     if optional and not body.strip():
-        return _checked(model, {})
+        return model()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise ProblemError(ProblemType.NO_JSON, "send Content-Type: application/json")
@@ -46,10 +46,6 @@ async def read_model(request: Request, model: type[Model], *, optional: bool = F
         given = json.loads(body)
     except (ValueError, RecursionError):
         raise invalid("body", "it is not JSON") from None
-    return _checked(model, given)
-
-
-def _checked(model: type[Model], given: object) -> Model:
     if not isinstance(given, dict):
         raise invalid("body", "it must be a JSON object")
     try:
@@ -70,11 +66,7 @@ def _field(error: ErrorDetails) -> str:
 
 def _detail(error: ErrorDetails) -> str:
     """A text of ours for the usual faults, else Pydantic's, which never holds the input."""
-    match error["type"]:
-        case "extra_forbidden":
-            return "there is no such field"
-        case "missing":
-            return "it must be given"
-        case "value_error":
-            return str(error["ctx"]["error"])
-    return error["msg"]
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    ours = {"extra_forbidden": "there is no such field", "missing": "it must be given"}
+    return ours.get(error["type"], error["msg"])

@@ -67,9 +67,8 @@ def kind(schema: Json) -> Html:
         return code(json.dumps(schema["const"]))
     if "enum" in schema:
         return Html(" | ".join(code(json.dumps(value)) for value in schema["enum"]))
-    for word in ("anyOf", "oneOf"):
-        if word in schema:
-            return Html(" | ".join(map(kind, schema[word])))
+    if "anyOf" in schema:
+        return Html(" | ".join(map(kind, schema["anyOf"])))
     if schema.get("type") == "array":
         return join("list of ", kind(schema["items"]))
     values = schema.get("additionalProperties")

@@ -14,13 +14,8 @@ HEADER = '-H "Authorization: Bearer $BRIDGE_TOKEN"'
 
 def reference(openapi: Json, asyncapi: Json) -> dict[str, str]:
     """The markup of the page's `nav` and `body`."""
-    sections = [
-        *(_group(openapi, each) for each in openapi["tags"]),
-        _channels(asyncapi),
-        _events(asyncapi),
-        _problems(openapi),
-        _schemas(openapi),
-    ]
+    groups = [_group(openapi, each) for each in openapi["tags"]]
+    sections = [*groups, _channels(asyncapi), _events(asyncapi), _problems(openapi), _schemas(openapi)]
     return {
         "intro": prose(openapi["info"]["description"]),
         "access": _access(openapi),
@@ -97,35 +92,25 @@ def _operation(openapi: Json, method: str, path: str, operation: Json) -> Iterat
     parameters = [_followed(openapi, part) for part in operation.get("parameters", ())]
     yield tag("p", operation["summary"], class_="summary")
     yield prose(operation.get("description", ""))
-    yield _who(operation["security"])
+    names = {name for each in operation["security"] for name in each}
+    token = "A token, or a stream token" if "streamToken" in names else "A token"
+    yield tag("p", token if names else "No token needed", class_="who")
     if parameters:
         yield join(tag("h4", "Parameters"), table("Parameter", map(_parameter, parameters)))
     if body := operation.get("requestBody"):
-        yield _body(openapi, body)
+        schema = body["content"]["application/json"]["schema"]
+        own = _followed(openapi, schema)
+        yield tag("h4", "Body" if body["required"] else "Body, optional")
+        yield join(tag("p", "JSON: ", kind(schema), ". ", inline(own["description"])), fields(own))
     yield join(tag("h4", "Example"), pre(" \\\n  ".join(_curl(openapi, method, path, operation, parameters))))
     answers = {status: join(*_answer(each)) for status, each in operation["responses"].items() if status != "default"}
     yield join(tag("h4", "Answers"), _listing(answers, "scroll answers"))
-
-
-def _who(security: list[Json]) -> Html:
-    names = {name for each in security for name in each}
-    words = "No token needed"
-    if names:
-        words = "A token, or a stream token" if "streamToken" in names else "A token"
-    return tag("p", words, class_="who")
 
 
 def _parameter(parameter: Json) -> Html:
     name = join(code(parameter["name"]), Html(" "), tag("span", f"in {parameter['in']}", class_="where"))
     meaning = inline(parameter["description"])
     return row(name, parameter["schema"], meaning, optional=not parameter.get("required", False))
-
-
-def _body(openapi: Json, body: Json) -> Html:
-    schema = body["content"]["application/json"]["schema"]
-    own = _followed(openapi, schema)
-    title = "Body" if body["required"] else "Body, optional"
-    return join(tag("h4", title), tag("p", "JSON: ", kind(schema), ". ", inline(own["description"])), fields(own))
 
 
 def _answer(answer: Json) -> Iterator[Html]:
@@ -151,10 +136,6 @@ def pre(text: str) -> Html:
     return tag("pre", tag("code", text), tabindex="0")
 
 
-def _pretty(value: object) -> Html:
-    return pre(json.dumps(value, indent=2, ensure_ascii=False))
-
-
 def _curl(openapi: Json, method: str, path: str, operation: Json, parameters: Iterable[Json]) -> Iterator[str]:
     """The lines of a command that can be pasted."""
     for part in parameters:
@@ -162,9 +143,8 @@ def _curl(openapi: Json, method: str, path: str, operation: Json, parameters: It
             path = path.replace(f"{{{part['name']}}}", quote(part["example"]))
     ok = next(iter(operation["responses"].values()))
     streams = "text/event-stream" in ok.get("content", {})
-    yield " ".join(
-        ["curl", *(["-N"] if streams else []), *([] if method == "get" else ["-X", method.upper()]), f"{ADDRESS}{path}"]
-    )
+    verb = "" if method == "get" else f" -X {method.upper()}"
+    yield f"curl{' -N' if streams else ''}{verb} {ADDRESS}{path}"
     if operation["security"]:
         yield HEADER
         if body := operation.get("requestBody"):
@@ -215,7 +195,7 @@ def _message(message: Json) -> Iterator[Html]:
     if "headers" in message:
         yield join(tag("h4", "Headers"), fields(message["headers"]))
     for example in message.get("examples", ()):
-        yield _pretty(example["payload"])
+        yield pre(json.dumps(example["payload"], indent=2, ensure_ascii=False))
 
 
 # Problems and schemas
@@ -230,7 +210,7 @@ def _problems(openapi: Json) -> tuple[Html, Html]:
 def _problem(example: Json) -> Iterator[Html]:
     status = tag("span", str(example["value"]["status"]), class_="status")
     yield tag("p", status, Html(" "), inline(example["summary"]), class_="summary")
-    yield _pretty(example["value"])
+    yield pre(json.dumps(example["value"], indent=2, ensure_ascii=False))
 
 
 def _schemas(openapi: Json) -> tuple[Html, Html]:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
 
@@ -41,16 +40,8 @@ SCRIPTS = [f"{name}.js" for name in _NAMES]
 """Of the dashboard, in this order."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """A finished page or document, and the headers that it needs."""
-
-    text: str
-    media_type: str
-    headers: Mapping[str, str]
-
-    def response(self) -> Response:
-        return Response(self.text, 200, self.headers, self.media_type)
+Page = tuple[str, Mapping[str, str], str]
+"""A finished page or document, the headers that it needs, and its media type."""
 
 
 class Site:
@@ -59,39 +50,40 @@ class Site:
     def __init__(self, namespace: str, operations: Sequence[Operation]) -> None:
         self._namespace = namespace
         self._operations = operations
-        self._made: dict[str, _Page] = {}
+        self._made: dict[str, Page] = {}
 
     @Operation("GET /openapi.json", OPERATION, {200: json_answer("OpenAPI 3.1", {"type": "object"})})
     async def get_open_api(self, call: Call) -> Response:
         """This document."""
-        return (await self._get("openapi")).response()
+        return await self._get("openapi")
 
     @Operation("GET /asyncapi.json", OPERATION, {200: json_answer("AsyncAPI 3.0", {"type": "object"})})
     async def get_async_api(self, call: Call) -> Response:
         """The streams, the Redis channels and the webhooks."""
-        return (await self._get("asyncapi")).response()
+        return await self._get("asyncapi")
 
     @Operation("GET /docs", OPERATION, {200: text_answer("A page", "text/html")})
     async def get_docs(self, call: Call) -> Response:
         """Both documents as a page."""
-        request, page = call.request, await self._get("docs")
+        request = call.request
         # Not `base_url`, which parses a `Host` header that may not be valid.
         scheme = request.headers.get("x-forwarded-proto", request.scope["scheme"])
         address = f"{'https' if scheme == 'https' else 'http'}://{request.headers.get('host', 'localhost')}"
-        return replace(page, text=page.text.replace(ADDRESS, escape(address))).response()
+        return await self._get("docs", escape(address))
 
     @Operation("GET /", OPERATION, {200: text_answer("A page", "text/html")})
     async def get_dashboard(self, call: Call) -> Response:
         """The dashboard."""
-        return (await self._get("dashboard")).response()
+        return await self._get("dashboard")
 
-    async def _get(self, name: str) -> _Page:
+    async def _get(self, name: str, address: str = ADDRESS) -> Response:
         if not self._made:
             self._made = await asyncio.to_thread(_make, self._namespace, self._operations)
-        return self._made[name]
+        text, headers, media_type = self._made[name]
+        return Response(text.replace(ADDRESS, address), 200, headers, media_type)
 
 
-def _make(namespace: str, operations: Sequence[Operation]) -> dict[str, _Page]:
+def _make(namespace: str, operations: Sequence[Operation]) -> dict[str, Page]:
     # Imported here, because most front ends are never asked for a page.
     from bridge.web.documents.asyncapi import asyncapi  # noqa: PLC0415
     from bridge.web.documents.openapi import openapi  # noqa: PLC0415
@@ -101,8 +93,8 @@ def _make(namespace: str, operations: Sequence[Operation]) -> dict[str, _Page]:
     texts = {"namespace": escape(namespace), "version": escape(__version__)}
     dashboard = _assemble("dashboard.html", ("look.css", "table.css", "dashboard.css"), SCRIPTS, **texts)
     docs = _assemble("docs.html", ("look.css", "docs.css"), ("docs.js",), **texts, **reference(*documents))
-    plain = [_Page(dumps(document), "application/json", HEADERS) for document in documents]
-    return {"openapi": plain[0], "asyncapi": plain[1], "docs": docs, "dashboard": dashboard}
+    open_api, async_api = [(dumps(document), HEADERS, "application/json") for document in documents]
+    return {"openapi": open_api, "asyncapi": async_api, "docs": docs, "dashboard": dashboard}
 
 
 def _read(name: str) -> str:
@@ -110,7 +102,7 @@ def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], **texts: str) -> _Page:
+def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], **texts: str) -> Page:
     """`template`, `styles` and `scripts` are names of files; `texts` is markup for the template's `{{name}}`s."""
     picture = base64.b64encode(_read("icon.svg").encode()).decode()
     icon = f'<link rel="icon" href="data:image/svg+xml;base64,{picture}">'
@@ -120,7 +112,7 @@ def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], **te
     for name, markup in parts.items():
         html = html.replace(f"{{{{{name}}}}}", markup)
     policy = f"{POLICY}; style-src {_hash(style)}; script-src {_hash(code)}"
-    return _Page(html, "text/html", {"Content-Security-Policy": policy, **HEADERS})
+    return html, {"Content-Security-Policy": policy, **HEADERS}, "text/html"
 
 
 def _hash(text: str) -> str:
