@@ -24,13 +24,14 @@ class FakeServer(Server):
         try:
             if self.starts:
                 self.started_up.set()
-            await asyncio.wait(
-                {self.broken, asyncio.ensure_future(self._stopping.wait())}, return_when="FIRST_COMPLETED"
-            )
-            if self.broken.done():
-                self.broken.result()
+            await self.broken
         finally:
             self.ended = True
+
+    def stop(self) -> None:
+        super().stop()
+        if not self.broken.done():
+            self.broken.set_result(None)
 
 
 async def test_leaving_the_context_ends_the_server() -> None:
