@@ -186,11 +186,7 @@ def envelope(
 
 
 def cvm_data(
-    cvm_id: str,
-    name: str | None,
-    change: tuple[str | None, str | None],
-    observed_by: ObservedBy,
-    raw_state: str | None,
+    cvm_id: str, name: str | None, change: tuple[str | None, str | None], observed_by: ObservedBy, raw_state: str | None
 ) -> str:
     """The `data` of a `cvm.*` event; `change` is (from, to)."""
     head = dumps({"cvm_id": cvm_id, "name": name, "from": change[0], "to": change[1], "observed_by": observed_by})

@@ -47,12 +47,7 @@ def small_server(app: ASGIApp) -> Server:
     """A server for an app without lifespan and long answers, that logs nothing."""
     return Server(
         uvicorn.Config(
-            app,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=LAST_ANSWERS,
+            app, ws="none", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=LAST_ANSWERS
         )
     )
 
