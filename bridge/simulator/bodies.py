@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from bridge.simulator.world import Cvm, timestamp
@@ -44,15 +45,10 @@ TOO_MANY = {"detail": "Too many concurrent SSE connections: at most 5 per user"}
 
 #: The bodies of faults that have none.
 DEFAULT_BODIES: dict[int, dict[str, Any]] = {
+    **{status: {"detail": HTTPStatus(status).phrase} for status in (403, 404, 429, 500, 502, 503)},
     401: {"detail": "Invalid API key"},
-    403: {"detail": "Forbidden"},
-    404: {"detail": "Not Found"},
     409: {"detail": "Another operation is in progress"},
     422: {"detail": [{"type": "value_error", "loc": ["query"], "msg": "Value error", "input": None}]},
-    429: {"detail": "Too Many Requests"},
-    500: {"detail": "Internal Server Error"},
-    502: {"detail": "Bad Gateway"},
-    503: {"detail": "Service Unavailable"},
 }
 
 
