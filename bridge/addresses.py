@@ -184,9 +184,8 @@ def _ipv4(host: str) -> str:
     try:
         return str(ipaddress.IPv4Address(host))
     except ValueError:
-        raise UrlRefusedError(
-            "refused_address", "its host is an address in disguise: write four decimal numbers"
-        ) from None
+        reason = "its host is an address in disguise: write four decimal numbers"
+        raise UrlRefusedError("refused_address", reason) from None
 
 
 def _ipv6(host: str) -> str:

@@ -7,6 +7,7 @@ A state is relayed as upstream wrote it, so it is kept as text beside its parsed
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -186,11 +187,7 @@ def envelope(
 
 
 def cvm_data(
-    cvm_id: str,
-    name: str | None,
-    change: tuple[str | None, str | None],
-    observed_by: ObservedBy,
-    raw_state: str | None,
+    cvm_id: str, name: str | None, change: tuple[str | None, str | None], observed_by: ObservedBy, raw_state: str | None
 ) -> str:
     """The `data` of a `cvm.*` event; `change` is (from, to)."""
     head = dumps({"cvm_id": cvm_id, "name": name, "from": change[0], "to": change[1], "observed_by": observed_by})
@@ -252,14 +249,13 @@ def sequence_text(sequence: int) -> str:
     return f"{sequence:0{SEQUENCE_DIGITS}d}"
 
 
+_ENTRY_ID = re.compile("([0-9]{1,20})(?:-([0-9]{1,20}))?")
+
+
 def entry_key(entry_id: str) -> tuple[int, int]:
     """A log id (`milliseconds-counter`) as something that compares. Raises ValueError if it is not one."""
-    milliseconds, dash, counter = entry_id.partition("-")
-    parts = (milliseconds, counter) if dash else (milliseconds, "0")
+    match = _ENTRY_ID.fullmatch(entry_id)
     # Redis refuses more than 64 bits, but accepts all of them from any client, and later ids go on from there.
-    if any(not (part.isascii() and part.isdigit() and len(part) <= 20) for part in parts):
-        raise ValueError("not a log id")
-    key = int(parts[0]), int(parts[1])
-    if max(key) >= 1 << 64:
+    if match is None or max(key := (int(match[1]), int(match[2] or "0"))) >= 1 << 64:
         raise ValueError("not a log id")
     return key

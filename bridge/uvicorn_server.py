@@ -47,27 +47,38 @@ def small_server(app: ASGIApp) -> Server:
     """A server for an app without lifespan and long answers, that logs nothing."""
     return Server(
         uvicorn.Config(
-            app,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=LAST_ANSWERS,
+            app, ws="none", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=LAST_ANSWERS
         )
     )
 
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None]:
-    """Serves while the context is open; leaving it returns once the server has ended."""
-    task = asyncio.create_task(server.serve([listener]), name="server")
-    started = asyncio.create_task(server.started_up.wait(), name="server-start")
+    """Serves while the context is open; leaving it returns once the server has ended.
+
+    A server that ends by itself cancels the body; then its exception comes out of the context, or a RuntimeError.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(server.serve([listener]), name="server")
+    body = asyncio.timeout(None)
+
+    def end_body(_: object) -> None:
+        body.reschedule(loop.time())
+
     try:
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-        if started.done():
-            yield
+        async with body:
+            task.add_done_callback(end_body)
+            await server.started_up.wait()
+            try:
+                yield
+            finally:
+                task.remove_done_callback(end_body)
+    except TimeoutError:
+        if not body.expired():
+            raise
+        await task
+        raise RuntimeError("the server ended by itself") from None
     finally:
-        started.cancel()
         server.stop()
         await task
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from json import JSONDecodeError, loads
 
 from pydantic import BaseModel, ValidationError
@@ -45,13 +46,11 @@ def create_app(simulator: Simulator) -> Starlette:
 @contextlib.asynccontextmanager
 async def _living(simulator: Simulator, webhooks: WebhookSender) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(_tick(simulator), name="simulator-tick"),
-            group.create_task(webhooks.run(), name="simulator-webhooks"),
-        ]
+        tick = group.create_task(_tick(simulator), name="simulator-tick")
+        sender = group.create_task(webhooks.run(), name="simulator-webhooks")
         yield
-        for task in tasks:
-            task.cancel()
+        tick.cancel()
+        sender.cancel()
 
 
 async def _tick(simulator: Simulator) -> None:
@@ -79,84 +78,80 @@ def _routes(simulator: Simulator) -> list[Route]:
     return routes
 
 
+@dataclass(frozen=True)
 class ApiRoute:
     """One route as an ASGI app: it counts the request, applies faults, checks the key, and answers."""
 
-    def __init__(self, simulator: Simulator, name: RouteName, handler: Handler) -> None:
-        self._simulator = simulator
-        self._name = name
-        self._handler = handler
+    simulator: Simulator
+    name: RouteName
+    handler: Handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         await request.body()  # afterwards `receive` returns only once the client is gone
-        self._simulator.advance()
+        self.simulator.advance()
         record = self._record(request)
-        self._simulator.counters.count_request(record)
+        self.simulator.counters.count_request(record)
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._simulator.counters.count_answer(record, message["status"])
+                self.simulator.counters.count_answer(record, message["status"])
             await send(message)
 
         answer = await self._answer(request, record)
         await answer(scope, receive, counted)
 
     def _record(self, request: Request) -> RecordedRequest:
-        route: RouteName = self._name
-        if route == "state" and "target" in request.query_params:
-            route = "stream"
+        route: RouteName = "stream" if self.name == "state" and "target" in request.query_params else self.name
         ref = request.path_params.get("ref")
-        user = self._simulator.user(request.headers.get("x-api-key"))
-        found = self._simulator.world.find(ref, user) if ref is not None else []
+        user = self.simulator.user(request.headers.get("x-api-key"))
+        found = self.simulator.world.find(ref, user) if ref is not None else []
         cvm = found[0].vm_uuid if len(found) == 1 else None
-        return RecordedRequest(self._simulator.now(), route, ref, cvm, user, request.url.query)
+        return RecordedRequest(self.simulator.now(), route, ref, cvm, user, request.url.query)
 
     async def _answer(self, request: Request, record: RecordedRequest) -> ASGIApp:
-        fault = self._simulator.faults.take(record.route, record.cvm, record.user)
-        if fault is not None and (fault.status is not None or record.route != "stream"):
-            answer = _fault_response(fault) if fault.status is not None else await self._true_answer(request, record)
-            return FaultyAnswer(self._simulator, fault, answer)
+        fault = self.simulator.faults.take(record.route, record.cvm, record.user)
+        if fault is not None and fault.status is not None:
+            return FaultyAnswer(self.simulator, fault, _fault_response(fault, fault.status))
         answer = await self._true_answer(request, record)
         if isinstance(answer, StreamResponse):
             answer.fault = fault
-        return answer
+        return answer if fault is None or record.route == "stream" else FaultyAnswer(self.simulator, fault, answer)
 
     async def _true_answer(self, request: Request, record: RecordedRequest) -> ASGIApp:
         try:
             if record.user is None:
                 key = request.headers.get("x-api-key")
                 raise RefusalError(401, {"detail": "Invalid API key" if key else "Not authenticated"})
-            return await self._handler(self._simulator, request, record.user)
+            return await self.handler(self.simulator, request, record.user)
         except RefusalError as error:
             return JSONResponse(error.body, error.status)
         except UnprocessableError as error:
             return JSONResponse({"detail": error.detail}, 422)
 
 
+@dataclass(frozen=True)
 class FaultyAnswer:
     """An answer that comes late, is cut off, or never comes. It ends when its client goes or the simulator closes."""
 
-    def __init__(self, simulator: Simulator, fault: Fault, answer: ASGIApp) -> None:
-        self._simulator = simulator
-        self._fault = fault
-        self._answer = answer
+    simulator: Simulator
+    fault: Fault
+    answer: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        waits = self._fault.delay or self._fault.action == "hang"
-        if waits and not await self._still_wanted(receive):
+        if (self.fault.delay or self.fault.action == "hang") and not await self._still_wanted(receive):
             return
-        if self._fault.action == "reset":
+        if self.fault.action == "reset":
             scope["extensions"][EXTENSION]("reset")
             await receive()
-            return
-        await self._answer(scope, receive, send)
+        else:
+            await self.answer(scope, receive, send)
 
     async def _still_wanted(self, receive: Receive) -> bool:
         """Waits for the fault's delay; less if the simulator closes. False once the client is gone."""
         gone = asyncio.create_task(disconnected(receive), name="simulator-gone")
-        closing = asyncio.create_task(self._simulator.closing.wait(), name="simulator-closing")
-        seconds = None if self._fault.action == "hang" else self._fault.delay
+        closing = asyncio.create_task(self.simulator.closing.wait(), name="simulator-closing")
+        seconds = None if self.fault.action == "hang" else self.fault.delay
         try:
             await asyncio.wait({gone, closing}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             return not gone.done()
@@ -166,12 +161,15 @@ class FaultyAnswer:
             await asyncio.wait({gone, closing})
 
 
-def _fault_response(fault: Fault) -> Response:
-    assert fault.status is not None
-    body = bodies.DEFAULT_BODIES.get(fault.status, {"detail": "Error"}) if fault.body is None else fault.body
+def _fault_response(fault: Fault, status: int) -> Response:
+    body = bodies.DEFAULT_BODIES.get(status, {"detail": "Error"}) if fault.body is None else fault.body
     if isinstance(body, str):
-        return Response(body, fault.status, fault.headers)
-    return Response(dumps(body), fault.status, {"content-type": "application/json"} | fault.headers)
+        return Response(body, status, fault.headers)
+    return Response(dumps(body), status, {"content-type": "application/json"} | fault.headers)
+
+
+def _json(body: object) -> Response:
+    return Response(dumps(body), media_type="application/json")
 
 
 def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
@@ -196,9 +194,8 @@ async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
 
 async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     cvm = _found(simulator, request.path_params["ref"], user)
-    newer = bodies.is_newer(request.headers.get("x-phala-version"), bodies.NEWER_DETAILS)
-    body = bodies.newer_details(cvm) if newer else bodies.older_details(cvm)
-    return Response(dumps(body), media_type="application/json")
+    newer = request.headers.get("x-phala-version", "") >= bodies.NEWER_DETAILS
+    return _json(bodies.newer_details(cvm) if newer else bodies.older_details(cvm))
 
 
 async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
@@ -207,12 +204,11 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     query.check()
     mine = simulator.world.seen_by(user)
     shown = mine[(page - 1) * size : page * size]
-    newer = bodies.is_newer(request.headers.get("x-phala-version"), bodies.NEWER_LISTS)
+    newer = request.headers.get("x-phala-version", "") >= bodies.NEWER_LISTS
     now = simulator.now()
     items = [bodies.newer_item(cvm) if newer else bodies.older_item(cvm, now) for cvm in shown]
     pages = -(-len(mine) // size)
-    body = {"items": items, "total": len(mine), "page": page, "page_size": size, "pages": pages}
-    return Response(dumps(body), media_type="application/json")
+    return _json({"items": items, "total": len(mine), "page": page, "page_size": size, "pages": pages})
 
 
 class BatchRequest(BaseModel):
@@ -240,11 +236,6 @@ async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     except UnicodeDecodeError:
         raise RefusalError(400, {"detail": "There was an error parsing the body"}) from None
     missing = {cvm.vm_uuid for ref in simulator.settings.batch_missing for cvm in simulator.world.find_any(ref)}
-    found = {ref: simulator.world.by_uuid(ref, user) for ref in wanted}
+    found = {ref: cvm for ref in wanted if (cvm := simulator.world.by_uuid(ref, user)) and cvm.vm_uuid not in missing}
     now, words = simulator.now(), simulator.settings.batch_words
-    answer = {
-        ref: bodies.batch_status(cvm, now, words)
-        for ref, cvm in found.items()
-        if cvm is not None and cvm.vm_uuid not in missing
-    }
-    return Response(dumps(answer), media_type="application/json")
+    return _json({ref: bodies.batch_status(cvm, now, words) for ref, cvm in found.items()})

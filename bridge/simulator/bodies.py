@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from bridge.simulator.world import Cvm, timestamp
 
-#: From these versions on, lists and details have the newer shape, otherwise the older one, as in the models of the
-#: published Python SDK.
+#: From these versions (`X-Phala-Version`; dates compare as text) on, lists and details have the newer shape, otherwise
+#: the older one, as in the models of the published Python SDK.
 NEWER_LISTS, NEWER_DETAILS = "2026-01-21", "2026-05-22"
 
 IN_MOTION = frozenset({"provisioning", "starting", "stopping", "restarting"})
@@ -17,16 +18,11 @@ IN_MOTION = frozenset({"provisioning", "starting", "stopping", "restarting"})
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-def is_newer(version: str | None, since: str) -> bool:
-    """Whether an `X-Phala-Version` asks for the newer shape; dates compare as text."""
-    return version is not None and version >= since
-
-
 class RefusalError(Exception):
     """upstream refuses the request"""
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
-        super().__init__(f"{status}")
+        super().__init__(status)
         self.status = status
         self.body = body
 
@@ -49,15 +45,10 @@ TOO_MANY = {"detail": "Too many concurrent SSE connections: at most 5 per user"}
 
 #: The bodies of faults that have none.
 DEFAULT_BODIES: dict[int, dict[str, Any]] = {
+    **{status: {"detail": HTTPStatus(status).phrase} for status in (403, 404, 429, 500, 502, 503)},
     401: {"detail": "Invalid API key"},
-    403: {"detail": "Forbidden"},
-    404: {"detail": "Not Found"},
     409: {"detail": "Another operation is in progress"},
     422: {"detail": [{"type": "value_error", "loc": ["query"], "msg": "Value error", "input": None}]},
-    429: {"detail": "Too Many Requests"},
-    500: {"detail": "Internal Server Error"},
-    502: {"detail": "Bad Gateway"},
-    503: {"detail": "Service Unavailable"},
 }
 
 
@@ -73,8 +64,7 @@ def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, An
     moving = cvm.status in IN_MOTION
     progress = {key: state.get(key) for key in ("boot_progress", "boot_error", "shutdown_progress")}
     head = {"vm_uuid": cvm.vm_uuid, "status": words.get(cvm.status, cvm.status)}
-    operation_type = cvm.status if moving else None
-    operation = {"operation_type": operation_type, "operation_started_at": None, "correlation_id": None}
+    operation = {"operation_type": cvm.status if moving else None, "operation_started_at": None, "correlation_id": None}
     return head | {"uptime": state.get("uptime"), "in_progress": moving} | progress | {"events": []} | operation
 
 
@@ -103,10 +93,10 @@ def newer_item(cvm: Cvm) -> dict[str, Any]:
     progress = {"target": None, "started_at": None, "correlation_id": None} if moving else None
     status = {"status": cvm.status, "in_progress": moving, "progress": progress}
     gateway = {"base_domain": None, "cname": None}
-    times = {"created_at": timestamp(cvm.created_at), "deleted_at": None}
     rest: dict[str, Any] = {"resource": resource, "node_info": None, "os": None, "gateway": gateway}
-    lists: dict[str, Any] = {"services": [], "endpoints": None, "listed": False}
-    return ids | {"instance_id": cvm.instance_id} | status | rest | times | lists
+    rest |= {"created_at": timestamp(cvm.created_at), "deleted_at": None}
+    rest |= {"services": [], "endpoints": None, "listed": False}
+    return ids | {"instance_id": cvm.instance_id} | status | rest
 
 
 def older_details(cvm: Cvm) -> dict[str, Any]:

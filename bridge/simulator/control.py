@@ -19,7 +19,7 @@ from bridge.phala_queries import located
 from bridge.simulator.faults import Fault
 from bridge.simulator.simulator import Settings, Simulator
 from bridge.simulator.stream_quota import Cut, OpenStream, Tally
-from bridge.simulator.webhooks import WebhookSender, WebhookTarget, headers, webhook
+from bridge.simulator.webhooks import WebhookSender, WebhookTarget, headers
 from bridge.simulator.world import Change, Cvm, dumps
 
 #: Bytes of a control body: enough for tests with huge states, and a limit for mistakes.
@@ -121,13 +121,12 @@ def _endpoint(simulator: Simulator, handler: Handler) -> Callable[[Request], Awa
 
 
 async def _bytes(request: Request) -> bytes:
-    pieces, size = [], 0
+    body = bytearray()
     async for piece in request.stream():
-        size += len(piece)
-        if size > MAX_BODY:
+        body += piece
+        if len(body) > MAX_BODY:
             raise HTTPException(413, f"at most {MAX_BODY} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
+    return bytes(body)
 
 
 async def _read(request: Request, model: type[M]) -> M:
@@ -161,10 +160,9 @@ class _Control:
 
     def _view(self, cvm: Cvm) -> dict[str, Any]:
         ids = {name: getattr(cvm, name) for name in ("vm_uuid", "cvm_id", "app_id", "instance_id", "name", "owner")}
-        tally = self._quota.cvms.get(cvm.vm_uuid, Tally())
         state = {"status": cvm.status, "deleted": cvm.deleted, "state": cvm.state(self._simulator.now())}
-        requests = self._simulator.counters.cvms[cvm.vm_uuid]
-        return ids | state | {"streams": _cvm_tally(tally), "requests": requests}
+        streams = _cvm_tally(self._quota.cvms.get(cvm.vm_uuid, Tally()))
+        return ids | state | {"streams": streams, "requests": self._simulator.counters.cvms[cvm.vm_uuid]}
 
     def _changed(self, request: Request, change: Change, *, push: bool = False) -> Answer:
         push = push or request.query_params.get("push", "0") not in ("0", "false", "")
@@ -176,10 +174,8 @@ class _Control:
 
     async def change_settings(self, request: Request) -> Answer:
         changes = await _read(request, Settings)
-        current = self._simulator.settings.model_dump()
-        settings = Settings.model_validate(current | changes.model_dump(exclude_unset=True))
-        self._simulator.apply(settings)
-        return 200, settings.model_dump()
+        self._simulator.apply(self._simulator.settings.model_copy(update=changes.model_dump(exclude_unset=True)))
+        return await self.settings(request)
 
     async def cvms(self, _: Request) -> Answer:
         return 200, {"items": [self._view(cvm) for cvm in self._world.all_cvms]}
@@ -190,8 +186,8 @@ class _Control:
     async def create(self, request: Request) -> Answer:
         body = await _read(request, _New)
         cvm = self._world.create(status=body.status, **_identity(body))
-        change = self._world.update(cvm, body.set)
-        self._simulator.announce([Change(cvm, None, change.after, ran=False)])
+        self._world.update(cvm, body.set)
+        self._simulator.announce([Change(cvm, None, cvm.status, ran=False)])
         return 201, self._view(cvm)
 
     async def change(self, request: Request) -> Answer:
@@ -270,8 +266,7 @@ class _Control:
 
     async def send_webhook(self, request: Request) -> Answer:
         body = await _read(request, _Send)
-        webhook_id = body.id or self._webhooks.new_id()
-        message = webhook(self._cvm(body.cvm), body.event, webhook_id, self._simulator.now(), body.error)
+        message = self._webhooks.new(self._cvm(body.cvm), body.event, body.error, body.id)
         seconds = self._webhooks.timestamp() if body.timestamp is None else body.timestamp
         fields = headers(message, body.secret, seconds)
         if body.signature is not None:

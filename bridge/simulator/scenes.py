@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
 
 Scene = tuple["Step", ...]
 
@@ -43,10 +42,8 @@ class Step:
     exits: bool = False
 
 
-SceneName = Literal["boot", "restart", "crash", "stop", "delete", "fail"]
-
 #: Status → the scenes that may follow, with their weights. In any other status a CVM rests.
-CHOICES: dict[str, dict[SceneName, int]] = {
+CHOICES: dict[str, dict[str, int]] = {
     "provisioning": {"boot": 5, "fail": 1},
     "running": {"restart": 5, "crash": 3, "stop": 3, "delete": 1},
     "stopped": {"boot": 6, "delete": 1},
@@ -57,8 +54,7 @@ CHOICES: dict[str, dict[SceneName, int]] = {
 
 def next_scene(status: str, random: Random) -> Scene:
     """The steps that follow `status`, the first one after a rest; empty for a status without scenes."""
-    choices = CHOICES.get(status)
-    if not choices:
+    if (choices := CHOICES.get(status)) is None:
         return ()
     (name,) = random.choices(list(choices), weights=list(choices.values()))
     # A CVM that runs rests longer than one that does not.
@@ -75,9 +71,8 @@ def _boot(random: Random, rest: float) -> Scene:
 
 
 def _starting(random: Random, rest: float, steps: int) -> Scene:
-    first = Step(rest, "starting", {"boot_progress": BOOT_PROGRESS[0]})
     later = (Step(_pause(random), None, {"boot_progress": text}) for text in BOOT_PROGRESS[1:steps])
-    return (first, *later)
+    return (Step(rest, "starting", {"boot_progress": BOOT_PROGRESS[0]}), *later)
 
 
 def _fail(random: Random, rest: float) -> Scene:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,14 +53,14 @@ class RecordedRequest:
     status: int | None = None
 
 
+@dataclass
 class Counters:
     """Requests and answers per route, and the last requests in detail."""
 
-    def __init__(self) -> None:
-        self.requests: Counter[str] = Counter()
-        self.responses: dict[str, Counter[int]] = {}
-        self.cvms: Counter[str] = Counter()
-        self.recent: deque[RecordedRequest] = deque(maxlen=RECENT)
+    requests: Counter[str] = field(default_factory=Counter)
+    responses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    cvms: Counter[str] = field(default_factory=Counter)
+    recent: deque[RecordedRequest] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def count_request(self, record: RecordedRequest) -> None:
         self.requests[record.route] += 1
@@ -70,7 +70,7 @@ class Counters:
 
     def count_answer(self, record: RecordedRequest, status: int) -> None:
         record.status = status
-        self.responses.setdefault(record.route, Counter())[status] += 1
+        self.responses[record.route][status] += 1
 
     def as_json(self) -> dict[str, Any]:
         recent = [asdict(record) for record in self.recent]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -65,8 +65,8 @@ class StreamQuota:
         self.limit = LIMIT
         self.late_notice = 0.0
         self.occupied: Counter[str] = Counter()
-        self.users: dict[str, Tally] = {}
-        self.cvms: dict[str, Tally] = {}
+        self.users: defaultdict[str, Tally] = defaultdict(Tally)
+        self.cvms: defaultdict[str, Tally] = defaultdict(Tally)
         self._monotonic = monotonic
         self._open: dict[int, OpenStream] = {}
         self._late: list[tuple[float, str]] = []
@@ -74,14 +74,14 @@ class StreamQuota:
 
     def open(self, cvm: str, user: str, target: str, interval: int, timeout: int) -> OpenStream | None:
         """The stream, or None if the user has reached the limit."""
-        tally = self.users.setdefault(user, Tally())
+        tally = self.users[user]
         if self.held(user) >= self.limit:
             tally.refused += 1
             return None
         stream = OpenStream(next(self._ids), cvm, user, target, interval, timeout)
         self._open[stream.id] = stream
         tally.enter()
-        self.cvms.setdefault(cvm, Tally()).enter()
+        self.cvms[cvm].enter()
         return stream
 
     def held(self, user: str) -> int:
@@ -112,11 +112,9 @@ class StreamQuota:
 
     def push(self, cvms: Iterable[str]) -> None:
         """Makes the streams of these CVMs send the state now."""
-        wanted = set(cvms)
-        for stream in self._open.values():
-            if stream.cvm in wanted:
-                stream.push = True
-                stream.awake.set()
+        for stream in (stream for cvm in set(cvms) for stream in self.streams(cvm)):
+            stream.push = True
+            stream.awake.set()
 
     def reset_counts(self) -> None:
         """Begins the tallies anew; open streams stay counted."""

@@ -84,21 +84,23 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
+@dataclass
 class StreamResponse:
-    """An ASGI answer. The stream counts against the limit until its client goes away, it ends, or it times out."""
+    """An ASGI answer. The stream counts against the limit until its client goes away, it ends, or it times out.
 
-    def __init__(self, simulator: Simulator, cvm: Cvm, user: str, target: str, pace: tuple[int, int]) -> None:
-        """`pace`: interval and timeout, in simulated seconds."""
-        self._simulator = simulator
-        self._cvm = cvm
-        self._user = user
-        self._target = target
-        self._pace = pace
-        self.fault: Fault | None = None
+    `pace`: interval and timeout, in simulated seconds.
+    """
+
+    simulator: Simulator
+    cvm: Cvm
+    user: str
+    target: str
+    pace: tuple[int, int]
+    fault: Fault | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        quota = self._simulator.quota
-        opened = quota.open(self._cvm.vm_uuid, self._user, self._target, *self._pace)
+        quota = self.simulator.quota
+        opened = quota.open(self.cvm.vm_uuid, self.user, self.target, *self.pace)
         if opened is None:
             await JSONResponse(bodies.TOO_MANY, 429)(scope, receive, send)
             return
@@ -112,14 +114,14 @@ class StreamResponse:
 
     async def _listen(self, stream: OpenStream, receive: Receive) -> None:
         await disconnected(receive)
-        if stream in self._simulator.quota.streams():
+        if stream in self.simulator.quota.streams():
             stream.gone = True
-            self._simulator.quota.release(stream)
+            self.simulator.quota.release(stream)
             stream.awake.set()
 
     async def _run(self, stream: OpenStream, scope: Scope, send: Send) -> None:
         if self.fault is not None and not await self._obstruct(stream, self.fault, scope):
-            self._simulator.quota.release(stream)
+            self.simulator.quota.release(stream)
             return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         action = self.fault.action if self.fault else None
@@ -130,7 +132,7 @@ class StreamResponse:
                 await self._break(stream, end, scope)
                 return
         # Released first: a client that got the end of the body may open its next stream at once.
-        self._simulator.quota.release(stream)
+        self.simulator.quota.release(stream)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _obstruct(self, stream: OpenStream, fault: Fault, scope: Scope) -> bool:
@@ -144,14 +146,14 @@ class StreamResponse:
     async def _pause(self, stream: OpenStream, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not (stream.gone or stream.cut or self._simulator.closing.is_set()):
+                while not (stream.gone or stream.cut or self.simulator.closing.is_set()):
                     await stream.awake.wait()
                     stream.awake.clear()
 
     async def _send_events(self, stream: OpenStream, send: Send, *, mute: bool) -> Cut:
         """Sends until the stream's end; returns how the connection ends."""
-        schedule = Schedule(self._simulator.now(), *self._pace)
-        while not (stream.gone or self._simulator.closing.is_set()):
+        schedule = Schedule(self.simulator.now(), *self.pace)
+        while not (stream.gone or self.simulator.closing.is_set()):
             if stream.cut:
                 return stream.cut
             if await self._send_due(stream, schedule, send):
@@ -164,21 +166,21 @@ class StreamResponse:
     async def _send_due(self, stream: OpenStream, schedule: Schedule, send: Send) -> bool:
         while stream.pieces:
             await self._write(stream.pieces.popleft(), send)
-        self._simulator.advance()
-        now, push = self._simulator.now(), stream.push
+        self.simulator.advance()
+        now, push = self.simulator.now(), stream.push
         stream.push = False
         if stream.silent:
             if now >= schedule.deadline:
-                self._simulator.quota.lapse(stream)
+                self.simulator.quota.lapse(stream)
             return False
-        events, ended = frames(self._cvm, self._target, schedule, now, push=push)
+        events, ended = frames(self.cvm, self.target, schedule, now, push=push)
         # All at once, so that a client gets `complete` together with the last `state`.
-        line_end = LINE_ENDS[self._simulator.settings.line_end]
+        line_end = LINE_ENDS[self.simulator.settings.line_end]
         await self._write(b"".join(bodies.frame(event, data, line_end) for event, data in events), send)
         return ended
 
     async def _write(self, data: bytes, send: Send) -> None:
-        size = 1 if self._simulator.settings.one_byte else max(len(data), 1)
+        size = 1 if self.simulator.settings.one_byte else max(len(data), 1)
         for start in range(0, len(data), size):
             await send({"type": "http.response.body", "body": data[start : start + size], "more_body": True})
             if size == 1:
@@ -187,7 +189,7 @@ class StreamResponse:
     async def _rest(self, stream: OpenStream, schedule: Schedule) -> None:
         """Waits for the next read or a poke; a silent stream reads only at its end."""
         until = schedule.next if not stream.silent else schedule.deadline
-        seconds = (until - self._simulator.now()) * self._simulator.settings.time_scale
+        seconds = (until - self.simulator.now()) * self.simulator.settings.time_scale
         await set_within(stream.awake, max(seconds, 0) if stream.counted else None)
         stream.awake.clear()
 

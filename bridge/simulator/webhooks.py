@@ -90,16 +90,17 @@ class WebhookSender:
         self.target: WebhookTarget | None = None
         simulator.listeners.append(self._enqueue)
 
-    def new_id(self) -> str:
-        return f"evt_{self._simulator.world.webhook_ids.getrandbits(64):016x}"
+    def new(self, cvm: Cvm, event: str, error: str | None, webhook_id: str | None = None) -> Webhook:
+        """A webhook of now, with a random id unless one is given."""
+        webhook_id = webhook_id or f"evt_{self._simulator.world.webhook_ids.getrandbits(64):016x}"
+        return webhook(cvm, event, webhook_id, self._simulator.now(), error)
 
     def _enqueue(self, change: Change) -> None:
         event = event_of(change)
         if self.target is None or event is None or (self.target.events is not None and event not in self.target.events):
             return
         error = change.cvm.fields.get("boot_error") if event == "cvm.create_failed" else None
-        message = webhook(change.cvm, event, self.new_id(), self._simulator.now(), error)
-        self._waiting.append((self.target, message))
+        self._waiting.append((self.target, self.new(change.cvm, event, error)))
         self._awake.set()
 
     async def run(self) -> None:

@@ -46,17 +46,10 @@ def raise_open_files() -> int:
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A listening socket; `shared`: other processes may listen on the same port. Raises OSError if it is taken."""
-    bound = socket.socket(address_family(host), socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((host, port))
-        bound.listen(BACKLOG)
-        bound.setblocking(False)
-    except BaseException:
-        bound.close()
-        raise
+    family = address_family(host)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    bound = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared, dualstack_ipv6=both)
+    bound.setblocking(False)
     return bound
 
 

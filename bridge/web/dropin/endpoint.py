@@ -39,20 +39,6 @@ STREAM_HEADERS = [*HEADERS, (b"connection", b"close")]
 """The connection ends with the stream, so a client must not keep it for its next request."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateQuery:
-    """A valid query. Without `target` the answer is one JSON body; `interval` and `timeout` are seconds."""
-
-    target: str | None
-    interval: int
-    timeout: int
-
-    @classmethod
-    def read(cls, request: Request) -> StateQuery:
-        """Raises UnprocessableError. Ignores unknown parameters, as upstream does."""
-        return cls(request.query_params.get("target"), *pace(request.query_params))
-
-
 COVERS = (
     "This is a bridge. Of Phala Cloud's API it serves GET /api/v1/cvms/{cvm_id}/state only; for other routes use "
     "Phala Cloud itself, or set BRIDGE_PASSTHROUGH=on and bring a Phala key of your own"
@@ -143,16 +129,16 @@ class DropIn:
         if request.method != "GET":
             return wire.detail(405, "Method Not Allowed", {"Allow": "GET"})
         principal = self.access.holder(request)
-        query, reference = StateQuery.read(request), str(request.path_params["ref"])
+        interval_and_timeout, reference = pace(request.query_params), str(request.path_params["ref"])
         if not _is_reference(reference):
             return wire.not_found(reference)
-        return await self._serve(principal, reference, query)
+        return await self._serve(principal, reference, request.query_params.get("target"), interval_and_timeout)
 
     async def _for_phala_key(self, passthrough: Passthrough, request: Request, key: str) -> ASGIApp:
         """Answers for CVMs that upstream lets this key read, and relays everything else."""
         reference = str(request.path_params["ref"])
         try:
-            query = StateQuery.read(request)
+            interval_and_timeout = pace(request.query_params)
         except UnprocessableError:
             return passthrough.relay(request)
         if request.method != "GET" or not _is_reference(reference):
@@ -162,17 +148,19 @@ class DropIn:
             return accepted or passthrough.relay(request)
         cvm_id = await self.references.resolve(accepted)
         principal = Principal(passthrough.name_of(key), False, frozenset((cvm_id,)))
-        return await self._serve(principal, cvm_id, query)
+        return await self._serve(principal, cvm_id, request.query_params.get("target"), interval_and_timeout)
 
-    async def _serve(self, principal: Principal, reference: str, query: StateQuery) -> ASGIApp:
-        if query.target is None:
+    async def _serve(self, principal: Principal, reference: str, target: str | None, pace: tuple[int, int]) -> ASGIApp:
+        """Without `target` the answer is one JSON body; `pace`: interval and timeout, in seconds."""
+        if target is None:
             return await self._immediate(*await self._find(principal, reference))
         self.capacity.check(principal.name)
         if self.watchers.follows(reference):
             principal.require(reference)
-            return await self._stream(principal, reference, query)
-        cvm_id, _ = await self._find(principal, reference)
-        return await self._stream(principal, cvm_id, query)
+            cvm_id = reference
+        else:
+            cvm_id, _ = await self._find(principal, reference)
+        return await self._stream(principal, cvm_id, target, *pace)
 
     async def _find(self, principal: Principal, reference: str) -> tuple[str, Snapshot | None]:
         """Canonical id and snapshot of a CVM that exists as far as is known; it is watched from here on.
@@ -214,12 +202,10 @@ class DropIn:
         headers = {"Age": str(age), "Cache-Control": "no-store"}
         return Response(snapshot.raw_state, 200, headers, "application/json")
 
-    async def _stream(self, principal: Principal, cvm_id: str, query: StateQuery) -> ASGIApp:
-        assert query.target is not None
+    async def _stream(self, principal: Principal, cvm_id: str, target: str, interval: int, timeout: int) -> ASGIApp:
         # Not earlier: many callers may have waited above at the same time.
         self.capacity.take(principal.name)
-        now = self.clock.monotonic()
-        watcher = Watcher(principal.name, cvm_id, query.target, query.interval, query.timeout, now)
+        watcher = Watcher(principal.name, cvm_id, target, interval, timeout, self.clock.monotonic())
         self.watchers.enter(watcher)
 
         def ended() -> None:

@@ -30,10 +30,6 @@ class LastState:
     stale: str | None = None
 
     @property
-    def seen(self) -> bool:
-        return self.status is not None
-
-    @property
     def gone(self) -> bool:
         """Whether upstream answered 404. A state that has the status `deleted` is another thing."""
         return self.status == DELETED and not self.block

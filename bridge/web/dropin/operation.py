@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.phala_queries import DEFAULT_INTERVAL, DEFAULT_TIMEOUT, INTERVAL, TIMEOUT
+from bridge.phala_queries import DEFAULT_INTERVAL, DEFAULT_TIMEOUT, INTERVAL, TIMEOUT, Integer
 from bridge.web.api.answers import UpstreamProblem
 from bridge.web.api.envelopes import CvmState
 from bridge.web.api.references import REF
@@ -34,6 +34,10 @@ class DropInError(Shape):
     detail: Any = described("A sentence, or the faults of an `HTTPValidationError`", "Invalid API key")
 
 
+def _schema(kind: Integer, default: int) -> dict[str, Any]:
+    return {**kind.json_schema(), "default": default}
+
+
 STATE_ROUTE = Operation(
     "GET /api/v1/cvms/{ref}/state",
     DROP_IN,
@@ -59,18 +63,8 @@ STATE_ROUTE = Operation(
     parameters=(
         REF,
         Parameter("target", "Wait, over SSE, until the CVM has this status; without it, the answer is the state", last),
-        Parameter(
-            "interval",
-            "Seconds between two `state` events",
-            last,
-            {**INTERVAL.json_schema(), "default": DEFAULT_INTERVAL},
-        ),
-        Parameter(
-            "timeout",
-            "Seconds after which the stream ends",
-            last,
-            {**TIMEOUT.json_schema(), "default": DEFAULT_TIMEOUT},
-        ),
+        Parameter("interval", "Seconds between two `state` events", last, _schema(INTERVAL, DEFAULT_INTERVAL)),
+        Parameter("timeout", "Seconds after which the stream ends", last, _schema(TIMEOUT, DEFAULT_TIMEOUT)),
     ),
     scope="token",
     own_errors=True,

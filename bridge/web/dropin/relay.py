@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 
 import httpx
 from starlette.requests import Request
@@ -23,24 +24,21 @@ _HOP_BY_HOP = frozenset(
 _NOT_SENT = _HOP_BY_HOP | {b"host", b"expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {b"date"}
 
-Headers = list[tuple[bytes, bytes]]
 
-
+@dataclass(frozen=True, slots=True)
 class RelayedRequest:
     """An ASGI app for one request; it ends when either side does, or when `closing` is set."""
 
-    def __init__(self, http: httpx.AsyncClient, request: Request, url: httpx.URL, closing: asyncio.Event) -> None:
-        self._http = http
-        self._closing = closing
-        self._method = request.method
-        self._url = url
-        self._headers = _passed(request.headers.raw, _NOT_SENT)
+    http: httpx.AsyncClient
+    request: Request
+    url: httpx.URL
+    closing: asyncio.Event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         upload = _Upload(receive)
         exchange = asyncio.create_task(self._exchange(upload, scope, send), name="passthrough")
         gone = asyncio.create_task(upload.gone(), name="passthrough client")
-        closing = asyncio.create_task(self._closing.wait(), name="passthrough end")
+        closing = asyncio.create_task(self.closing.wait(), name="passthrough end")
         try:
             await asyncio.wait({exchange, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and not gone.done():
@@ -53,15 +51,15 @@ class RelayedRequest:
             exchange.result()
 
     async def _exchange(self, upload: _Upload, scope: Scope, send: Send) -> None:
-        content = None
-        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
-        if chunked or any(name == b"content-length" for name, _ in self._headers):
+        content, headers = None, _passed(self.request.headers.raw, _NOT_SENT)
+        chunked = "transfer-encoding" in self.request.headers
+        if chunked or any(name == b"content-length" for name, _ in headers):
             content = upload.chunks()
         else:
             upload.finished.set()
-        request = httpx.Request(self._method, self._url, headers=self._headers, content=content)
+        request = httpx.Request(self.request.method, self.url, headers=headers, content=content)
         try:
-            response = await self._http.send(request, stream=True)
+            response = await self.http.send(request, stream=True)
         except httpx.HTTPError as error:
             # Only the error's type: its text may quote a header, and so a key.
             logger.info("a relayed request failed", extra={"reason": type(error).__name__})
@@ -130,7 +128,7 @@ def unreachable() -> Response:
     return JSONResponse({"detail": "Upstream cannot be reached"}, 502)
 
 
-def _passed(headers: Iterable[tuple[bytes, bytes]], kept_back: frozenset[bytes]) -> Headers:
+def _passed(headers: Iterable[tuple[bytes, bytes]], kept_back: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
     """The end-to-end headers: without `kept_back`, and without those that `Connection` names."""
     lower = [(name.lower(), value) for name, value in headers]
     named = {token.strip().lower() for name, value in lower if name == b"connection" for token in value.split(b",")}

@@ -80,7 +80,7 @@ def due_events(
         return wire.gone(elapsed), True
     if stale_reason is not None:
         return wire.stale(stale_reason, elapsed), False
-    if state.seen and state.status == watcher.target:
+    if state.status == watcher.target:
         return state.block + wire.complete(watcher.target, elapsed), True
     return state.block, False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.responses import JSONResponse
 
@@ -49,14 +48,9 @@ def stale_sentence(reason: str) -> str:
     return f"The bridge cannot vouch for this CVM's state just now: {reason}"
 
 
-def json_response(content: Any, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The same bytes as FastAPI writes."""
-    return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})})
-
-
 def detail(status: int, why: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error in the shape of upstream's errors without a code."""
-    return json_response({"detail": why}, status, headers)
+    """An error in the shape of upstream's errors without a code, in the same bytes as FastAPI writes."""
+    return JSONResponse({"detail": why}, status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def not_found(reference: str) -> JSONResponse:
@@ -69,7 +63,7 @@ def not_found(reference: str) -> JSONResponse:
         "suggestions": ["Check the identifier, and that it is in this workspace"],
         "links": [],
     }
-    return json_response(body, 404)
+    return JSONResponse(body, 404, {"Cache-Control": "no-store"})
 
 
 def refused(problem: ProblemError, *, keyed: bool) -> JSONResponse:

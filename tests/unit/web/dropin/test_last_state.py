@@ -44,8 +44,8 @@ def test_the_state_is_taken_from_the_event_unchanged(
 def test_a_404_ends_a_cvm_and_the_status_deleted_does_not() -> None:
     gone = LastState().after(event(TRANSITION, cvm_data("a", None, ("running", "deleted"), "poll", None)))
     state = LastState().after(event(STATE, cvm_data("a", None, (None, "deleted"), "poll", '{"status":"deleted"}')))
-    assert (gone.gone, gone.seen) == (True, True)
-    assert (state.gone, state.seen) == (False, True)
+    assert (gone.gone, gone.status is not None) == (True, True)
+    assert (state.gone, state.status is not None) == (False, True)
     assert LastState.of(Snapshot("a", None, "deleted", None, None, AT)).gone
 
 
@@ -57,7 +57,7 @@ def test_stale_and_dropped_watches_have_a_reason() -> None:
     stale = running.after(event(STALE, watch_data("a", None, "rate_limited")))
     assert stale.stale_reason(led=True, now=unix(AT)) == "rate_limited"
     assert stale.block == running.block
-    assert not running.after(event(DROPPED, watch_data("a", None))).seen
+    assert running.after(event(DROPPED, watch_data("a", None))).status is None
 
 
 def test_only_a_newer_event_counts() -> None:
