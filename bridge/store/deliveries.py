@@ -101,9 +101,8 @@ class Deliveries:
         if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
             raise ValueError("not a cursor of this list")
         chosen: Sequence[DeliveryStatus] = (status,) if status else tuple(DELIVERY_STATUSES)
-        rows = await self._newest(
-            [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen], after, limit
-        )
+        lists = [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen]
+        rows = await self._newest(lists, after, limit)
         cursor = str(rows[limit - 1][0]) if len(rows) > limit else None
         return await self._load([delivery_id for _, delivery_id in rows[:limit]]), cursor
 
@@ -183,9 +182,8 @@ class Deliveries:
 
     async def _run(self, what: str, *arguments: object) -> Any:
         keys = self._backend.keys
-        return await self._backend.run(
-            self._requeue, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, what, *arguments]
-        )
+        given = [self._limits, keys.webhook_wake_channel, what, *arguments]
+        return await self._backend.run(self._requeue, [keys.webhooks, keys.meta], given)
 
 
 def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
