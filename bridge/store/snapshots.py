@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bridge.events import dumps
@@ -46,18 +47,10 @@ class Snapshot:
         try:
             state, end = json.JSONDecoder(parse_int=str).raw_decode(text, len(_STATE_HEAD))
             fields = json.loads(f"{{{text[end + 1 :]}")
-            return cls(
-                cvm_id,
-                None if state is None else text[len(_STATE_HEAD) : end],
-                fields["status"],
-                fields.get("name"),
-                fields["since"],
-                fields["observed_at"],
-                str(fields["event_id"]),
-                bool(fields["fresh"]),
-                fields.get("stale_reason"),
-                bool(fields.get("ever_ran")),
-            )
+            raw = None if state is None else text[len(_STATE_HEAD) : end]
+            seen = fields["status"], fields.get("name"), fields["since"], fields["observed_at"], str(fields["event_id"])
+            stale_reason, ever_ran = fields.get("stale_reason"), bool(fields.get("ever_ran"))
+            return cls(cvm_id, raw, *seen, bool(fields["fresh"]), stale_reason, ever_ran)
         except (KeyError, TypeError, RecursionError) as error:
             raise ValueError("not a snapshot of the bridge") from error
 
@@ -66,10 +59,8 @@ def parse_all(fields: dict[str, str]) -> dict[str, Snapshot]:
     """The state hash as snapshots, without fields that the bridge did not write."""
     found = {}
     for cvm_id, text in fields.items():
-        try:
+        with suppress(ValueError):
             found[cvm_id] = Snapshot.from_json(cvm_id, text)
-        except ValueError:
-            continue
     return found
 
 
