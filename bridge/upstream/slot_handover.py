@@ -37,7 +37,11 @@ class SlotHandover:
 
         Raises StoreUnavailableError.
         """
-        await self._give_back()
+        if past := self._past:
+            # Slots that could not be freed when this process's last term ended; their streams are closed.
+            for slot in past.slots:
+                if slot.owner == (past.term.holder, past.term.epoch):
+                    await self._redis_slots.free(past.term, slot.index, SETTLING)
         holdings = {holding.index: self._judged(holding) for holding in await self._redis_slots.holdings()}
         # Where the server's clock jumped, Redis gets the corrected deadlines for the next leader too.
         await self._redis_slots.hold(each for each in holdings.values() if each.remaining > 0 and not each.closed)
@@ -53,15 +57,6 @@ class SlotHandover:
         if holding.closed or not jumped:
             return holding
         return replace(holding, remaining=min(holding.remaining + jumped, holding.lifetime))
-
-    async def _give_back(self) -> None:
-        """Frees the slots that this process could not free when its last term ended; their streams are closed."""
-        if self._past is None:
-            return
-        term = self._past.term
-        for slot in self._past.slots:
-            if slot.owner == (term.holder, term.epoch):
-                await self._redis_slots.free(term, slot.index, SETTLING)
 
     async def persist(self, context: LeaderContext) -> None:
         """Writes the slots of a term that has ended to Redis, which may have been flushed meanwhile.
