@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import KW_ONLY, dataclass, field, replace
 
@@ -149,7 +150,10 @@ class Tracked:
     @classmethod
     def loaded(cls, cvm_id: str, snapshot: Snapshot | None, now: float) -> Tracked:
         """As a new leader finds it: to be read at once."""
-        state = _stored_state(snapshot)
+        state = None
+        if snapshot is not None and snapshot.raw_state is not None:
+            with contextlib.suppress(UnparsableStateError):
+                state = parse_state(snapshot.raw_state)
         return cls(cvm_id, seen=Seen(snapshot=snapshot, state=state, confirmed_at=now, changed_at=now))
 
     @property
@@ -162,14 +166,4 @@ class Tracked:
 
     @property
     def gone(self) -> bool:
-        snapshot = self.seen.snapshot
-        return snapshot is not None and snapshot.status == DELETED
-
-
-def _stored_state(snapshot: Snapshot | None) -> State | None:
-    if snapshot is None or snapshot.raw_state is None:
-        return None
-    try:
-        return parse_state(snapshot.raw_state)
-    except UnparsableStateError:
-        return None
+        return self.status == DELETED
