@@ -108,7 +108,11 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
 
 
 def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
-    actions: list[Action] = [Close(slot.index) for slot in slots if _unwanted(slot, watches)]
+    actions: list[Action] = []
+    for slot in slots:
+        tracked = watches.get(slot.cvm_id or "")
+        if slot.life in (Life.OPENING, Life.OPEN) and (tracked is None or tracked.gone):
+            actions.append(Close(slot.index))
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
@@ -127,13 +131,6 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     if rest and limits.streams and not free and not settling:
         actions += _preempt(now, watches, slots, rest[0])
     return actions
-
-
-def _unwanted(slot: Slot, watches: Mapping[str, Tracked]) -> bool:
-    if slot.life not in (Life.OPENING, Life.OPEN):
-        return False
-    tracked = watches.get(slot.cvm_id or "")
-    return tracked is None or tracked.gone
 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
