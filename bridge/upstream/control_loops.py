@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bridge.clock import rfc3339, set_within
-from bridge.store.batch_digests import write_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import subscription
-from bridge.store.leader_status import write_leader_status
+from bridge.store.leadership import write_leader_status
 from bridge.store.reference_lookups import ReferenceLookups
+from bridge.store.snapshots import write_batch_digests
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.budget import REQUESTS_PER_SECOND

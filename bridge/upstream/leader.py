@@ -9,13 +9,13 @@ import uuid
 
 from bridge.clock import Clock, set_within
 from bridge.config import Settings
-from bridge.store.batch_digests import read_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.slots import Slots
+from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
