@@ -51,10 +51,6 @@ class Seen:
         self.made_at = self.confirmed_at = observation.made_at
         self.failure = None
 
-    def confirm(self, snapshot: Snapshot, made_at: float) -> None:
-        """Nothing has changed, without a state that was read."""
-        self.snapshot, self.confirmed_at = snapshot, made_at
-
     def fail(self, reason: str) -> bool:
         """A request failed. True where the reason is a new one."""
         new, self.failure = self.failure != reason, reason
