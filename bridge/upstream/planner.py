@@ -135,12 +135,8 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
     held = [slot for slot in slots if slot.life is Life.OPEN and now - slot.opened_at >= HOLD_AT_LEAST]
-    weighed = [
-        (urgency(watches[slot.cvm_id], now), slot.index) for slot in held if slot.cvm_id and slot.cvm_id in watches
-    ]
-    if not weighed:
-        return []
-    least, index = min(weighed)
+    known = [(slot.index, watches[slot.cvm_id]) for slot in held if slot.cvm_id and slot.cvm_id in watches]
+    least, index = min(((urgency(tracked, now), index) for index, tracked in known), default=(math.inf, 0))
     return [Close(index)] if urgency(candidate, now) > least else []
 
 
