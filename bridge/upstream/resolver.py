@@ -60,12 +60,6 @@ class Resolver:
         return reading.state.cvm_id or await self._by_list(reference)
 
     async def _by_list(self, reference: str) -> str:
-        for listed in await self._list():
-            if reference in (listed.vm_uuid, listed.hashed_id, listed.name) and usable_id(listed.vm_uuid):
-                return str(listed.vm_uuid)
-        return reference
-
-    async def _list(self) -> list[Listed]:
         now = self._context.clock.monotonic()
         if now - self._listed_at > LISTED_FOR:
             try:
@@ -74,4 +68,7 @@ class Resolver:
                 # The state route has just accepted the key: a list that refuses it does not concern the account.
                 if error.rule.account is AccountEffect.SLOW_DOWN:
                     self._context.apply(error, "*", ours=False)
-        return self._listed
+        for listed in self._listed:
+            if reference in (listed.vm_uuid, listed.hashed_id, listed.name) and usable_id(listed.vm_uuid):
+                return str(listed.vm_uuid)
+        return reference
