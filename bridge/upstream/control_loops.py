@@ -99,7 +99,10 @@ class ControlLoops:
                 await self._context.clock.sleep(SURVEY_EVERY)
 
     async def _survey(self, survey: Survey) -> None:
-        self._start_lookups(survey)
+        for reference in survey.lookups:
+            if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
+                self._answering.add(reference)
+                self._group.create_task(self._answer(reference), name=f"lookup {reference}")
         await self._take_hints(survey)
         now = self._context.clock.monotonic()
         for cvm_id in survey.watches:
@@ -112,12 +115,6 @@ class ControlLoops:
         await self._keep_wanted(survey)
         await self._drop_unwanted(survey)
         metrics.WATCHES.set(len(self._context.watches))
-
-    def _start_lookups(self, survey: Survey) -> None:
-        for reference in survey.lookups:
-            if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
-                self._answering.add(reference)
-                self._group.create_task(self._answer(reference), name=f"lookup {reference}")
 
     async def _answer(self, reference: str) -> None:
         try:
