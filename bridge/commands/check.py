@@ -14,7 +14,7 @@ from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
-from bridge.store.leader_status import read_leader_status
+from bridge.store.leadership import read_leader_status
 from bridge.store.log import Log
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches

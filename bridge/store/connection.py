@@ -12,21 +12,11 @@ from importlib import resources
 from typing import Any, TypeVar, cast
 
 import redis.asyncio as redis
+from redis import exceptions as errors
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.redis_url import RedisUrl, parse_redis_url
 from bridge.store.errors import StoreError, StoreUnavailableError
@@ -74,9 +64,9 @@ class Backend:
                 return await command
         except TimeoutError as error:
             raise StoreUnavailableError(f"Redis did not answer within {self._timeout:g} s") from error
-        except (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as error:
+        except (errors.ConnectionError, errors.TimeoutError, errors.RedisClusterException, OSError) as error:
             raise StoreUnavailableError(f"Redis is out of reach ({type(error).__name__})") from error
-        except RedisError as error:
+        except errors.RedisError as error:
             raise _translated(error) from error
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
@@ -86,7 +76,7 @@ class Backend:
     async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
         try:
             return await self.client.evalsha(script.sha, len(keys), *keys, *args)
-        except NoScriptError:
+        except errors.NoScriptError:
             return await self.client.eval(script.text, len(keys), *keys, *args)
 
     @asynccontextmanager
@@ -129,11 +119,11 @@ class Backend:
 # Error words of a server that is starting, failing over, or lacks a master, memory or disk. The caller tries again.
 _PASSING = "LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|BUSY|UNBLOCKED|OOM|MISCONF"
 
-_PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
+_PASSING_ERRORS = (errors.ReadOnlyError, errors.ClusterDownError, errors.TryAgainError, errors.OutOfMemoryError)
 """Errors from whose text redis-py has removed the word."""
 
 
-def _translated(error: RedisError) -> StoreError:
+def _translated(error: errors.RedisError) -> StoreError:
     text = str(error)
     # Redis 6.2 wraps the error of a command inside a script: "Error running script …: -READONLY You can't write …".
     word = re.search(rf"^({_PASSING})| -({_PASSING}) ", text)

@@ -11,15 +11,9 @@ from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import Event, dumps, entry_key, envelope
+from bridge.store import errors
 from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoint, Endpoints
-from bridge.store.errors import (
-    AlreadyPendingError,
-    EndpointDisabledError,
-    StoreError,
-    UnknownDeliveryError,
-    UnknownEndpointError,
-)
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
 from bridge.store.limits import LaneLimits
 
@@ -101,9 +95,8 @@ class Deliveries:
         if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
             raise ValueError("not a cursor of this list")
         chosen: Sequence[DeliveryStatus] = (status,) if status else tuple(DELIVERY_STATUSES)
-        rows = await self._newest(
-            [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen], after, limit
-        )
+        lists = [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen]
+        rows = await self._newest(lists, after, limit)
         cursor = str(rows[limit - 1][0]) if len(rows) > limit else None
         return await self._load([delivery_id for _, delivery_id in rows[:limit]]), cursor
 
@@ -127,9 +120,9 @@ class Deliveries:
         """
         known = await self.get(delivery_id)
         if known is None:
-            raise UnknownDeliveryError
+            raise errors.UnknownDeliveryError
         answer = await self._run("retry", known.endpoint_id, delivery_id)
-        _refuse(answer[0], UnknownDeliveryError)
+        _refuse(answer[0], errors.UnknownDeliveryError)
         return await self.get(delivery_id) or known
 
     async def recover(self, endpoint_id: str, since_ms: int, until_ms: int | None = None) -> Recovered:
@@ -141,9 +134,9 @@ class Deliveries:
         found = await self._endpoints.get(endpoint_id)
         checkpoint = await self._lanes.checkpoint()
         if found is None:
-            raise UnknownEndpointError
+            raise errors.UnknownEndpointError
         if not found[0].enabled:
-            raise EndpointDisabledError
+            raise errors.EndpointDisabledError
         after, queued = f"{since_ms - 1}-{_NO_ID_ABOVE}" if since_ms > 0 else "0-0", 0
         while checkpoint is not None:
             entries, last = await self._lanes.read(after, RECOVER_AT_ONCE)
@@ -152,7 +145,7 @@ class Deliveries:
             wanted = list(_wanted(found[0], checkpoint.log_id, read, until_ms))
             parts = ((each.event.id, int(each.ran), each.event.json, each.event.cvm_id) for each in wanted)
             answer = await self._run("recover", endpoint_id, *itertools.chain.from_iterable(parts))
-            _refuse(answer[0], UnknownEndpointError)
+            _refuse(answer[0], errors.UnknownEndpointError)
             queued += int(answer[1])
             if int(answer[2]) < len(wanted):
                 return Recovered(queued, False)
@@ -170,7 +163,7 @@ class Deliveries:
         data, source = dumps({"endpoint_id": endpoint_id}), self._backend.keys.source
         text = envelope(source, TEST_TYPE, data, event_id=event_id, subject=endpoint_id, time=at, sequence=0)
         answer = await self._run("test", endpoint_id, event_id, text)
-        _refuse(answer[0], UnknownEndpointError)
+        _refuse(answer[0], errors.UnknownEndpointError)
         return f"{endpoint_id}-{event_id}"
 
     async def _load(self, ids: Sequence[str]) -> list[Delivery]:
@@ -183,9 +176,8 @@ class Deliveries:
 
     async def _run(self, what: str, *arguments: object) -> Any:
         keys = self._backend.keys
-        return await self._backend.run(
-            self._requeue, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, what, *arguments]
-        )
+        given = [self._limits, keys.webhook_wake_channel, what, *arguments]
+        return await self._backend.run(self._requeue, [keys.webhooks, keys.meta], given)
 
 
 def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
@@ -194,9 +186,10 @@ def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
     return ((int(float(score)), member) for member, score in pairs)
 
 
-def _refuse(answer: str, unknown: type[StoreError]) -> None:
+def _refuse(answer: str, unknown: type[errors.StoreError]) -> None:
     if answer != "done":
-        raise {"unknown": unknown, "pending": AlreadyPendingError, "disabled": EndpointDisabledError}[answer]
+        kinds = {"unknown": unknown, "pending": errors.AlreadyPendingError, "disabled": errors.EndpointDisabledError}
+        raise kinds[answer]
 
 
 def _wanted(endpoint: Endpoint, log_id: str, entries: Sequence[Entry], until_ms: int | None) -> Iterator[Entry]:

@@ -78,9 +78,8 @@ class Endpoint:
 
     def to_json(self) -> str:
         """As it is stored. Whether it is enabled is stored elsewhere, because scripts switch it."""
-        return (
-            f'{self.head()},"created_after":{dumps(self.created_after)},"created_birth":{dumps(self.created_log_id)}}}'
-        )
+        created = {"created_after": self.created_after, "created_birth": self.created_log_id}
+        return f"{self.head()},{dumps(created)[1:]}"
 
     def head(self) -> str:
         """The JSON without the members that the creating script adds, and without its closing brace."""
@@ -162,14 +161,8 @@ class Endpoints:
         """The endpoint with its `created_*`. Raises EndpointExistsError, TooManyEndpointsError."""
         endpoint = replace(endpoint, created_at=rfc3339(await self._backend.now_ms() / 1000))
         # The script finds the log's end, so that no event can come in between.
-        answer = await self._run(
-            self._create,
-            endpoint.id,
-            endpoint.head(),
-            int(endpoint.enabled),
-            endpoint.disabled_reason or "",
-            MOST_ENDPOINTS,
-        )
+        switched = int(endpoint.enabled), endpoint.disabled_reason or ""
+        answer = await self._run(self._create, endpoint.id, endpoint.head(), *switched, MOST_ENDPOINTS)
         if answer == "exists":
             raise EndpointExistsError
         if answer == "full":
@@ -197,24 +190,20 @@ class Endpoints:
             if stored is None:
                 raise UnknownEndpointError
             old = Endpoint.from_json(endpoint_id, stored, None)
-            new = replace(
-                edit(old), created_at=old.created_at, created_after=old.created_after, created_log_id=old.created_log_id
-            )
-            text = new.to_json()
+            kept = {name: getattr(old, name) for name in ("created_at", "created_after", "created_log_id")}
+            text = replace(edit(old), **kept).to_json()
             done, disabled = await self._run(self._change, endpoint_id, stored, text)
             if done:
                 return Endpoint.from_json(endpoint_id, text, disabled)
 
     async def enable(self, endpoint_id: str) -> None:
         """Continues with the pending deliveries at once and forgets earlier failures. Raises UnknownEndpointError."""
-        await self._switched(endpoint_id, True, "")
+        if not await self._run(self._switch, endpoint_id, 1, ""):
+            raise UnknownEndpointError
 
     async def disable(self, endpoint_id: str, reason: str | None = None) -> None:
         """Keeps pending deliveries; new events are listed as skipped. Raises UnknownEndpointError."""
-        await self._switched(endpoint_id, False, reason or "")
-
-    async def _switched(self, endpoint_id: str, enabled: bool, reason: str) -> None:
-        if not await self._run(self._switch, endpoint_id, int(enabled), reason):
+        if not await self._run(self._switch, endpoint_id, 0, reason or ""):
             raise UnknownEndpointError
 
     async def remove(self, endpoint_id: str) -> bool:
@@ -248,9 +237,8 @@ class Endpoints:
 
     async def _run(self, script: Any, *arguments: object) -> Any:
         keys = self._backend.keys
-        return await self._backend.run(
-            script, [keys.webhooks, keys.meta], [self._limits, keys.webhook_wake_channel, *arguments]
-        )
+        given = [self._limits, keys.webhook_wake_channel, *arguments]
+        return await self._backend.run(script, [keys.webhooks, keys.meta], given)
 
 
 def _parsed(rows: Iterable[tuple[str, str | None, str | None]]) -> dict[str, Endpoint]:

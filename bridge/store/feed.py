@@ -61,8 +61,7 @@ class Feed:
         channels = (keys.events, keys.tick_channel, keys.answer_channel)
         async with aclosing(subscription(self._backend, *channels)) as source:
             async for channel, text in source:
-                message = self._read(channel, text)
-                if message is not None:
+                if (message := self._read(channel, text)) is not None:
                     yield message
 
     def _read(self, channel: str, text: str) -> Message | None:

@@ -1,12 +1,19 @@
-"""The lead: a lease with an epoch that fences every write."""
+"""The lead: a lease with an epoch that fences every write; and what the leader publishes about itself."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
+
+STATUS_SECONDS = 60
+"""The status of a leader that vanished is shown for at most this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +71,15 @@ class Leadership:
     async def resign(self, term: Term) -> None:
         """Ends the lease, so that a standby takes over at once."""
         await self._backend.run(self._resign, [self._backend.keys.leader], [term.holder, term.epoch])
+
+
+async def write_leader_status(backend: Backend, status: Mapping[str, Any]) -> None:
+    """For operators: the budget of streams and why each CVM is polled. For the leader alone. Raises StoreError."""
+    await backend.call(backend.client.set(backend.keys.leader_status, dumps(dict(status)), ex=STATUS_SECONDS))
+
+
+async def read_leader_status(backend: Backend) -> dict[str, Any]:
+    """{} when no leader has written one within STATUS_SECONDS. Raises StoreError."""
+    text = await backend.call(backend.client.get(backend.keys.leader_status))
+    status = json.loads(text) if text else {}
+    return status if isinstance(status, dict) else {}

@@ -51,9 +51,8 @@ class ReferenceLookups:
         if not text:
             return None
         fields = json.loads(text)
-        return Answer(
-            reference, fields["cvm_id"], int(fields["status"]), str(fields["body"]), str(fields["content_type"])
-        )
+        body, content_type = str(fields["body"]), str(fields["content_type"])
+        return Answer(reference, fields["cvm_id"], int(fields["status"]), body, content_type)
 
     async def answer(self, answer: Answer) -> None:
         """Writes an answer, ends the lookup and wakes the front ends that wait for it."""

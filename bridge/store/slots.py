@@ -103,10 +103,8 @@ class Slots:
             raw, (holder, epoch) = await self._backend.call(pipe.execute())
         records = {int(index): json.loads(text) for index, text in raw.items()}
         leader = (holder, int(epoch or 0))
-        return [
-            _record(index, records.get(index), now, leader)
-            for index in range(max([size, *(index + 1 for index in records)]))
-        ]
+        count = max([size, *(index + 1 for index in records)])
+        return [_record(index, records.get(index), now, leader) for index in range(count)]
 
 
 def _holding(index: int, fields: dict[str, Any], now: int) -> Holding:

@@ -1,9 +1,15 @@
-"""The last known state of each watched CVM, in the hash that Redis consumers read (`docs/contract.md#redis`)."""
+"""The last known state of each watched CVM, in the hash that Redis consumers read (`docs/contract.md#redis`).
+
+Beside it, each CVM's last confirmed batch digest, so that a new leader need not read every state again at once: one
+text per CVM, the event that made its state and the digest of the batch answer that belongs to that state. Writes of
+these are not fenced: a digest counts only together with its event, whichever process wrote it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bridge.events import dumps
@@ -46,18 +52,10 @@ class Snapshot:
         try:
             state, end = json.JSONDecoder(parse_int=str).raw_decode(text, len(_STATE_HEAD))
             fields = json.loads(f"{{{text[end + 1 :]}")
-            return cls(
-                cvm_id,
-                None if state is None else text[len(_STATE_HEAD) : end],
-                fields["status"],
-                fields.get("name"),
-                fields["since"],
-                fields["observed_at"],
-                str(fields["event_id"]),
-                bool(fields["fresh"]),
-                fields.get("stale_reason"),
-                bool(fields.get("ever_ran")),
-            )
+            raw = None if state is None else text[len(_STATE_HEAD) : end]
+            seen = fields["status"], fields.get("name"), fields["since"], fields["observed_at"], str(fields["event_id"])
+            stale_reason, ever_ran = fields.get("stale_reason"), bool(fields.get("ever_ran"))
+            return cls(cvm_id, raw, *seen, bool(fields["fresh"]), stale_reason, ever_ran)
         except (KeyError, TypeError, RecursionError) as error:
             raise ValueError("not a snapshot of the bridge") from error
 
@@ -66,10 +64,8 @@ def parse_all(fields: dict[str, str]) -> dict[str, Snapshot]:
     """The state hash as snapshots, without fields that the bridge did not write."""
     found = {}
     for cvm_id, text in fields.items():
-        try:
+        with suppress(ValueError):
             found[cvm_id] = Snapshot.from_json(cvm_id, text)
-        except ValueError:
-            continue
     return found
 
 
@@ -88,3 +84,20 @@ class Snapshots:
 
     async def all(self) -> dict[str, Snapshot]:
         return parse_all(await self._backend.call(self._backend.client.hgetall(self._backend.keys.state)))
+
+
+async def read_batch_digests(backend: Backend, events: Mapping[str, str]) -> dict[str, str]:
+    """The digests of the CVMs whose last event is the one given here; those of CVMs not given are deleted."""
+    key = backend.keys.batch_digests
+    stored: dict[str, str] = await backend.call(backend.client.hgetall(key))
+    if gone := stored.keys() - events.keys():
+        await backend.call(backend.client.hdel(key, *gone))
+    parts = {cvm_id: text.partition(" ") for cvm_id, text in stored.items()}
+    return {cvm_id: digest for cvm_id, (event, _, digest) in parts.items() if event == events.get(cvm_id)}
+
+
+async def write_batch_digests(backend: Backend, batch_digests: Mapping[str, tuple[str, str]]) -> None:
+    """Event and digest of each."""
+    if batch_digests:
+        texts = {cvm_id: f"{event} {digest}" for cvm_id, (event, digest) in batch_digests.items()}
+        await backend.call(backend.client.hset(backend.keys.batch_digests, mapping=texts))

@@ -51,15 +51,9 @@ class Watches:
             pipe.zrange(keys.lookups, 0, 99)
             pipe.execute_command("SMEMBERS", keys.hints)
             watches, pins, config_pins, demand, lookups, hints = await self._backend.call(pipe.execute())
-        return Survey(
-            now,
-            {cvm_id: int(score) for cvm_id, score in watches},
-            frozenset(pins),
-            frozenset(config_pins),
-            _summed(demand, now),
-            tuple(lookups),
-            tuple(hints),
-        )
+        wanted = {cvm_id: int(score) for cvm_id, score in watches}
+        pinned = frozenset(pins), frozenset(config_pins)
+        return Survey(now, wanted, *pinned, _summed(demand, now), tuple(lookups), tuple(hints))
 
     async def list(self, after: str = "", limit: int = 100) -> list[Watch]:
         """Watches by ascending canonical id, those above `after`."""
@@ -109,11 +103,11 @@ class Watches:
     async def unpin(self, cvm_id: str) -> bool:
         """Drops the API's pin and the linger time with it; True when there was a pin or a watch."""
         removed = await self._backend.call(self._backend.client.srem(self._backend.keys.pins, cvm_id))
-        known = await self._backend.call(self._backend.client.zscore(self._backend.keys.watches, cvm_id))
-        if known is not None:
+        known = await self.exists(cvm_id)
+        if known:
             await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True))
             await self.wake("watch")
-        return bool(removed) or known is not None
+        return bool(removed) or known
 
     async def set_config_pins(self, cvm_ids: Iterable[str], *, whole: bool = True) -> None:
         """The leader's own pins (`BRIDGE_CVMS`). If not `whole`, earlier ones stay beside them."""

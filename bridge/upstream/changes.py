@@ -58,16 +58,9 @@ def _after(tracked: Tracked, before: Snapshot | None, observation: Observation, 
     status = state.status if state else DELETED
     same_status = before is not None and before.status == status
     name = state.name if state and state.name is not None else (before.name if before else None)
-    return Snapshot(
-        tracked.cvm_id,
-        state.raw if state else None,
-        status,
-        name,
-        before.since if before and same_status else now,
-        now,
-        before.event_id if before else "",
-        ever_ran=bool(before and before.ever_ran) or status == RUNNING,
-    )
+    since, event_id = before.since if before and same_status else now, before.event_id if before else ""
+    ran, raw = bool(before and before.ever_ran) or status == RUNNING, state.raw if state else None
+    return Snapshot(tracked.cvm_id, raw, status, name, since, now, event_id, ever_ran=ran)
 
 
 def grow_stale(tracked: Tracked, reason: str, now: str) -> Step | None:

@@ -16,16 +16,7 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
 from bridge.retry_after import parse_retry_after
-from bridge.upstream.errors import (
-    BatchAbsentError,
-    NotFoundError,
-    RequestRefusedError,
-    UnauthorizedError,
-    UnparsableError,
-    UnreachableError,
-    UpstreamError,
-    error_for,
-)
+from bridge.upstream import errors
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
 API_VERSION = "2026-06-23"
@@ -112,20 +103,20 @@ class PhalaClient:
         try:
             state = parse_state(body.decode("utf-8", "replace"))
         except UnparsableStateError as error:
-            raise UnparsableError(str(error)) from error
+            raise errors.UnparsableError(str(error)) from error
         return Reading(state, sent_at, self._clock.monotonic())
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The batch route's answer for each CVM that it has. Raises BatchAbsentError where there is no such route."""
         try:
             body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
-        except (NotFoundError, UnauthorizedError, RequestRefusedError) as error:
+        except (errors.NotFoundError, errors.UnauthorizedError, errors.RequestRefusedError) as error:
             if error.status in (403, 404, 405):
-                raise BatchAbsentError(status=error.status) from error
+                raise errors.BatchAbsentError(status=error.status) from error
             raise
         answers = _json(body)
         if not isinstance(answers, dict):
-            raise UnparsableError("the batch answer is not an object")
+            raise errors.UnparsableError("the batch answer is not an object")
         return {cvm_id: answer for cvm_id, answer in answers.items() if isinstance(answer, dict)}
 
     async def list_cvms(self) -> list[Listed]:
@@ -136,7 +127,7 @@ class PhalaClient:
             answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
             items = answer.get("items") if isinstance(answer, dict) else None
             if not isinstance(items, list):
-                raise UnparsableError("the list of CVMs has no items")
+                raise errors.UnparsableError("the list of CVMs has no items")
             before = len(seen)
             seen.update(dict.fromkeys(_listed(item) for item in items if isinstance(item, dict)))
             if not items or _is_last(answer, page, len(seen), len(seen) - before):
@@ -163,7 +154,7 @@ class PhalaClient:
             if response.status_code != 200:
                 raise await self._error(response)
             if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
-                raise UnparsableError("upstream did not answer with an event stream", status=200)
+                raise errors.UnparsableError("upstream did not answer with an event stream", status=200)
             async with aclosing(_events(response)) as events:
                 yield events
         finally:
@@ -182,39 +173,39 @@ class PhalaClient:
                 finally:
                     await response.aclose()
         except TimeoutError as error:
-            raise UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
+            raise errors.UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await self._http.send(request, stream=True)
         except TimeoutError as error:
-            raise UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
+            raise errors.UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
         except httpx.LocalProtocolError:
             # Its text may quote the header that holds the key.
-            raise UnreachableError("upstream cannot be reached (LocalProtocolError)") from None
+            raise errors.UnreachableError("upstream cannot be reached (LocalProtocolError)") from None
         except httpx.HTTPError as error:
-            raise UnreachableError(f"upstream cannot be reached ({type(error).__name__})") from error
+            raise errors.UnreachableError(f"upstream cannot be reached ({type(error).__name__})") from error
 
-    async def _error(self, response: httpx.Response) -> UpstreamError:
+    async def _error(self, response: httpx.Response) -> errors.UpstreamError:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 body = await _read(response, MAX_ERROR_BODY)
-        except (UpstreamError, TimeoutError):
+        except (errors.UpstreamError, TimeoutError):
             body = b""
         wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time(), longest=LONGEST_RETRY_AFTER)
-        return error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
+        return errors.error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
 
 
 def _state_path(ref: str) -> str:
     # httpx normalises dot segments, which would request another route.
     if ref in ("", ".", "..") or len(ref) > MAX_REFERENCE:
-        raise RequestRefusedError("not a usable reference", status=422)
+        raise errors.RequestRefusedError("not a usable reference", status=422)
     try:
         return f"/cvms/{quote(ref, safe='')}/state"
     except UnicodeEncodeError:
         # JSON can spell half a surrogate pair; a URL cannot.
-        raise RequestRefusedError("not a usable reference", status=422) from None
+        raise errors.RequestRefusedError("not a usable reference", status=422) from None
 
 
 async def _forget_location(response: httpx.Response) -> None:
@@ -229,11 +220,11 @@ async def _read(response: httpx.Response, most: int) -> bytes:
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > most:
-                raise UnparsableError(f"an answer of more than {most} bytes")
+                raise errors.UnparsableError(f"an answer of more than {most} bytes")
     except httpx.DecodingError as error:
-        raise UnparsableError("the answer's compression is broken") from error
+        raise errors.UnparsableError("the answer's compression is broken") from error
     except httpx.HTTPError as error:
-        raise UnreachableError(f"upstream broke off ({type(error).__name__})") from error
+        raise errors.UnreachableError(f"upstream broke off ({type(error).__name__})") from error
     return bytes(body)
 
 
@@ -247,9 +238,9 @@ async def _events(response: httpx.Response) -> AsyncGenerator[StreamEvent, None]
     except OverflowingError as error:
         yield Garbled(str(error))
     except httpx.DecodingError as error:
-        raise UnparsableError("the stream's compression is broken") from error
+        raise errors.UnparsableError("the stream's compression is broken") from error
     except httpx.HTTPError as error:
-        raise UnreachableError(f"upstream cut the stream ({type(error).__name__})") from error
+        raise errors.UnreachableError(f"upstream cut the stream ({type(error).__name__})") from error
 
 
 def _stream_event(event: ServerSentEvent) -> StreamEvent | None:
@@ -279,7 +270,7 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        raise UnparsableError("not JSON") from error
+        raise errors.UnparsableError("not JSON") from error
 
 
 def _is_last(answer: dict[str, Any], page: int, seen: int, fresh: int) -> bool:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bridge.clock import rfc3339, set_within
-from bridge.events import DELETED
-from bridge.store.batch_digests import write_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import subscription
-from bridge.store.leader_status import write_leader_status
+from bridge.store.leadership import write_leader_status
 from bridge.store.reference_lookups import ReferenceLookups
+from bridge.store.snapshots import write_batch_digests
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.budget import REQUESTS_PER_SECOND
@@ -68,10 +67,7 @@ class ControlLoops:
             "discovery": self._discovery.run(),
         }
         for name, task in tasks.items():
-            self._spawn(task, name)
-
-    def _spawn(self, task: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        return self._group.create_task(task, name=name)
+            self._group.create_task(task, name=name)
 
     async def _repeat(self, seconds: float, step: Callable[[], Awaitable[None]], failure: str) -> None:
         """Runs `step` for ever, `seconds` apart. While Redis does not answer, `failure` is logged."""
@@ -103,7 +99,10 @@ class ControlLoops:
                 await self._context.clock.sleep(SURVEY_EVERY)
 
     async def _survey(self, survey: Survey) -> None:
-        self._start_lookups(survey)
+        for reference in survey.lookups:
+            if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
+                self._answering.add(reference)
+                self._group.create_task(self._answer(reference), name=f"lookup {reference}")
         await self._take_hints(survey)
         now = self._context.clock.monotonic()
         for cvm_id in survey.watches:
@@ -116,12 +115,6 @@ class ControlLoops:
         await self._keep_wanted(survey)
         await self._drop_unwanted(survey)
         metrics.WATCHES.set(len(self._context.watches))
-
-    def _start_lookups(self, survey: Survey) -> None:
-        for reference in survey.lookups:
-            if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
-                self._answering.add(reference)
-                self._spawn(self._answer(reference), f"lookup {reference}")
 
     async def _answer(self, reference: str) -> None:
         try:
@@ -141,7 +134,7 @@ class ControlLoops:
             if tracked := self._context.watches.get(reference):
                 tracked.reads.hint(now, first=True)
             else:
-                self._spawn(self._follow_hint(reference), f"hint {reference}")
+                self._group.create_task(self._follow_hint(reference), name=f"hint {reference}")
 
     async def _follow_hint(self, reference: str) -> None:
         """A hint may name the CVM by another reference. A CVM that is not watched needs no read."""
@@ -187,20 +180,18 @@ class ControlLoops:
                     task.cancel()
             elif isinstance(action, Read):
                 requests += 1
-                tracked = context.watches[action.cvm_id]
-                tracked.reads.running = True
-                self._spawn(read(context, tracked), f"read {action.cvm_id}")
+                self._group.create_task(read(context, context.watches[action.cvm_id]), name=f"read {action.cvm_id}")
             elif isinstance(action, Batch):
                 requests += 1
                 for cvm_id in action.cvm_ids:
                     context.watches[cvm_id].batch.asked_at = now
-                self._spawn(ask_batch(context, action.cvm_ids), "batch")
+                self._group.create_task(ask_batch(context, action.cvm_ids), name="batch")
         context.budget.spend(requests)
 
     def _open(self, slot: Slot, tracked: Tracked) -> None:
         # Before the task runs, so that the next plan does not use the slot again.
         slot.take(tracked.cvm_id, (self._context.term.holder, self._context.term.epoch))
-        task = self._spawn(watch(self._context, tracked, slot), f"watch {tracked.cvm_id}")
+        task = self._group.create_task(watch(self._context, tracked, slot), name=f"watch {tracked.cvm_id}")
         self._streams[slot.index] = task
         task.add_done_callback(lambda done: self._ended(slot, done))
 
@@ -225,7 +216,7 @@ class ControlLoops:
     def _patience(self, tracked: Tracked) -> float:
         """Seconds without confirmation after which a watch is stale (docs/contract.md#the-event)."""
         settings = self._context.settings
-        if tracked.status == DELETED:
+        if tracked.gone:
             interval = GONE_EVERY
         elif tracked.stream.is_open:
             interval = float(settings.stream_interval)

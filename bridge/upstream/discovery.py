@@ -114,12 +114,6 @@ class Discovery:
             await self._pin(found, whole=False)
         return found if complete else None
 
-    async def _turn(self) -> None:
-        """Waits until the budget allows a request, so that the start of a large workspace does not flood upstream."""
-        while self._context.budget.refill(self._context.clock.monotonic()) < 1:
-            await self._context.clock.sleep(TURN_EVERY)
-        self._context.budget.spend(1)
-
     async def _canonical_of(self, entry: Listed) -> set[str] | None:
         """The CVM of a list entry; empty where it has none. None: no definite answer."""
         key = usable_id(entry.vm_uuid) or usable_id(entry.hashed_id)
@@ -129,7 +123,10 @@ class Discovery:
             if key in self._context.watches:
                 self._canonical[key] = key
             else:
-                await self._turn()
+                # Waits until the budget allows a request: the start of a large workspace must not flood upstream.
+                while self._context.budget.refill(self._context.clock.monotonic()) < 1:
+                    await self._context.clock.sleep(TURN_EVERY)
+                self._context.budget.spend(1)
                 try:
                     self._canonical[key] = await self._resolver.resolve(key, ours=False)
                 except UpstreamError as error:

@@ -9,13 +9,13 @@ import uuid
 
 from bridge.clock import Clock, set_within
 from bridge.config import Settings
-from bridge.store.batch_digests import read_batch_digests
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.slots import Slots
+from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
@@ -69,7 +69,9 @@ class Upstream:
         while not stop.is_set():
             try:
                 asked_at = self._clock.monotonic()
-                term = await self._campaign()
+                lease, last_id = self._settings.lease_seconds, self._last.last_id
+                term = await self._leadership.acquire(uuid.uuid4().hex, lease, uuid.uuid4().hex, last_id)
+                self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
                 complained = False
                 if isinstance(term, Term):
                     await self._lead(term, stop, asked_at)
@@ -80,13 +82,6 @@ class Upstream:
                     logger.warning("waiting for Redis", extra={"error": str(error)})
                 complained = True
                 await set_within(stop, CAMPAIGN_AT_MOST)
-
-    async def _campaign(self) -> Term | float:
-        holder, asked_at = uuid.uuid4().hex, self._clock.monotonic()
-        lease, last_id = self._settings.lease_seconds, self._last.last_id
-        found = await self._leadership.acquire(holder, lease, uuid.uuid4().hex, last_id)
-        self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
-        return found
 
     async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
         context = await self._begin(term)
@@ -113,7 +108,10 @@ class Upstream:
             metrics.WATCHES.set(0)
             self._last, self._log_id = context.recorder.written, term.log_id
             await self._slot_handover.persist(context)
-            await self._resign(term)
+            try:
+                await self._leadership.resign(term)
+            except StoreError:
+                logger.info("the lease could not be resigned; it runs out by itself")
         if again_after:
             await set_within(stop, again_after)
 
@@ -173,12 +171,6 @@ class Upstream:
             if left <= 0:
                 raise TermOverError("the lease ran out: Redis did not answer, or this process was suspended")
             await self._clock.sleep(left)
-
-    async def _resign(self, term: Term) -> None:
-        try:
-            await self._leadership.resign(term)
-        except StoreError:
-            logger.info("the lease could not be resigned; it runs out by itself")
 
 
 async def _until(stop: asyncio.Event) -> None:

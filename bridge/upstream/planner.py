@@ -108,7 +108,11 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
 
 
 def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
-    actions: list[Action] = [Close(slot.index) for slot in slots if _unwanted(slot, watches)]
+    actions: list[Action] = []
+    for slot in slots:
+        tracked = watches.get(slot.cvm_id or "")
+        if slot.life in (Life.OPENING, Life.OPEN) and (tracked is None or tracked.gone):
+            actions.append(Close(slot.index))
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
@@ -129,21 +133,10 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     return actions
 
 
-def _unwanted(slot: Slot, watches: Mapping[str, Tracked]) -> bool:
-    if slot.life not in (Life.OPENING, Life.OPEN):
-        return False
-    tracked = watches.get(slot.cvm_id or "")
-    return tracked is None or tracked.gone
-
-
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
     held = [slot for slot in slots if slot.life is Life.OPEN and now - slot.opened_at >= HOLD_AT_LEAST]
-    weighed = [
-        (urgency(watches[slot.cvm_id], now), slot.index) for slot in held if slot.cvm_id and slot.cvm_id in watches
-    ]
-    if not weighed:
-        return []
-    least, index = min(weighed)
+    known = [(slot.index, watches[slot.cvm_id]) for slot in held if slot.cvm_id and slot.cvm_id in watches]
+    least, index = min(((urgency(tracked, now), index) for index, tracked in known), default=(math.inf, 0))
     return [Close(index)] if urgency(candidate, now) > least else []
 
 

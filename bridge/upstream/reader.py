@@ -81,8 +81,6 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
     """One request for many CVMs: one whose digest differs from its last one is read now, the others are confirmed."""
     sent_at = context.clock.monotonic()
     asked = [context.watches[cvm_id] for cvm_id in cvm_ids if cvm_id in context.watches]
-    for tracked in asked:
-        tracked.batch.asked_at = sent_at
     try:
         answers = await context.client.batch([tracked.cvm_id for tracked in asked])
     except UpstreamError as error:
@@ -94,18 +92,14 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
             context.batch_again_at = sent_at + BATCH_AGAIN_AFTER
             logger.warning("upstream has no batch route: every polled CVM's state is read instead")
         if error.rule.cvm is not CvmEffect.WAIT:
-            _spread(context, asked)  # so that a batch route that fails hides no change
+            # Each state is read, evenly over the next poll interval, so that a batch route that fails hides no change.
+            now, gap = context.clock.monotonic(), context.settings.poll_interval / max(1, len(asked))
+            for position, tracked in enumerate(asked):
+                tracked.reads.bring_forward(now + gap * position)
         return
     metrics.REQUESTS.labels("batch", "ok").inc()
     for tracked in asked:
         await _weigh(context, tracked, answers.get(tracked.cvm_id), sent_at)
-
-
-def _spread(context: LeaderContext, asked: list[Tracked]) -> None:
-    """Has each state read, evenly over the next poll interval."""
-    now = context.clock.monotonic()
-    for position, tracked in enumerate(asked):
-        tracked.reads.bring_forward(now + context.settings.poll_interval * position / len(asked))
 
 
 async def _weigh(context: LeaderContext, tracked: Tracked, answer: dict[str, Any] | None, sent_at: float) -> None:

@@ -59,7 +59,7 @@ class Recorder:
             if tracked.seen.dropped or snapshot is None or not snapshot.fresh or made_at < tracked.seen.made_at:
                 return
             confirmed = replace(snapshot, observed_at=rfc3339(self._clock.time()))
-            tracked.seen.confirm(confirmed, made_at)
+            tracked.seen.snapshot, tracked.seen.confirmed_at = confirmed, made_at
             self._unconfirmed[tracked.cvm_id] = confirmed
 
     async def mark_stale(self, tracked: Tracked, reason: str) -> None:
@@ -73,8 +73,7 @@ class Recorder:
     async def drop(self, tracked: Tracked, wanted_before_ms: int) -> bool:
         """Ends the watch. False: there is new demand for it."""
         async with self._lock:
-            name = tracked.seen.snapshot.name if tracked.seen.snapshot else None
-            data = watch_data(tracked.cvm_id, name)
+            data = watch_data(tracked.cvm_id, tracked.seen.snapshot.name if tracked.seen.snapshot else None)
             draft = Draft(DROPPED, tracked.cvm_id, rfc3339(self._clock.time()), data)
             try:
                 await self._write(tracked, lambda at: self._log_writer.drop(self._term, at, draft, wanted_before_ms))

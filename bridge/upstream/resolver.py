@@ -25,7 +25,7 @@ class Resolver:
         self._listed_at = float("-inf")
 
     async def look_up(self, reference: str) -> Answer:
-        """The canonical id, or upstream's refusal, for a front end.
+        """The canonical id, or upstream's refusal, for a front end: unchanged if it was a 4xx, otherwise 503.
 
         While the account is blocked, upstream is not asked on behalf of every caller, but for one probe now and then:
         without watches nothing else would find out that the key is accepted again.
@@ -35,7 +35,10 @@ class Resolver:
         try:
             return Answer(reference, await self.resolve(reference, ours=False))
         except UpstreamError as error:
-            return refusal(reference, error)
+            if error.status is not None and 400 <= error.status < 500:
+                body = error.body.decode("utf-8", "replace")
+                return Answer(reference, None, error.status, body, error.content_type or "text/plain")
+            return Answer(reference, None, 503, "", "text/plain")
 
     async def resolve(self, reference: str, *, ours: bool) -> str:
         """The canonical id: the state's `id`, else the list's `vm_uuid`, else the reference.
@@ -57,12 +60,6 @@ class Resolver:
         return reading.state.cvm_id or await self._by_list(reference)
 
     async def _by_list(self, reference: str) -> str:
-        for listed in await self._list():
-            if reference in (listed.vm_uuid, listed.hashed_id, listed.name) and usable_id(listed.vm_uuid):
-                return str(listed.vm_uuid)
-        return reference
-
-    async def _list(self) -> list[Listed]:
         now = self._context.clock.monotonic()
         if now - self._listed_at > LISTED_FOR:
             try:
@@ -71,12 +68,7 @@ class Resolver:
                 # The state route has just accepted the key: a list that refuses it does not concern the account.
                 if error.rule.account is AccountEffect.SLOW_DOWN:
                     self._context.apply(error, "*", ours=False)
-        return self._listed
-
-
-def refusal(reference: str, error: UpstreamError) -> Answer:
-    """Upstream's refusal as front ends pass it on: unchanged if it was a 4xx, otherwise 503."""
-    if error.status is not None and 400 <= error.status < 500:
-        body = error.body.decode("utf-8", "replace")
-        return Answer(reference, None, error.status, body, error.content_type or "text/plain")
-    return Answer(reference, None, 503, "", "text/plain")
+        for listed in self._listed:
+            if reference in (listed.vm_uuid, listed.hashed_id, listed.name) and usable_id(listed.vm_uuid):
+                return str(listed.vm_uuid)
+        return reference

@@ -6,19 +6,50 @@ Redis has the records. What it forgot (a flush) or misjudges (its clock jumped f
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import math
+from dataclasses import dataclass, field, replace
 
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.errors import StoreError
 from bridge.store.leadership import Term
 from bridge.store.slots import Holding, Slots
-from bridge.upstream.clock_skew import ClockSkew
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.watcher import SETTLING, lifetime
 
 logger = logging.getLogger(__name__)
+
+NOTICED = 0.5
+"""Seconds. A smaller jump is network delay or a clock being adjusted; the grace periods cover it."""
+
+REMEMBERED = 700.0
+"""Seconds: no stream lives longer, with a timeout of at most 600 (docs/contract.md#environment) and grace periods."""
+
+
+@dataclass(slots=True)
+class ClockSkew:
+    """The Redis server's clock against this process's own: a jump forward must not end a quarantine early.
+
+    Pure. It gets each answer that contains the server's time, and sees only jumps between two answers.
+    """
+
+    latest: float = math.nan
+    """An upper bound of the server's time minus the monotonic time, as last seen."""
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+    """When each jump was noticed (monotonic) and its seconds. They are few: each is a fault of a clock."""
+
+    def observe(self, server_time: float, sent_at: float, received_at: float) -> None:
+        """`server_time` was read between the two moments."""
+        jump = server_time - received_at - self.latest
+        self.jumps = [(at, far) for at, far in self.jumps if received_at - at < REMEMBERED][-100:]
+        if jump > NOTICED:
+            self.jumps.append((received_at, jump))
+        self.latest = server_time - sent_at
+
+    def jumped(self, within: float, now: float) -> float:
+        """Seconds by which the server's clock jumped forward during the last `within` seconds."""
+        return sum(far for at, far in self.jumps if now - at < within)
 
 
 class SlotHandover:
@@ -37,7 +68,11 @@ class SlotHandover:
 
         Raises StoreUnavailableError.
         """
-        await self._give_back()
+        if past := self._past:
+            # Slots that could not be freed when this process's last term ended; their streams are closed.
+            for slot in past.slots:
+                if slot.owner == (past.term.holder, past.term.epoch):
+                    await self._redis_slots.free(past.term, slot.index, SETTLING)
         holdings = {holding.index: self._judged(holding) for holding in await self._redis_slots.holdings()}
         # Where the server's clock jumped, Redis gets the corrected deadlines for the next leader too.
         await self._redis_slots.hold(each for each in holdings.values() if each.remaining > 0 and not each.closed)
@@ -53,15 +88,6 @@ class SlotHandover:
         if holding.closed or not jumped:
             return holding
         return replace(holding, remaining=min(holding.remaining + jumped, holding.lifetime))
-
-    async def _give_back(self) -> None:
-        """Frees the slots that this process could not free when its last term ended; their streams are closed."""
-        if self._past is None:
-            return
-        term = self._past.term
-        for slot in self._past.slots:
-            if slot.owner == (term.holder, term.epoch):
-                await self._redis_slots.free(term, slot.index, SETTLING)
 
     async def persist(self, context: LeaderContext) -> None:
         """Writes the slots of a term that has ended to Redis, which may have been flushed meanwhile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import KW_ONLY, dataclass, field, replace
 
@@ -49,10 +50,6 @@ class Seen:
         self.state = observation.state or self.state
         self.made_at = self.confirmed_at = observation.made_at
         self.failure = None
-
-    def confirm(self, snapshot: Snapshot, made_at: float) -> None:
-        """Nothing has changed, without a state that was read."""
-        self.snapshot, self.confirmed_at = snapshot, made_at
 
     def fail(self, reason: str) -> bool:
         """A request failed. True where the reason is a new one."""
@@ -149,7 +146,10 @@ class Tracked:
     @classmethod
     def loaded(cls, cvm_id: str, snapshot: Snapshot | None, now: float) -> Tracked:
         """As a new leader finds it: to be read at once."""
-        state = _stored_state(snapshot)
+        state = None
+        if snapshot is not None and snapshot.raw_state is not None:
+            with contextlib.suppress(UnparsableStateError):
+                state = parse_state(snapshot.raw_state)
         return cls(cvm_id, seen=Seen(snapshot=snapshot, state=state, confirmed_at=now, changed_at=now))
 
     @property
@@ -162,14 +162,4 @@ class Tracked:
 
     @property
     def gone(self) -> bool:
-        snapshot = self.seen.snapshot
-        return snapshot is not None and snapshot.status == DELETED
-
-
-def _stored_state(snapshot: Snapshot | None) -> State | None:
-    if snapshot is None or snapshot.raw_state is None:
-        return None
-    try:
-        return parse_state(snapshot.raw_state)
-    except UnparsableStateError:
-        return None
+        return self.status == DELETED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from enum import Enum
+from typing import Literal
 
 from bridge.config import Settings
 from bridge.events import State
@@ -36,15 +36,8 @@ EARLY = 1.0
 SILENT_INTERVALS = 2.0
 
 
-class End(Enum):
-    """How a stream ended."""
-
-    ORDINARY = "ordinary"
-    HALF_OPEN = "half_open"
-    EARLY = "early"
-    CUT = "cut"
-    REFUSED = "refused"
-    LATE_OPEN = "late_open"
+End = Literal["ordinary", "half_open", "early", "cut", "refused", "late_open"]
+"""How a stream ended."""
 
 
 def lifetime(settings: Settings) -> float:
@@ -75,9 +68,9 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     except BaseException as error:
         # Redis may have taken the slot: it stays unused until the deadline that Redis would have.
         slot.quarantine(asked_at + lifetime(context.settings))
-        if isinstance(error, StoreUnavailableError):
-            return
-        raise
+        if not isinstance(error, StoreUnavailableError):
+            raise
+        return
     if wait > 0:
         slot.quarantine(asked_at + wait)
         return
@@ -112,11 +105,11 @@ async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
 async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at: float) -> None:
     now = context.clock.monotonic
     opened_at = now()
-    end = End.CUT
+    end: End = "cut"
     try:
         if opened_at - asked_at > OPEN_GRACE:
             # This process was suspended: a stream that begins now might outlive the slot's deadline.
-            end = End.LATE_OPEN
+            end = "late_open"
             return
         settings = context.settings
         target = target_for(tracked)
@@ -125,7 +118,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
         ) as events:
             opened_at = now()
             if opened_at - asked_at > OPEN_GRACE:
-                end = End.LATE_OPEN
+                end = "late_open"
                 return
             slot.hold(opened_at)
             tracked.stream.is_open = True
@@ -136,7 +129,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
             finally:
                 metrics.STREAMS.dec()
     except UpstreamError as error:
-        end = End.CUT if tracked.stream.is_open else End.REFUSED
+        end = "cut" if tracked.stream.is_open else "refused"
         await _failed(context, tracked, slot, error)
     finally:
         _weigh(context, tracked, end, now() - opened_at)
@@ -157,16 +150,16 @@ async def _listen(
             done, _ = await asyncio.wait({pending}, timeout=max(0.0, min(silence, left)))
             if not done:
                 if context.clock.monotonic() >= hard_end:
-                    return End.ORDINARY
+                    return "ordinary"
                 await read(context, tracked)
                 if _latest(tracked) != latest:
-                    return End.HALF_OPEN  # the stream should have sent this change long before
+                    return "half_open"  # the stream should have sent this change long before
                 continue
             finished, pending = pending, None
             event = finished.result()
             if event is None:
                 lived = context.clock.monotonic() - opened_at
-                return End.ORDINARY if lived >= HEALTHY_AFTER else End.EARLY
+                return "ordinary" if lived >= HEALTHY_AFTER else "early"
             end = await _take(context, tracked, event, opened_at)
             if end is not None:
                 return end
@@ -194,7 +187,7 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
         # The CVM may be gone, or not: the state route answers that.
         await read(context, tracked)
         return None
-    return End.ORDINARY if context.clock.monotonic() - opened_at >= EARLY else End.EARLY
+    return "ordinary" if context.clock.monotonic() - opened_at >= EARLY else "early"
 
 
 async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
@@ -211,24 +204,22 @@ async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: U
     # Streams that are being opened count too: when many are opened at once, the first answer may be a refusal.
     gone = error.rule.cvm is CvmEffect.GONE
     if not gone and tracked.seen.fail(error.reason):
-        fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
-        logger.warning("a stream failed", extra=fields)
+        extra = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
+        logger.warning("a stream failed", extra=extra)
     others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
     context.apply(error, tracked.cvm_id, other_streams=others)
     if gone:
         await _record(context, tracked, None)
     elif error.rule.account is AccountEffect.SLOW_DOWN:
-        logger.warning(
-            "upstream allows no further stream: the account is used elsewhere too",
-            extra={"budget": context.budget.streams},
-        )
+        allowed = {"budget": context.budget.streams}
+        logger.warning("upstream allows no further stream: the account is used elsewhere too", extra=allowed)
     elif isinstance(error, RequestRefusedError) and error.status == 422:
         tracked.stream.refuses_deleted = True
 
 
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
-    metrics.STREAM_ENDS.labels(end.value).inc()
-    if end in (End.ORDINARY, End.HALF_OPEN) or lived >= HEALTHY_AFTER:
+    metrics.STREAM_ENDS.labels(end).inc()
+    if end in ("ordinary", "half_open") or lived >= HEALTHY_AFTER:
         tracked.stream.backoff.heal()
     else:
         tracked.stream.backoff.fail(context.clock.monotonic(), context.rng)

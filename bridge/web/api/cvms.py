@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.store.connection import Backend
-from bridge.store.leader_status import read_leader_status
+from bridge.store.leadership import read_leader_status
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bridge.store.batch_digests import read_batch_digests, write_batch_digests
+from bridge.store.snapshots import read_batch_digests, write_batch_digests
 from tests.fakes import fake_backend
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.upstream.clock_skew import REMEMBERED, ClockSkew
+from bridge.upstream.slot_handover import REMEMBERED, ClockSkew
 from tests.fakes import redis_time
 from tests.unit.upstream.model import NOTICED_AFTER, Cloud
 from tests.unit.upstream.replicas import SETTINGS, Replicas
