@@ -68,10 +68,7 @@ class Query:
 def pace(params: QueryParams) -> tuple[int, int]:
     """The state route's `interval` and `timeout`, seconds. Raises UnprocessableError."""
     query = Query(params)
-    found = (
-        query.integer("interval", INTERVAL, DEFAULT_INTERVAL),
-        query.integer("timeout", TIMEOUT, DEFAULT_TIMEOUT),
-    )
+    found = (query.integer("interval", INTERVAL, DEFAULT_INTERVAL), query.integer("timeout", TIMEOUT, DEFAULT_TIMEOUT))
     query.check()
     return found
 

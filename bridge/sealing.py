@@ -62,7 +62,14 @@ def kept_key(path: Path) -> SecretStr:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
         raise KeyFileError(f"{path}: {reason}; set BRIDGE_SECRET_KEY (`bridge keygen` prints one)") from None
-    return _checked(path, text)
+    try:
+        (key,) = fernet_keys(text)
+    except ValueError:  # no key, several or a malformed one
+        raise KeyFileError(
+            f"{path} does not hold a Fernet key: restore the key that was in it, or remove the file (which loses the "
+            "secrets of all webhooks made so far)"
+        ) from None
+    return key
 
 
 def _make(path: Path) -> None:
@@ -75,18 +82,3 @@ def _make(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.link(draft, path)
     draft.unlink()
-
-
-def _checked(path: Path, text: str) -> SecretStr:
-    try:
-        keys = fernet_keys(text)
-    except ValueError:
-        keys = ()
-    if len(keys) != 1:
-        raise KeyFileError(
-            f"{path} does not hold a Fernet key: restore the key that was in it, or remove the file (which loses the "
-            "secrets of all webhooks made so far)"
-        )
-    key = keys[0]
-    assert isinstance(key, SecretStr)
-    return key

@@ -30,8 +30,7 @@ from bridge.simulator.server import Running, run_simulator
 from bridge.simulator.world import World
 from bridge.store.endpoints import FORMATS
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
+SIMULATED = "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
 
 _URL = click.option(
     "--url", default="http://127.0.0.1:8000", show_default=True, envvar="BRIDGE_URL", help="URL of the bridge."
@@ -39,7 +38,7 @@ _URL = click.option(
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="bridge")
 def main() -> None:
     """Follows Phala Cloud CVMs over at most five upstream streams, writes each change once into a numbered Redis log,
@@ -265,8 +264,7 @@ def check() -> None:
     The exit status is 1 if something is wrong. Secrets are masked.
     """
     settings = _settings(quiet=True)
-    healthy = asyncio.run(run_check(settings, click.echo))
-    sys.exit(0 if healthy else 1)
+    sys.exit(0 if asyncio.run(run_check(settings, click.echo)) else 1)
 
 
 def _settings(*, quiet: bool = False) -> Settings:
@@ -323,19 +321,13 @@ def _banner(startup: StartupInfo) -> str:
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),
         ("log", f"redis-cli -u {redis} XRANGE '{{{namespace}}}:log' - + COUNT 10"),
-        ("upstream", _upstream_line(startup)),
+        ("upstream", SIMULATED if startup.simulated else startup.settings.api_prefix),
         ("access", _access_line(startup)),
     ]
     if startup.embedded:
         lines.append(("data", str(startup.embedded.directory)))
     shown = "\n".join(f"  {name:<10}{text}" for name, text in lines)
     return f"bridge {__version__} is up (ctrl-C ends it)\n\n{shown}\n"
-
-
-def _upstream_line(startup: StartupInfo) -> str:
-    if startup.simulated:
-        return "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
-    return startup.settings.api_prefix
 
 
 def _access_line(startup: StartupInfo) -> str:

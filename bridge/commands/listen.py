@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import secrets
+import time
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bridge.clock import SystemClock, rfc3339
+from bridge.clock import rfc3339
 from bridge.commands.terminal import as_object, client_headers, event_line, invalid_url, painted, problem_text
 from bridge.events import TRANSITION, dumps
 from bridge.process.signals import CommandError
@@ -76,10 +77,8 @@ class Received:
     body: object
 
     def to_json(self) -> str:
-        fields = {"at": self.at, "webhook_id": self.webhook_id, "attempt": self.attempt}
-        return dumps(
-            {**fields, "verified": self.fault is None, "fault": self.fault, "status": self.status} | {"body": self.body}
-        )
+        first = {"at": self.at, "webhook_id": self.webhook_id, "attempt": self.attempt, "verified": self.fault is None}
+        return dumps({**first, "fault": self.fault, "status": self.status, "body": self.body})
 
 
 class Receiver:
@@ -88,8 +87,6 @@ class Receiver:
     def __init__(self, secret: str, reply: Reply) -> None:
         self._secret = secret
         self._reply = reply
-        self._clock = SystemClock()
-        self._rng = random.Random()
         self._attempts: OrderedDict[str, int] = OrderedDict()
         self.received: asyncio.Queue[Received] = asyncio.Queue(MOST_WAITING)
         self.app = Starlette(routes=[Route("/{rest:path}", self._receive, methods=["POST"])])
@@ -100,24 +97,18 @@ class Receiver:
             body += chunk
             if len(body) > MAX_BODY:
                 return PlainTextResponse("too large\n", 413)
-        now = self._clock.time()
+        now = time.time()
         fault = verify(request.headers, body, self._secret, now)
-        status = 500 if self._rng.random() < self._reply.fail else self._reply.status
+        status = 500 if random.random() < self._reply.fail else self._reply.status
         if fault:
             status = 401
         webhook_id = request.headers.get("webhook-id", "")
-        await self.received.put(
-            Received(rfc3339(now), webhook_id, self._count(webhook_id), fault, status, _parsed(body))
-        )
-        await self._clock.sleep(self._reply.delay)
-        return PlainTextResponse(f"{fault or 'received'}\n", status)
-
-    def _count(self, webhook_id: str) -> int:
-        count = self._attempts.pop(webhook_id, 0) + 1
-        self._attempts[webhook_id] = count
+        attempt = self._attempts[webhook_id] = self._attempts.pop(webhook_id, 0) + 1
         if len(self._attempts) > MOST_REMEMBERED:
             self._attempts.popitem(last=False)
-        return count
+        await self.received.put(Received(rfc3339(now), webhook_id, attempt, fault, status, _parsed(body)))
+        await asyncio.sleep(self._reply.delay)
+        return PlainTextResponse(f"{fault or 'received'}\n", status)
 
 
 def _parsed(body: bytes) -> object:

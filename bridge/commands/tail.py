@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -100,8 +100,13 @@ class _Follower:
         """One connection until it ends; returns the seconds that the bridge asks to wait before the next."""
         self.retry = 0.0
         try:
-            async for event in self._events():
-                self._take(event)
+            address, parameters = self.request.address, self.request.parameters(self.cursor)
+            headers = self.request.headers(self.cursor)
+            async with aconnect_sse(self.http, "GET", address, params=parameters, headers=headers) as source:
+                if source.response.status_code != 200:
+                    raise await _refusal(source.response, self.clock.time())
+                async for event in source.aiter_sse():
+                    self._take(event)
         except _TryLaterError as error:
             self._report(str(error))
             return error.seconds
@@ -110,14 +115,6 @@ class _Follower:
         except httpx.InvalidURL:
             raise invalid_url(self.request.url) from None
         return self.retry
-
-    async def _events(self) -> AsyncIterator[ServerSentEvent]:
-        parameters, headers = self.request.parameters(self.cursor), self.request.headers(self.cursor)
-        async with aconnect_sse(self.http, "GET", self.request.address, params=parameters, headers=headers) as source:
-            if source.response.status_code != 200:
-                raise await _refusal(source.response, self.clock.time())
-            async for event in source.aiter_sse():
-                yield event
 
     def _take(self, event: ServerSentEvent) -> None:
         if event.retry is not None:

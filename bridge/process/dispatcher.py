@@ -16,8 +16,6 @@ from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.webhooks.dispatcher import Dispatcher
-from bridge.webhooks.formats import render
-from bridge.webhooks.signing import sign
 from bridge.webhooks.transport import Poster
 
 
@@ -44,12 +42,5 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
 async def open_dispatcher(settings: Settings, backend: Backend, clock: Clock) -> AsyncIterator[Dispatcher]:
     """A dispatcher whose connections to receivers are closed at the end."""
     async with Poster(timeout=settings.webhook_timeout, allow=settings.webhook_allow, clock=clock) as poster:
-        yield Dispatcher(
-            backend,
-            poster,
-            render=render,
-            sign=sign,
-            unseal=Sealer(settings.secret_key).open,
-            retry=settings.webhook_retry,
-            clock=clock,
-        )
+        unseal, retry = Sealer(settings.secret_key).open, settings.webhook_retry
+        yield Dispatcher(backend, poster, unseal=unseal, retry=retry, clock=clock)

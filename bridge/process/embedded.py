@@ -18,7 +18,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -60,11 +59,6 @@ class NoServerError(EmbeddedError):
 
 class DirectoryHeldError(EmbeddedError):
     """another process uses the state directory"""
-
-    def __init__(self, directory: Path, pid: int) -> None:
-        holder = f"process {pid}" if pid else "another process"
-        super().__init__(f"{directory} is in use by {holder}: stop it, or set XDG_STATE_HOME to another directory")
-        self.pid = pid
 
 
 def state_directory() -> Path:
@@ -188,7 +182,9 @@ class EmbeddedServer:
         home = self.directory / "redis"
         home.chmod(0o700)
         if len(os.fsencode(home / "s.sock")) > SOCKET_PATH_LIMIT:
-            home = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="bridge-", dir=_short_temp())))
+            # The path of macOS's own temporary directory is long.
+            short = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108
+            home = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="bridge-", dir=short)))
         return home / "s.sock"
 
     def _remembered_port(self) -> int:
@@ -276,9 +272,8 @@ class EmbeddedServer:
 
 
 def _watch(pid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "bridge-watch", str(pid)], stdin=subprocess.PIPE, start_new_session=True
-    )
+    command = ["/bin/sh", "-c", _WATCH, "bridge-watch", str(pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 async def answers(path: Path) -> bool:
@@ -302,8 +297,7 @@ def free_port(remembered: int = 0) -> int:
         if 0 < port < 65_536 and _is_free(port):
             return port
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        found: int = probe.getsockname()[1]
-        return found
+        return int(probe.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:
@@ -323,7 +317,10 @@ async def _hold(directory: Path) -> IO[str]:
         pid = _holder(lock)
         if _alive(pid) or time.monotonic() > deadline:
             lock.close()
-            raise DirectoryHeldError(directory, pid)
+            holder = f"process {pid}" if pid else "another process"
+            raise DirectoryHeldError(
+                f"{directory} is in use by {holder}: stop it, or set XDG_STATE_HOME to another directory"
+            )
         await asyncio.sleep(0.05)
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
@@ -369,8 +366,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _short_temp() -> str | None:
-    """A short one where possible, because the path of macOS's own temporary directory is long."""
-    return "/tmp" if sys.platform != "win32" and os.access("/tmp", os.W_OK) else None  # noqa: S108

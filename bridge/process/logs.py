@@ -33,7 +33,7 @@ _SECRETS = (
 #: Attributes that every record has; any others came by `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
-#: Libraries that log a line with a URL per request or connection at INFO.
+#: Libraries that log a line with a URL per request or connection at INFO; they log from WARNING on.
 _VERBOSE = ("httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access")
 
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1", "DEBUG": "2"}
@@ -50,15 +50,6 @@ def configure(format: Format | None = None, level: str = "info", stream: TextIO 
     handler.setFormatter(JsonLines() if chosen == "json" else Console(colours=out.isatty()))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
-    _configure_libraries()
-
-
-def _configure_libraries() -> None:
-    """uvicorn's loggers use our handler; verbose libraries log from WARNING on."""
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
     for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 

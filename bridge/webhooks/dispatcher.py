@@ -9,23 +9,28 @@ import asyncio
 import logging
 import random
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 from bridge.clock import Clock, set_within
+from bridge.events import DELETED
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoints
+from bridge.store.endpoints import Endpoints, EndpointSet
 from bridge.store.errors import StoreError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
 from bridge.store.limits import LaneLimits
+from bridge.store.snapshots import Snapshots
+from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
 from bridge.webhooks.endpoint_cache import EndpointCache
-from bridge.webhooks.endpoint_watches import announce_named_cvms
 from bridge.webhooks.enqueuer import Enqueuer
+from bridge.webhooks.formats import render
 from bridge.webhooks.schedule import Schedule
 from bridge.webhooks.settling import Settling
+from bridge.webhooks.signing import sign
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +63,9 @@ BUSY = 32
 GATHER = 0.003
 """Seconds for which results are gathered."""
 
+ANNOUNCER = "webhooks"
+"""One name for all dispatchers: they announce the same watches, and it counts once."""
+
 LAST_RESULTS = 5.0
 """Seconds that the last results may take to reach Redis at a planned stop."""
 
@@ -70,11 +78,11 @@ class Dispatcher:
         backend: Backend,
         poster: Poster,
         *,
-        render: Render,
-        sign: Sign,
         unseal: Callable[[str], str],
         retry: Sequence[float],
         clock: Clock,
+        render: Render = render,
+        sign: Sign = sign,
         rng: random.Random | None = None,
         limits: LaneLimits | None = None,
     ) -> None:
@@ -267,6 +275,23 @@ def _report_quarantine(endpoint_id: str, lane: str, why: str) -> None:
     metrics.BROKEN.inc()
     where = {"endpoint": endpoint_id, "lane": lane, "error": why}
     logger.error("quarantined: keys in Redis hold values that the bridge never wrote", extra=where)
+
+
+async def announce_named_cvms(backend: Backend, endpoint_set: EndpointSet, seconds: float) -> None:
+    """Announces the CVMs that enabled endpoints name to the leader for `seconds`, as front ends do for their
+    subscribers.
+
+    Leaves out CVMs that upstream reported as deleted. Raises StoreError.
+    """
+    enabled = [endpoint for endpoint in endpoint_set.endpoints.values() if endpoint.enabled]
+    counts = Counter(cvm_id for endpoint in enabled for cvm_id in endpoint.cvms)
+    if counts:
+        for cvm_id, known in (await Snapshots(backend).get(list(counts))).items():
+            if known.status == DELETED and known.raw_state is None:
+                del counts[cvm_id]
+    watches = Watches(backend)
+    await watches.renew(counts)
+    await watches.announce(ANNOUNCER, counts, seconds)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

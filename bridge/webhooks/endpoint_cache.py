@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
+from bridge.store.endpoints import Endpoints, EndpointSet
 from bridge.webhooks import metrics
 from bridge.webhooks.matching import Matcher
 
@@ -36,7 +36,15 @@ class EndpointCache:
     async def at(self, revision: int) -> EndpointSet:
         """Reads the changes if `revision` is not the cached one. Raises StoreError."""
         if self.endpoint_set.revision != revision:
-            self._renew(await self._endpoints.all(self.endpoint_set))
+            known = await self._endpoints.all(self.endpoint_set)
+            before, now = self.endpoint_set.endpoints, known.endpoints
+            self._opened = {
+                each: opened for each, opened in self._opened.items() if each in now and before.get(each) == now[each]
+            }
+            self.endpoint_set = known
+            on = sum(endpoint.enabled for endpoint in now.values())
+            metrics.ENDPOINTS.labels("enabled").set(on)
+            metrics.ENDPOINTS.labels("disabled").set(len(now) - on)
         return self.endpoint_set
 
     @property
@@ -50,22 +58,9 @@ class EndpointCache:
         found = self._opened.get(endpoint_id)
         endpoint = self.endpoint_set.endpoints.get(endpoint_id)
         if found is None and endpoint is not None:
-            found = self._opened[endpoint_id] = self._open(endpoint)
+            found = self._opened[endpoint_id] = Opened(
+                self._unseal(endpoint.url_sealed),
+                {name: self._unseal(value) for name, value in endpoint.headers_sealed.items()},
+                tuple((self._unseal(secret.text), secret.expires_at_ms) for secret in endpoint.secrets_sealed),
+            )
         return found
-
-    def _open(self, endpoint: Endpoint) -> Opened:
-        return Opened(
-            self._unseal(endpoint.url_sealed),
-            {name: self._unseal(value) for name, value in endpoint.headers_sealed.items()},
-            tuple((self._unseal(secret.text), secret.expires_at_ms) for secret in endpoint.secrets_sealed),
-        )
-
-    def _renew(self, endpoint_set: EndpointSet) -> None:
-        before, now = self.endpoint_set.endpoints, endpoint_set.endpoints
-        self._opened = {
-            each: opened for each, opened in self._opened.items() if each in now and before.get(each) == now[each]
-        }
-        self.endpoint_set = endpoint_set
-        on = sum(endpoint.enabled for endpoint in endpoint_set.endpoints.values())
-        metrics.ENDPOINTS.labels("enabled").set(on)
-        metrics.ENDPOINTS.labels("disabled").set(len(endpoint_set.endpoints) - on)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from bridge.events import TRANSITION, Event, dumps
 from bridge.store.endpoints import FORMATS, Format
@@ -30,9 +31,11 @@ def render(format: Format, event: Event, *, ran: bool) -> Rendered:
             return Rendered(event.json.encode(), headers)
         case "phala":
             return _phala(event, headers, ran=ran)
-    envelope = json.loads(_head(event))
-    head = dumps({"type": event.type, "timestamp": envelope["time"]})
-    return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), headers)
+        case "standard":
+            head = dumps({"type": event.type, "timestamp": json.loads(_head(event))["time"]})
+            return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), headers)
+        case _:
+            assert_never(format)
 
 
 # `data` is the envelope's last member, and within a JSON string no bare `"` can follow a comma: the first match is it.

@@ -146,13 +146,13 @@ class Poster:
             await read_body(response, answer.body)
 
 
+@dataclass(eq=False)
 class _Answer:
     """What has been received so far."""
 
-    def __init__(self) -> None:
-        self.status: int | None = None
-        self.retry_after: float | None = None
-        self.body = bytearray()
+    status: int | None = None
+    retry_after: float | None = None
+    body: bytearray = field(default_factory=bytearray)
 
     def take(self, response: aiohttp.ClientResponse, now: float) -> None:
         self.status = response.status
@@ -171,13 +171,10 @@ def _verdict(status: int | None) -> str | None:
     return f"protocol: the receiver answered {status}, which is not a final status"
 
 
+_TLS = (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError)
 _TRANSLATED: Sequence[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str]] = (
     (aiohttp.ClientConnectorDNSError, "dns", "the host name does not resolve"),
-    (
-        (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError, ssl.CertificateError),
-        "tls",
-        "no verified TLS connection could be made",
-    ),
+    (_TLS, "tls", "no verified TLS connection could be made"),
     (aiohttp.ClientConnectorError, "connect", "no connection could be made"),
     ((aiohttp.ServerConnectionError, ConnectionError), "reset", "the connection was closed before an answer"),
     (aiohttp.ClientOSError, "reset", "the connection broke before an answer"),

@@ -16,8 +16,6 @@ from bridge.store.endpoints import Endpoints, SealedSecret
 from bridge.store.errors import StoreError
 from bridge.store.limits import LaneLimits
 from bridge.webhooks.dispatcher import Dispatcher
-from bridge.webhooks.formats import render
-from bridge.webhooks.signing import sign
 from bridge.webhooks.transport import Poster
 from tests.lanes import Writer, endpoint, unsealed
 from tests.receivers import Hit, Receiver, receiving
@@ -60,8 +58,6 @@ async def sending(url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: fl
         dispatcher = Dispatcher(
             backend,
             poster,
-            render=render,
-            sign=sign,
             unseal=unsealed,
             retry=retry,
             clock=clock,

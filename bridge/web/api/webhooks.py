@@ -1,7 +1,7 @@
 """The routes of webhook endpoints (`docs/contract.md#webhooks`).
 
 An endpoint that names CVMs has them watched from its registration on; the dispatchers renew these watches
-(`webhooks/endpoint_watches.py`). Creating and changing needs the scope `admin`. Reading needs a token that is not
+(`webhooks/dispatcher.py`). Creating and changing needs the scope `admin`. Reading needs a token that is not
 limited to CVMs, because an endpoint and its deliveries may be about any of them.
 """
 

@@ -7,7 +7,7 @@ from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
-from bridge.webhooks.endpoint_watches import announce_named_cvms
+from bridge.webhooks.dispatcher import announce_named_cvms
 from tests.fakes import fake_backend
 from tests.lanes import endpoint
 
