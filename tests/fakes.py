@@ -37,10 +37,7 @@ def redis_time(clock: WallClock) -> Iterator[None]:
 
     Expiry (`EX`) does not.
     """
-    with (
-        patch("fakeredis.commands_mixins.server_mixin.time", clock),
-        patch("fakeredis.model._stream.time", clock),
-    ):
+    with patch("fakeredis.commands_mixins.server_mixin.time", clock), patch("fakeredis.model._stream.time", clock):
         yield
 
 

@@ -213,11 +213,7 @@ class RealServer:
 @contextlib.contextmanager
 def cluster(binary: Path | None = None) -> Iterator[RealServer]:
     """A cluster of one node that has all slots; its `redis+cluster://` URL is `cluster_url(server)`."""
-    options = {
-        "cluster-enabled": "yes",
-        "cluster-config-file": "nodes.conf",
-        "cluster-announce-ip": "127.0.0.1",
-    }
+    options = {"cluster-enabled": "yes", "cluster-config-file": "nodes.conf", "cluster-announce-ip": "127.0.0.1"}
     with RealServer(binary, tcp=True, options=options) as server:
         server.call("CLUSTER", "ADDSLOTS", *range(16_384))
         eventually(lambda: "cluster_state:ok" in server.call("CLUSTER", "INFO"), "the cluster's state ok")

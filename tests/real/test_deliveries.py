@@ -7,12 +7,7 @@ import pytest
 from bridge.events import entry_key
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt, Deliveries
-from bridge.store.errors import (
-    AlreadyPendingError,
-    EndpointDisabledError,
-    UnknownDeliveryError,
-    UnknownEndpointError,
-)
+from bridge.store.errors import AlreadyPendingError, EndpointDisabledError, UnknownDeliveryError, UnknownEndpointError
 from bridge.store.lanes import Result, Verdict
 from tests.lanes import ATTEMPT, bench, endpoint, serve, settle
 

@@ -56,13 +56,7 @@ async def sending(url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: fl
     allow = Settings(webhook_allow="127.0.0.0/8").webhook_allow  # type: ignore[arg-type]
     async with receiving() as receiver, Poster(timeout=timeout, allow=allow, clock=clock) as poster:
         dispatcher = Dispatcher(
-            backend,
-            poster,
-            unseal=unsealed,
-            retry=retry,
-            clock=clock,
-            rng=random.Random(5),
-            limits=LaneLimits(),
+            backend, poster, unseal=unsealed, retry=retry, clock=clock, rng=random.Random(5), limits=LaneLimits()
         )
         running = asyncio.create_task(dispatcher.run(stop))
         try:

@@ -231,9 +231,7 @@ async def test_a_name_that_moved_to_another_cvm_is_followed(redis_url: str) -> N
         assert (await bridge.http.get(url)).json()["id"] == created.vm_uuid
 
 
-async def test_a_stale_state_is_503_with_its_reason_and_an_error_event_in_a_stream(
-    redis_url: str,
-) -> None:
+async def test_a_stale_state_is_503_with_its_reason_and_an_error_event_in_a_stream(redis_url: str) -> None:
     async with front(redis_url) as web:
         await web.lead()
         await Watches(web.backend).want("cvm-1")

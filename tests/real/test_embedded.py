@@ -77,9 +77,7 @@ def on(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, socket_timeout=5, decode_responses=True)
 
 
-async def test_it_answers_on_its_port_and_its_socket_and_keeps_its_data_for_the_next_start(
-    state: Path,
-) -> None:
+async def test_it_answers_on_its_port_and_its_socket_and_keeps_its_data_for_the_next_start(state: Path) -> None:
     remember(state, free_port())  # one that no other test takes between the starts
     async with EmbeddedServer(state) as server:
         with on(server.url) as client:
@@ -248,9 +246,7 @@ def test_a_server_on_the_path_is_used_if_it_is_new_enough(
     assert (find_server() == own) is taken
 
 
-def test_the_state_directory_follows_the_xdg_variable_if_it_is_absolute(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_state_directory_follows_the_xdg_variable_if_it_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert embedded.state_directory() == Path("/home/someone/.local/state/bridge")

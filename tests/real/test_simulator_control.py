@@ -86,13 +86,7 @@ async def test_a_cvm_is_made_changed_deleted_and_restored(
     restored = await client.get("/cvms/renamed/state")
 
     assert made.status_code == 201
-    assert changed.json() == {
-        "id": uuid,
-        "name": "odd",
-        "status": "provisioning",
-        "extra": [1],
-        "boot_error": None,
-    }
+    assert changed.json() == {"id": uuid, "name": "odd", "status": "provisioning", "extra": [1], "boot_error": None}
     assert (deleted.status_code, view["deleted"], restored.status_code) == (404, True, 200)
     assert restored.json()["name"] == "renamed"
 
@@ -201,8 +195,7 @@ async def test_a_hanging_answer_ends_with_its_client(
 
 
 @pytest.mark.parametrize(
-    ("how", "error"),
-    [("reset", httpx.ReadError), ("close", httpx.RemoteProtocolError), ("end", None)],
+    ("how", "error"), [("reset", httpx.ReadError), ("close", httpx.RemoteProtocolError), ("end", None)]
 )
 async def test_open_streams_can_be_cut_in_each_way(
     sim: Running,
@@ -237,12 +230,7 @@ async def test_a_stream_can_end_at_once_and_empty(
 
 @pytest.mark.parametrize(("action", "first"), [("silent", 0), ("mute", 1)])
 async def test_a_silent_stream_sends_nothing_while_the_state_route_shows_the_change(
-    sim: Running,
-    client: httpx.AsyncClient,
-    control: httpx.AsyncClient,
-    path: str,
-    action: str,
-    first: int,
+    sim: Running, client: httpx.AsyncClient, control: httpx.AsyncClient, path: str, action: str, first: int
 ) -> None:
     await control.post("/faults", json={"route": "stream", "action": action})
     got: list[ServerSentEvent] = []

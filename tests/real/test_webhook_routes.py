@@ -307,12 +307,7 @@ async def test_without_a_secret_key_nothing_is_made_and_the_answer_names_the_rem
         made = await keyed.made()
     async with front(redis_url, secret_key=()) as api:
         one = f"/v1/webhooks/{made['id']}"
-        for method, path in (
-            ("POST", "/v1/webhooks"),
-            ("PUT", one),
-            ("PATCH", one),
-            ("POST", f"{one}/rotate-secret"),
-        ):
+        for method, path in (("POST", "/v1/webhooks"), ("PUT", one), ("PATCH", one), ("POST", f"{one}/rotate-secret")):
             answer = await api.request(method, path, json={"url": URL})
             assert answer.status_code == 503
             assert answer.json()["type"] == "urn:bridge:problem:no-secret-key"

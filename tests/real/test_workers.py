@@ -157,9 +157,7 @@ async def starts(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> i
     return started
 
 
-def test_a_crash_restarts_a_worker_and_a_failed_start_ends_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_crash_restarts_a_worker_and_a_failed_start_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
     crashes = (60.0, 1), (0.0, -11), (60.0, 137), (60.0, 0)
     assert run_virtual(starts(monkeypatch, *crashes)) == len(crashes) + 1
     with pytest.raises(CommandError):

@@ -163,12 +163,7 @@ def test_a_wrong_redis_url_is_refused_without_showing_it(env: pytest.MonkeyPatch
 def test_tokens_are_taken_apart(env: pytest.MonkeyPatch) -> None:
     env.setenv("BRIDGE_TOKENS", "ops:s3cret:admin  web:other:read:web-1,app_0a")
     ops, web = load_settings().tokens
-    assert (ops.name, ops.secret.get_secret_value(), ops.scope, ops.cvms) == (
-        "ops",
-        "s3cret",
-        "admin",
-        frozenset(),
-    )
+    assert (ops.name, ops.secret.get_secret_value(), ops.scope, ops.cvms) == ("ops", "s3cret", "admin", frozenset())
     assert (web.name, web.scope, web.cvms) == ("web", "read", frozenset({"web-1", "app_0a"}))
 
 
@@ -234,8 +229,7 @@ def test_the_waits_between_webhook_attempts(env: pytest.MonkeyPatch) -> None:
 def test_networks_and_hosts_that_webhooks_may_reach(env: pytest.MonkeyPatch) -> None:
     env.setenv("BRIDGE_WEBHOOK_ALLOW", "10.1.0.0/16, 192.168.0.7,fd00::/8, Hooks.Internal.")
     assert load_settings().webhook_allow == Allowlist(
-        (ip_network("10.1.0.0/16"), ip_network("192.168.0.7/32"), ip_network("fd00::/8")),
-        frozenset({"hooks.internal"}),
+        (ip_network("10.1.0.0/16"), ip_network("192.168.0.7/32"), ip_network("fd00::/8")), frozenset({"hooks.internal"})
     )
     for wrong in ("10.1.2.3/8", "10.1", "*.internal", "http://x", "a b", "1.2.3.4.5"):
         complaint(env, "BRIDGE_WEBHOOK_ALLOW", wrong)
@@ -251,14 +245,7 @@ def test_origins_are_scheme_host_and_port_only(env: pytest.MonkeyPatch) -> None:
 def test_the_api_prefix_loses_its_closing_slash_and_must_be_a_plain_url(env: pytest.MonkeyPatch) -> None:
     env.setenv("PHALA_CLOUD_API_PREFIX", "http://127.0.0.1:8001/api/v1/")
     assert load_settings().api_prefix == "http://127.0.0.1:8001/api/v1"
-    for wrong in (
-        "cloud-api.phala.com",
-        "ftp://x",
-        "https://",
-        "https://u@h/",
-        "https://h/?a=1",
-        "http://h:x",
-    ):
+    for wrong in ("cloud-api.phala.com", "ftp://x", "https://", "https://u@h/", "https://h/?a=1", "http://h:x"):
         complaint(env, "PHALA_CLOUD_API_PREFIX", wrong)
 
 
@@ -358,10 +345,4 @@ def test_a_masked_url_shows_no_part_of_a_password(password: str) -> None:
 
 
 def test_big_numbers_are_shown_as_they_are_written() -> None:
-    assert [shown(value) for value in (31_536_000.0, 0.1, 10.0, True, None)] == [
-        "31536000",
-        "0.1",
-        "10",
-        "on",
-        "",
-    ]
+    assert [shown(value) for value in (31_536_000.0, 0.1, 10.0, True, None)] == ["31536000", "0.1", "10", "on", ""]

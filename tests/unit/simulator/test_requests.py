@@ -112,12 +112,7 @@ def test_a_batch_request_is_read() -> None:
         ),
         (
             b'{"vm_uuids": "a"}',
-            {
-                "type": "list_type",
-                "loc": ["body", "vm_uuids"],
-                "msg": "Input should be a valid list",
-                "input": "a",
-            },
+            {"type": "list_type", "loc": ["body", "vm_uuids"], "msg": "Input should be a valid list", "input": "a"},
         ),
     ],
 )

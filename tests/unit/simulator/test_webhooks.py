@@ -24,10 +24,7 @@ def story(*statuses: str) -> list[str | None]:
     [
         (("provisioning", "starting", "running"), [None, "cvm.created"]),
         (("provisioning", "starting", "error"), [None, "cvm.create_failed"]),
-        (
-            ("running", "stopping", "stopped", "starting", "running"),
-            [None, "cvm.stopped", None, "cvm.started"],
-        ),
+        (("running", "stopping", "stopped", "starting", "running"), [None, "cvm.stopped", None, "cvm.started"]),
         (("running", "restarting", "starting", "running"), [None, None, "cvm.restarted"]),
         (("running", "restarting", "running"), [None, "cvm.restarted"]),
         (("running", "exited", "starting", "running"), ["cvm.stopped", None, "cvm.started"]),

@@ -314,9 +314,7 @@ def test_what_is_no_snapshot_is_said_to_be_none(text: str) -> None:
         Snapshot.from_json("c", text)
 
 
-async def test_an_event_after_an_append_without_an_awaited_answer_is_not_taken_for_it(
-    backend: Backend,
-) -> None:
+async def test_an_event_after_an_append_without_an_awaited_answer_is_not_taken_for_it(backend: Backend) -> None:
     term = await lead(backend)
     await append(backend, term, start(term))
     other = Draft("cvm.state", "cvm-2", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-2"}')

@@ -16,15 +16,7 @@ import pytest
 
 from bridge import __version__
 from bridge.events import State
-from bridge.upstream.client import (
-    MAX_ERROR_BODY,
-    MAX_REFERENCE,
-    Ended,
-    Garbled,
-    Listed,
-    PhalaClient,
-    StreamEvent,
-)
+from bridge.upstream.client import MAX_ERROR_BODY, MAX_REFERENCE, Ended, Garbled, Listed, PhalaClient, StreamEvent
 from bridge.upstream.errors import (
     BatchAbsentError,
     ConflictError,

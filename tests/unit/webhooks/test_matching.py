@@ -52,10 +52,7 @@ def test_disabled_endpoints_match_for_what_they_miss_is_listed() -> None:
 SOME = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple)
 
 
-@given(
-    st.lists(st.tuples(SOME, SOME, SOME, SOME), max_size=8),
-    st.tuples(*[st.sampled_from(["a", "b", "c", "d"])] * 4),
-)
+@given(st.lists(st.tuples(SOME, SOME, SOME, SOME), max_size=8), st.tuples(*[st.sampled_from(["a", "b", "c", "d"])] * 4))
 def test_the_index_finds_what_a_look_at_each_endpoint_finds(
     filters: list[tuple[tuple[str, ...], ...]], shown: tuple[str, str, str, str]
 ) -> None:

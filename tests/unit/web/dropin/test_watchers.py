@@ -99,15 +99,7 @@ class Stage:
         self.sequence += 1
         raw = f'{{"status":"{status}"}}'
         self.snapshots.known[cvm_id] = Snapshot(
-            cvm_id,
-            raw,
-            status,
-            None,
-            None,
-            "2026-11-24T16:00:00Z",
-            f"{self.sequence}-0",
-            stale is None,
-            stale,
+            cvm_id, raw, status, None, None, "2026-11-24T16:00:00Z", f"{self.sequence}-0", stale is None, stale
         )
 
     def _event(self, kind: str, data: str, cvm_id: str) -> None:

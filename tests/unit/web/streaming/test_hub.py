@@ -64,8 +64,7 @@ async def settle() -> None:
 
 
 @given(
-    actions=st.lists(st.sampled_from(["publish", "miss", "reconnect"]), min_size=1, max_size=40),
-    ring=st.integers(1, 5),
+    actions=st.lists(st.sampled_from(["publish", "miss", "reconnect"]), min_size=1, max_size=40), ring=st.integers(1, 5)
 )
 def test_a_subscriber_that_reconnects_at_any_moment_gets_each_event_once(actions: list[str], ring: int) -> None:
     async def scenario() -> None:
