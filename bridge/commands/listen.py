@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import secrets
-import time
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bridge.clock import rfc3339
+from bridge.clock import Clock, SystemClock, rfc3339
 from bridge.commands.terminal import as_object, client_headers, event_line, invalid_url, painted, problem_text
 from bridge.events import TRANSITION, dumps
 from bridge.process.signals import CommandError
@@ -84,7 +83,8 @@ class Received:
 class Receiver:
     """The ASGI app. `received` holds the attempts in the order of their arrival."""
 
-    def __init__(self, secret: str, reply: Reply) -> None:
+    def __init__(self, secret: str, reply: Reply, clock: Clock, rng: random.Random) -> None:
+        self._clock, self._rng = clock, rng
         self._secret = secret
         self._reply = reply
         self._attempts: OrderedDict[str, int] = OrderedDict()
@@ -97,9 +97,9 @@ class Receiver:
             body += chunk
             if len(body) > MAX_BODY:
                 return PlainTextResponse("too large\n", 413)
-        now = time.time()
+        now = self._clock.time()
         fault = verify(request.headers, body, self._secret, now)
-        status = 500 if random.random() < self._reply.fail else self._reply.status
+        status = 500 if self._rng.random() < self._reply.fail else self._reply.status
         if fault:
             status = 401
         webhook_id = request.headers.get("webhook-id", "")
@@ -107,7 +107,7 @@ class Receiver:
         if len(self._attempts) > MOST_REMEMBERED:
             self._attempts.popitem(last=False)
         await self.received.put(Received(rfc3339(now), webhook_id, attempt, fault, status, _parsed(body)))
-        await asyncio.sleep(self._reply.delay)
+        await self._clock.sleep(self._reply.delay)
         return PlainTextResponse(f"{fault or 'received'}\n", status)
 
 
@@ -127,7 +127,7 @@ async def listen(
     address is not available.
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
-    receiver = Receiver(secret, reply)
+    receiver = Receiver(secret, reply, SystemClock(), random.Random())
     listener = listening_socket(registration.host, registration.port)
     # A receiver that listens on all addresses is also reachable on loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(registration.host, registration.host)  # noqa: S104
