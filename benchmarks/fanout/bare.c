@@ -1,7 +1,7 @@
 /*
  * The limit that a server on this machine could reach: one thread, a loop of send() over all connections, nothing else.
  * Listens on 127.0.0.1:PORT (the argument); each line on stdin is sent to everybody as one HTTP chunk that holds one
- * server-sent event with that line as its data. Whoever lags is not waited for; it misses that event.
+ * server-sent event with that line as its data. A client that lags misses that event.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -236,7 +236,7 @@ class Lanes(RuleBasedStateMachine):
             self.do(self._recover(name))
 
     async def _recover(self, name: str) -> None:
-        """What is not yet filled is left to the filler: it must not overtake what lies before it."""
+        """What is not yet filled is left to the enqueuer: it must not overtake what lies before it."""
         client, expected = self.bench.backend.client, []
         filled = entry_key((await self.bench.checkpoint()).id)
         for event, cvm in self.log[self.born_at[name] :]:
