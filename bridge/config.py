@@ -203,8 +203,11 @@ def _complaints(errors: Iterable[ErrorDetails]) -> list[str]:
     fields = {name: Settings.model_fields[field] for field, name in variables().items()}
     lines: dict[str, str] = {}
     for error in errors:
-        name = str(error["loc"][0])
-        info = fields[name]
+        name = str(error["loc"][0]) if error["loc"] else "settings"
+        info = fields.get(name)
+        if info is None:
+            lines.setdefault(name, f"{name}: {error['msg']}")
+            continue
         lines.setdefault(name, f"{name} must be {info.description}{_fault(error, secret=not info.repr)}")
     return list(lines.values())
 

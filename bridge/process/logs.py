@@ -50,6 +50,10 @@ def configure(format: Format | None = None, level: str = "info", stream: TextIO 
     handler.setFormatter(JsonLines() if chosen == "json" else Console(colours=out.isatty()))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        # A handler of uvicorn's own would write what the formatters here redact.
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -37,13 +37,12 @@ async def read_model(request: Request, model: type[Model], *, optional: bool = F
     a CORS preflight.
     """
     body = await read_body(request)
-    if optional and not body.strip():
-        return model()
+    absent = optional and not body.strip()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    if not absent and media_type != "application/json" and not media_type.endswith("+json"):
         raise ProblemError(ProblemType.NO_JSON, "send Content-Type: application/json")
     try:
-        given = json.loads(body)
+        given = {} if absent else json.loads(body)
     except (ValueError, RecursionError):
         raise invalid("body", "it is not JSON") from None
     if not isinstance(given, dict):

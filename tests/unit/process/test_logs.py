@@ -115,3 +115,11 @@ def test_lines_per_request_are_left_out_and_the_servers_lines_are_kept() -> None
     assert out.getvalue() == ""
     logging.getLogger("uvicorn.error").info("started")
     assert json.loads(out.getvalue())["logger"] == "uvicorn.error"
+
+
+def test_a_handler_of_uvicorns_own_is_removed_because_it_would_not_redact() -> None:
+    server = logging.getLogger("uvicorn.access")
+    server.addHandler(logging.StreamHandler())
+    server.propagate = False
+    logs.configure("json", stream=io.StringIO())
+    assert (server.handlers, server.propagate) == ([], True)
