@@ -8,16 +8,16 @@ from email.utils import parsedate_to_datetime
 
 
 def parse_retry_after(text: str | None, now: float, *, longest: float) -> float | None:
-    """Seconds to wait from `now` (Unix time), 0 to `longest`.
+    """Seconds to wait from `now` (Unix time); a longer wait than `longest` counts as `longest`.
 
-    None for a missing header, any other form, a date in the past, and a wait of more than `longest` seconds.
+    None for a missing header, any other form, and a date in the past.
     """
     text = (text or "").strip()
     try:
         seconds = float(int(text)) if re.fullmatch(r"\d+", text, re.ASCII) else _unix_time(text) - now
     except (ValueError, TypeError, OverflowError):
         return None
-    return seconds if 0 <= seconds <= longest else None
+    return min(seconds, longest) if seconds >= 0 else None
 
 
 def _unix_time(text: str) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
 from bridge.retry_after import parse_retry_after
-from bridge.upstream import errors
+from bridge.upstream import errors, metrics
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
 API_VERSION = "2026-06-23"
@@ -25,8 +25,12 @@ API_VERSION = "2026-06-23"
 ANSWER_TIMEOUT = 10.0
 """Seconds that a plain answer may take in all; a stream's headers likewise."""
 
+KEEPALIVE = 60.0
+"""Seconds for which an idle connection is kept: polls of few CVMs come every 10 s, and each would need a new TLS
+handshake."""
+
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds; a `Retry-After` that asks for more is ignored."""
+"""Seconds; a `Retry-After` that asks for more counts as this."""
 
 MAX_ERROR_BODY = 64 * 1024
 MAX_LIST_BODY = 16 * MAX_STATE_BYTES
@@ -87,7 +91,7 @@ class PhalaClient:
             headers={"X-API-Key": api_key, "X-Phala-Version": API_VERSION, "User-Agent": f"cvm-bridge/{__version__}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0),
             # The slots bound the streams; a pool with a bound of its own would delay a stream whose slot is held.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE),
             follow_redirects=False,
             event_hooks={"response": [_forget_location]},
             transport=transport,
@@ -99,24 +103,26 @@ class PhalaClient:
     async def read_state(self, ref: str) -> Reading:
         """The present state (immediate mode)."""
         sent_at = self._clock.monotonic()
-        body = await self._plain("GET", _state_path(ref), MAX_STATE_BYTES)
-        try:
-            state = parse_state(body.decode("utf-8", "replace"))
-        except UnparsableStateError as error:
-            raise errors.UnparsableError(str(error)) from error
+        with _counted("state"):
+            body = await self._plain("GET", _state_path(ref), MAX_STATE_BYTES)
+            try:
+                state = parse_state(body.decode("utf-8", "replace"))
+            except UnparsableStateError as error:
+                raise errors.UnparsableError(str(error)) from error
         return Reading(state, sent_at, self._clock.monotonic())
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The batch route's answer for each CVM that it has. Raises BatchAbsentError where there is no such route."""
-        try:
-            body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
-        except (errors.NotFoundError, errors.UnauthorizedError, errors.RequestRefusedError) as error:
-            if error.status in (403, 404, 405):
-                raise errors.BatchAbsentError(status=error.status) from error
-            raise
-        answers = _json(body)
-        if not isinstance(answers, dict):
-            raise errors.UnparsableError("the batch answer is not an object")
+        with _counted("batch"):
+            try:
+                body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
+            except (errors.NotFoundError, errors.UnauthorizedError, errors.RequestRefusedError) as error:
+                if error.status in (403, 404, 405):
+                    raise errors.BatchAbsentError(status=error.status) from error
+                raise
+            answers = _json(body)
+            if not isinstance(answers, dict):
+                raise errors.UnparsableError("the batch answer is not an object")
         return {cvm_id: answer for cvm_id, answer in answers.items() if isinstance(answer, dict)}
 
     async def list_cvms(self) -> list[Listed]:
@@ -124,10 +130,11 @@ class PhalaClient:
         seen: dict[Listed, None] = {}
         for page in range(1, MOST_PAGES + 1):
             path = f"/cvms/paginated?page={page}&page_size={PAGE_SIZE}"
-            answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
-            items = answer.get("items") if isinstance(answer, dict) else None
-            if not isinstance(items, list):
-                raise errors.UnparsableError("the list of CVMs has no items")
+            with _counted("list"):
+                answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
+                items = answer.get("items") if isinstance(answer, dict) else None
+                if not isinstance(items, list):
+                    raise errors.UnparsableError("the list of CVMs has no items")
             before = len(seen)
             seen.update(dict.fromkeys(_listed(item) for item in items if isinstance(item, dict)))
             if not items or _is_last(answer, page, len(seen), len(seen) - before):
@@ -149,16 +156,25 @@ class PhalaClient:
             headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", "Connection": "close"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0, read=None),
         )
+        with _counted("stream"):
+            response = await self._opened(request)
+        try:
+            async with aclosing(_events(response)) as events:
+                yield events
+        finally:
+            await response.aclose()
+
+    async def _opened(self, request: httpx.Request) -> httpx.Response:
         response = await self._send(request)
         try:
             if response.status_code != 200:
                 raise await self._error(response)
             if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                 raise errors.UnparsableError("upstream did not answer with an event stream", status=200)
-            async with aclosing(_events(response)) as events:
-                yield events
-        finally:
+        except BaseException:
             await response.aclose()
+            raise
+        return response
 
     async def _plain(self, method: str, path: str, most: int, body: object = None) -> bytes:
         headers = {"Accept": "application/json"}
@@ -195,6 +211,17 @@ class PhalaClient:
             body = b""
         wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time(), longest=LONGEST_RETRY_AFTER)
         return errors.error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
+
+
+@contextmanager
+def _counted(route: str) -> Iterator[None]:
+    """Counts one request by how it ends: `ok`, or the error's reason."""
+    try:
+        yield
+    except errors.UpstreamError as error:
+        metrics.REQUESTS.labels(route, error.reason).inc()
+        raise
+    metrics.REQUESTS.labels(route, "ok").inc()
 
 
 def _state_path(ref: str) -> str:

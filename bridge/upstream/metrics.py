@@ -10,6 +10,7 @@ STALE = Gauge("bridge_watches_stale", "Watches that are stale")
 STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream")
 BUDGET = Gauge("bridge_upstream_stream_budget", "Streams that the account seems to allow us now")
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
-REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by kind and outcome", ["kind", "outcome"])
+REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
+"""`route`: `state`, `stream`, `batch`, `list`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
 STREAM_ENDS = Counter("bridge_upstream_stream_ends", "Streams by how they ended", ["how"])
 """Look here first when events come late."""

@@ -7,7 +7,6 @@ import json
 import logging
 from typing import Any
 
-from bridge.upstream import metrics
 from bridge.upstream.errors import AccountEffect, BatchAbsentError, CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.planner import GONE_EVERY, round_length
@@ -42,7 +41,6 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
             _failed(context, tracked, error)
             return False
         seen = Observation(state=None, by="poll", sent_at=sent_at, made_at=context.clock.monotonic())
-    metrics.REQUESTS.labels("state", "ok" if seen.state else "gone").inc()
     before = tracked.seen.state if not tracked.gone else None
     applied = await context.recorder.record(tracked, seen)
     context.budget.authorized()
@@ -71,7 +69,6 @@ def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> N
     if tracked.seen.fail(error.reason):
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a CVM's state could not be read", extra=fields)
-    metrics.REQUESTS.labels("state", error.reason).inc()
     tracked.reads.due = now
     if error.rule.cvm is CvmEffect.BACK_OFF:
         tracked.reads.fail(now, context.rng, error.retry_after)
@@ -86,7 +83,6 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
     except UpstreamError as error:
         if error.rule.account is AccountEffect.SLOW_DOWN:
             context.apply(error, "batch")  # whether the key works, the reads of the states show
-        metrics.REQUESTS.labels("batch", error.reason).inc()
         if isinstance(error, BatchAbsentError):
             context.batch_route = False
             context.batch_again_at = sent_at + BATCH_AGAIN_AFTER
@@ -97,7 +93,6 @@ async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
             for position, tracked in enumerate(asked):
                 tracked.reads.bring_forward(now + gap * position)
         return
-    metrics.REQUESTS.labels("batch", "ok").inc()
     for tracked in asked:
         await _weigh(context, tracked, answers.get(tracked.cvm_id), sent_at)
 

@@ -44,7 +44,7 @@ BIG_BODY = 1 << 20
 """Bytes from which on aiohttp wants a body as a file, to send it in parts."""
 
 LONGEST_RETRY_AFTER = 86_400.0
-"""Seconds; a `Retry-After` of more than a day is ignored."""
+"""Seconds; a `Retry-After` of more than a day counts as a day."""
 
 
 class _CheckedResolver(AbstractResolver):

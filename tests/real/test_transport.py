@@ -354,7 +354,9 @@ async def test_retry_after_counts_with_429_and_503_only(status: int, expected: f
         assert (await post(inner.url())).retry_after == expected
 
 
-@pytest.mark.parametrize("text", ["0", "86401", "soon"])
-async def test_a_retry_after_of_no_wait_or_over_a_day_is_ignored(text: str) -> None:
+@pytest.mark.parametrize(("text", "seconds"), [("0", None), ("86401", 86_400.0), ("soon", None)])
+async def test_a_retry_after_of_no_wait_is_ignored_and_one_over_a_day_is_a_day(
+    text: str, seconds: float | None
+) -> None:
     async with receiver(fixed("429 x", b"", f"Retry-After: {text}")) as inner:
-        assert (await post(inner.url())).retry_after is None
+        assert (await post(inner.url())).retry_after == seconds

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -234,3 +237,27 @@ async def test_list_and_batch_tell_of_every_cvm(sim: Running, client: PhalaClien
     assert [each.vm_uuid for each in await client.list_cvms()] == ids
     answers = await client.batch([*ids, "nobody"])
     assert {cvm_id: answer["status"] for cvm_id, answer in answers.items()} == dict.fromkeys(ids, "running")
+
+
+async def test_a_connection_is_used_again_after_the_pause_between_two_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections, ahead = 0, 0.0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        body = b'{"id":"u-1","status":"running"}'
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    shifted = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead)
+    monkeypatch.setattr("httpcore._async.http11.time", shifted)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = PhalaClient(f"http://127.0.0.1:{port}", "key-a", clock=SystemClock())
+        for pause in (0.0, 30.0, 55.0):
+            ahead += pause
+            assert (await client.read_state("u-1")).state.cvm_id == "u-1"
+        await client.aclose()
+    assert connections == 1

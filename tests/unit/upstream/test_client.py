@@ -13,6 +13,7 @@ from email.utils import format_datetime
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from bridge import __version__
 from bridge.events import State
@@ -140,8 +141,9 @@ def _date(seconds: float) -> str:
         ("3600", 3600.0),
         (_date(90), 90.0),
         (_date(90).replace("GMT", "-0000"), 90.0),
-        ("3601", None),
+        ("3601", 3600.0),
         ("-5", None),
+        ("9" * 300, 3600.0),
         ("9" * 400, None),
         ("9" * 5000, None),
         ("²", None),
@@ -149,10 +151,12 @@ def _date(seconds: float) -> str:
         ("soon", None),
         ("", None),
         (_date(-90), None),
-        (_date(86_400), None),
+        (_date(86_400), 3600.0),
     ],
 )
-async def test_retry_after_is_used_in_both_forms_up_to_an_hour(value: str, wait: float | None) -> None:
+async def test_retry_after_is_used_in_both_forms_and_a_longer_one_counts_as_an_hour(
+    value: str, wait: float | None
+) -> None:
     response = httpx.Response(429, headers=[(b"Retry-After", value.encode())])
     with pytest.raises(RateLimitedError) as caught:
         await client_for(response).read_state("u-1")
@@ -379,3 +383,27 @@ async def test_both_shapes_of_the_list_are_read_and_other_entries_skipped() -> N
 async def test_a_list_without_items_is_unparsable(body: bytes) -> None:
     with pytest.raises(UnparsableError):
         await client_for(httpx.Response(200, content=body)).list_cvms()
+
+
+async def test_each_request_is_counted_by_route_and_outcome() -> None:
+    def counted(route: str, outcome: str) -> float:
+        name = "bridge_upstream_requests_total"
+        return REGISTRY.get_sample_value(name, {"route": route, "outcome": outcome}) or 0.0
+
+    wanted = [("state", "ok"), ("state", "not_found"), ("batch", "no_batch"), ("list", "ok"), ("stream", "ok")]
+    wanted += [("stream", "rate_limited"), ("stream", "unparsable"), ("list", "unparsable"), ("state", "unparsable")]
+    before = {each: counted(*each) for each in wanted}
+    await client_for(httpx.Response(200, json=STATE)).read_state("u-1")
+    await client_for(listing({1: []}, [])).list_cvms()
+    await received(sse(b""))
+    for answer in (httpx.Response(404), httpx.Response(200, content=b"no state")):
+        with pytest.raises(UpstreamError):
+            await client_for(answer).read_state("u-1")
+    with pytest.raises(UpstreamError):
+        await client_for(httpx.Response(404)).batch(["u-1"])
+    with pytest.raises(UpstreamError):
+        await client_for(httpx.Response(200, content=b"no list")).list_cvms()
+    for answer in (httpx.Response(429), sse(b"", "text/html")):
+        with pytest.raises(UpstreamError):
+            await received(answer)
+    assert {each: counted(*each) - before[each] for each in wanted} == dict.fromkeys(wanted, 1.0)
