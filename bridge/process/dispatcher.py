@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.probe import start_probe
+from bridge.process.probe import create_app, start_probe
 from bridge.process.redis_connection import connected, report_redis, required_redis
 from bridge.process.signals import CommandError, run_role
 from bridge.process.startup import settle_garbage_collection
@@ -33,7 +33,7 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as group,
     ):
         report_redis(group, backend, clock, stop, masked_url(url))
-        start_probe(group, settings, backend, lambda: "dispatcher", stop)
+        start_probe(group, settings, create_app(backend, lambda: "dispatcher"), stop)
         settle_garbage_collection()
         group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
 

@@ -19,8 +19,9 @@ from bridge.store.errors import StoreError
 from bridge.uvicorn_server import listening_socket, serving, small_server
 
 
-def create_app(backend: Backend, role: Callable[[], str]) -> Starlette:
-    """Healthy while it answers; ready while Redis answers, for leader and standby alike (docs/contract.md#http)."""
+def create_app(backend: Backend, role: Callable[[], str], trouble: Callable[[], str] = str) -> Starlette:
+    """Healthy while it answers; ready while Redis answers and `trouble` is empty, for leader and standby alike
+    (docs/contract.md#http)."""
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -30,6 +31,8 @@ def create_app(backend: Backend, role: Callable[[], str]) -> Starlette:
             await backend.ping()
         except StoreError as error:
             return JSONResponse({"status": "unavailable", "redis": str(error)}, 503)
+        if reason := trouble():
+            return JSONResponse({"status": "unavailable", "role": role(), "reason": reason}, 503)
         return JSONResponse({"status": "ready", "role": role()})
 
     async def metrics(request: Request) -> Response:
@@ -38,17 +41,14 @@ def create_app(backend: Backend, role: Callable[[], str]) -> Starlette:
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
-def start_probe(
-    group: asyncio.TaskGroup, settings: Settings, backend: Backend, role: Callable[[], str], stop: asyncio.Event
-) -> None:
+def start_probe(group: asyncio.TaskGroup, settings: Settings, app: Starlette, stop: asyncio.Event) -> None:
     """Starts a task that serves the probe if BRIDGE_PROBE_PORT is set; it raises CommandError if the port is in use."""
     if settings.probe_port is not None:
-        probe = _serve(settings.probe_port, backend, role, stop)
-        group.create_task(run_role("probe", probe, stop), name="probe")
+        group.create_task(run_role("probe", _serve(settings.probe_port, app, stop), stop), name="probe")
 
 
-async def _serve(port: int, backend: Backend, role: Callable[[], str], stop: asyncio.Event) -> None:
+async def _serve(port: int, app: Starlette, stop: asyncio.Event) -> None:
     with named_address(ALL_ADDRESSES, port, "BRIDGE_PROBE_PORT"):
         listener = listening_socket(ALL_ADDRESSES, port)
-    async with serving(small_server(create_app(backend, role)), listener):
+    async with serving(small_server(app), listener):
         await stop.wait()

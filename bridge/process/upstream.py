@@ -8,7 +8,7 @@ import contextlib
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.probe import start_probe
+from bridge.process.probe import create_app, start_probe
 from bridge.process.redis_connection import connected, report_redis, required_redis
 from bridge.process.signals import CommandError, run_role
 from bridge.upstream.client import PhalaClient
@@ -27,7 +27,8 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
     ):
         upstream = Upstream(settings, backend, client, clock)
         report_redis(group, backend, clock, stop, masked_url(url))
-        start_probe(group, settings, backend, lambda: "leader" if upstream.leading else "standby", stop)
+        app = create_app(backend, lambda: "leader" if upstream.leading else "standby", lambda: upstream.trouble)
+        start_probe(group, settings, app, stop)
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
 
 

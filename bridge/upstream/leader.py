@@ -17,6 +17,7 @@ from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
+from bridge.upstream.backoff import Backoff
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 CAMPAIGN_AT_MOST = 1.0
 """Seconds between two attempts of a standby, at most: a lease that was resigned is taken within this time."""
+
+CAMPAIGN_BACKOFF = 15.0
+"""Seconds between two attempts to begin a term where the earlier ones failed, at most."""
 
 
 class TermOverError(Exception):
@@ -60,7 +64,10 @@ class Upstream:
         self._slot_handover = SlotHandover(settings, self._slots, clock, alone=alone)
         self._renewed_at = NEVER
         """When the last request was sent that gave or renewed this process's lease (monotonic)."""
+        self._backoff = Backoff(longest=CAMPAIGN_BACKOFF)
         self.leading = False
+        self.trouble = ""
+        """Why this replica can neither lead nor stand by; empty while it can. A missing Redis is no reason."""
         self.context: LeaderContext | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -76,20 +83,39 @@ class Upstream:
                 if isinstance(term, Term):
                     await self._lead(term, stop, asked_at)
                 else:
+                    self.trouble = ""
                     await set_within(stop, min(term, CAMPAIGN_AT_MOST))
-            except StoreError as error:
-                if not complained or not isinstance(error, StoreUnavailableError):
+            except StoreUnavailableError as error:
+                if not complained:
                     logger.warning("waiting for Redis", extra={"error": str(error)})
                 complained = True
                 await set_within(stop, CAMPAIGN_AT_MOST)
+            except StoreError as error:
+                logger.error("the lead could not be asked for", extra={"error": str(error)})
+                await self._fail("the lead could not be asked for", str(error), stop)
+
+    async def _fail(self, what: str, reason: str, stop: asyncio.Event) -> None:
+        """Shows why on `/readyz`, and waits, longer each time."""
+        self.trouble = f"{what}: {reason}"
+        await set_within(stop, self._backoff.fail(self._clock.monotonic(), self._rng))
 
     async def _lead(self, term: Term, stop: asyncio.Event, asked_at: float) -> None:
-        context = await self._begin(term)
+        try:
+            context = await self._begin(term)
+        except Exception as error:  # whatever it is, this lease must not keep the others from trying
+            await self._resign(term)
+            if isinstance(error, StoreUnavailableError):
+                raise
+            logger.exception("a term could not begin", extra={"epoch": term.epoch})
+            await self._fail("a term could not begin", _reason(error) or type(error).__name__, stop)
+            return
+        self.trouble = ""
+        self._backoff.heal()
         self._renewed_at = asked_at
         self.context, self.leading = context, True
         metrics.LEADER.set(1)
         logger.info("leading", extra={"epoch": term.epoch, "sequence": context.recorder.written.sequence})
-        again_after = 0.0
+        refusal = ""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(context), name="lease")
@@ -100,20 +126,23 @@ class Upstream:
             logger.info("no longer leading", extra={"epoch": term.epoch, "reason": _reason(ended)})
         except* StoreError as refused:
             # Damaged data, or a command that Redis refuses: once that is mended, this process leads again by itself.
-            logger.error("no longer leading", extra={"epoch": term.epoch, "reason": _reason(refused)})
-            again_after = CAMPAIGN_AT_MOST
+            refusal = _reason(refused)
+            logger.error("no longer leading", extra={"epoch": term.epoch, "reason": refusal})
         finally:
             self.leading = False
             metrics.LEADER.set(0)
             metrics.WATCHES.set(0)
             self._last, self._log_id = context.recorder.written, term.log_id
             await self._slot_handover.persist(context)
-            try:
-                await self._leadership.resign(term)
-            except StoreError:
-                logger.info("the lease could not be resigned; it runs out by itself")
-        if again_after:
-            await set_within(stop, again_after)
+            await self._resign(term)
+        if refusal:
+            await self._fail("the term ended", refusal, stop)
+
+    async def _resign(self, term: Term) -> None:
+        try:
+            await self._leadership.resign(term)
+        except StoreError:
+            logger.info("the lease could not be resigned; it runs out by itself")
 
     async def _begin(self, term: Term) -> LeaderContext:
         """Loads log and slots. Where Redis lost this process's last writes, numbering goes on after them."""
