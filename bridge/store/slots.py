@@ -2,19 +2,22 @@
 
 A slot is free exactly when its deadline has passed. That one rule covers the clean release (the deadline becomes the
 end of the settling time), the quarantine after a holder that vanished (nothing to do) and the crash of all processes.
+A record that cannot be read is no reason to free a slot either (`scripts/slot_rules.lua`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bridge.clock import rfc3339
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
 from bridge.store.leadership import Term
+
+logger = logging.getLogger(__name__)
 
 MOST_SLOTS = 5
 
@@ -51,9 +54,10 @@ class Holding:
 class Slots:
     """Taken and freed by script; times are the Redis server's, so that no two clocks have to agree."""
 
-    _take = load_script("take_slot")
-    _free = load_script("free_slot")
-    _hold = load_script("hold_slots")
+    _take = load_script("slot_rules", "take_slot")
+    _free = load_script("slot_rules", "free_slot")
+    _hold = load_script("slot_rules", "hold_slots")
+    _read = load_script("slot_rules", "read_slots")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -88,39 +92,47 @@ class Slots:
             await self._backend.run(self._hold, [self._backend.keys.slots], arguments)
 
     async def holdings(self) -> list[Holding]:
-        """All records, by index."""
-        now = await self._backend.now_ms()
-        raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.slots))
-        return [_holding(index, json.loads(raw[str(index)]), now) for index in sorted(map(int, raw))]
+        """All records, by index, for the leader: what cannot be read is rewritten as a quarantine."""
+        found = await self._stored(settle=True)
+        if found.odd:
+            logger.error("slots that cannot be read are quarantined", extra={"slots": sorted(found.odd)})
+        return [holding for _, holding in sorted(found.holdings.items())]
 
     async def list(self, size: int = MOST_SLOTS) -> list[SlotRecord]:
         """All slots by index, with holders and deadlines."""
+        found = await self._stored(settle=False)
+        count = max([size, *(index + 1 for index in found.holdings)])
+        return [_record(index, found) for index in range(count)]
+
+    async def _stored(self, *, settle: bool) -> _Stored:
         keys = self._backend.keys
-        now = await self._backend.now_ms()
-        async with self._backend.transaction() as pipe:
-            pipe.execute_command("HGETALL", keys.slots)
-            pipe.hmget(keys.leader, ["holder", "epoch"])
-            raw, (holder, epoch) = await self._backend.call(pipe.execute())
-        records = {int(index): json.loads(text) for index, text in raw.items()}
-        leader = (holder, int(epoch or 0))
-        count = max([size, *(index + 1 for index in records)])
-        return [_record(index, records.get(index), now, leader) for index in range(count)]
+        now, *leader, rows, odd = await self._backend.run(self._read, [keys.slots, keys.leader], [int(settle)])
+        holdings = {}
+        for index, holder, epoch, cvm_id, since, deadline, closed in zip(*[iter(rows)] * 7, strict=True):
+            lifetime, remaining = int(deadline) - int(since), int(deadline) - int(now)
+            holdings[int(index)] = Holding(
+                int(index), holder, int(epoch), cvm_id, lifetime / 1000, remaining / 1000, bool(closed)
+            )
+        return _Stored(int(now) / 1000, (leader[0], leader[1]), holdings, odd)
 
 
-def _holding(index: int, fields: dict[str, Any], now: int) -> Holding:
-    deadline, since = float(fields["deadline"]), float(fields["since"])
-    lifetime = (deadline - since) / 1000
-    # More is left than the whole lifetime: the server's clock stepped back.
-    remaining = min((deadline - now) / 1000, lifetime)
-    closed = bool(fields.get("closing"))
-    return Holding(index, str(fields["holder"]), int(fields["epoch"]), str(fields["cvm"]), lifetime, remaining, closed)
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The hash as of `now`, the server's time. `leader`: holder and epoch, as text. `odd`: what could not be read."""
+
+    now: float
+    leader: tuple[str, str]
+    holdings: Mapping[int, Holding]
+    odd: Sequence[str]
 
 
-def _record(index: int, fields: dict[str, Any] | None, now: int, leader: tuple[str | None, int]) -> SlotRecord:
-    if fields is None or (holding := _holding(index, fields, now)).remaining <= 0:
+def _record(index: int, found: _Stored) -> SlotRecord:
+    holding = found.holdings.get(index)
+    if holding is None or holding.remaining <= 0:
         return SlotRecord(index, "free")
-    state: SlotState = "held" if (holding.holder, holding.epoch) == leader else "quarantined"
+    state: SlotState = "held" if (holding.holder, str(holding.epoch)) == found.leader else "quarantined"
     if holding.closed:
         state = "settling"
-    times = rfc3339(float(fields["since"]) / 1000), rfc3339(now / 1000 + holding.remaining), holding.remaining
+    until = found.now + holding.remaining
+    times = rfc3339(until - holding.lifetime), rfc3339(until), holding.remaining
     return SlotRecord(index, state, holding.cvm_id, holding.holder, holding.epoch, *times)
