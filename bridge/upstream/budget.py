@@ -35,6 +35,8 @@ class Budget:
     refilled_at: float = 0.0
     paused_until: float = float("-inf")
     restore_at: float = float("inf")
+    absent_streams: Backoff = field(default_factory=Backoff)
+    """Grows while streams are answered 404 and reads are not."""
     blocked: Backoff = field(default_factory=Backoff)
     forbidden: set[str] = field(default_factory=set)
     probed_at: float = float("-inf")
@@ -68,6 +70,18 @@ class Budget:
         full = self.streams == self.most_streams
         self.grow_at = float("inf") if full else now + SHRUNK_FOR
         self.streams_reason = None if full else self.streams_reason
+
+    def no_such_stream(self, now: float, rng: random.Random) -> bool:
+        """404 to a stream of a CVM that exists: none is opened for a while. True when it happened thrice in a row."""
+        self.absent_streams.fail(now, rng)
+        return self.absent_streams.failures == 3
+
+    def stream_opened(self) -> None:
+        self.absent_streams.heal()
+
+    def streams_now(self, now: float) -> int:
+        """How many streams there may be; those that are open stay."""
+        return 0 if self.is_blocked or now < self.absent_streams.until else self.streams
 
     def too_many_requests(self, now: float, retry_after: float | None) -> None:
         """429 on a plain request: pause, then go on at half the pace for a while.

@@ -23,6 +23,7 @@ from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.planner import GONE_EVERY, Batch, Close, Open, Read, plan, poll_interval
 from bridge.upstream.reader import ask_batch, read
 from bridge.upstream.resolver import Resolver
+from bridge.upstream.second_witness import SecondWitness
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import watch
@@ -34,6 +35,7 @@ TICK = 0.1
 
 SURVEY_EVERY = 1.0
 STATUS_EVERY = 2.0
+WITNESS_EVERY = 1.0
 STALE_AFTER_AT_LEAST = 10.0
 LOOKUPS_AT_ONCE = 8
 """Unknown references looked up at the same time; the others wait."""
@@ -64,6 +66,7 @@ class ControlLoops:
             "stale": self._repeat(SURVEY_EVERY, self._mark_stale, "observed_at could not be written"),
             "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
             "wake": self._wake_for_ever(),
+            "second witness": self._repeat(WITNESS_EVERY, SecondWitness(self._context).look, "no witness was asked"),
             "discovery": self._discovery.run(),
         }
         for name, task in tasks.items():
@@ -268,6 +271,8 @@ class ControlLoops:
             return "its slot is quarantined until an older stream has ended"
         if now < context.streams_from:
             return "waiting until the previous leader has closed its streams"
+        if now < context.budget.absent_streams.until:
+            return "upstream answers 404 to streams"
         if context.budget.streams_reason:
             return "the account is used elsewhere too"
         return "all slots are taken"

@@ -13,6 +13,7 @@ from bridge.upstream.client import Listed
 from bridge.upstream.errors import ForbiddenError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
+from bridge.upstream.second_witness import listing
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Discovery:
         return {found}
 
     async def _everything(self) -> set[str] | None:
+        asked_at = self._context.clock.monotonic()
         try:
             listed = await self._context.client.list_cvms()
         except UpstreamError as error:
@@ -97,6 +99,7 @@ class Discovery:
             self._context.apply(error, EVERYTHING)
             return None
         self._complained.discard(EVERYTHING)
+        self._context.witnesses.listing = listing(listed, asked_at)
         found, complete = set[str](), True
         while listed:
             # A blocked account gets one request at a time.

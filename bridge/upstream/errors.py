@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -63,6 +64,10 @@ class NotFoundError(UpstreamError):
     """upstream has no such CVM"""
 
 
+class ForeignNotFoundError(NotFoundError):
+    """a 404 without Phala Cloud's words: a proxy answered, or the prefix is wrong"""
+
+
 class RateLimitedError(UpstreamError):
     """upstream limits the rate of requests or the number of streams"""
 
@@ -99,7 +104,8 @@ class AccountEffect(Enum):
 class CvmEffect(Enum):
     """What an error changes for the CVM that was asked for."""
 
-    GONE = auto()
+    ABSENT = auto()
+    """It may be gone (`absence.py`)."""
     BACK_OFF = auto()
     WAIT = auto()
     """No backoff of its own: what the account waits is enough."""
@@ -120,7 +126,8 @@ RULES: dict[type[UpstreamError], Rule] = {
     ServerError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
     UnauthorizedError: Rule("unauthorized", AccountEffect.BLOCK, CvmEffect.BACK_OFF, definite=False),
     ForbiddenError: Rule("unauthorized", AccountEffect.SUSPECT, CvmEffect.BACK_OFF, definite=False),
-    NotFoundError: Rule("not_found", AccountEffect.ACCEPTED, CvmEffect.GONE, definite=True),
+    NotFoundError: Rule("not_found", AccountEffect.ACCEPTED, CvmEffect.ABSENT, definite=True),
+    ForeignNotFoundError: Rule("not_found", AccountEffect.NOTHING, CvmEffect.ABSENT, definite=False),
     RateLimitedError: Rule("rate_limited", AccountEffect.SLOW_DOWN, CvmEffect.WAIT, definite=False),
     ConflictError: Rule("conflict", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=True),
     RequestRefusedError: Rule("refused", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=True),
@@ -134,7 +141,7 @@ def error_for(status: int, body: bytes, content_type: str, retry_after: float | 
     kinds: dict[int, type[UpstreamError]] = {
         401: UnauthorizedError,
         403: ForbiddenError,
-        404: NotFoundError,
+        404: NotFoundError if _is_phalas(body) else ForeignNotFoundError,
         408: UnreachableError,
         409: ConflictError,
         428: ConflictError,
@@ -143,3 +150,21 @@ def error_for(status: int, body: bytes, content_type: str, retry_after: float | 
     kind = kinds.get(status, ServerError if status >= 500 else RequestRefusedError)
     message = f"upstream answered {status}"
     return kind(message, status=status, body=body, content_type=content_type, retry_after=retry_after)
+
+
+def _is_phalas(body: bytes) -> bool:
+    """Whether a 404 is an answer about the CVM: an `ERR-…` code, or a `detail` that is not the web framework's own."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(fields, dict):
+        return False
+    code, detail = fields.get("error_code"), fields.get("detail")
+    return (isinstance(code, str) and code.startswith("ERR-")) or _tells_something(detail)
+
+
+def _tells_something(detail: object) -> bool:
+    if isinstance(detail, str):
+        return detail.strip(" .").lower() not in ("", "not found")
+    return isinstance(detail, list | dict) and bool(detail)

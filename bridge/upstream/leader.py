@@ -70,6 +70,15 @@ class Upstream:
         """Why this replica can neither lead nor stand by; empty while it can. A missing Redis is no reason."""
         self.context: LeaderContext | None = None
 
+    def role(self) -> str:
+        """What it does now, for people."""
+        return "leader" if self.leading else "standby"
+
+    @property
+    def fault(self) -> str:
+        """What keeps the leader from doing its work, on upstream's side; empty where all is well."""
+        return self.context.fault if self.leading and self.context else ""
+
     async def run(self, stop: asyncio.Event) -> None:
         """Campaigns and leads in turns until `stop` is set. While Redis does not answer, it tries again."""
         complained = True  # the command itself logs it at its start

@@ -9,6 +9,7 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.leadership import Term
 from bridge.store.slots import Slots
+from bridge.upstream.absence import Witnesses
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.errors import AccountEffect, UpstreamError
@@ -37,10 +38,13 @@ class LeaderContext:
     batch_route: bool = True
     batch_again_at: float = 0.0
     turns: Turns = field(default_factory=Turns)
+    witnesses: Witnesses = field(default_factory=Witnesses)
+    fault: str = ""
+    """What is wrong with upstream as a whole; such a leader is not ready."""
 
     def limits(self, now: float) -> PlanLimits:
         """What bounds the next plan."""
-        streams = 0 if now < self.streams_from or self.budget.is_blocked else self.budget.streams
+        streams = 0 if now < self.streams_from else self.budget.streams_now(now)
         requests = self.budget.refill(now)
         batch = self.batch_route
         if self.budget.is_blocked:

@@ -99,11 +99,11 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     Of two and more requests a due batch gets one, so that many reads do not delay hints, nor batches the reads.
     """
     actions: list[Action] = _streams(now, watches, slots, limits)
-    held = {slot.cvm_id for slot in slots if slot.life is Life.OPEN}
-    polled = [tracked for tracked in watches.values() if tracked.cvm_id not in held]
+    polled = [tracked for tracked in watches.values() if not tracked.stream.is_open]
     batches = _batches(now, polled, limits)
     kept = len(batches) if limits.requests >= 2 else 0
-    reads = _reads(now, polled, limits.requests - kept)
+    asked = [each for each in watches.values() if each.stream.is_open and _read_beside_stream(each)]
+    reads = _reads(now, polled + asked, limits.requests - kept)
     return actions + reads + batches[: limits.requests - len(reads)]
 
 
@@ -111,15 +111,16 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     actions: list[Action] = []
     for slot in slots:
         tracked = watches.get(slot.cvm_id or "")
-        if slot.life in (Life.OPENING, Life.OPEN) and (tracked is None or tracked.gone):
+        unwanted = tracked is None or tracked.gone
+        # A stream of a watch that ended: another one of the same CVM began in between.
+        foreign = slot.life is Life.OPEN and tracked is not None and not tracked.stream.is_open
+        if slot.life in (Life.OPENING, Life.OPEN) and (unwanted or foreign):
             actions.append(Close(slot.index))
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
     candidates = [
-        tracked
-        for tracked in watches.values()
-        if tracked.cvm_id not in occupied and not tracked.gone and tracked.stream.backoff.until <= now
+        tracked for tracked in watches.values() if tracked.cvm_id not in occupied and _may_stream(tracked, now)
     ]
     first = heapq.nsmallest(
         len(free) + 1, candidates, key=lambda each: (-urgency(each, now), each.seen.confirmed_at, each.cvm_id)
@@ -131,6 +132,15 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     if rest and limits.streams and not free and not settling:
         actions += _preempt(now, watches, slots, rest[0])
     return actions
+
+
+def _may_stream(tracked: Tracked, now: float) -> bool:
+    return not (tracked.gone or tracked.absence.is_missing) and tracked.stream.backoff.until <= now
+
+
+def _read_beside_stream(tracked: Tracked) -> bool:
+    """Whether the state is asked for while a stream is open: after a hint, and where a read did not find the CVM."""
+    return tracked.reads.is_hinted or tracked.absence.is_missing
 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:

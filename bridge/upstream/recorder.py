@@ -48,14 +48,15 @@ class Recorder:
             for step in steps:
                 await self._append(tracked, step)
             seen.apply(observation, after, changed=after.since != since)
+            tracked.absence.settle()
             if not steps and seen.snapshot is not None:
                 self._unconfirmed[tracked.cvm_id] = seen.snapshot
             return True
 
     async def confirm(self, tracked: Tracked, made_at: float) -> None:
-        """Nothing has changed, as an unchanged batch answer shows."""
+        """Nothing has changed, as an unchanged batch answer shows; not where the state route finds no such CVM."""
         async with self._lock:
-            snapshot = tracked.seen.snapshot
+            snapshot = None if tracked.absence.is_missing else tracked.seen.snapshot
             if tracked.seen.dropped or snapshot is None or not snapshot.fresh or made_at < tracked.seen.made_at:
                 return
             confirmed = replace(snapshot, observed_at=rfc3339(self._clock.time()))

@@ -7,7 +7,7 @@ import logging
 from bridge.events import usable_id
 from bridge.store.reference_lookups import Answer
 from bridge.upstream.client import Listed
-from bridge.upstream.errors import AccountEffect, UnparsableError, UpstreamError
+from bridge.upstream.errors import AccountEffect, ForeignNotFoundError, UnparsableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Resolver:
         self._listed_at = float("-inf")
 
     async def look_up(self, reference: str) -> Answer:
-        """The canonical id, or upstream's refusal, for a front end: unchanged if it was a 4xx, otherwise 503.
+        """The canonical id, or upstream's refusal, for a front end: a 4xx of Phala's unchanged, else 503.
 
         While the account is blocked, upstream is not asked on behalf of every caller, but for one probe now and then:
         without watches nothing else would find out that the key is accepted again.
@@ -35,7 +35,7 @@ class Resolver:
         try:
             return Answer(reference, await self.resolve(reference, ours=False))
         except UpstreamError as error:
-            if error.status is not None and 400 <= error.status < 500:
+            if error.status is not None and 400 <= error.status < 500 and not isinstance(error, ForeignNotFoundError):
                 body = error.body.decode("utf-8", "replace")
                 return Answer(reference, None, error.status, body, error.content_type or "text/plain")
             return Answer(reference, None, 503, "", "text/plain")

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 
 from bridge.events import DELETED, ObservedBy, State, UnparsableStateError, parse_state
 from bridge.store.snapshots import Snapshot
+from bridge.upstream.absence import Absence
 from bridge.upstream.backoff import Backoff
 
 NEVER = float("-inf")
@@ -64,6 +65,8 @@ class ReadSchedule:
     due: float = NEVER
     running: bool = False
     hinted_at: float = NEVER
+    served_at: float = NEVER
+    """When the last request was sent whose answer was recorded."""
     backoff: Backoff = field(default_factory=Backoff)
 
     def hint(self, now: float, *, first: bool = False) -> None:
@@ -73,6 +76,11 @@ class ReadSchedule:
         """
         self.due = NEVER if first else min(self.due, now)
         self.hinted_at = now
+
+    @property
+    def is_hinted(self) -> bool:
+        """Whether a hint waits for its read: then the CVM is read even if a stream of it is open."""
+        return self.served_at < self.hinted_at
 
     def bring_forward(self, due: float) -> None:
         """At `due` or sooner."""
@@ -119,6 +127,8 @@ class StreamState:
 
     is_open: bool = False
     backoff: Backoff = field(default_factory=Backoff)
+    not_found: bool = False
+    """Whether upstream answered 404 to the last one; the reader takes it back when it has read a state."""
     refuses_deleted: bool = False
     """Whether upstream refused the target `deleted`."""
 
@@ -139,6 +149,7 @@ class Tracked:
     _: KW_ONLY
     seen: Seen = field(default_factory=Seen)
     reads: ReadSchedule = field(default_factory=ReadSchedule)
+    absence: Absence = field(default_factory=Absence)
     batch: BatchAnswers = field(default_factory=BatchAnswers)
     stream: StreamState = field(default_factory=StreamState)
     demand: Demand = field(default_factory=Demand)

@@ -121,7 +121,8 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
                 end = "late_open"
                 return
             slot.hold(opened_at)
-            tracked.stream.is_open = True
+            tracked.stream.is_open, tracked.stream.not_found = True, False
+            context.budget.stream_opened()
             context.budget.authorized()
             metrics.STREAMS.inc()
             try:
@@ -130,7 +131,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at
                 metrics.STREAMS.dec()
     except UpstreamError as error:
         end = "cut" if tracked.stream.is_open else "refused"
-        await _failed(context, tracked, slot, error)
+        _failed(context, tracked, slot, error)
     finally:
         _weigh(context, tracked, end, now() - opened_at)
 
@@ -190,7 +191,7 @@ async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, op
     return "ordinary" if context.clock.monotonic() - opened_at >= EARLY else "early"
 
 
-async def _record(context: LeaderContext, tracked: Tracked, state: State | None) -> None:
+async def _record(context: LeaderContext, tracked: Tracked, state: State) -> None:
     now = context.clock.monotonic()
     seen = Observation(state=state, by="stream", sent_at=now, made_at=now)
     await context.recorder.record(tracked, seen)
@@ -200,16 +201,18 @@ def _latest(tracked: Tracked) -> str:
     return tracked.seen.snapshot.event_id if tracked.seen.snapshot else ""
 
 
-async def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
+def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:
     # Streams that are being opened count too: when many are opened at once, the first answer may be a refusal.
-    gone = error.rule.cvm is CvmEffect.GONE
-    if not gone and tracked.seen.fail(error.reason):
+    absent = error.rule.cvm is CvmEffect.ABSENT
+    if not absent and tracked.seen.fail(error.reason):
         extra = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a stream failed", extra=extra)
     others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
     context.apply(error, tracked.cvm_id, other_streams=others)
-    if gone:
-        await _record(context, tracked, None)
+    if absent:
+        # A proxy may not know this form of the route: whether the CVM is gone, the state route answers.
+        tracked.stream.not_found = True
+        tracked.reads.hint(context.clock.monotonic())
     elif error.rule.account is AccountEffect.SLOW_DOWN:
         allowed = {"budget": context.budget.streams}
         logger.warning("upstream allows no further stream: the account is used elsewhere too", extra=allowed)

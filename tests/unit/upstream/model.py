@@ -12,7 +12,13 @@ from typing import Any
 from bridge.clock import Clock
 from bridge.events import parse_state
 from bridge.upstream.client import Ended, Listed, PhalaClient, Reading, StreamEvent
-from bridge.upstream.errors import NotFoundError, RateLimitedError, UnreachableError, UpstreamError
+from bridge.upstream.errors import (
+    ForeignNotFoundError,
+    NotFoundError,
+    RateLimitedError,
+    UnreachableError,
+    UpstreamError,
+)
 
 LIMIT = 5
 TRIP = 0.05
@@ -43,9 +49,14 @@ class Cloud:
         self.broken: list[str] = []
         self.others = 0
         self.failing: type[UpstreamError] | None = None
+        self.unrouted: frozenset[str] = frozenset()
+        """A proxy answers 404 to these: "plain" requests, "streams"."""
+        self.ever_deleted: set[str] = set()
         self.ends_at_once = False
         self.cut = 0
         self.opened = 0
+        self.refused = 0
+        """Streams that a proxy answered 404 to."""
         self.requests: Counter[int] = Counter()
         """Plain requests by the second in which they came."""
 
@@ -54,6 +65,8 @@ class Cloud:
         return [stream.name for stream in self.streams]
 
     def change(self, name: str, status: str | None) -> None:
+        if status is None:
+            self.ever_deleted.add(name)
         if self.status[name] != status:
             self.status[name] = status
             self.changed_at[name] = asyncio.get_running_loop().time()
@@ -100,9 +113,11 @@ class ModelClient(PhalaClient):
         await asyncio.sleep(TRIP)
         self._cloud.requests[int(self._now.monotonic())] += 1
         await self._thawed.wait()
-        self._fail()
+        self._fail("plain")
 
-    def _fail(self) -> None:
+    def _fail(self, form: str) -> None:
+        if form in self._cloud.unrouted:
+            raise ForeignNotFoundError(status=404)
         if self._cloud.failing is not None:
             raise self._cloud.failing(status=429 if self._cloud.failing is RateLimitedError else 500)
 
@@ -131,7 +146,8 @@ class ModelClient(PhalaClient):
         self, ref: str, *, target: str, interval: int, timeout: int
     ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         await asyncio.sleep(TRIP)
-        self._fail()
+        self._cloud.refused += "streams" in self._cloud.unrouted
+        self._fail("streams")
         self._raw(ref)
         stream = self._cloud.enter(ref, timeout)
         left = NOTICED_AFTER

@@ -27,6 +27,9 @@ SETTINGS = Settings(cvms=("*",), lease_seconds=10, poll_interval=10, stream_time
 LASTING = SETTINGS.poll_interval + 2.0
 """Seconds after which a change must stand in Redis while all is well: a poll, and the answers on the way."""
 
+DELETING = LASTING + SETTINGS.poll_interval + 2.0
+"""The same for a deletion: it needs a second witness, an interval later."""
+
 
 @dataclass
 class Link:
@@ -203,7 +206,7 @@ class Monitor:
         if leader is None or leader is not self._leader:
             self.expect_after(LASTING)
         self._leader = leader
-        if self.cloud.failing is not None:
+        if self.cloud.failing is not None or self.cloud.unrouted:
             # The longest backoff of a read, or a minute at half a request a second.
             self.expect_after(90.0 if self.cloud.failing is RateLimitedError else 75.0)
 
@@ -218,7 +221,9 @@ class Monitor:
             known = snapshot.status if snapshot else None
             # Nobody waits for one that was deleted: it is looked for once a minute.
             patience = LASTING if known != "deleted" else 75.0
-            if now - self.cloud.changed_at[name] <= patience:
+            patience = max(patience, DELETING) if status is None else patience
+            since = self.cloud.changed_at[name] if status else max(self.cloud.changed_at[name], self.settled_at)
+            if now - since <= patience:
                 continue
             self.checked += 1
             if known != (status or "deleted") and not (status is None and known is None):

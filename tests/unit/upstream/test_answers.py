@@ -42,6 +42,7 @@ from tests.unit.upstream.model import no_events
 
 STATUSES = (204, 302, 400, 401, 403, 404, 408, 409, 422, 428, 429, 500, 503)
 ERRORS = [error_for(status, b"", "", 30.0) for status in STATUSES] + [UnparsableError(status=200)]
+ERRORS += [error_for(404, b'{"error_code":"ERR-03-001"}', "application/json", None)]
 
 
 class StoppedClock(HandClock):
@@ -172,16 +173,17 @@ async def test_an_error_has_the_effect_of_the_table_whichever_caller_meets_it(
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__}-{error.status}")
 @pytest.mark.parametrize("ask", [by_stream, by_read])
-async def test_a_watch_grows_stale_for_the_reason_of_the_table_or_is_gone(
+async def test_a_watch_grows_stale_for_the_reason_of_the_table(
     backend: Backend, ask: Callable[[LeaderContext, Backend], Awaitable[None]], error: UpstreamError
 ) -> None:
     context = await leading(backend, error)
     await ask(context, backend)
     tracked = context.watches["a"]
-    if error.reason == "not_found":
-        assert tracked.gone
+    assert not tracked.gone
+    if error.reason == "not_found" and ask is by_stream:
+        assert tracked.reads.is_hinted  # the state route alone tells
     else:
-        assert (tracked.gone, tracked.seen.failure) == (False, error.reason)
+        assert tracked.seen.failure == error.reason
 
 
 @pytest.mark.parametrize(("error", "backs_off"), [(RateLimitedError(), False), (ServerError(), True)])
@@ -205,6 +207,18 @@ async def test_a_blocked_account_is_asked_for_no_reference_before_its_probe(back
     await by_lookup(context, backend)
     context.client = FailingClient(AssertionError())  # type: ignore[arg-type]
     await by_lookup(context, backend)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"error_code":"ERR-03-001"}', 404), (b"404 page not found", 503), (b'{"detail":"Not Found"}', 503)],
+)
+async def test_a_proxys_404_to_a_look_up_is_no_answer_about_the_reference(
+    backend: Backend, body: bytes, status: int
+) -> None:
+    context = await leading(backend, error_for(404, body, "", None))
+    answer = await Resolver(context).look_up("b")
+    assert (answer.cvm_id, answer.status) == (None, status)
 
 
 def test_every_error_has_a_row() -> None:

@@ -34,6 +34,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("flush"), st.just(""), st.just("")),
     st.tuples(st.just("jump"), st.sampled_from("012"), st.sampled_from(["-3600", "-30", "-5", "5", "30", "3600"])),
     st.tuples(st.just("fail"), st.sampled_from(list(FAILURES)), st.just("")),
+    st.tuples(st.just("unroute"), st.sampled_from(["plain", "streams", "plain streams"]), st.just("")),
     st.tuples(st.just("ends"), st.just(""), st.just("")),
     st.tuples(st.just("heal"), st.just(""), st.just("")),
     st.tuples(st.just("cut"), st.just(""), st.just("")),
@@ -119,10 +120,12 @@ async def perform(replicas: Replicas, monitor: Monitor, what: str, on: str, to: 
 async def _perform_upstream(cloud: Cloud, what: str, on: str) -> None:
     if what == "fail":
         cloud.failing = FAILURES[on]
+    elif what == "unroute":
+        cloud.unrouted = frozenset(on.split())
     elif what == "ends":
         cloud.ends_at_once = True
     elif what == "heal":
-        cloud.failing, cloud.ends_at_once = None, False
+        cloud.failing, cloud.ends_at_once, cloud.unrouted = None, False, frozenset()
     elif what == "cut":
         cloud.cut += 1
     elif what == "others":
@@ -133,10 +136,12 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str) -> None:
 
 async def check_end(replicas: Replicas, cloud: Cloud) -> None:
     """All healthy again: states agree, transitions chain, the sequence has no hole, five streams are usable."""
-    cloud.failing, cloud.ends_at_once, cloud.others = None, False, 0
+    cloud.failing, cloud.ends_at_once, cloud.others, cloud.unrouted = None, False, 0, frozenset()
     replicas.heal()
     await asyncio.sleep(110)
-    last = chained([json.loads(event.json) for event in await Log(replicas.plain).read("0-0", 100_000)])
+    events = [json.loads(event.json) for event in await Log(replicas.plain).read("0-0", 100_000)]
+    last = chained(events)
+    assert {event["subject"] for event in events if event["data"].get("to") == "deleted"} <= cloud.ever_deleted
     alive = {name: status for name, status in cloud.status.items() if status is not None}
     assert {name: last.get(name) for name in alive} == alive
     for _ in range(490):

@@ -23,8 +23,9 @@ def within(streams: int, requests: int, *, batch: bool = True) -> PlanLimits:
     return PlanLimits(streams=streams, poll_interval=10.0, requests=requests, batch=batch)
 
 
-def held(index: int, name: str, since: float = 0.0) -> Slot:
-    return Slot(index, Life.OPEN, name, 0.0, since)
+def held(index: int, tracked: Tracked, since: float = 0.0) -> Slot:
+    tracked.stream.is_open = True
+    return Slot(index, Life.OPEN, tracked.cvm_id, 0.0, since)
 
 
 def test_motion_goes_before_pins_and_pins_before_the_rest() -> None:
@@ -35,20 +36,20 @@ def test_motion_goes_before_pins_and_pins_before_the_rest() -> None:
 
 def test_a_stream_is_left_alone_for_a_while_and_then_gives_way_to_motion() -> None:
     watches = {c.cvm_id: c for c in (cvm("a"), cvm("b", "starting"))}
-    assert plan(HOLD_AT_LEAST - 1, watches, [held(0, "a")], within(1, 0)) == []
-    assert plan(HOLD_AT_LEAST, watches, [held(0, "a")], within(1, 0)) == [Close(0)]
+    assert plan(HOLD_AT_LEAST - 1, watches, [held(0, watches["a"])], within(1, 0)) == []
+    assert plan(HOLD_AT_LEAST, watches, [held(0, watches["a"])], within(1, 0)) == [Close(0)]
 
 
 def test_a_status_that_should_pass_and_does_not_gives_way_in_the_end() -> None:
     watches = {c.cvm_id: c for c in (cvm("a", "starting"), cvm("b", pinned=True))}
     one = within(1, 0)
-    assert plan(MOTION_AT_MOST - 1, watches, [held(0, "a")], one) == []
-    assert plan(MOTION_AT_MOST, watches, [held(0, "a")], one) == [Close(0)]
+    assert plan(MOTION_AT_MOST - 1, watches, [held(0, watches["a"])], one) == []
+    assert plan(MOTION_AT_MOST, watches, [held(0, watches["a"])], one) == [Close(0)]
 
 
 def test_equals_do_not_push_each_other_out() -> None:
     watches = {c.cvm_id: c for c in (cvm("a"), cvm("b"))}
-    assert plan(1000, watches, [held(0, "a")], within(1, 0)) == []
+    assert plan(1000, watches, [held(0, watches["a"])], within(1, 0)) == []
 
 
 def test_a_quarantined_slot_counts_and_frees_at_its_deadline() -> None:

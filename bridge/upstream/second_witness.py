@@ -1,0 +1,86 @@
+"""Asks for what `absence.py` needs to weigh a 404: another CVM's state, or the list where no other one can answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bridge.upstream.absence import Listing, plain
+from bridge.upstream.backoff import Backoff
+from bridge.upstream.client import Listed
+from bridge.upstream.errors import AccountEffect, UpstreamError
+from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.tracked import Tracked
+
+logger = logging.getLogger(__name__)
+
+NOT_FOUND = (
+    "upstream answers 404 for every watched CVM: check the API prefix and the key. Nothing is taken for deleted."
+)
+
+LIST_EVERY, LIST_LATEST = 10.0, 300.0
+"""Seconds between two lists that are asked for as a witness, at first and at last: a large one costs 100 requests."""
+
+
+def listing(listed: Iterable[Listed], asked_at: float) -> Listing:
+    """A whole list as a witness."""
+    names = {name for each in listed for name in (each.vm_uuid, each.hashed_id, each.name) if name}
+    return Listing(frozenset(map(plain, names)), asked_at)
+
+
+@dataclass(slots=True)
+class SecondWitness:
+    """One term's search for second witnesses."""
+
+    context: LeaderContext
+    lists: Backoff = field(default_factory=lambda: Backoff(first=LIST_EVERY, longest=LIST_LATEST))
+
+    async def look(self) -> None:
+        """Once a second: tells a fault of upstream, asks for witnesses, and has a CVM read that is gone with proof."""
+        alive = [tracked for tracked in self.context.watches.values() if not tracked.gone]
+        self._judge_upstream(alive)
+        suspects = [tracked for tracked in alive if tracked.absence.is_suspected]
+        if not suspects:
+            self.lists.heal()
+        elif not self.context.budget.is_blocked:
+            if not self._ask_another(alive, suspects):
+                await self._ask_list()
+            self._read_proven(suspects, alone=len(alive) == 1)
+
+    def _judge_upstream(self, alive: Sequence[Tracked]) -> None:
+        context = self.context
+        at_fault = context.witnesses.accuse_upstream(tracked.absence for tracked in alive)
+        if at_fault and not context.fault:
+            logger.error(NOT_FOUND, extra={"cvms": sum(tracked.absence.is_missing for tracked in alive)})
+        if context.fault and not at_fault:
+            logger.info("upstream finds the watched CVMs again")
+        context.fault = NOT_FOUND if at_fault else ""
+
+    def _ask_another(self, alive: Sequence[Tracked], suspects: Sequence[Tracked]) -> bool:
+        """False: no other watched CVM can answer."""
+        context, now = self.context, self.context.clock.monotonic()
+        if max(tracked.absence.own_since for tracked in suspects) <= context.witnesses.answered_at:
+            return True
+        others = [each for each in alive if not each.absence.is_missing and each.reads.backoff.until <= now]
+        if others and not any(each.reads.running or each.reads.is_hinted for each in others):
+            min(others, key=lambda each: each.seen.made_at).reads.hint(now, first=True)
+        return bool(others)
+
+    async def _ask_list(self) -> None:
+        context, now = self.context, self.context.clock.monotonic()
+        if now < self.lists.until or context.budget.refill(now) < 1:
+            return
+        context.budget.spend(1)
+        self.lists.fail(now, context.rng, LIST_EVERY)
+        try:
+            context.witnesses.listing = listing(await context.client.list_cvms(), now)
+        except UpstreamError as error:
+            # Whether the key works, the state route shows.
+            if error.rule.account is AccountEffect.SLOW_DOWN:
+                context.apply(error, "*", ours=False)
+
+    def _read_proven(self, suspects: Sequence[Tracked], *, alone: bool) -> None:
+        for tracked in suspects:
+            if self.context.witnesses.prove(tracked.cvm_id, tracked.absence, alone=alone):
+                tracked.reads.bring_forward(self.context.clock.monotonic())
