@@ -1,4 +1,4 @@
-"""What the account allows now: a number of streams and of requests, or nothing. Pure; times are monotonic."""
+"""What the account and upstream allow now: streams and requests, or a probe now and then. Pure; times are monotonic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import random
 from dataclasses import KW_ONLY, dataclass, field
 
 from bridge.upstream.backoff import Backoff
-from bridge.upstream.errors import RULES, RateLimitedError, UnauthorizedError
+from bridge.upstream.breaker import Breaker
+from bridge.upstream.errors import RULES, RateLimitedError, UnauthorizedError, UnreachableError
 
 REQUESTS_PER_SECOND = 20.0
 SHRUNK_FOR = 60.0
@@ -23,7 +24,7 @@ PROBE_EVERY = 15.0
 
 @dataclass(slots=True)
 class Budget:
-    """Shrinks on 429 and grows again later; blocked on 401 until a probe succeeds."""
+    """Shrinks on 429 and grows again later; held on 401 and while upstream is down, until a probe succeeds."""
 
     most_streams: int
     _: KW_ONLY
@@ -40,6 +41,10 @@ class Budget:
     blocked: Backoff = field(default_factory=Backoff)
     forbidden: set[str] = field(default_factory=set)
     probed_at: float = float("-inf")
+    breaker: Breaker = field(default_factory=Breaker)
+    waiting: int = 0
+    """Look-ups, lists and the like that wait for their turn (`LeaderContext.turn`)."""
+    _odd: bool = False
 
     def __post_init__(self) -> None:
         if self.streams < 0:
@@ -54,7 +59,22 @@ class Budget:
         # At least one whole request must fit: a rate below 1 would otherwise never allow any.
         self.tokens = min(max(self.rate, 1.0), self.tokens + (now - self.refilled_at) * self.rate)
         self.refilled_at = now
-        return int(self.tokens) if now >= self.paused_until else 0
+        return max(0, int(self.tokens)) if now >= self.paused_until else 0
+
+    def refill_for_plan(self, now: float) -> int:
+        """Whole requests that a plan may send now: half of them while others wait for their turn."""
+        free = self.refill(now)
+        if not free or not self.waiting:
+            return free
+        self._odd = not self._odd  # of single requests, every second one
+        return (free + self._odd) // 2
+
+    def take(self, now: float) -> bool:
+        """Takes one request. While the budget is held, only as its probe."""
+        if self.refill(now) < 1 or (self.is_held and not self.probe(now)):
+            return False
+        self.spend(1)
+        return True
 
     def spend(self, count: int) -> None:
         self.tokens -= count
@@ -81,7 +101,7 @@ class Budget:
 
     def streams_now(self, now: float) -> int:
         """How many streams there may be; those that are open stay."""
-        return 0 if self.is_blocked or now < self.absent_streams.until else self.streams
+        return 0 if self.is_held or now < max(self.absent_streams.until, self.paused_until) else self.streams
 
     def too_many_requests(self, now: float, retry_after: float | None) -> None:
         """429 on a plain request: pause, then go on at half the pace for a while.
@@ -108,9 +128,12 @@ class Budget:
     def authorized(self) -> None:
         self.forbidden.clear()
         self.blocked.heal()
+        self.breaker.answered()
 
     def probe(self, now: float) -> bool:
-        """Whether one request may be sent on a blocked account now; the next one is allowed `PROBE_EVERY` later."""
+        """Whether one request may be sent on a held budget now; the next one is allowed `PROBE_EVERY` later."""
+        if not self.is_blocked:
+            return self.breaker.probe(now)
         if now < max(self.blocked.until, self.probed_at + PROBE_EVERY):
             return False
         self.probed_at = now
@@ -120,8 +143,15 @@ class Budget:
         """Why no request is sent at all now, as a `reason` of `watch.stale`; None where requests are sent."""
         if self.is_blocked:
             return RULES[UnauthorizedError].reason
+        if self.breaker.is_open:
+            return RULES[UnreachableError].reason
         return RULES[RateLimitedError].reason if now < self.paused_until else None
 
     @property
     def is_blocked(self) -> bool:
         return self.blocked.failures > 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing but a probe may be sent: the account is blocked, or upstream is down."""
+        return self.is_blocked or self.breaker.is_open

@@ -27,8 +27,6 @@ EVERYTHING = "*"
 AT_ONCE = 8
 """Listed CVMs resolved at the same time, as far as the budget of requests allows."""
 
-TURN_EVERY = 0.1
-
 
 class Discovery:
     """Keeps the configured pins up to date: names move, CVMs come and go."""
@@ -55,8 +53,6 @@ class Discovery:
     async def round(self) -> bool:
         """Resolves each reference once. False: some had no definite answer; what was pinned before stays pinned."""
         context, wanted, complete = self._context, set[str](), True
-        if not context.may_ask():
-            return False
         for reference in context.settings.cvms:
             found = await self._everything() if reference == EVERYTHING else await self._one(reference)
             complete = complete and found is not None
@@ -76,6 +72,7 @@ class Discovery:
 
     async def _one(self, reference: str) -> set[str] | None:
         """The CVM that the reference names, or named last (it may have been deleted). None: no definite answer."""
+        await self._context.turn()
         try:
             found = self._canonical[reference] = await self._resolver.resolve(reference, ours=True)
         except UpstreamError as error:
@@ -89,6 +86,7 @@ class Discovery:
         return {found}
 
     async def _everything(self) -> set[str] | None:
+        await self._context.turn()
         asked_at = self._context.clock.monotonic()
         try:
             listed = await self._context.client.list_cvms()
@@ -127,9 +125,7 @@ class Discovery:
                 self._canonical[key] = key
             else:
                 # Waits until the budget allows a request: the start of a large workspace must not flood upstream.
-                while self._context.budget.refill(self._context.clock.monotonic()) < 1:
-                    await self._context.clock.sleep(TURN_EVERY)
-                self._context.budget.spend(1)
+                await self._context.turn()
                 try:
                     self._canonical[key] = await self._resolver.resolve(key, ours=False)
                 except UpstreamError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -12,11 +13,14 @@ from bridge.store.slots import Slots
 from bridge.upstream.absence import Witnesses
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
-from bridge.upstream.errors import AccountEffect, UpstreamError
+from bridge.upstream.errors import AccountEffect, UnparsableError, UnreachableError, UpstreamError
 from bridge.upstream.planner import PlanLimits, Turns
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
+
+TURN_EVERY = 0.1
+"""Seconds between two looks whether the budget allows one more request."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,16 +48,43 @@ class LeaderContext:
 
     def limits(self, now: float) -> PlanLimits:
         """What bounds the next plan."""
-        streams = 0 if now < self.streams_from else self.budget.streams_now(now)
-        requests = self.budget.refill(now)
-        batch = self.batch_route
-        if self.budget.is_blocked:
-            requests, batch = int(requests > 0 and self._is_due(now) and self.budget.probe(now)), False
-        return PlanLimits(streams=streams, poll_interval=self.settings.poll_interval, requests=requests, batch=batch)
+        budget = self.budget
+        if budget.breaker.recovered:
+            self._recover()
+        requests = budget.refill_for_plan(now)
+        streams = 0 if now < self.streams_from else budget.streams_now(now)
+        reads, batch = requests, self.batch_route
+        if budget.is_held:
+            reads = int(requests > 0 and self._is_due(now) and budget.probe(now))
+        if budget.is_blocked:
+            requests, batch = reads, False
+        interval = self.settings.poll_interval
+        return PlanLimits(streams=streams, poll_interval=interval, requests=requests, reads=reads, batch=batch)
 
-    def may_ask(self) -> bool:
-        """Whether a question that no plan allowed may be sent: always, or as the probe of a blocked account."""
-        return not self.budget.is_blocked or self.budget.probe(self.clock.monotonic())
+    def _recover(self) -> None:
+        """Upstream answers again: what failed because it was down is asked for at once."""
+        self.budget.breaker.recovered = False
+        for tracked in self.watches.values():
+            if tracked.seen.failure == UnreachableError().reason:
+                tracked.reads.backoff.heal()
+                tracked.stream.backoff.heal()
+
+    async def turn(self, patience: float = math.inf) -> bool:
+        """Waits until the budget allows one more request, and takes it. False: not within `patience` seconds.
+
+        Without patience for more, a held budget is not waited for, but may allow this request as its probe.
+        """
+        until = self.clock.monotonic() + patience
+        self.budget.waiting += 1
+        try:
+            while not self.budget.take(now := self.clock.monotonic()):
+                held = self.budget.is_held and patience < math.inf
+                if held or max(now, self.budget.paused_until) >= until:
+                    return False
+                await self.clock.sleep(TURN_EVERY)
+            return True
+        finally:
+            self.budget.waiting -= 1
 
     def apply(self, error: UpstreamError, subject: str, *, ours: bool = True, other_streams: int | None = None) -> None:
         """Does what the table of `errors.py` demands of the account.
@@ -62,6 +93,10 @@ class LeaderContext:
         the account. `other_streams`: a stream was asked for, and so many others of ours are open or being opened.
         """
         effect, budget, now = error.rule.account, self.budget, self.clock.monotonic()
+        if isinstance(error, UnreachableError):
+            budget.breaker.failed(now, subject)
+        elif error.status is not None and not isinstance(error, UnparsableError):
+            budget.breaker.answered()
         if effect is AccountEffect.ACCEPTED:
             budget.authorized()
         elif effect is AccountEffect.BLOCK or (effect is AccountEffect.SUSPECT and ours):

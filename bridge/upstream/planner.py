@@ -68,6 +68,8 @@ class PlanLimits:
     poll_interval: float
     requests: int
     """Plain requests that may be sent in this tick."""
+    reads: int | None = None
+    """How many of these may be reads of states; None: all."""
     batch: bool
     """Whether upstream has a batch route."""
 
@@ -103,7 +105,8 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     batches = _batches(now, polled, limits)
     kept = len(batches) if limits.requests >= 2 else 0
     asked = [each for each in watches.values() if each.stream.is_open and _read_beside_stream(each)]
-    reads = _reads(now, polled + asked, limits.requests - kept)
+    most = limits.requests - kept
+    reads = _reads(now, polled + asked, most if limits.reads is None else min(most, limits.reads))
     return actions + reads + batches[: limits.requests - len(reads)]
 
 

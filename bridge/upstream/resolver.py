@@ -12,6 +12,9 @@ from bridge.upstream.leader_context import LeaderContext
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 5.0
+"""Seconds that a look-up waits for its turn; upstream may have asked for a longer pause."""
+
 LISTED_FOR = 60.0
 """Seconds for which the list of CVMs is reused when a state does not carry its id."""
 
@@ -27,10 +30,10 @@ class Resolver:
     async def look_up(self, reference: str) -> Answer:
         """The canonical id, or upstream's refusal, for a front end: a 4xx of Phala's unchanged, else 503.
 
-        While the account is blocked, upstream is not asked on behalf of every caller, but for one probe now and then:
-        without watches nothing else would find out that the key is accepted again.
+        While the account is blocked or upstream is down, it is not asked on behalf of every caller, but for one probe
+        now and then: without watches nothing else would find out that it answers again.
         """
-        if not self._context.may_ask():
+        if not await self._context.turn(PATIENCE):
             return Answer(reference, None, 503)
         try:
             return Answer(reference, await self.resolve(reference, ours=False))
