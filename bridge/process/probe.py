@@ -19,9 +19,11 @@ from bridge.store.errors import StoreError
 from bridge.uvicorn_server import listening_socket, serving, small_server
 
 
-def create_app(backend: Backend, role: Callable[[], str], trouble: Callable[[], str] = str) -> Starlette:
-    """Healthy while it answers; ready while Redis answers and `trouble` is empty, for leader and standby alike
-    (docs/contract.md#http)."""
+def create_app(
+    backend: Backend, role: Callable[[], str], trouble: Callable[[], str] = str, degraded: Callable[[], str] = str
+) -> Starlette:
+    """Healthy while it answers; ready while Redis answers and `trouble` is empty, for leader and standby alike;
+    degraded while `degraded` is not empty (docs/contract.md#http)."""
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -33,6 +35,8 @@ def create_app(backend: Backend, role: Callable[[], str], trouble: Callable[[], 
             return JSONResponse({"status": "unavailable", "redis": str(error)}, 503)
         if reason := trouble():
             return JSONResponse({"status": "unavailable", "role": role(), "reason": reason}, 503)
+        if reason := degraded():
+            return JSONResponse({"status": "degraded", "role": role(), "reason": reason})
         return JSONResponse({"status": "ready", "role": role()})
 
     async def metrics(request: Request) -> Response:

@@ -27,7 +27,7 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
     ):
         upstream = Upstream(settings, backend, client, clock)
         report_redis(group, backend, clock, stop, masked_url(url))
-        app = create_app(backend, upstream.role, lambda: upstream.trouble or upstream.fault)
+        app = create_app(backend, upstream.role, lambda: upstream.trouble or upstream.fault, lambda: upstream.degraded)
         start_probe(group, settings, app, stop)
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
 

@@ -21,6 +21,7 @@ from bridge.upstream.budget import REQUESTS_PER_SECOND
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.planner import GONE_EVERY, Batch, Close, Open, Read, plan, poll_interval
+from bridge.upstream.reachability import Reachability
 from bridge.upstream.reader import ask_batch, read
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.second_witness import SecondWitness
@@ -67,6 +68,7 @@ class ControlLoops:
             "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
             "wake": self._wake_for_ever(),
             "second witness": self._repeat(WITNESS_EVERY, SecondWitness(self._context).look, "no witness was asked"),
+            "reachability": self._repeat(SURVEY_EVERY, Reachability(self._context).look, "reachability"),
             "discovery": self._discovery.run(),
         }
         for name, task in tasks.items():
@@ -177,6 +179,7 @@ class ControlLoops:
         requests = 0
         for action in plan(now, context.watches, context.slots, context.limits(now)):
             if isinstance(action, Open):
+                requests += 1
                 self._open(context.slots[action.index], context.watches[action.cvm_id])
             elif isinstance(action, Close):
                 if task := self._streams.get(action.index):
@@ -256,6 +259,7 @@ class ControlLoops:
             "budget": context.budget.streams,
             "budget_reason": context.budget.streams_reason,
             "blocked": context.budget.is_blocked,
+            "unreachable": context.budget.breaker.is_down(now),
             "polling": {tracked.cvm_id: self._why_polled(tracked, now) for tracked in polled},
         }
 
@@ -265,6 +269,8 @@ class ControlLoops:
             return "deleted"
         if context.budget.is_blocked:
             return "unauthorized"
+        if context.budget.breaker.is_open:
+            return "upstream is unreachable"
         if tracked.stream.backoff.until > now:
             return f"backing off after {tracked.seen.failure or 'a stream that ended early'}"
         if any(slot.cvm_id == tracked.cvm_id and slot.life is Life.QUARANTINED for slot in context.slots):

@@ -34,6 +34,9 @@ CAMPAIGN_AT_MOST = 1.0
 CAMPAIGN_BACKOFF = 15.0
 """Seconds between two attempts to begin a term where the earlier ones failed, at most."""
 
+UNREACHABLE = "upstream unreachable"
+"""What `/readyz` says then."""
+
 
 class TermOverError(Exception):
     """the term ends: planned stop, or the lease was not renewed in time"""
@@ -78,6 +81,12 @@ class Upstream:
     def fault(self) -> str:
         """What keeps the leader from doing its work, on upstream's side; empty where all is well."""
         return self.context.fault if self.leading and self.context else ""
+
+    @property
+    def degraded(self) -> str:
+        """Why this leader can do little, although it leads; empty while nothing is wrong."""
+        breaker = self.context.budget.breaker if self.context is not None and self.leading else None
+        return UNREACHABLE if breaker is not None and breaker.is_down(self._clock.monotonic()) else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Campaigns and leads in turns until `stop` is set. While Redis does not answer, it tries again."""

@@ -20,7 +20,9 @@ from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints
+from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
+from bridge.store.leadership import read_leader_status
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
@@ -65,6 +67,7 @@ class FrontEnd:
     ) -> None:
         """`open_files` is the limit of the process; it lowers the limit on subscribers, so that none lacks a file."""
         self._settings = settings
+        self._backend = backend
         self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
         self._watches = watches = Watches(backend)
@@ -169,9 +172,19 @@ class FrontEnd:
             reason = "draining" if self.capacity.closing else "no subscription to Redis"
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
         sequence = str(self.hub.sequence)
-        if self.hub.led:
-            return json_response(answers.Readiness(status="ready", sequence=sequence))
-        return json_response(answers.Readiness(status="degraded", reason="no leader", sequence=sequence))
+        reason = await self._why_degraded()
+        return json_response(
+            answers.Readiness(status="degraded" if reason else "ready", reason=reason, sequence=sequence)
+        )
+
+    async def _why_degraded(self) -> str:
+        if not self.hub.led:
+            return "no leader"
+        try:
+            status = await read_leader_status(self._backend)
+        except StoreError:
+            return "Redis does not answer"
+        return "upstream unreachable" if status.get("unreachable") else ""
 
     @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
     async def get_metrics(self, call: Call) -> Response:

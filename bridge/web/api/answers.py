@@ -79,6 +79,7 @@ class Slots(Shape):
     budget: int | None = described("How many streams the account allows at the moment", 5)
     budget_reason: str | None = described("Why it allows fewer than there are slots")
     blocked: bool | None = described("Whether upstream refuses the API key")
+    unreachable: bool | None = described("Whether upstream answers nothing at the moment")
     polling: dict[str, str] | None = described(
         "Why each polled CVM is polled, by its id", {CVM_ID: "all slots are taken"}
     )
@@ -173,6 +174,6 @@ class Health(Shape):
 class Readiness(Shape):
     """Whether to send it traffic."""
 
-    status: Literal["ready", "degraded", "unready"] = described("`degraded`: it serves, but there is no leader")
+    status: Literal["ready", "degraded", "unready"] = described("`degraded`: it serves, but nothing new arrives")
     reason: str = described("Why it is not ready", default_factory=str)
     sequence: str = described("The last event that this front end has", "42", default_factory=str)
