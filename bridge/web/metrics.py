@@ -13,6 +13,7 @@ REPLAYING = Gauge(
 )
 SENT = Counter("bridge_events_sent", "Events handed to subscribers")
 SLOW = Counter("bridge_slow_subscribers", "Subscribers cut because they lagged beyond BRIDGE_SUBSCRIBER_BUFFER")
+OUT_OF_FILES = Counter("bridge_out_of_files", "Connections without a request that were ended for lack of open files")
 RESETS = Counter("bridge_resets", "Times that a log was lost or born anew under the subscribers")
 RESUBSCRIBES = Counter("bridge_feed_resubscribes", "Subscriptions to Redis made, the first included")
 HEALED = Counter("bridge_feed_holes", "Holes in the feed that were read from the log")

@@ -9,6 +9,8 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -17,9 +19,17 @@ from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.uvicorn_server import Server, address_family
 from bridge.web.app import FrontEnd
-from bridge.web.streaming.detach import CLOSE_GRACE, PROTOCOL
+from bridge.web.http.waiting_connections import WaitingConnections
+from bridge.web.streaming.detach import CLOSE_GRACE, Http1Protocol
 
 logger = logging.getLogger(__name__)
+
+OWN_FILES = 100
+"""Open files that no client may take: listeners, connections to Redis, logs."""
+
+SEND_BUFFER = 128 * 1024
+"""Bytes for one connection in the kernel. By itself it grows to megabytes for a client that does not read, on top of
+BRIDGE_SUBSCRIBER_BUFFER."""
 
 CLOSE_SECONDS = 2
 """Seconds that ordinary requests get to finish after the subscribers are gone."""
@@ -49,6 +59,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     family = address_family(host)
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     bound = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared, dualstack_ipv6=both)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # its connections inherit it
     bound.setblocking(False)
     return bound
 
@@ -63,17 +74,18 @@ async def serve_web(
     port: int,
     open_access: bool,
     on_listening: Callable[[int], None],
-    protocol: type[asyncio.Protocol] = PROTOCOL,
+    protocol: Callable[..., asyncio.Protocol] | None = None,
     shared: bool = False,
 ) -> None:
     """Serves until `stop`, then drains and returns. Raises OSError if the address is taken."""
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
     front = FrontEnd(settings, backend, clock, open_access=open_access, open_files=files)
+    waiting = WaitingConnections(clock, most=max(1, files - OWN_FILES), streams=lambda: front.capacity.open)
     logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
     config = uvicorn.Config(
         front.app,
-        http=protocol,
+        http=cast(Any, protocol or partial(Http1Protocol, waiting=waiting)),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -89,13 +101,16 @@ async def serve_web(
         sockets = [listening.enter_context(bound)]
         sockets += [listening.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]
         on_listening(bound.getsockname()[1])
-        await _serve(front, server, sockets, stop)
+        await _serve(front, server, sockets, waiting, stop)
 
 
-async def _serve(front: FrontEnd, server: Server, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+async def _serve(
+    front: FrontEnd, server: Server, sockets: list[socket.socket], waiting: WaitingConnections, stop: asyncio.Event
+) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(front.run(), name="front")
+            expiring = group.create_task(waiting.run(), name="waiting connections")
             serving = group.create_task(server.serve(sockets=sockets), name="http")
             stopping = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +119,7 @@ async def _serve(front: FrontEnd, server: Server, sockets: list[socket.socket], 
             server.stop()
             await asyncio.wait({serving})
             running.cancel()
+            expiring.cancel()
             stopping.cancel()
     finally:
         # If it is cancelled in the middle, uvicorn leaves its listening sockets open.

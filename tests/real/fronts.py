@@ -18,7 +18,6 @@ from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.web.server import serve_web
-from bridge.web.streaming.detach import PROTOCOL
 from tests.servers import PATIENCE
 
 NOW = "2026-11-24T16:00:00.000Z"
@@ -91,7 +90,7 @@ async def front(
     redis_url: str,
     *,
     open_access: bool = True,
-    protocol: type[asyncio.Protocol] = PROTOCOL,
+    protocol: type[asyncio.Protocol] | None = None,
     clock: Clock | None = None,
     **given: Any,
 ) -> AsyncIterator[Front]:

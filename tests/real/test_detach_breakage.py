@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from uvicorn.protocols.http import h11_impl, httptools_impl
+from uvicorn.protocols.http import httptools_impl
 
 from bridge.store.leadership import Leadership
 from bridge.store.watches import Watches
@@ -21,28 +21,22 @@ from bridge.web.server import listen
 from bridge.web.streaming.detach import Detached
 from bridge.web.streaming.hub import Hub
 from tests.real.fronts import Front, played
-from tests.real.test_stream_clients import LOOPS, PROTOCOLS, STREAM, opened
+from tests.real.test_stream_clients import LOOPS, STREAM, opened
 from tests.real.test_stream_servers import body_until, head_of, ids_in
 from tests.servers import PATIENCE
 
 DATA_SEGMENTS_IN = 152
 """Its position in Linux's `tcp_info`."""
 
-OF_A_REQUEST = (
-    httptools_impl.RequestResponseCycle,
-    h11_impl.RequestResponseCycle,
-    httptools_impl.HttpToolsProtocol,
-    h11_impl.H11Protocol,
-)
+OF_A_REQUEST = (httptools_impl.RequestResponseCycle, httptools_impl.HttpToolsProtocol)
 
 
-@pytest.fixture(params=[("httptools", "asyncio"), ("httptools", "uvloop"), ("h11", "uvloop")], ids="-".join)
+@pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest, redis_url: str) -> Callable[..., None]:
-    protocol, loop = request.param
 
     def runs(scenario: Callable[[Front], Awaitable[None]], **given: Any) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-            runner.run(played(redis_url, scenario, protocol=PROTOCOLS[protocol], **given))
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            runner.run(played(redis_url, scenario, **given))
 
     return runs
 

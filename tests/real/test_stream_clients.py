@@ -11,7 +11,6 @@ import pytest
 import uvloop
 from prometheus_client import REGISTRY
 
-from bridge.web.streaming.detach import H11Detaching, HttpToolsDetaching
 from tests.real.fronts import Front, front, played
 from tests.real.test_stream_servers import body_until, head_of, ids_in, reset
 from tests.servers import PATIENCE
@@ -19,24 +18,22 @@ from tests.virtual import assert_no_task_left
 
 Scenario = Callable[[Front], Awaitable[None]]
 
-PROTOCOLS = {"httptools": HttpToolsDetaching, "h11": H11Detaching}
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 STREAM = b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n"
 
 
-@pytest.fixture(params=[("httptools", "asyncio"), ("httptools", "uvloop"), ("h11", "uvloop")], ids="-".join)
+@pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest, redis_url: str, caplog: pytest.LogCaptureFixture) -> Callable[..., None]:
     """Runs a scenario on a front end; a logged warning is a failure."""
-    protocol, loop = request.param
     caplog.set_level(logging.WARNING)
 
     async def alone(scenario: Scenario, given: dict[str, Any]) -> None:
-        await played(redis_url, scenario, protocol=PROTOCOLS[protocol], **given)
+        await played(redis_url, scenario, **given)
         await assert_no_task_left({asyncio.current_task()})
 
     def runs(scenario: Scenario, **given: Any) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
             runner.run(alone(scenario, given))
         noise = [record.getMessage() for record in caplog.records if record.name != "bridge.web.server"]
         assert noise == []

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from bridge.store import errors
@@ -150,6 +150,12 @@ _REFUSALS: Mapping[type[Exception], ProblemType] = {
 """Errors of the store that are no failure of Redis."""
 
 
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """The client left in the middle of its body: nobody reads an answer."""
+    logger.info("a client left before its request was complete", extra={"path": request.url.path})
+    return Response(status_code=400)
+
+
 async def on_error(request: Request, error: Exception) -> Response:
     """Answers with the problem of any error that a route may raise."""
     match error:
@@ -177,4 +183,7 @@ def no_redis() -> ProblemError:
     return unavailable("the front end cannot use Redis at the moment")
 
 
-HANDLERS = dict.fromkeys((ProblemError, HTTPException, errors.StoreError, Exception), on_error)
+HANDLERS = {
+    ClientDisconnect: on_disconnect,
+    **dict.fromkeys((ProblemError, HTTPException, errors.StoreError, Exception), on_error),
+}

@@ -1,7 +1,7 @@
 """Connections without a request, which make ten thousand subscribers cheap.
 
 uvicorn keeps a task, a request cycle, a parser and its headers for every response that has not ended, and an SSE
-response may last for days. So the protocol classes here offer an ASGI extension: a callable that takes the connection
+response may last for days. So the protocol class here offers an ASGI extension: a callable that takes the connection
 from uvicorn once the response has begun and returns a `Detached`, which is a transport and three numbers. The ASGI call
 may then return. Everything else remains uvicorn's: parsing, headers, all other responses. See
 `docs/decisions/003-detached-connections-and-direct-writes.md`.
@@ -22,14 +22,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
+from bridge.web.http.http1 import BoundedProtocol
 from bridge.web.streaming.frames import Frame, chunk_of
-
-try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ImportError:  # pragma: no cover - httptools is a dependency, but has no wheel for every platform
-    HttpToolsProtocol = None  # type: ignore[misc, assignment]
 
 DETACH = "bridge.detach"
 ABORT = "bridge.abort"
@@ -171,14 +165,31 @@ class _Gathered:
         self._transport.close()
 
 
-class _Detaching:
-    """The part that both of uvicorn's protocol classes get. It relies on their internals; the tests watch those."""
+class Http1Protocol(BoundedProtocol):
+    """Offers the extensions. It relies on uvicorn's internals; the tests watch those."""
 
-    scope: Any
-    cycle: Any
-    flow: Any
-    transport: Any
-    connections: Any
+    _earlier: deque[Any] | None = None
+    """Pipelined requests before the last one; those that have ended are removed when another comes."""
+
+    def on_headers_complete(self) -> None:
+        before = self.cycle
+        super().on_headers_complete()
+        # The request's task was made in there, and has not run yet.
+        self._offer()
+        if before is None or before.response_complete:
+            return
+        self._earlier = self._earlier or deque()
+        while self._earlier and self._earlier[0].response_complete:
+            self._earlier.popleft()
+        self._earlier.append(before)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn notifies the last request only, but the first of a pipeline is the one that runs.
+        for cycle in self._earlier or ():
+            cycle.disconnected = cycle.disconnected or not cycle.response_complete
+            cycle.message_event.set()
+        super().connection_lost(exc)
+        self._earlier = None
 
     def _offer(self) -> None:
         if self.cycle is None:  # not a request
@@ -207,7 +218,8 @@ class _Detaching:
             return None
         cycle.message_event.set()
         self.connections.discard(self)
-        self._unset_keepalive_if_required()  # type: ignore[attr-defined]
+        self._unset_keepalive_if_required()
+        self._waiting.end(self)
         detached = Detached(self.transport, on_lost, cycle.transport.data + (chunk_of(opening) if opening else b""))
         if self.flow.write_paused:
             detached.pause_writing()
@@ -220,54 +232,6 @@ class _Detaching:
 
     def _forget(self) -> None:
         """Breaks the reference cycles, so that all of this is freed now and not by the garbage collector."""
-        self.scope = self.cycle = None
-
-
-class H11Detaching(_Detaching, H11Protocol):
-    def handle_events(self) -> None:
-        super().handle_events()
-        # The request's task was made in there, and has not run yet.
-        if self.scope is not None:
-            self._offer()
-
-    def _forget(self) -> None:
-        super()._forget()
-        self.conn = None  # type: ignore[assignment]
-
-
-PROTOCOL: type[asyncio.Protocol] = H11Detaching
-
-if HttpToolsProtocol is not None:
-
-    class HttpToolsDetaching(_Detaching, HttpToolsProtocol):
-        _earlier: deque[Any] | None = None
-        """Pipelined requests before the last one; those that have ended are removed when another comes."""
-
-        def on_headers_complete(self) -> None:
-            before = self.cycle
-            super().on_headers_complete()
-            # The request's task was made in there, and has not run yet.
-            self._offer()
-            if before is None or before.response_complete:
-                return
-            self._earlier = self._earlier or deque()
-            while self._earlier and self._earlier[0].response_complete:
-                self._earlier.popleft()
-            self._earlier.append(before)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            # uvicorn notifies the last request only, but the first of a pipeline is the one that runs.
-            for cycle in self._earlier or ():
-                cycle.disconnected = cycle.disconnected or not cycle.response_complete
-                cycle.message_event.set()
-            super().connection_lost(exc)
-            self._earlier = None
-
-        def _forget(self) -> None:
-            super()._forget()
-            self._earlier = None
-            self.pipeline.clear()
-            self.headers = []
-            self.parser = None  # type: ignore[assignment]
-
-    PROTOCOL = HttpToolsDetaching
+        self.scope = self.cycle = self.parser = self._earlier = None
+        self.pipeline.clear()
+        self.headers = []
