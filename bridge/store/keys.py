@@ -21,6 +21,7 @@ class Keys:
         self.state = f"{prefix}state"
         # Private.
         self.meta = f"{prefix}meta"
+        self.rebuilt_log = f"{prefix}log:rebuilt"  # while a blocked log is moved
         self.leader = f"{prefix}leader"
         self.slots = f"{prefix}slots"
         self.watches = f"{prefix}watches"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
+
+logger = logging.getLogger(__name__)
 
 STATUS_SECONDS = 60
 """The status of a leader that vanished is shown for at most this time."""
@@ -36,8 +39,8 @@ class Term:
 class Leadership:
     """Acquire, renew, resign. Only the Redis server's clock is used."""
 
-    _acquire = load_script("acquire")
-    _renew = load_script("renew")
+    _acquire = load_script("log_rules", "acquire")
+    _renew = load_script("log_rules", "renew")
     _resign = load_script("resign")
 
     def __init__(self, backend: Backend) -> None:
@@ -53,10 +56,12 @@ class Leadership:
         """
         keys = self._backend.keys
         arguments = [holder, int(lease * 1000), log_id, last_id]
-        epoch, wait, found, sequence, last, born, now, age, ran_out = await self._backend.run(
+        epoch, wait, found, sequence, last, born, now, age, ran_out, mended = await self._backend.run(
             self._acquire, [keys.leader, keys.meta, keys.log], arguments
         )
         self.server_time = int(now) / 1000
+        if mended:
+            logger.error("Redis held data that the bridge did not write", extra={"mended": mended})
         if int(epoch) == 0:
             return int(wait) / 1000
         return Term(holder, int(epoch), str(found), int(sequence), str(last), bool(born), int(age) / 1000, str(ran_out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.events import Event, entry_key
+from bridge.events import SEQUENCE_DIGITS, Event, entry_key
 from bridge.store.connection import Backend
 from bridge.store.snapshots import Snapshot, parse_all
 
@@ -33,10 +33,23 @@ _META = ("birth", "sequence", "last_id", "floor", "floor_sequence", "trimmed")
 
 
 def _position(values: list[str | None]) -> Position | None:
+    """None also where the record cannot be read: the next term mends it."""
     log_id, sequence, last_id, low_water_mark, low_water_sequence, trimmed = values
     if log_id is None or last_id is None or low_water_mark is None:
         return None
-    return Position(log_id, int(sequence or 0), last_id, low_water_mark, int(low_water_sequence or 0), trimmed == "1")
+    try:
+        numbers = _count(sequence), _count(low_water_sequence)
+        entry_key(last_id), entry_key(low_water_mark)
+    except ValueError:
+        return None
+    return Position(log_id, numbers[0], last_id, low_water_mark, numbers[1], trimmed == "1")
+
+
+def _count(text: str | None) -> int:
+    """Raises ValueError if it is not a sequence."""
+    if text is not None and not (text.isascii() and text.isdigit() and len(text) < SEQUENCE_DIGITS):
+        raise ValueError("not a sequence")
+    return int(text or 0)
 
 
 class Log:

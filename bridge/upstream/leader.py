@@ -14,6 +14,7 @@ from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.repair import mend
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
@@ -164,6 +165,7 @@ class Upstream:
 
     async def _begin(self, term: Term) -> LeaderContext:
         """Loads log and slots. Where Redis lost this process's last writes, numbering goes on after them."""
+        await mend(self._backend, term)
         _, snapshots = await Log(self._backend).snapshot()
         written = WritePosition(term.sequence, term.last_id)
         if term.log_id == self._log_id and self._last.sequence > written.sequence:

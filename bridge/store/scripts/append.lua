@@ -6,6 +6,11 @@
 -- Returns {id, entries trimmed although webhooks had not read them}, or {'', why}.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
+-- Before the first write: a key of another type would end this step in its middle.
+for i, kind in pairs({[3] = 'stream', [4] = 'hash', [5] = 'zset'}) do
+  local found = call('TYPE', KEYS[i]).ok
+  if found ~= kind and found ~= 'none' then return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found) end
+end
 local meta = call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
 if meta[1] ~= ARGV[3] then return {'', 'fenced'} end
 local sequence = tonumber(ARGV[4])
@@ -43,7 +48,7 @@ call('HSET', KEYS[2], 'sequence', ARGV[4], 'last_id', id, 'writer', writer)
 local length, keep, unread = call('XLEN', KEYS[3]), tonumber(ARGV[9]), 0
 local going = math.min(length - keep, 1000)
 if going > 0 and call('EXISTS', KEYS[8]) == 1 then
-  local checkpoint = call('HMGET', KEYS[7], 'position', 'birth')
+  local checkpoint = redis.pcall('HMGET', KEYS[7], 'position', 'birth')  -- of another type: nothing was read
   local read_ms, read_counter = id_parts(checkpoint[2] == ARGV[3] and checkpoint[1] or '0-0')
   local read, first = 0, call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
   local function is_read(entry)
