@@ -50,7 +50,7 @@ class Cloud:
         self.others = 0
         self.failing: type[UpstreamError] | None = None
         self.unrouted: frozenset[str] = frozenset()
-        """A proxy answers 404 to these: "plain" requests, "streams"."""
+        """A proxy answers 404 to these: "plain" requests, of these only "states" or "lists", "streams"."""
         self.ever_deleted: set[str] = set()
         self.ends_at_once = False
         self.cut = 0
@@ -130,6 +130,7 @@ class ModelClient(PhalaClient):
     async def read_state(self, ref: str) -> Reading:
         sent_at = self._now.monotonic()
         await self._reach()
+        self._fail("states")
         return Reading(parse_state(self._raw(ref)), sent_at, self._now.monotonic())
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -139,6 +140,7 @@ class ModelClient(PhalaClient):
 
     async def list_cvms(self) -> list[Listed]:
         await self._reach()
+        self._fail("lists")
         return [Listed(name, None, name) for name, status in self._cloud.status.items() if status is not None]
 
     @asynccontextmanager

@@ -84,6 +84,15 @@ def test_reads_keep_to_the_budget_oldest_first() -> None:
     assert plan(5, watches, [], within(0, 2, batch=False)) == [Read("b"), Read("c")]
 
 
+def test_a_cvm_that_is_not_found_gets_no_stream_and_is_read_beside_the_one_that_it_has() -> None:
+    watches = {c.cvm_id: c for c in (cvm("a", due=1), cvm("b"))}
+    slots = [held(0, watches["a"]), Slot(1)]
+    assert plan(5, watches, slots, within(2, 5, batch=False)) == [Open(1, "b")]
+    for each in watches.values():
+        each.absence.not_found(4.0, 4.0, 10.0, own=True)
+    assert plan(5, watches, slots, within(2, 5, batch=False)) == [Read("a")]
+
+
 @given(
     st.lists(st.sampled_from(["running", "starting", "stopped", "deleted"]), max_size=12),
     st.lists(st.sampled_from(list(Life)), min_size=5, max_size=5),

@@ -18,9 +18,10 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.upstream.errors import ServerError
 from bridge.upstream.leader import Upstream
-from bridge.upstream.second_witness import NOT_FOUND
+from bridge.upstream.second_witness import NOT_FOUND, SecondWitness, listing
 from tests.fakes import fake_backend, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
+from tests.unit.upstream.test_answers import leading
 from tests.virtual import VirtualClock, run_virtual
 
 SETTINGS = Settings(poll_interval=10, stream_timeout=60)
@@ -159,6 +160,31 @@ def test_a_deletion_that_upstream_cannot_tell_of_any_more_is_no_event() -> None:
             assert (await bridge.transitions(), bridge.upstream.fault) == ([], "")
 
     run_virtual(scenario())
+
+
+def test_a_batch_answer_does_not_vouch_for_a_cvm_that_the_state_route_does_not_find() -> None:
+    async def scenario() -> None:
+        async with led(*TWELVE, settings=POLLING) as bridge:
+            bridge.cloud.unrouted = frozenset({"states"})
+            await asyncio.sleep(120)
+            assert (await bridge.transitions(), await bridge.stale()) == ([], dict.fromkeys(TWELVE, "not_found"))
+
+    run_virtual(scenario())
+
+
+async def test_a_cvm_whose_deletion_a_witness_proves_is_read_again_at_once() -> None:
+    backend = fake_backend()
+    context = await leading(backend, ServerError(status=500))
+    tracked = context.watches["a"]
+    tracked.reads.due = 1020.0
+    for sent_at in (980.0, 990.0):
+        tracked.absence.not_found(sent_at, sent_at, 10.0, own=True)
+    await SecondWitness(context).look()
+    assert tracked.reads.due == 1020.0
+    context.witnesses.listing = listing([], 995.0)
+    await SecondWitness(context).look()
+    assert tracked.reads.due == 1000.0
+    await backend.close()
 
 
 def test_a_proxy_that_knows_no_streams_leads_to_polling() -> None:
