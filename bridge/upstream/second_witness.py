@@ -69,15 +69,14 @@ class SecondWitness:
 
     async def _ask_list(self) -> None:
         context, now = self.context, self.context.clock.monotonic()
-        if now < self.lists.until or context.budget.refill(now) < 1:
+        if now < self.lists.until or not context.budget.take(now):
             return
-        context.budget.spend(1)
         self.lists.fail(now, context.rng, LIST_EVERY)
         try:
             context.witnesses.listing = listing(await context.client.list_cvms(), now)
         except UpstreamError as error:
             # Whether the key works, the state route shows.
-            if error.rule.account is AccountEffect.SLOW_DOWN:
+            if error.rule.account in (AccountEffect.SLOW_DOWN, AccountEffect.NOTHING):
                 context.apply(error, "*", ours=False)
 
     def _read_proven(self, suspects: Sequence[Tracked], *, alone: bool) -> None:
