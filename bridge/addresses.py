@@ -91,6 +91,15 @@ _NOT_PUBLIC = "the host's address is not public, and BRIDGE_WEBHOOK_ALLOW does n
 
 
 @lru_cache(4096)
+def is_loopback(host: str) -> bool:
+    """Whether it is an address of this machine alone, or a name that no DNS server can give another address."""
+    name = host.rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
 def is_public(address: str | Address) -> bool:
     """Whether the address leads to the same host everywhere on the internet. False for text that is not an address."""
     try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import ipaddress
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bridge.addresses import is_loopback
 from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer
 from bridge.process.signals import CommandError
@@ -39,19 +39,12 @@ def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
         return True
     if settings.tokens:
         return False
-    if alone and _is_loopback(host):
+    if alone and is_loopback(host):
         return True
     raise CommandError(
         "BRIDGE_TOKENS is not set, so no caller could get access: set it to name:secret:scope, or set BRIDGE_AUTH=off "
         "to give everyone access"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextlib.contextmanager

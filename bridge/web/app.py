@@ -43,6 +43,7 @@ from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import OPERATION, Call, Operation, declared, json_answer, routes, text_answer
 from bridge.web.http.problems import HANDLERS
 from bridge.web.http.responses import NO_STORE, json_response
+from bridge.web.http.same_origin import SameOrigin
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
@@ -63,9 +64,13 @@ class FrontEnd:
         clock: Clock,
         *,
         open_access: bool = False,
+        loopback_only: bool = False,
         open_files: int | None = None,
     ) -> None:
-        """`open_files` is the limit of the process; it lowers the limit on subscribers, so that none lacks a file."""
+        """`loopback_only`: access is open, but only this machine can connect (see `SameOrigin`).
+
+        `open_files`, the limit of the process, lowers the limit on subscribers, so that none lacks a file.
+        """
         self._settings = settings
         self._backend = backend
         self._rng = random.Random()
@@ -131,7 +136,8 @@ class FrontEnd:
         )
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for each in declared_routes for route in routes(each, access)]
-        self.app = _application([*events.routes(), *self.dropin.routes(), *plain], settings.cors_origins)
+        all_routes = [*events.routes(), *self.dropin.routes(), *plain]
+        self.app = _application(all_routes, settings.cors_origins, loopback_only=loopback_only)
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
@@ -201,7 +207,7 @@ def operations() -> list[Operation]:
     return [operation for part in PARTS for operation in declared(part)]
 
 
-def _application(all_routes: list[Route], origins: tuple[str, ...]) -> Starlette:
+def _application(all_routes: list[Route], origins: tuple[str, ...], *, loopback_only: bool) -> Starlette:
     """`origins` are those whose pages may read and subscribe, with a cursor and a token."""
     # Plain ASGI: it costs no task.
     cors = Middleware(
@@ -213,7 +219,9 @@ def _application(all_routes: list[Route], origins: tuple[str, ...]) -> Starlette
         max_age=3600,
     )
     handlers = {**HANDLERS, ReferenceRefusedError: on_refused_reference}
-    app = Starlette(routes=all_routes, exception_handlers=handlers, middleware=[cors] if origins else [])
+    same_origin = Middleware(SameOrigin, allowed=origins, loopback_only=loopback_only)
+    outer = [cors, same_origin] if origins else [same_origin]
+    app = Starlette(routes=all_routes, exception_handlers=handlers, middleware=outer)
     # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.
     app.router.redirect_slashes = False
     return app

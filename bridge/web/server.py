@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from bridge.addresses import is_loopback
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.connection import Backend
@@ -80,7 +81,14 @@ async def serve_web(
     """Serves until `stop`, then drains and returns. Raises OSError if the address is taken."""
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
-    front = FrontEnd(settings, backend, clock, open_access=open_access, open_files=files)
+    front = FrontEnd(
+        settings,
+        backend,
+        clock,
+        open_access=open_access,
+        loopback_only=open_access and is_loopback(host),
+        open_files=files,
+    )
     waiting = WaitingConnections(clock, most=max(1, files - OWN_FILES), streams=lambda: front.capacity.open)
     logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
     config = uvicorn.Config(

@@ -40,7 +40,7 @@ class Front:
         """A client that reads only when the test does; closed with the front end at the latest."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
         self.writers.append(writer)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return reader, writer
 
     @property

@@ -100,7 +100,7 @@ def test_head_and_first_bytes_go_out_in_one_piece(run: Callable[..., None]) -> N
         assert first.endswith(b"\r\n\r\nc\r\nretry: 3000\n\r\n")
         first = await piece(web, STREAM + f"Last-Event-ID: {ids[0]}\r\n\r\n".encode())
         assert ids_in(first) == ids[1:]
-        done = b"GET /api/v1/cvms/cvm-1/state?target=running HTTP/1.1\r\nHost: x\r\nX-API-Key: any\r\n\r\n"
+        done = b"GET /api/v1/cvms/cvm-1/state?target=running HTTP/1.1\r\nHost: localhost\r\nX-API-Key: any\r\n\r\n"
         first = await piece(web, done, writes=2)  # the end is one more
         assert first.startswith(b"HTTP/1.1 200 ")
         assert re.search(rb"event: complete\n.+\n\n\r\n0\r\n\r\n$", first)
@@ -125,7 +125,7 @@ def test_events_come_after_an_initial_snapshot_that_is_on_its_way(
         for number in range(200):
             await web.append(f"cvm-{number}")
             await Watches(web.backend).want(f"cvm-{number}")
-        request = b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"
+        request = b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         reader, _ = await opened(web, request)
         await body_of(reader, b"cvm-199")  # from here on there is an initial snapshot in memory
         clients = [await narrow(web, request) for _ in range(3)]
@@ -147,7 +147,7 @@ async def body_of(reader: asyncio.StreamReader, wanted: bytes) -> bytes:
 def test_a_stream_begins_after_an_answer_that_is_on_its_way(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
         last = [await web.append(filling=100_000) for _ in range(30)][-1]
-        page = b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n"
+        page = b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n"
         reader = await narrow(web, page + STREAM + f"Last-Event-ID: {last}\r\n\r\n".encode())
         head = await head_of(reader)
         written = [await web.append(filling=10_000) for _ in range(5)]

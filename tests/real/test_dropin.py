@@ -136,7 +136,9 @@ async def test_odd_references_and_queries_get_upstreams_answers(redis_url: str) 
 async def raw_get(url: str, path: str) -> tuple[int, bytes]:
     """Status and body of a request whose path no client library has changed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-    writer.write(f"GET /api/v1{path} HTTP/1.1\r\nHost: x\r\nX-API-Key: any\r\nConnection: close\r\n\r\n".encode())
+    writer.write(
+        f"GET /api/v1{path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: any\r\nConnection: close\r\n\r\n".encode()
+    )
     async with asyncio.timeout(PATIENCE):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
@@ -332,7 +334,7 @@ async def go_watch(url: str, cvm_id: str, target: str, channel: asyncio.Queue[Ev
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     try:
         writer.write(
-            f"GET /api/v1/cvms/{cvm_id}/state?interval=5&timeout=60&target={target} HTTP/1.1\r\nHost: x\r\n"
+            f"GET /api/v1/cvms/{cvm_id}/state?interval=5&timeout=60&target={target} HTTP/1.1\r\nHost: localhost\r\n"
             "User-Agent: phala-cloud-sdk-go\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n"
             "X-Api-Key: any\r\nX-Phala-Version: 2026-06-23\r\nAccept-Encoding: gzip\r\n\r\n".encode()
         )

@@ -16,7 +16,7 @@ from bridge.web.dropin.watchers import Watcher
 from tests.bridges import Whole, whole
 from tests.servers import PATIENCE
 
-STATE = "GET /api/v1/cvms/{}/state?target=stopped HTTP/1.1\r\nHost: x\r\nX-API-Key: any\r\n\r\n"
+STATE = "GET /api/v1/cvms/{}/state?target=stopped HTTP/1.1\r\nHost: localhost\r\nX-API-Key: any\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)

@@ -189,7 +189,7 @@ async def test_upstream_is_left_when_the_client_goes(redis_url: str) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
     async with upstream(head, b"") as sim, front(redis_url, **through(sim)) as web:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-        writer.write(b"GET /api/v1/x HTTP/1.1\r\nHost: x\r\nX-API-Key: key-a\r\n\r\n")
+        writer.write(b"GET /api/v1/x HTTP/1.1\r\nHost: localhost\r\nX-API-Key: key-a\r\n\r\n")
         assert b"200 OK" in await reader.readline()
         writer.close()
         async with asyncio.timeout(PATIENCE):
@@ -201,7 +201,7 @@ async def test_a_stop_waits_for_no_answer_that_does_not_end(redis_url: str, capl
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
     async with upstream(head, b"") as sim, front(redis_url, **through(sim)) as web:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-        writer.write(b"GET /api/v1/x HTTP/1.1\r\nHost: x\r\nX-API-Key: key-a\r\n\r\n")
+        writer.write(b"GET /api/v1/x HTTP/1.1\r\nHost: localhost\r\nX-API-Key: key-a\r\n\r\n")
         await reader.readuntil(b"first")
         web.stop.set()
         async with asyncio.timeout(PATIENCE):
@@ -250,11 +250,20 @@ async def test_without_a_key_nothing_leaves_and_no_key_is_lent(redis_url: str) -
         assert b"lent" not in sim.heads[0]
 
 
+DOTS = (
+    *("/api/v1/../admin", "/api/v1/a/../../../admin", "/api/v1/./a", "/api/v1/.."),
+    *("/api/v1/%2e%2e/admin", "/api/v1/.%2E/admin", "/api/v1/..%2fadmin", "/api/v1/..\\admin", "/api/v1/..%5cadmin"),
+    *("/api/v1/%252e%252e/admin", "/api/v1/a%2f..%2f..%2f..%2fadmin", "/api/v1/%2e/a"),
+)
+
+
 async def test_no_path_leads_out_of_the_api(redis_url: str) -> None:
     async with upstream(plain()) as sim, front(redis_url, **through(sim)) as web:
-        for path in ("/api/v1/../admin", "/api/v1/a/../../../admin", "/api/v1/./a", "/api/v1/.."):
+        for path in DOTS:
             reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: key-a\r\nConnection: close\r\n\r\n".encode())
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: key-a\r\nConnection: close\r\n\r\n".encode()
+            )
             assert b"404" in (await reader.read()).split(b"\r\n")[0]
             writer.close()
         assert sim.heads == []

@@ -306,7 +306,7 @@ async def test_a_client_that_does_not_read_cannot_delay_the_end(caplog: pytest.L
         async with serve(world=World(cvms=1, frozen=True)) as sim:
             _, writer = await asyncio.open_connection(sim.host, sim.port, limit=1)
             path = f"/api/v1{state_path(sim)}?target=deleted&timeout=600"
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: any\r\n\r\n".encode())
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: any\r\n\r\n".encode())
             await until_open(sim, 1)
             async with httpx.AsyncClient(trust_env=False) as client:
                 await client.post(f"{sim.control}/streams/send", content=b"x" * (20 << 20))

@@ -20,7 +20,7 @@ Scenario = Callable[[Front], Awaitable[None]]
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
-STREAM = b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n"
+STREAM = b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -58,7 +58,7 @@ async def streams(web: Front, reader: asyncio.StreamReader) -> None:
 
 def test_a_request_pipelined_behind_a_stream_disturbs_nothing(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
-        reader, _ = await opened(web, (STREAM + b"\r\n") * 2 + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader, _ = await opened(web, (STREAM + b"\r\n") * 2 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await streams(web, reader)
         assert await web.metric("bridge_subscribers") == 1
 
@@ -67,7 +67,7 @@ def test_a_request_pipelined_behind_a_stream_disturbs_nothing(run: Callable[...,
 
 def test_a_stream_pipelined_behind_a_request_begins_after_it(run: Callable[..., None]) -> None:
     async def scenario(web: Front) -> None:
-        plain = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        plain = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         reader, _ = await opened(web, plain + STREAM + b"\r\n" + plain)
         await head_of(reader)
         assert await reader.readexactly(15) == b'{"status":"ok"}'

@@ -61,11 +61,11 @@ async def test_head_has_no_body_and_leaves_the_connection_usable(web: Front) -> 
     reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
     await Watches(web.backend).want("cvm-1")
     for path in ("/v1/events", "/v1/cvms/cvm-1/events"):
-        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         head = (await head_of(reader)).lower()
         assert head.startswith(b"http/1.1 200 ")
         assert b"content-type: text/event-stream" in head
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(PATIENCE):
         answer = await reader.read(-1)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -92,7 +92,7 @@ async def test_what_a_client_sends_into_its_detached_stream_is_dropped(redis_url
         reader, writer = await web.connect("/v1/events?snapshot=0")
         await head_of(reader)
         await body_until(reader, b"event: position")
-        writer.write(b"\x00\xff rubbish \r\n" * 100 + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"\x00\xff rubbish \r\n" * 100 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await web.http.get(f"{web.url}/healthz")
         entry_id = await web.append()
         assert ids_in(await body_until(reader, b"event: state")) == [entry_id]
@@ -100,7 +100,7 @@ async def test_what_a_client_sends_into_its_detached_stream_is_dropped(redis_url
 
 async def test_an_http_1_0_client_gets_its_stream_and_its_end(web: Front) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-    writer.write(b"GET /v1/events?snapshot=0 HTTP/1.0\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /v1/events?snapshot=0 HTTP/1.0\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(PATIENCE):
         await reader.readuntil(b"event: position")
         entry_id = await web.append()
@@ -130,7 +130,9 @@ async def test_no_client_gets_bytes_of_replays_aborted_at_random(web: Front) -> 
 
     async def client(cvm_id: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-        writer.write(f"GET /v1/events?cvm={cvm_id} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {written[0]}\r\n\r\n".encode())
+        writer.write(
+            f"GET /v1/events?cvm={cvm_id} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {written[0]}\r\n\r\n".encode()
+        )
         await asyncio.sleep(rng.random() * 0.05)
         read = b""
         for _ in range(rng.randint(0, 4)):
@@ -203,7 +205,7 @@ async def follow_with_kills(web: Front, seen: list[str], connected: asyncio.Even
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
         resume = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
-        writer.write(f"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n{resume}\r\n".encode())
+        writer.write(f"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode())
         try:
             await head_of(reader)
             for _ in range(rng.randint(1, 200)) if not last.is_set() else iter(int, 1):

@@ -47,7 +47,7 @@ def subscribed() -> Iterator[Subscribe]:
             clients = []
             for _ in range(count):
                 client = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
-                client.sendall(b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.sendall(b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert read_until(client, b"event: position").startswith(b"HTTP/1.1 200 ")
                 clients.append(client)
             return clients

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 from starlette.requests import Request
@@ -145,11 +146,13 @@ class Passthrough:
         return RelayedRequest(self._http, request, url, self._closing)
 
     def _url(self, scope: Scope) -> httpx.URL | None:
-        """As the caller wrote it. None if httpx would change it: dot segments lead out of the API."""
+        """As the caller wrote it. None if a dot segment leads out of the API, however it is escaped."""
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         path = raw.partition(b"?")[0].decode("ascii", "replace")
         rest = path.removeprefix(PREFIX)
-        if rest == path or any(segment in (".", "..") for segment in rest.split("/")):
+        # Twice, because a proxy on the way may decode once more; some servers take a backslash for a slash.
+        segments = re.split(r"[/\\]", unquote(unquote(rest)))
+        if rest == path or any(segment in (".", "..") for segment in segments):
             return None
         query = scope["query_string"].decode("latin-1")
         try:

@@ -26,6 +26,7 @@ class ProblemType(Enum):
     TOKEN_EXPIRED = 401, "This stream token has expired", "The stream token is older than 60 seconds"
     BAD_SIGNATURE = 401, "The webhook is forged, or its time is more than five minutes off"
     FORBIDDEN = 403, "This token does not allow this", "The token's scope or its list of CVMs does not allow this"
+    CROSS_SITE = 403, "A page of another origin must not do this"
     NOT_FOUND = 404, "There is no such route"
     NOT_WATCHED = 404, "This CVM is not watched", "The CVM is not watched: `PUT /v1/cvms/{ref}` watches it"
     NO_SUCH_ENDPOINT = 404, "There is no such webhook endpoint"
@@ -38,6 +39,7 @@ class ProblemType(Enum):
     HISTORY_LOST = 410, "The log no longer has the events after this cursor"
     TOO_LARGE = 413, "The body is too large"
     NO_JSON = 415, "The body must be declared as JSON"
+    MISDIRECTED = 421, "This host name is not this bridge's"
     INVALID = 422, "The request is not valid", "`errors` names each wrong field, unknown ones included"
     TOO_MANY_STREAMS = 429, "This token has too many streams open", "", 10
     INTERNAL = 500, "The bridge failed"
