@@ -43,6 +43,10 @@ MOST_PAGES = 100
 PAGE_SIZE = 100
 
 
+_UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+"""After these upstream has certainly not got the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A state and when it was asked for and answered, monotonic seconds."""
@@ -87,11 +91,21 @@ class PhalaClient:
     ) -> None:
         self._prefix = prefix.rstrip("/")
         self._clock = clock
-        self._http = httpx.AsyncClient(
-            headers={"X-API-Key": api_key, "X-Phala-Version": API_VERSION, "User-Agent": f"cvm-bridge/{__version__}"},
+        self._headers = {
+            "X-API-Key": api_key,
+            "X-Phala-Version": API_VERSION,
+            "User-Agent": f"cvm-bridge/{__version__}",
+        }
+        self._http = self._client(transport, kept=20)
+        # A stream takes a connection of its own: one that was kept may be dead, and nobody could tell whether upstream
+        # got the request. The slots bound the streams; a pool with a bound would delay one whose slot is held.
+        self._stream_http = self._client(transport, kept=0)
+
+    def _client(self, transport: httpx.AsyncBaseTransport | None, *, kept: int) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            headers=self._headers,
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0),
-            # The slots bound the streams; a pool with a bound of its own would delay a stream whose slot is held.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEEPALIVE),
             follow_redirects=False,
             event_hooks={"response": [_forget_location]},
             transport=transport,
@@ -99,6 +113,7 @@ class PhalaClient:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+        await self._stream_http.aclose()
 
     async def read_state(self, ref: str) -> Reading:
         """The present state (immediate mode)."""
@@ -147,9 +162,10 @@ class PhalaClient:
     ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         """On entry upstream has answered 200 with an event stream; on exit the connection is closed.
 
-        Iteration ends where upstream ends the body; a connection that is cut raises UnreachableError.
+        Iteration ends where upstream ends the body; a connection that is cut raises UnreachableError. On entry
+        NotSentError, or any error with a status but 504, tells that upstream has opened none.
         """
-        request = self._http.build_request(
+        request = self._stream_http.build_request(
             "GET",
             self._prefix + _state_path(ref),
             params={"target": target, "interval": interval, "timeout": timeout},
@@ -165,7 +181,7 @@ class PhalaClient:
             await response.aclose()
 
     async def _opened(self, request: httpx.Request) -> httpx.Response:
-        response = await self._send(request)
+        response = await self._send(request, self._stream_http)
         try:
             if response.status_code != 200:
                 raise await self._error(response)
@@ -181,7 +197,7 @@ class PhalaClient:
         request = self._http.build_request(method, self._prefix + path, json=body, headers=headers)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                response = await self._send(request)
+                response = await self._send(request, self._http)
                 try:
                     if response.status_code != 200:
                         raise await self._error(response)
@@ -191,17 +207,18 @@ class PhalaClient:
         except TimeoutError as error:
             raise errors.UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request, http: httpx.AsyncClient) -> httpx.Response:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                return await self._http.send(request, stream=True)
+                return await http.send(request, stream=True)
         except TimeoutError as error:
             raise errors.UnreachableError(f"upstream did not answer within {ANSWER_TIMEOUT:g} s") from error
         except httpx.LocalProtocolError:
             # Its text may quote the header that holds the key.
             raise errors.UnreachableError("upstream cannot be reached (LocalProtocolError)") from None
         except httpx.HTTPError as error:
-            raise errors.UnreachableError(f"upstream cannot be reached ({type(error).__name__})") from error
+            kind = errors.NotSentError if isinstance(error, _UNCONNECTED) else errors.UnreachableError
+            raise kind(f"upstream cannot be reached ({type(error).__name__})") from error
 
     async def _error(self, response: httpx.Response) -> errors.UpstreamError:
         try:

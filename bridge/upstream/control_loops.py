@@ -27,7 +27,7 @@ from bridge.upstream.resolver import Resolver
 from bridge.upstream.second_witness import SecondWitness
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Tracked
-from bridge.upstream.watcher import watch
+from bridge.upstream.watcher import lifetime, watch
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,8 @@ class ControlLoops:
 
     def _open(self, slot: Slot, tracked: Tracked) -> None:
         # Before the task runs, so that the next plan does not use the slot again.
-        slot.take(tracked.cvm_id, (self._context.term.holder, self._context.term.epoch))
+        term, now = self._context.term, self._context.clock.monotonic()
+        slot.take(tracked.cvm_id, (term.holder, term.epoch), now, now + lifetime(self._context.settings))
         task = self._group.create_task(watch(self._context, tracked, slot), name=f"watch {tracked.cvm_id}")
         self._streams[slot.index] = task
         task.add_done_callback(lambda done: self._ended(slot, done))

@@ -48,6 +48,10 @@ class UnreachableError(UpstreamError):
     """upstream cannot be reached, or closed the connection"""
 
 
+class NotSentError(UnreachableError):
+    """no connection to upstream could be made"""
+
+
 class ServerError(UnreachableError):
     """upstream failed (5xx)"""
 
@@ -123,6 +127,7 @@ class Rule(NamedTuple):
 RULES: dict[type[UpstreamError], Rule] = {
     UpstreamError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
     UnreachableError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
+    NotSentError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
     ServerError: Rule("unreachable", AccountEffect.NOTHING, CvmEffect.BACK_OFF, definite=False),
     UnauthorizedError: Rule("unauthorized", AccountEffect.BLOCK, CvmEffect.BACK_OFF, definite=False),
     ForbiddenError: Rule("unauthorized", AccountEffect.SUSPECT, CvmEffect.BACK_OFF, definite=False),

@@ -15,3 +15,4 @@ REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route an
 """`route`: `state`, `stream`, `batch`, `list`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
 STREAM_ENDS = Counter("bridge_upstream_stream_ends", "Streams by how they ended", ["how"])
 """Look here first when events come late."""
+QUARANTINES = Counter("bridge_slot_quarantines", "Slots that wait because upstream may still hold a stream", ["cause"])

@@ -16,7 +16,7 @@ from bridge.store.leadership import Term
 from bridge.store.slots import Holding, Slots
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.watcher import SETTLING, lifetime
+from bridge.upstream.watcher import SETTLING
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,9 @@ class SlotHandover:
         Raises StoreUnavailableError.
         """
         if past := self._past:
-            # Slots that could not be freed when this process's last term ended; their streams are closed.
+            # Slots that could not be freed when this process's last term ended.
             for slot in past.slots:
-                if slot.owner == (past.term.holder, past.term.epoch):
+                if slot.ended and slot.owner == (past.term.holder, past.term.epoch):
                     await self._redis_slots.free(past.term, slot.index, SETTLING)
         holdings = {holding.index: self._judged(holding) for holding in await self._redis_slots.holdings()}
         # Where the server's clock jumped, Redis gets the corrected deadlines for the next leader too.
@@ -80,7 +80,7 @@ class SlotHandover:
         slots = [Slot(index) for index in range(size)]
         for index, holding in holdings.items():
             if holding.remaining > 0:
-                slots[index].load(holding.cvm_id, (holding.holder, holding.epoch), now + holding.remaining)
+                slots[index].load(holding, now)
         return slots
 
     def _judged(self, holding: Holding) -> Holding:
@@ -95,12 +95,9 @@ class SlotHandover:
         A new leader waits for this (`patience`). The term's streams are closed.
         """
         self._past = context
-        now, whole = self._clock.monotonic(), lifetime(self._settings)
-        known = [
-            Holding(slot.index, *slot.owner, slot.cvm_id or "", whole, slot.until - now)
-            for slot in context.slots
-            if slot.life in (Life.CLOSING, Life.QUARANTINED) and slot.until > now
-        ]
+        now = self._clock.monotonic()
+        waiting = [slot for slot in context.slots if slot.life is Life.CLOSING or not slot.ended]
+        known = [slot.holding(now) for slot in waiting if slot.streams and slot.until > now]
         try:
             await self._redis_slots.hold(known)
         except StoreError:

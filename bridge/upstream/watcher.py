@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from bridge.config import Settings
 from bridge.events import State
@@ -13,11 +14,19 @@ from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StreamEvent
-from bridge.upstream.errors import RULES, AccountEffect, CvmEffect, RequestRefusedError, UnparsableError, UpstreamError
+from bridge.upstream.errors import (
+    RULES,
+    AccountEffect,
+    CvmEffect,
+    NotSentError,
+    RequestRefusedError,
+    UnparsableError,
+    UpstreamError,
+)
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.reader import read
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.tracked import Observation, Tracked
+from bridge.upstream.tracked import NEVER, Observation, Tracked
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +44,34 @@ EARLY = 1.0
 
 SILENT_INTERVALS = 2.0
 
+LATELY_INTERVALS = 1.5
+"""An event may be half an interval late. After a longer silence our close may not reach upstream either."""
 
-End = Literal["ordinary", "half_open", "early", "cut", "refused", "late_open"]
-"""How a stream ended."""
+Certain = Literal["ordinary", "early", "closed", "refused", "not_sent"]
+"""Ends after which upstream has no stream of ours in the slot. `closed`: by us, while upstream was sending."""
+
+Uncertain = Literal["half_open", "overdue", "cut", "silent", "unanswered", "late_open"]
+"""Ends that upstream may not have heard: until its timeout it may have the stream. `silent`: closed by us, while
+upstream was not sending; `unanswered`: the request may have arrived, and no headers came."""
+
+End = Certain | Uncertain
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One try to hold a stream, and how it ended."""
+
+    opened_at: float
+    heard_at: float = NEVER
+    end: End | None = None
+
+    def close(self, now: float, interval: float) -> End:
+        """It ends now; unless another end is known, we end it."""
+        if self.end is None and self.heard_at == NEVER:
+            self.end = "unanswered"
+        elif self.end is None:
+            self.end = "closed" if now - self.heard_at <= LATELY_INTERVALS * interval else "silent"
+        return self.end
 
 
 def lifetime(settings: Settings) -> float:
@@ -54,39 +88,46 @@ def target_for(tracked: Tracked) -> str:
 
 
 async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
-    """Takes in Redis the slot that is marked as opening, follows the stream, and frees the slot.
+    """Takes in Redis the slot that is marked as opening, follows the stream, and frees the slot, or leaves it to its
+    deadline.
 
     An upstream error ends in a backoff. Raises FencedError when the term is over. On cancellation the stream is closed
-    and the slot freed first.
+    first.
     """
-    asked_at = context.clock.monotonic()
     try:
         wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, lifetime(context.settings))
     except FencedError:
-        slot.quarantine(asked_at)  # not taken
+        slot.quarantine(slot.taken_at)  # not taken
         raise
     except BaseException as error:
         # Redis may have taken the slot: it stays unused until the deadline that Redis would have.
-        slot.quarantine(asked_at + lifetime(context.settings))
+        slot.quarantine(slot.until)
         if not isinstance(error, StoreUnavailableError):
             raise
         return
     if wait > 0:
-        slot.quarantine(asked_at + wait)
+        slot.quarantine(slot.taken_at + wait)
         return
+    stream = _Stream(context.clock.monotonic())
     try:
-        await _follow(context, tracked, slot, asked_at)
+        await _follow(context, tracked, slot, stream)
     finally:
         tracked.stream.is_open = False
         tracked.batch.forget()
         # The last observation may be a whole interval old.
         tracked.reads.bring_forward(tracked.seen.made_at + context.settings.poll_interval)
-        await _release(context, slot, asked_at)
+        await _release(context, slot, stream.close(context.clock.monotonic(), context.settings.stream_interval))
 
 
-async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
+async def _release(context: LeaderContext, slot: Slot, end: End) -> None:
     """The one write that a cancellation must not interrupt. Without an answer of Redis, the deadline frees the slot."""
-    deadline = asked_at + lifetime(context.settings)
+    if end in get_args(Uncertain):
+        slot.lose()
+        metrics.QUARANTINES.labels(end).inc()
+        waits = {"slot": slot.index, "cvm_id": slot.cvm_id, "seconds": round(slot.until - context.clock.monotonic())}
+        logger.warning("upstream may still hold a stream: its slot is quarantined", extra={"cause": end, **waits})
+        return
+    deadline = slot.until
     slot.release(deadline)
     release = asyncio.ensure_future(context.redis_slots.free(context.term, slot.index, SETTLING))
     try:
@@ -102,45 +143,51 @@ async def _release(context: LeaderContext, slot: Slot, asked_at: float) -> None:
         slot.release(context.clock.monotonic() + SETTLING)
 
 
-async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, asked_at: float) -> None:
-    now = context.clock.monotonic
-    opened_at = now()
-    end: End = "cut"
+async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, stream: _Stream) -> None:
+    now, settings = context.clock.monotonic, context.settings
     try:
-        if opened_at - asked_at > OPEN_GRACE:
+        if now() - slot.taken_at > OPEN_GRACE:
             # This process was suspended: a stream that begins now might outlive the slot's deadline.
-            end = "late_open"
+            stream.end = "not_sent"
             return
-        settings = context.settings
         target = target_for(tracked)
         async with context.client.stream(
             tracked.cvm_id, target=target, interval=settings.stream_interval, timeout=settings.stream_timeout
         ) as events:
-            opened_at = now()
-            if opened_at - asked_at > OPEN_GRACE:
-                end = "late_open"
+            stream.opened_at = stream.heard_at = now()
+            slot.hold(now(), now() + settings.stream_timeout + END_GRACE)
+            if now() - slot.taken_at > OPEN_GRACE:
+                stream.end = "late_open"
                 return
-            slot.hold(opened_at)
             tracked.stream.is_open, tracked.stream.not_found = True, False
             context.budget.stream_opened()
             context.budget.authorized()
             metrics.STREAMS.inc()
             try:
-                end = await _listen(context, tracked, events, opened_at)
+                stream.end = await _listen(context, tracked, events, stream)
             finally:
                 metrics.STREAMS.dec()
     except UpstreamError as error:
-        end = "cut" if tracked.stream.is_open else "refused"
+        stream.end = _failure(error, is_open=tracked.stream.is_open)
         _failed(context, tracked, slot, error)
     finally:
-        _weigh(context, tracked, end, now() - opened_at)
+        end = stream.close(now(), settings.stream_interval)
+        _weigh(context, tracked, end, now() - stream.opened_at)
 
 
-async def _listen(
-    context: LeaderContext, tracked: Tracked, events: AsyncIterator[StreamEvent], opened_at: float
-) -> End:
+def _failure(error: UpstreamError, *, is_open: bool) -> End:
+    if is_open:
+        # What cannot be read was sent just now, and upstream notices that we close.
+        return "closed" if isinstance(error, UnparsableError) else "cut"
+    if isinstance(error, NotSentError):
+        return "not_sent"
+    # A gateway that answers 504 has not heard what upstream did.
+    return "refused" if error.status not in (None, 504) else "unanswered"
+
+
+async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterator[StreamEvent], stream: _Stream) -> End:
     silence = SILENT_INTERVALS * context.settings.stream_interval
-    hard_end = opened_at + context.settings.stream_timeout + END_GRACE
+    hard_end = stream.opened_at + context.settings.stream_timeout + END_GRACE
     pending: asyncio.Task[StreamEvent | None] | None = None
     latest = _latest(tracked)
     try:
@@ -151,7 +198,7 @@ async def _listen(
             done, _ = await asyncio.wait({pending}, timeout=max(0.0, min(silence, left)))
             if not done:
                 if context.clock.monotonic() >= hard_end:
-                    return "ordinary"
+                    return "overdue"
                 await read(context, tracked)
                 if _latest(tracked) != latest:
                     return "half_open"  # the stream should have sent this change long before
@@ -159,9 +206,10 @@ async def _listen(
             finished, pending = pending, None
             event = finished.result()
             if event is None:
-                lived = context.clock.monotonic() - opened_at
+                lived = context.clock.monotonic() - stream.opened_at
                 return "ordinary" if lived >= HEALTHY_AFTER else "early"
-            end = await _take(context, tracked, event, opened_at)
+            stream.heard_at = context.clock.monotonic()
+            end = await _take(context, tracked, event, stream.opened_at)
             if end is not None:
                 return end
             latest = _latest(tracked)
@@ -222,7 +270,7 @@ def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: Upstrea
 
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
     metrics.STREAM_ENDS.labels(end).inc()
-    if end in ("ordinary", "half_open") or lived >= HEALTHY_AFTER:
+    if end in ("ordinary", "closed", "half_open", "overdue") or lived >= HEALTHY_AFTER:
         tracked.stream.backoff.heal()
     else:
         tracked.stream.backoff.fail(context.clock.monotonic(), context.rng)

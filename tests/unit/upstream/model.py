@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.clock import Clock
 from bridge.events import parse_state
-from bridge.upstream.client import Ended, Listed, PhalaClient, Reading, StreamEvent
+from bridge.upstream.client import ANSWER_TIMEOUT, Ended, Listed, PhalaClient, Reading, StreamEvent
 from bridge.upstream.errors import (
     ForeignNotFoundError,
     NotFoundError,
@@ -37,6 +37,8 @@ class ModelStream:
 
     name: str
     ends: asyncio.TimerHandle | None = None
+    lost: bool = False
+    """Nothing of it arrives any more, in either direction: only its timeout ends it."""
 
 
 class Cloud:
@@ -54,6 +56,8 @@ class Cloud:
         self.ever_deleted: set[str] = set()
         self.ends_at_once = False
         self.cut = 0
+        self.cut_unheard = False
+        self.answers_lost = False
         self.opened = 0
         self.refused = 0
         """Streams that a proxy answered 404 to."""
@@ -88,9 +92,16 @@ class Cloud:
 
     def leave(self, stream: ModelStream, after: float) -> None:
         """Its client went away (noticed `after` seconds) or upstream itself ended it (0)."""
+        if stream.lost:
+            return
         if stream.ends is not None:
             stream.ends.cancel()
         asyncio.get_running_loop().call_later(after, self._forget, stream)
+
+    def lose(self) -> None:
+        """A NAT forgets all flows."""
+        for stream in self.streams:
+            stream.lost = True
 
     def _forget(self, stream: ModelStream) -> None:
         if stream in self.streams:
@@ -154,24 +165,32 @@ class ModelClient(PhalaClient):
         stream = self._cloud.enter(ref, timeout)
         left = NOTICED_AFTER
         try:
+            if self._cloud.answers_lost:
+                stream.lost = True
+                await asyncio.sleep(ANSWER_TIMEOUT)
+                raise UnreachableError
             await self._thawed.wait()  # upstream has opened it, even if the replica is frozen
             if self._cloud.ends_at_once:
                 left = 0.0
                 yield no_events()
             else:
-                yield self._events(ref, interval, self._now.monotonic() + timeout, self._cloud.cut)
+                yield self._events(stream, interval, self._now.monotonic() + timeout, self._cloud.cut)
         finally:
             # A frozen process closes nothing: upstream's own timeout does.
             await self._thawed.wait()
             self._cloud.leave(stream, left)
 
-    async def _events(self, name: str, interval: int, until: float, cut: int) -> AsyncIterator[StreamEvent]:
+    async def _events(self, stream: ModelStream, interval: int, until: float, cut: int) -> AsyncIterator[StreamEvent]:
         while self._now.monotonic() < until:
-            yield parse_state(self._raw(name))
+            yield parse_state(self._raw(stream.name))
             again = min(self._now.monotonic() + interval, until)
             while (left := again - self._now.monotonic()) > 0:
                 await asyncio.sleep(min(1.0, max(left, 0.001)))
                 await self._thawed.wait()
+                if stream.lost:
+                    await asyncio.Event().wait()
+                if self._cloud.cut != cut:
+                    stream.lost = self._cloud.cut_unheard
                 if self._cloud.cut != cut or self._cloud.failing is not None:
                     raise UnreachableError
         yield Ended("timeout")

@@ -108,7 +108,7 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
 
 async def by_stream(context: LeaderContext, _: Backend) -> None:
     slot = context.slots[0]
-    slot.take("a", (context.term.holder, context.term.epoch))
+    slot.take("a", (context.term.holder, context.term.epoch), 1000.0, 1085.0)
     await watch(context, context.watches["a"], slot)
 
 

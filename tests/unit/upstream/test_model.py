@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 
 from bridge.store.log import Log
 from bridge.upstream.errors import RateLimitedError, ServerError, UpstreamError
+from bridge.upstream.watcher import LATELY_INTERVALS
 from tests.fakes import redis_time
 from tests.unit.upstream.model import Cloud
-from tests.unit.upstream.replicas import LASTING, Monitor, Replicas
+from tests.unit.upstream.replicas import LASTING, SETTINGS, Monitor, Replicas
 from tests.virtual import run_virtual
 
 NAMES = [f"cvm-{number}" for number in range(8)]
 STATUSES = ["stopping", "stopped", "starting", "running", "error"]
 FAILURES: dict[str, type[UpstreamError]] = {"500": ServerError, "429": RateLimitedError}
+
+LATELY = LATELY_INTERVALS * SETTINGS.stream_interval + 0.5
+"""Seconds after which a stream that fell silent no longer counts as one that upstream still sends on."""
 
 Action = tuple[str, str, str]
 
@@ -37,7 +41,9 @@ ACTIONS = st.one_of(
     st.tuples(st.just("unroute"), st.sampled_from(["plain", "streams", "plain streams"]), st.just("")),
     st.tuples(st.just("ends"), st.just(""), st.just("")),
     st.tuples(st.just("heal"), st.just(""), st.just("")),
-    st.tuples(st.just("cut"), st.just(""), st.just("")),
+    st.tuples(st.just("cut"), st.just(""), st.sampled_from(["", "unheard"])),
+    st.tuples(st.just("lose"), st.just(""), st.just("")),
+    st.tuples(st.just("answers"), st.sampled_from(["lost", ""]), st.just("")),
     st.tuples(st.just("others"), st.sampled_from("0235"), st.just("")),
     st.tuples(st.just("wait"), st.sampled_from(["1", "12", "40", "100"]), st.just("")),
 )
@@ -114,10 +120,10 @@ async def perform(replicas: Replicas, monitor: Monitor, what: str, on: str, to: 
     elif what == "jump":
         replicas.all[int(on)].clock.jump(float(to))
     else:
-        await _perform_upstream(cloud, what, on)
+        await _perform_upstream(cloud, what, on, to)
 
 
-async def _perform_upstream(cloud: Cloud, what: str, on: str) -> None:
+async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
     if what == "fail":
         cloud.failing = FAILURES[on]
     elif what == "unroute":
@@ -127,7 +133,13 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str) -> None:
     elif what == "heal":
         cloud.failing, cloud.ends_at_once, cloud.unrouted = None, False, frozenset()
     elif what == "cut":
-        cloud.cut += 1
+        cloud.cut, cloud.cut_unheard = cloud.cut + 1, bool(to)
+    elif what == "lose":
+        cloud.lose()
+        # A stream that spoke a moment ago counts as heard when we close it: nobody could know better.
+        await asyncio.sleep(LATELY)
+    elif what == "answers":
+        cloud.answers_lost = on == "lost"
     elif what == "others":
         cloud.others = int(on)
     else:
@@ -137,6 +149,7 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str) -> None:
 async def check_end(replicas: Replicas, cloud: Cloud) -> None:
     """All healthy again: states agree, transitions chain, the sequence has no hole, five streams are usable."""
     cloud.failing, cloud.ends_at_once, cloud.others, cloud.unrouted = None, False, 0, frozenset()
+    cloud.answers_lost = False
     replicas.heal()
     await asyncio.sleep(110)
     events = [json.loads(event.json) for event in await Log(replicas.plain).read("0-0", 100_000)]

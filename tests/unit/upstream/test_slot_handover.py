@@ -41,6 +41,14 @@ LIVES: dict[str, list[Action]] = {
         ("wait", "7", ""),
         ("link", "0", ""),
     ],
+    "answers to opens are lost": [("cut", "", ""), ("answers", "lost", ""), ("wait", "100", ""), ("answers", "", "")],
+    "flows are forgotten, and CVMs that are polled come into motion": [
+        ("lose", "", ""),
+        *[("change", name, "stopping") for name in NAMES],
+        ("wait", "40", ""),
+    ],
+    "flows are forgotten, and the leader stops": [("lose", "", ""), ("restart", "0", ""), ("wait", "40", "")],
+    "streams are cut, and upstream does not hear it": [("cut", "", "unheard"), ("wait", "40", "")],
     "Redis away longer than the lease": [("unlink", "2", "hanging"), ("wait", "40", ""), ("link", "2", "")],
 }
 
