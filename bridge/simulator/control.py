@@ -211,6 +211,7 @@ class _Control:
         return self._changed(request, Change(cvm, cvm.status, cvm.status, cvm.ran))
 
     async def streams(self, _: Request) -> Answer:
+        self._quota.notice()
         items = [{name: getattr(stream, name) for name in _STREAM_FIELDS} for stream in self._quota.streams()]
         users = {
             user: asdict(self._quota.users.get(user, Tally())) | {"occupied": self._quota.occupied[user]}

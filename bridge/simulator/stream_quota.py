@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class OpenStream:
     """One SSE connection. Code that changes a field must set `awake`; only the stream's own task clears it.
 
     `counted` False: the stream has lapsed, so it no longer counts against the limit, but its client is still connected.
+    `ends_at`: when its timeout ends it, real seconds.
     """
 
     id: int
@@ -32,6 +34,7 @@ class OpenStream:
     target: str
     interval: int
     timeout: int
+    ends_at: float = math.inf
     counted: bool = True
     silent: bool = False
     gone: bool = False
@@ -57,8 +60,8 @@ class Tally:
 
 
 class StreamQuota:
-    """All open streams. `late_notice`: real seconds for which the stream of a client that went away still counts, since
-    a proxy in front of upstream may notice late.
+    """All open streams. `late_notice`: real seconds for which the stream of a client that went away still counts, at
+    most until its timeout: a proxy in front of upstream may notice late, or never.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -69,16 +72,18 @@ class StreamQuota:
         self.cvms: defaultdict[str, Tally] = defaultdict(Tally)
         self._monotonic = monotonic
         self._open: dict[int, OpenStream] = {}
-        self._late: list[tuple[float, str]] = []
+        self._late: list[tuple[float, OpenStream]] = []
         self._ids = itertools.count(1)
 
-    def open(self, cvm: str, user: str, target: str, interval: int, timeout: int) -> OpenStream | None:
-        """The stream, or None if the user has reached the limit."""
+    def open(
+        self, cvm: str, user: str, target: str, interval: int, timeout: int, lasts: float = math.inf
+    ) -> OpenStream | None:
+        """The stream, which lasts so many real seconds at most, or None if the user has reached the limit."""
         tally = self.users[user]
         if self.held(user) >= self.limit:
             tally.refused += 1
             return None
-        stream = OpenStream(next(self._ids), cvm, user, target, interval, timeout)
+        stream = OpenStream(next(self._ids), cvm, user, target, interval, timeout, self._monotonic() + lasts)
         self._open[stream.id] = stream
         tally.enter()
         self.cvms[cvm].enter()
@@ -86,10 +91,16 @@ class StreamQuota:
 
     def held(self, user: str) -> int:
         """The number of streams that count against the user's limit now."""
+        self.notice()
+        return self.users.get(user, Tally()).open + self.occupied[user]
+
+    def notice(self) -> None:
+        """Stops counting streams whose clients went away `late_notice` seconds ago."""
         now = self._monotonic()
-        self._late = [(until, who) for until, who in self._late if until > now]
-        late = sum(who == user for _, who in self._late)
-        return self.users.get(user, Tally()).open + self.occupied[user] + late
+        noticed = [stream for until, stream in self._late if until <= now]
+        self._late = [(until, stream) for until, stream in self._late if until > now]
+        for stream in noticed:
+            self._leave(stream)
 
     def release(self, stream: OpenStream) -> None:
         """Removes a stream whose connection has ended; idempotent. If its client went away, `late_notice` applies."""
@@ -101,10 +112,14 @@ class StreamQuota:
         if not stream.counted:
             return
         stream.counted = False
+        if stream.gone and self.late_notice:
+            self._late.append((min(self._monotonic() + self.late_notice, stream.ends_at), stream))
+        else:
+            self._leave(stream)
+
+    def _leave(self, stream: OpenStream) -> None:
         self.users[stream.user].open -= 1
         self.cvms[stream.cvm].open -= 1
-        if stream.gone and self.late_notice:
-            self._late.append((self._monotonic() + self.late_notice, stream.user))
 
     def streams(self, cvm: str | None = None) -> list[OpenStream]:
         """The connected streams, oldest first; of one CVM if `cvm` (a vm uuid) is given."""

@@ -100,7 +100,8 @@ class StreamResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         quota = self.simulator.quota
-        opened = quota.open(self.cvm.vm_uuid, self.user, self.target, *self.pace)
+        lasts = self.pace[1] * self.simulator.settings.time_scale
+        opened = quota.open(self.cvm.vm_uuid, self.user, self.target, *self.pace, lasts)
         if opened is None:
             await JSONResponse(bodies.TOO_MANY, 429)(scope, receive, send)
             return

@@ -132,7 +132,7 @@ async def test_a_silent_stream_stays_while_nothing_changed(redis_url: str, monke
         assert (streams["open"], streams["opened"]) == (1, 1)
 
 
-async def test_a_half_open_stream_is_replaced_once_the_state_route_shows_more(
+async def test_a_half_open_stream_gives_way_to_polling_once_the_state_route_shows_more(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.upstream.watcher.SILENT_INTERVALS", 0.04)
@@ -147,9 +147,11 @@ async def test_a_half_open_stream_is_replaced_once_the_state_route_shows_more(
         await bridge.until_seen(1)
         await bridge.patch(bridge.ids[0], status="stopped")
 
-        async def replaced() -> bool:
-            streams = (await bridge.control("GET", "/streams"))["cvms"][bridge.ids[0]]
-            return bool(streams["opened"] == 2 and streams["open"] == 1)
+        async def polled() -> bool:
+            polling = (await bridge.http.get(f"{bridge.url}/v1/slots")).json()["polling"] or {}
+            return "quarantined" in polling.get(bridge.ids[0], "")
 
-        await bridge.until(replaced, "a second stream")
+        await bridge.until(polled, "the CVM is polled")
+        streams = (await bridge.control("GET", "/streams"))["cvms"][bridge.ids[0]]
+        assert (streams["open"], streams["opened"]) == (0, 1)
         assert await _events(bridge, bridge.ids[0]) == [("cvm.state", "running"), ("cvm.transition", "stopped")]

@@ -52,9 +52,23 @@ def test_a_client_that_went_away_counts_until_the_late_notice() -> None:
         stream.gone = stream is streams[0]
         quota.release(stream)
 
-    assert (quota.held("alice"), quota.users["alice"].open) == (4, 3)
+    assert (quota.held("alice"), quota.users["alice"].open) == (4, 4)
     time.now = 2.0
-    assert quota.held("alice") == 3
+    assert (quota.held("alice"), quota.users["alice"].open) == (3, 3)
+
+
+def test_a_stream_whose_end_is_not_noticed_counts_until_its_timeout() -> None:
+    time = Time()
+    quota = StreamQuota(time)
+    quota.late_notice = 3600.0
+    stream = quota.open("cvm", "alice", "x", 5, 300, 30.0)
+    assert stream is not None
+    stream.gone = True
+    time.now = 10.0
+    quota.release(stream)
+    assert (quota.streams(), quota.held("alice")) == ([], 1)
+    time.now = 30.0
+    assert quota.held("alice") == 0
 
 
 def test_occupied_streams_count_against_the_limit() -> None:
