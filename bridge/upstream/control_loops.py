@@ -17,12 +17,12 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import write_batch_digests
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
-from bridge.upstream.budget import REQUESTS_PER_SECOND
+from bridge.upstream.batch_reader import ask_batch
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.leader_context import LeaderContext
-from bridge.upstream.planner import GONE_EVERY, Batch, Close, Open, Read, plan, poll_interval
+from bridge.upstream.planner import Batch, Close, Open, Read, plan
 from bridge.upstream.reachability import Reachability
-from bridge.upstream.reader import ask_batch, read
+from bridge.upstream.reader import read
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.second_witness import SecondWitness
 from bridge.upstream.slots import Life, Slot
@@ -37,7 +37,6 @@ TICK = 0.1
 SURVEY_EVERY = 1.0
 STATUS_EVERY = 2.0
 WITNESS_EVERY = 1.0
-STALE_AFTER_AT_LEAST = 10.0
 LOOKUPS_AT_ONCE = 8
 """Unknown references looked up at the same time; the others wait."""
 
@@ -165,9 +164,12 @@ class ControlLoops:
     # Plan
 
     async def _plan_for_ever(self) -> None:
+        clock = self._context.clock
+        due = clock.monotonic()
         while True:
-            self._act(self._context.clock.monotonic())
-            await self._context.clock.sleep(TICK)
+            self._act(clock.monotonic())
+            due = max(due + TICK, clock.monotonic())
+            await clock.sleep(due - clock.monotonic())
 
     def _act(self, now: float) -> None:
         context = self._context
@@ -176,6 +178,7 @@ class ControlLoops:
         metrics.BUDGET.set(context.budget.streams)
         for slot in context.slots:
             slot.ripen(now)
+        context.pace.observe(now, context.watches.values())
         requests = 0
         for action in plan(now, context.watches, context.slots, context.limits(now)):
             if isinstance(action, Open):
@@ -190,7 +193,7 @@ class ControlLoops:
             elif isinstance(action, Batch):
                 requests += 1
                 for cvm_id in action.cvm_ids:
-                    context.watches[cvm_id].batch.asked_at = now
+                    context.watches[cvm_id].batch.asked_at = action.due
                 self._group.create_task(ask_batch(context, action.cvm_ids), name="batch")
         context.budget.spend(requests)
 
@@ -214,24 +217,11 @@ class ControlLoops:
     async def _mark_stale(self) -> None:
         context, now = self._context, self._context.clock.monotonic()
         for tracked in list(context.watches.values()):
-            if now - tracked.seen.confirmed_at > self._patience(tracked):
+            if now - tracked.seen.confirmed_at > context.pace.patience(tracked):
                 reason = context.budget.stale_reason(now) or tracked.seen.failure or "unreachable"
                 await context.recorder.mark_stale(tracked, reason)
         metrics.STALE.set(sum(not tracked.fresh for tracked in context.watches.values()))
         await context.recorder.flush()
-
-    def _patience(self, tracked: Tracked) -> float:
-        """Seconds without confirmation after which a watch is stale (docs/contract.md#the-event)."""
-        settings = self._context.settings
-        if tracked.gone:
-            interval = GONE_EVERY
-        elif tracked.stream.is_open:
-            interval = float(settings.stream_interval)
-        else:
-            interval = poll_interval(len(self._context.watches), self._context.limits_of_route())
-        # The first reads of very many CVMs take a while.
-        first = len(self._context.watches) / REQUESTS_PER_SECOND if tracked.seen.snapshot is None else 0.0
-        return max(STALE_AFTER_AT_LEAST, 3 * interval) + first
 
     async def _write_status(self) -> None:
         await write_leader_status(self._backend, self._status())
@@ -239,11 +229,11 @@ class ControlLoops:
         await self._watches.sweep()
 
     async def _write_batch_digests(self) -> None:
-        """For the next leader. A streamed CVM has none: its state may have changed since its last batch answer."""
+        """For the next leader, those that vouch for a state; a streamed CVM's may have changed since."""
         digests = {
             cvm_id: (tracked.seen.snapshot.event_id, tracked.batch.answer)
             for cvm_id, tracked in self._context.watches.items()
-            if tracked.seen.snapshot is not None and tracked.batch.answer is not None and not tracked.stream.is_open
+            if tracked.seen.snapshot and tracked.batch.answer and tracked.batch.vouches and not tracked.stream.is_open
         }
         written = self._written_digests
         changed = {key: value for key, value in digests.items() if written.get(key) != value}

@@ -23,6 +23,7 @@ from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops
 from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.pace import Pace
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.slot_handover import SlotHandover
 from bridge.upstream.tracked import NEVER, Tracked
@@ -186,6 +187,7 @@ class Upstream:
             slots=slots,
             streams_from=self._slot_handover.patience(term, self._renewed_at),
             watches={cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
+            pace=Pace(self._settings.poll_interval, float(self._settings.stream_interval)),
         )
         await self._trust_batches(context)
         return context
@@ -196,10 +198,12 @@ class Upstream:
         """
         seen = {cvm_id: each.seen.snapshot for cvm_id, each in context.watches.items() if each.fresh}
         events = {cvm_id: snapshot.event_id for cvm_id, snapshot in seen.items() if snapshot}
-        now, count, limits = self._clock.monotonic(), len(context.watches), context.limits_of_route()
-        for cvm_id, digest in (await read_batch_digests(self._backend, events)).items():
+        digests = await read_batch_digests(self._backend, events)
+        now = self._clock.monotonic()
+        context.pace.observe(now, context.watches.values())
+        for cvm_id, digest in digests.items():
             context.watches[cvm_id].batch.answer = digest
-            context.watches[cvm_id].reads.due = context.turns.next(now, count, limits)
+            context.pace.trust(now, context.watches[cvm_id])
 
     async def _renew(self, context: LeaderContext) -> None:
         lease = self._settings.lease_seconds

@@ -14,7 +14,8 @@ from bridge.upstream.absence import Witnesses
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.errors import AccountEffect, UnparsableError, UnreachableError, UpstreamError
-from bridge.upstream.planner import PlanLimits, Turns
+from bridge.upstream.pace import Pace
+from bridge.upstream.planner import PlanLimits
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
@@ -41,7 +42,7 @@ class LeaderContext:
     watches: dict[str, Tracked] = field(default_factory=dict)
     batch_route: bool = True
     batch_again_at: float = 0.0
-    turns: Turns = field(default_factory=Turns)
+    pace: Pace
     witnesses: Witnesses = field(default_factory=Witnesses)
     fault: str = ""
     """What is wrong with upstream as a whole; such a leader is not ready."""
@@ -112,8 +113,3 @@ class LeaderContext:
             not (each.reads.running or each.stream.is_open) and max(each.reads.due, each.reads.backoff.until) <= now
             for each in self.watches.values()
         )
-
-    def limits_of_route(self) -> PlanLimits:
-        """The limits that determine how often a CVM is read."""
-        interval = self.settings.poll_interval
-        return PlanLimits(streams=self.budget.streams, poll_interval=interval, requests=0, batch=self.batch_route)

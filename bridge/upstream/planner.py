@@ -17,15 +17,13 @@ MOTION_AT_MOST = 900.0
 """Seconds after which a transitional status no longer counts as in motion: a hung `starting` must not keep a slot for
 ever."""
 
-BATCH_SIZE = 100
+BATCH_SIZE = 200
 """CVMs in one batch request, at most. `benchmarks/batches.py`: a CVM costs 278 µs in batches of 10, 34 µs in batches of
-100 and 22 µs in batches of 200, so that larger ones save little, and a failed one affects more CVMs. 1 000 CVMs need
-one request a second. The list has pages of 100 too."""
+100 and 22 µs in batches of 200, and a failed batch affects more CVMs the larger it is. 1 000 CVMs need one request in
+two seconds."""
 
-SWEEP_EVERY = 30.0
-SWEEPS_PER_SECOND = 2.0
-GONE_EVERY = 60.0
-"""Seconds between reads of a deleted CVM, which may come back."""
+SHORTEST_GAP = 0.1
+"""Seconds between two batches: of very many CVMs at a short interval, they leave half of the requests to reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Ask the batch route for hints on all of these at once."""
+    """Ask the batch route about all of these at once. `due`: when it should have been asked."""
 
     cvm_ids: tuple[str, ...]
+    due: float
 
 
 Action = Open | Close | Read | Batch
@@ -90,20 +89,17 @@ def urgency(tracked: Tracked, now: float) -> int:
     return 2 if tracked.demand.pinned else int(tracked.demand.subscribers > 0)
 
 
-def poll_interval(count: int, limits: PlanLimits) -> float:
-    """Seconds between two reads of one polled CVM: longer where very many are polled without a batch route."""
-    return limits.poll_interval if limits.batch else max(limits.poll_interval, count / 10)
-
-
 def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limits: PlanLimits) -> list[Action]:
     """Streams first, then due reads and a due batch, within the limit of requests. Changes none of its arguments.
 
-    Of two and more requests a due batch gets one, so that many reads do not delay hints, nor batches the reads.
+    Of two and more requests due batches get up to half, so that neither reads nor batches wait for many of the others.
     """
     actions: list[Action] = _streams(now, watches, slots, limits)
     polled = [tracked for tracked in watches.values() if not tracked.stream.is_open]
     batches = _batches(now, polled, limits)
-    kept = len(batches) if limits.requests >= 2 else 0
+    kept = min(len(batches), limits.requests // 2)
+    if limits.requests == 1 and batches and batches[0].due <= now - _caught_up(limits) / 2:
+        kept = 1
     asked = [each for each in watches.values() if each.stream.is_open and _read_beside_stream(each)]
     most = limits.requests - kept
     reads = _reads(now, polled + asked, most if limits.reads is None else min(most, limits.reads))
@@ -160,41 +156,26 @@ def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
     return [Read(tracked.cvm_id) for tracked in due[:most]]
 
 
-def round_length(count: int, limits: PlanLimits) -> float:
-    """Seconds in which each of `count` CVMs is read once: a slow sweep where batches give hints."""
-    if limits.batch:
-        return max(SWEEP_EVERY, count / SWEEPS_PER_SECOND, limits.poll_interval)
-    return poll_interval(count, limits)
+def _caught_up(limits: PlanLimits) -> float:
+    """Seconds of late batches that are asked at once; a longer pause is not made up for."""
+    return max(limits.poll_interval / 10, 2 * SHORTEST_GAP)
 
 
-@dataclass(slots=True)
-class Turns:
-    """Spreads the reads of a round evenly over it. The reads before may have been close together: a new leader reads
-    all CVMs at once.
+def _batches(now: float, polled: Iterable[Tracked], limits: PlanLimits) -> list[Batch]:
+    """The batches that are due: batches of equal size follow each other evenly over the poll interval, counted from
+    when the last one was due. A CVM whose state was never read has nothing that a batch could vouch for.
     """
-
-    latest: float = NEVER
-    """The latest turn given so far, monotonic."""
-
-    def next(self, now: float, count: int, limits: PlanLimits) -> float:
-        """When to read again one of `count` CVMs that was just read: a tenth of a round to a whole round from now."""
-        whole = round_length(count, limits)
-        self.latest = min(now + whole, max(self.latest + whole / max(1, count), now + whole / 10))
-        return self.latest
-
-
-def _batches(now: float, polled: Iterable[Tracked], limits: PlanLimits) -> list[Action]:
-    """The batch that is due, if any: batches of equal size follow each other evenly over the poll interval. A CVM that
-    was never read takes part: a state that is read after its first batch answer belongs to that answer.
-    """
-    known = [tracked for tracked in polled if not tracked.gone] if limits.batch else []
+    known = [each for each in polled if not each.gone and each.seen.state is not None] if limits.batch else []
     if not known:
         return []
     rounds = math.ceil(len(known) / BATCH_SIZE)
-    gap = limits.poll_interval / rounds
+    gap, size = max(limits.poll_interval / rounds, SHORTEST_GAP), math.ceil(len(known) / rounds)
     newest = max(tracked.batch.asked_at for tracked in known)
-    if newest + gap > now:
+    due = now if newest == NEVER else max(newest + gap, now - _caught_up(limits))
+    if due > now:
         return []
-    known.sort(key=lambda tracked: (tracked.batch.asked_at, tracked.cvm_id))
-    size = math.ceil(len(known) / rounds)
-    return [Batch(tuple(tracked.cvm_id for tracked in known[:size]))]
+    idle = (tracked for tracked in known if not tracked.batch.running)
+    count = math.floor((now - due) / gap) + 1
+    first = heapq.nsmallest(count * size, idle, key=lambda each: (each.batch.asked_at, each.cvm_id))
+    ids = [tracked.cvm_id for tracked in first]
+    return [Batch(tuple(ids[n * size : (n + 1) * size]), due + n * gap) for n in range(math.ceil(len(ids) / size))]

@@ -1,28 +1,18 @@
-"""Plain requests: reads of one state, and batches that give hints."""
+"""Reads of one CVM's state."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from typing import Any
 
 from bridge.upstream.changes import is_late
-from bridge.upstream.errors import AccountEffect, BatchAbsentError, CvmEffect, UpstreamError
+from bridge.upstream.errors import CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
-from bridge.upstream.planner import GONE_EVERY, round_length
 from bridge.upstream.tracked import LONGEST_READ_WAIT, Observation, Tracked
 
 logger = logging.getLogger(__name__)
 
-BATCH_AGAIN_AFTER = 600.0
-"""Seconds until an absent batch route is tried again: a proxy may have refused it, and a try is cheap."""
-
 LATE_AGAIN_AFTER = 1.0
 """Seconds until a hinted CVM is read again whose stream was faster than the answer."""
-
-_BATCH_VOLATILE = frozenset({"uptime", "vm_uuid", "correlation_id"})
-"""Fields of a batch answer that differ without a change of the CVM."""
 
 
 async def read(context: LeaderContext, tracked: Tracked) -> bool:
@@ -96,17 +86,13 @@ def _not_found(context: LeaderContext, tracked: Tracked, error: UpstreamError, s
 
 
 def _come_again(context: LeaderContext, tracked: Tracked, sent_at: float) -> None:
-    now, count, limits = context.clock.monotonic(), len(context.watches), context.limits_of_route()
+    now = context.clock.monotonic()
     if sent_at < tracked.reads.hinted_at:
         tracked.reads.due = now  # the hint came after the request was sent
     elif tracked.reads.is_hinted:
         tracked.reads.due = now + LATE_AGAIN_AFTER  # the answer was late: it may be older than the hint
-    elif tracked.gone:
-        tracked.reads.due = now + GONE_EVERY
-    elif limits.batch and tracked.batch.answer is None:
-        tracked.reads.due = now + round_length(count, limits)  # the next batch answer causes a read sooner
     else:
-        tracked.reads.due = context.turns.next(now, count, limits)
+        tracked.reads.due = context.pace.next_read(now, tracked)
 
 
 def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> None:
@@ -114,48 +100,6 @@ def _failed(context: LeaderContext, tracked: Tracked, error: UpstreamError) -> N
     if tracked.seen.fail(error.reason):
         fields = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a CVM's state could not be read", extra=fields)
-    tracked.reads.due = now
+    tracked.reads.bring_forward(now)
     if error.rule.cvm is CvmEffect.BACK_OFF:
         tracked.reads.fail(now, context.rng, error.retry_after)
-
-
-async def ask_batch(context: LeaderContext, cvm_ids: tuple[str, ...]) -> None:
-    """One request for many CVMs: one whose digest differs from its last one is read now, the others are confirmed."""
-    sent_at = context.clock.monotonic()
-    asked = [context.watches[cvm_id] for cvm_id in cvm_ids if cvm_id in context.watches]
-    try:
-        answers = await context.client.batch([tracked.cvm_id for tracked in asked])
-    except UpstreamError as error:
-        if error.rule.account is AccountEffect.SLOW_DOWN:
-            context.apply(error, "batch")  # whether the key works, the reads of the states show
-        if isinstance(error, BatchAbsentError):
-            context.batch_route = False
-            context.batch_again_at = sent_at + BATCH_AGAIN_AFTER
-            logger.warning("upstream has no batch route: every polled CVM's state is read instead")
-        if error.rule.cvm is not CvmEffect.WAIT:
-            # Each state is read, evenly over the next poll interval, so that a batch route that fails hides no change.
-            now, gap = context.clock.monotonic(), context.settings.poll_interval / max(1, len(asked))
-            for position, tracked in enumerate(asked):
-                tracked.reads.bring_forward(now + gap * position)
-        return
-    for tracked in asked:
-        await _weigh(context, tracked, answers.get(tracked.cvm_id), sent_at)
-
-
-async def _weigh(context: LeaderContext, tracked: Tracked, answer: dict[str, Any] | None, sent_at: float) -> None:
-    if tracked.stream.is_open:
-        return
-    found = None if answer is None else digest(answer)
-    if found is not None and found == tracked.batch.answer and tracked.fresh:
-        # Dated by the request: the result of a read in between counts as newer.
-        await context.recorder.confirm(tracked, sent_at)
-        return
-    tracked.reads.hint(context.clock.monotonic())
-    # An answer that was asked for before the present status was seen may describe the status before it.
-    tracked.batch.differs(found, current=sent_at >= tracked.seen.changed_at)
-
-
-def digest(answer: dict[str, Any]) -> str:
-    """A short hash of a batch answer's fields for one CVM, without the volatile ones."""
-    fields = {key: value for key, value in answer.items() if key not in _BATCH_VOLATILE}
-    return hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=16).hexdigest()

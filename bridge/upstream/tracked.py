@@ -16,6 +16,9 @@ NEVER = float("-inf")
 LONGEST_READ_WAIT = 30.0
 """Seconds: a CVM that is read every 10 s is not left alone for a minute because of three failures."""
 
+IDLE_HINTS = 2
+"""Different digests in a row whose reads found nothing, after which a further one causes no read of its own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -94,31 +97,53 @@ class ReadSchedule:
 
 @dataclass(slots=True, kw_only=True)
 class BatchAnswers:
-    """Digests of the batch route's answers: the one that belongs to the state, and one that waits for a read."""
+    """What the batch route's answers about a CVM are worth. Whether one vouches for the state is decided anew with each
+    answer, also where the digest is a former leader's."""
 
     asked_at: float = NEVER
+    """When it was to be asked last."""
+    running: bool = False
+    """Whether a batch with this CVM is under way."""
     answer: str | None = None
-    pending: str | None = None
+    """The digest of the last answer; None where the state changed after it."""
+    vouches: bool = False
+    """Whether the last batch vouched for the state. `Pace` writes it."""
+    hinted: bool = False
+    """Whether a different digest waits for its read."""
+    idle_hints: int = 0
+    """How many different digests in a row had reads that found the state as it was."""
 
-    def differs(self, digest: str | None, *, current: bool) -> None:
-        """A read follows. Not `current`: the answer may be older than the present status."""
-        self.pending = digest if current else None
+    def keep(self, digest: str, *, steady: bool) -> None:
+        """The last answer. `steady`: it is the one before again, and vouches."""
+        self.answer = digest
+        if steady:
+            self.idle_hints = 0
+
+    def differs(self, digest: str, *, current: bool) -> bool:
+        """Another answer than the one before; True where a read must follow at once.
+
+        Not `current`: it may be older than the present status. Where earlier reads found nothing, the route words
+        things its own way, and the CVM is left to its turn.
+        """
+        self.answer = digest if current else None
+        if self.idle_hints >= IDLE_HINTS:
+            return False
+        self.hinted = True
+        return True
 
     def read(self, *, same: bool, hint_served: bool) -> None:
         """A state was read and recorded; `same`: it equals the one before; `hint_served`: it was asked for after the
-        last hint.
-
-        An answer confirms a state that was the same before and after it. An answer that came between two states may
-        describe either: it would hide that the change was reverted. And a hint whose read failed must hint again.
+        last hint. An answer from before a change belongs to neither state.
         """
         if not same:
-            self.answer = None
-        if hint_served and self.pending is not None:
-            self.answer = self.pending if same else None
-            self.pending = None
+            self.answer, self.idle_hints = None, 0
+        elif self.hinted and hint_served:
+            self.idle_hints += 1
+        self.hinted = self.hinted and not hint_served
 
     def forget(self) -> None:
-        self.answer = self.pending = None
+        """A stream was open: the state may have changed since the last answer."""
+        self.answer, self.vouches, self.hinted = None, False, False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
+from bridge.upstream.batch_reader import ask_batch
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import Listed, PhalaClient, Reading, StreamEvent
 from bridge.upstream.discovery import Discovery
@@ -31,7 +32,8 @@ from bridge.upstream.errors import (
     error_for,
 )
 from bridge.upstream.leader_context import LeaderContext
-from bridge.upstream.reader import ask_batch, read
+from bridge.upstream.pace import Pace
+from bridge.upstream.reader import read
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.slots import Slot
@@ -103,6 +105,7 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
         slots=slots,
         streams_from=0.0,
         watches={"a": Tracked.loaded("a", None, 1000.0)},
+        pace=Pace(settings.poll_interval, settings.stream_interval),
     )
 
 
