@@ -75,8 +75,8 @@ class Settings(BaseModel):
     redis_url: Annotated[str | None, _parsed(config_values.redis_url)] = _setting(
         "REDIS_URL",
         None,
-        "redis://host:port/db, rediss://host:port/db, unix:///path, "
-        "redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port",
+        "redis://host:port/db, redis+sentinel://host:port,host:port/master, redis+cluster://host:port,host:port "
+        "(with TLS: rediss…) or unix:///path",
         secret=True,
     )
     host: str | None = _setting("HOST", None, "an address or host name", pattern=r"^[A-Za-z0-9._:%-]+$")

@@ -27,7 +27,7 @@ MAX_WAITS, MAX_WAIT_SECONDS = 100, 30 * 86_400
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+$){_LABEL}")
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s]*?):([^/\s]*)@")
-_QUERY_PASSWORD = re.compile(r"(?<=[?&])((?:\w*_)?password)=[^&\s]*")
+_QUERY_PASSWORD = re.compile(r"(?<=password)=[^&\s]*")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ def origins(text: str) -> tuple[str, ...]:
 
 def masked_url(url: str) -> str:
     """The URL without its passwords."""
-    return _QUERY_PASSWORD.sub(r"\1=***", _URL_PASSWORD.sub(r"\1:***@", url))
+    place, mark, query = url.partition("?")
+    return _URL_PASSWORD.sub(r"\1:***@", f"{place}{mark}{_QUERY_PASSWORD.sub('=***', query)}")
 
 
 def shown(value: object) -> str:

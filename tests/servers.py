@@ -225,9 +225,12 @@ def cluster_url(server: RealServer) -> str:
 
 
 class Sentinel(RealServer):
-    """A sentinel alone: a quorum of one, that fails over half a second after the primary's last word."""
+    """A sentinel alone: a quorum of one, that fails over half a second after the primary's last word.
 
-    def __init__(self, primary: RealServer) -> None:
+    `port` is the primary's, if it listens on another one too.
+    """
+
+    def __init__(self, primary: RealServer, *, port: int = 0, options: dict[str, str] | None = None) -> None:
         super().__init__(primary.binary, tcp=True)
         self._config = self.directory / "sentinel.conf"
         self._config.write_text(
@@ -235,7 +238,8 @@ class Sentinel(RealServer):
             f"bind 127.0.0.1\n"
             f"dir {self.directory}\n"
             f"logfile {self.directory}/log\n"
-            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            + "".join(f"{name} {value}\n" for name, value in (options or {}).items())
+            + f"sentinel monitor main 127.0.0.1 {port or primary.port} 1\n"
             f"sentinel down-after-milliseconds main 500\n"
             f"sentinel failover-timeout main 2000\n"
         )

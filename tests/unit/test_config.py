@@ -344,5 +344,18 @@ def test_a_masked_url_shows_no_part_of_a_password(password: str) -> None:
     assert masked_url(f"redis://user:{password}@host:1/0") == "redis://user:***@host:1/0"
 
 
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("redis://h:1?password=a@canary", "redis://h:1?password=***"),
+        ("redis://u:canary&password=b@h:1", "redis://u:***@h:1"),
+        ("redis://u:canary?x@h:1?db=2", "redis://u:***@h:1?db=2"),
+        ("rediss+sentinel://h/m?sentinel_password=canary&ssl_cert_reqs=none", None),
+    ],
+)
+def test_a_password_is_masked_wherever_it_stands(url: str, masked: str | None) -> None:
+    assert masked_url(url) == (masked or url.replace("canary", "***"))
+
+
 def test_big_numbers_are_shown_as_they_are_written() -> None:
     assert [shown(value) for value in (31_536_000.0, 0.1, 10.0, True, None)] == ["31536000", "0.1", "10", "on", ""]
