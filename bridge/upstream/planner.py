@@ -134,7 +134,10 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
 
 
 def _may_stream(tracked: Tracked, now: float) -> bool:
-    return not (tracked.gone or tracked.absence.is_missing) and tracked.stream.backoff.until <= now
+    if tracked.gone or tracked.absence.is_missing or tracked.stream.backoff.until > now:
+        return False
+    # A CVM that was once watched under another name has its stream under its id.
+    return tracked.seen.state is None or tracked.seen.state.cvm_id in (None, tracked.cvm_id)
 
 
 def _read_beside_stream(tracked: Tracked) -> bool:

@@ -70,7 +70,7 @@ async def test_a_list_that_is_refused_takes_no_pin_and_blocks_no_account(backend
 async def test_a_state_that_is_not_valid_shows_that_the_key_is_accepted_again(backend: Backend) -> None:
     context = await leading(backend, UnparsableError(status=200))
     context.budget.unauthorized(900.0, context.rng, "x", at_once=True)
-    assert (await Resolver(context).look_up("b")).cvm_id == "b"
+    assert (await Resolver(context).look_up("b")).status == 503
     assert not context.budget.is_blocked
 
 

@@ -84,6 +84,13 @@ def test_reads_keep_to_the_budget_oldest_first() -> None:
     assert plan(5, watches, [], within(0, 2, batch=False)) == [Read("b"), Read("c")]
 
 
+def test_a_cvm_that_is_watched_under_two_names_has_one_stream() -> None:
+    state = parse_state('{"id":"b","status":"running"}')
+    seen = Seen(snapshot=Snapshot("app_a", state.raw, "running", "a", None, None), state=state)
+    watches = {"app_a": Tracked("app_a", seen=seen, reads=ReadSchedule(due=1e9)), "b": cvm("b")}
+    assert plan(5, watches, [Slot(0), Slot(1)], within(2, 0)) == [Open(0, "b")]
+
+
 def test_a_cvm_that_is_not_found_gets_no_stream_and_is_read_beside_the_one_that_it_has() -> None:
     watches = {c.cvm_id: c for c in (cvm("a", due=1), cvm("b"))}
     slots = [held(0, watches["a"]), Slot(1)]
