@@ -98,6 +98,8 @@ class Pace:
         """When a CVM that was just read, or vouched for, is read again."""
         if tracked.gone:
             return now + GONE_EVERY
+        if tracked.stream.is_open:
+            return now + self.stream_interval  # only where something asks for it
         due = tracked.reads.due
         if not tracked.batch.vouches:
             return self.polls.next(now, due, self.unvouched, self.interval)

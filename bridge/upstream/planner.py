@@ -141,8 +141,9 @@ def _may_stream(tracked: Tracked, now: float) -> bool:
 
 
 def _read_beside_stream(tracked: Tracked) -> bool:
-    """Whether the state is asked for while a stream is open: after a hint, and where a read did not find the CVM."""
-    return tracked.reads.is_hinted or tracked.absence.is_missing
+    """Whether the state is asked for while a stream is open: after a hint, where the stream sends something else, and
+    where a read did not find the CVM."""
+    return tracked.reads.is_hinted or tracked.reads.doubted or tracked.absence.is_missing
 
 
 def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:

@@ -17,7 +17,7 @@ LATE_AGAIN_AFTER = 1.0
 
 async def read(context: LeaderContext, tracked: Tracked) -> bool:
     """Reads one CVM's state and records it. True where upstream answered with a state, or that the CVM is gone."""
-    tracked.reads.running = True
+    tracked.reads.ask(context.clock.monotonic())
     try:
         return await _read(context, tracked)
     finally:

@@ -70,6 +70,10 @@ class ReadSchedule:
     hinted_at: float = NEVER
     served_at: float = NEVER
     """When the last request was sent whose answer was recorded."""
+    asked_at: float = NEVER
+    """When the last request was sent."""
+    doubted: bool = False
+    """Whether a stream sent something odd after that."""
     backoff: Backoff = field(default_factory=Backoff)
 
     def hint(self, now: float, *, first: bool = False) -> None:
@@ -79,6 +83,15 @@ class ReadSchedule:
         """
         self.due = NEVER if first else min(self.due, now)
         self.hinted_at = now
+
+    def ask(self, now: float) -> None:
+        """A request is sent."""
+        self.running, self.asked_at, self.doubted = True, now, False
+
+    def doubt(self, now: float, every: float) -> None:
+        """A stream sent something other than a state: the state is read beside it, at most once `every` seconds."""
+        self.doubted = True
+        self.bring_forward(max(now, self.asked_at + every))
 
     @property
     def is_hinted(self) -> bool:

@@ -63,6 +63,7 @@ class _Stream:
 
     opened_at: float
     heard_at: float = NEVER
+    garbled: bool = False
     end: End | None = None
 
     def close(self, now: float, interval: float) -> End:
@@ -209,7 +210,7 @@ async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterato
                 lived = context.clock.monotonic() - stream.opened_at
                 return "ordinary" if lived >= HEALTHY_AFTER else "early"
             stream.heard_at = context.clock.monotonic()
-            end = await _take(context, tracked, event, stream.opened_at)
+            end = await _take(context, tracked, event, stream)
             if end is not None:
                 return end
             latest = _latest(tracked)
@@ -223,20 +224,21 @@ async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
     return await anext(events, None)
 
 
-async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, opened_at: float) -> End | None:
+async def _take(context: LeaderContext, tracked: Tracked, event: StreamEvent, stream: _Stream) -> End | None:
     if isinstance(event, State):
         await _record(context, tracked, event)
         return None
     if isinstance(event, Garbled):
-        if tracked.seen.fail(RULES[UnparsableError].reason):
+        new, first = tracked.seen.fail(RULES[UnparsableError].reason), not stream.garbled
+        stream.garbled = True
+        if new and first:
             extra = {"cvm_id": tracked.cvm_id, "reason": event.reason}
             logger.warning("a stream sent something that is not a state", extra=extra)
+    if isinstance(event, Garbled) or event.kind == "error":
+        # The CVM may be gone, or not: the state route answers that, once an interval however much comes.
+        tracked.reads.doubt(context.clock.monotonic(), context.settings.stream_interval)
         return None
-    if event.kind == "error":
-        # The CVM may be gone, or not: the state route answers that.
-        await read(context, tracked)
-        return None
-    return "ordinary" if context.clock.monotonic() - opened_at >= EARLY else "early"
+    return "ordinary" if context.clock.monotonic() - stream.opened_at >= EARLY else "early"
 
 
 async def _record(context: LeaderContext, tracked: Tracked, state: State) -> None:
