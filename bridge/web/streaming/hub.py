@@ -20,6 +20,7 @@ from bridge.web.streaming.detach import write_directly
 from bridge.web.streaming.frames import Frame, frame, heartbeat, position_block, retry_line
 from bridge.web.streaming.replay import Replays
 from bridge.web.streaming.ring import Ring
+from bridge.web.streaming.shared_read import SharedRead
 from bridge.web.streaming.subscriber import Begin, Start, Subscriber
 from bridge.web.streaming.subscriber_index import Group, SubscriberIndex
 
@@ -46,6 +47,7 @@ class Hub:
         self.demand = WatchDemand()
         self._replays = Replays(self, log, self._ring, source, clock, buffer=buffer, skip_at_most=self._skip_at_most)
         self._catching = asyncio.Lock()
+        self._shared_catch_up = SharedRead(self._catch_up_alone)
         self._present: dict[Subscriber, None] = {}
         self._index = SubscriberIndex()
         self._beats: list[dict[Subscriber, None]] = [{} for _ in range(SLICES)]
@@ -88,14 +90,16 @@ class Hub:
 
     async def catch_up(self) -> None:
         """Reads the log from the last event on. If Redis lost events, every subscriber is reset. Raises StoreError."""
-        async with self._catching:
-            await self._catch_up()
+        await self._shared_catch_up.get()
 
     async def catch_up_to(self, sequence: int) -> None:
         """As `catch_up`, unless the hub follows a log and has this event. Raises StoreError."""
+        if not self.log_id or sequence > self.sequence:
+            await self._shared_catch_up.get()
+
+    async def _catch_up_alone(self) -> None:
         async with self._catching:
-            if not self.log_id or sequence > self.sequence:
-                await self._catch_up()
+            await self._catch_up()
 
     async def _catch_up(self) -> None:
         position = await self._log.position()
@@ -146,6 +150,7 @@ class Hub:
             if event.sequence <= position.sequence:
                 self._ring.add(frame(event))
         self.log_id, self.sequence, self.last_id = position.log_id, position.sequence, position.id
+        self._replays.forget_snapshots()
         metrics.POSITION.set(self.sequence)
         if replaced:
             metrics.RESETS.inc()
@@ -193,11 +198,13 @@ class Hub:
             subscriber.sink.cut()
 
     def beat(self) -> None:
-        """A heartbeat to the next slice of the live subscribers; a position instead where a cursor has grown old."""
+        """A heartbeat to the next slice of the subscribers; a position instead where a cursor has grown old."""
         comment = heartbeat(self.sequence)
         self._beat = (self._beat + 1) % SLICES
         for subscriber in self._beats[self._beat]:
             if not subscriber.live:
+                if subscriber.sink.backlog() <= self._buffer:
+                    subscriber.sink.write(heartbeat(subscriber.sequence))
                 continue
             sent = max(subscriber.sent, self._index.sent(subscriber))
             if self.sequence - sent >= self._skip_at_most:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +9,11 @@ from functools import cached_property
 from bridge.clock import Clock
 from bridge.store.log import Log, Position
 from bridge.web.streaming.frames import snapshot_block
+from bridge.web.streaming.shared_read import SharedRead
 
-MOST_AGE = 1.0
-"""Seconds. Between events only `observed_at` changes, and it shall be no older than this."""
+MOST_AGE = 10.0
+"""Seconds for which one is given to further subscribers, with the events since then. Longer, and `observed_at` would be
+older than a CVM that is confirmed as usual."""
 
 NOWHERE = Position("", 0, "0-0", "0-0", 0, False)
 """The position of a log that no leader has made yet."""
@@ -59,36 +60,43 @@ class InitialSnapshot:
 
 
 class InitialSnapshots:
-    """Makes the initial snapshot and keeps the last one while it is valid."""
+    """Makes the initial snapshot and keeps the last one while it is valid: the log has what happened since."""
 
     def __init__(self, log: Log, source: str, clock: Clock) -> None:
         self._log = log
         self._source = source
         self._clock = clock
-        self._lock = asyncio.Lock()
         self._last: InitialSnapshot | None = None
+        self._histories = 0
+        self._led = False
+        self._shared = SharedRead(self._make)
 
-    def current(self, log_id: str, entry_id: str, *, led: bool) -> InitialSnapshot | None:
-        """The last one made, if it is valid as of this event. The id decides: numbers repeat after a failover."""
+    def current(self, log_id: str, *, led: bool) -> InitialSnapshot | None:
+        """The last one made, if it is of this history of the log and recent."""
         last = self._last
-        if last is None or (last.position.log_id, last.position.id, last.led) != (log_id, entry_id, led):
+        if last is None or (last.position.log_id, last.led) != (log_id, led):
             return None
         return last if self._clock.monotonic() - last.made_at <= MOST_AGE else None
 
-    async def get(self, log_id: str, entry_id: str, *, led: bool) -> InitialSnapshot:
-        """Reads the states at most once for all callers at the same moment. Raises StoreError."""
-        async with self._lock:
-            found = self.current(log_id, entry_id, led=led)
-            if found is None:
-                found = self._last = await self._make(led)
-            return found
+    async def get(self, log_id: str, *, led: bool) -> InitialSnapshot:
+        """The current one, or one read after this call: one read serves all callers that wait. Raises StoreError."""
+        self._led = led
+        return self.current(log_id, led=led) or await self._shared.get()
 
-    async def _make(self, led: bool) -> InitialSnapshot:
-        now = self._clock.monotonic()
+    def forget(self) -> None:
+        """Another history of the log begins: what was read of the one before is not kept."""
+        self._last = None
+        self._histories += 1
+
+    async def _make(self) -> InitialSnapshot:
+        now, led, history = self._clock.monotonic(), self._led, self._histories
         position, snapshots = await self._log.snapshot()
         if position is None:
             return InitialSnapshot(NOWHERE, led, now, {})
         at = (position.sequence, position.id)
         ids = sorted(snapshots)
         blocks = {cvm_id: snapshot_block(snapshots[cvm_id], self._source, at, led=led) for cvm_id in ids}
-        return InitialSnapshot(position, led, now, blocks)
+        made = InitialSnapshot(position, led, now, blocks)
+        if history == self._histories:
+            self._last = made
+        return made

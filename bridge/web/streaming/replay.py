@@ -17,8 +17,9 @@ from bridge.store.log import Log
 from bridge.web import metrics
 from bridge.web.streaming.cursors import HISTORY_LOST, Cursors
 from bridge.web.streaming.frames import Frame, frame, position_block, reset_block
-from bridge.web.streaming.initial_snapshot import InitialSnapshot, InitialSnapshots
+from bridge.web.streaming.initial_snapshot import NOWHERE, InitialSnapshot, InitialSnapshots
 from bridge.web.streaming.ring import Ring
+from bridge.web.streaming.shared_read import SharedRead
 from bridge.web.streaming.subscriber import Begin, Start, Subscriber
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Replays:
         self._skip_at_most = skip_at_most
         self._cursors = Cursors(log, ring)
         self._initial_snapshots = InitialSnapshots(log, source, clock)
+        self._position = SharedRead(log.position)
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
 
     def begin(self, subscriber: Subscriber, begin: Begin) -> None:
@@ -76,6 +78,10 @@ class Replays:
             self._begin_later(subscriber, start)
         else:
             subscriber.restart_at = start
+
+    def forget_snapshots(self) -> None:
+        """Another history of the log begins."""
+        self._initial_snapshots.forget()
 
     # Without waiting
 
@@ -104,13 +110,24 @@ class Replays:
         return True
 
     def _snapshots_at_once(self, subscriber: Subscriber) -> bool:
-        edge, blocks = self._edge, b""
-        if subscriber.snapshots:
-            made = self._initial_snapshots.current(edge.log_id, edge.last_id, led=edge.led)
-            if made is None or len(blocks := made.of(subscriber.cvms)) > self._buffer // 2:
-                return False
-        subscriber.sink.write(blocks or position_block(edge.sequence, edge.last_id))
-        subscriber.sequence = subscriber.sent = edge.sequence
+        edge = self._edge
+        if not subscriber.snapshots:
+            subscriber.sink.write(position_block(edge.sequence, edge.last_id))
+            subscriber.sequence = subscriber.sent = edge.sequence
+            return True
+        made = self._initial_snapshots.current(edge.log_id, led=edge.led)
+        if made is None:
+            return False
+        at = made.position
+        since = self._ring.after(at.sequence, RING_PAGE) if at.sequence < edge.sequence else []
+        blocks = made.of(subscriber.cvms)
+        size = len(blocks) + sum(len(old.chunk) for old in since or ())
+        if since is None or at.sequence + len(since) != edge.sequence or size > self._buffer // 2:
+            return False
+        subscriber.sink.write(blocks or position_block(at.sequence, at.id))
+        subscriber.sequence = subscriber.sent = at.sequence
+        if since:
+            self._write_page(subscriber, since)
         return True
 
     # In a task
@@ -163,7 +180,7 @@ class Replays:
 
     async def _write_snapshots(self, subscriber: Subscriber, reset: str | None) -> Start:
         """The snapshots, after a `reset` if there is a reason for one; where the replay goes on."""
-        made, log_is_gone = await self._read_snapshots()
+        made, log_is_gone = await self._read_states(only_position=not subscriber.snapshots)
         at = Start(made.position.sequence, made.position.id)
         if not await self._reaches(at):
             subscriber.restart_at = Start(reset=HISTORY_LOST)
@@ -171,7 +188,7 @@ class Replays:
             return at
         if reset is not None:
             subscriber.sink.write(reset_block(reset, self._source, rfc3339(self._clock.time()), at.id))
-        pieces = made.pieces(subscriber.cvms, self._buffer) if subscriber.snapshots else iter(())
+        pieces = made.pieces(subscriber.cvms, self._buffer)
         subscriber.sink.write(next(pieces, b"") or position_block(at.sequence, at.id))
         for piece in pieces:
             await _drained(subscriber)
@@ -181,13 +198,16 @@ class Replays:
         # The feed's position in a log that is gone holds until there is another log; then every subscriber is reset.
         return Start(self._edge.sequence, self._edge.last_id) if log_is_gone else at
 
-    async def _read_snapshots(self) -> tuple[InitialSnapshot, bool]:
+    async def _read_states(self, *, only_position: bool) -> tuple[InitialSnapshot, bool]:
         """The snapshots, and whether Redis has lost the log that the feed follows."""
         edge = self._edge
         if not edge.log_id:
             await edge.catch_up_to(0)
         log_id = edge.log_id
-        made = await self._initial_snapshots.get(log_id, edge.last_id, led=edge.led)
+        if only_position:
+            made = InitialSnapshot(await self._position.get() or NOWHERE, edge.led, self._clock.monotonic(), {})
+        else:
+            made = await self._initial_snapshots.get(log_id, led=edge.led)
         if made.position.log_id != edge.log_id:
             await edge.catch_up()
         return made, bool(log_id) and not made.position.log_id
