@@ -49,6 +49,14 @@ def rfc3339(seconds: float) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
+def unix(text: str | None) -> float:
+    """Unix seconds of an RFC 3339 time; 0 if there is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
+
+
 async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
     """Waits at most `seconds` (None: for ever) for the event; True where it is set then, False where time ran out."""
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
 
+from bridge.clock import unix
 from bridge.events import DELETED, DROPPED, STALE, STATE, TRANSITION, Event, entry_key
 from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.frames import block
@@ -74,14 +74,6 @@ class LastState:
 
 
 UNSEEN = LastState()
-
-
-def unix(text: str | None) -> float:
-    """Unix seconds of an RFC 3339 time; 0 if there is none."""
-    try:
-        return datetime.fromisoformat(text).timestamp() if text else 0.0
-    except ValueError:
-        return 0.0
 
 
 def _block(raw: str | None) -> bytes:

@@ -5,9 +5,10 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.clock import unix
 from bridge.events import DROPPED, STALE, STATE, TRANSITION, Draft, Event, cvm_data, parse_state, watch_data
 from bridge.store.snapshots import Snapshot
-from bridge.web.dropin.last_state import VOUCHED_FOR, LastState, raw_state, unix
+from bridge.web.dropin.last_state import VOUCHED_FOR, LastState, raw_state
 
 AT = "2026-11-24T16:00:00.000Z"
 
