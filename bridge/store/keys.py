@@ -32,6 +32,8 @@ class Keys:
         self.hints = f"{prefix}hints"
         self.leader_status = f"{prefix}notes"
         self.batch_digests = f"{prefix}vouchers"
+        self.confirmed = f"{prefix}confirmed"
+        self.rounds = f"{prefix}rounds"
         self.webhooks = f"{prefix}webhooks"  # the names of everything else about webhooks begin with it
         self.webhook_endpoints = f"{self.webhooks}:endpoints"
         self.webhook_wake_channel = f"{self.webhooks}:wake"

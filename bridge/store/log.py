@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.events import SEQUENCE_DIGITS, Event, entry_key
 from bridge.store.connection import Backend
-from bridge.store.snapshots import Snapshot, parse_all
+from bridge.store.snapshots import Snapshot, read_all
 
 HIGHEST_ID = f"{2**64 - 1}-{2**64 - 1}"
 """No entry can be above it, and Redis refuses to search there."""
@@ -82,12 +82,9 @@ class Log:
         return found[0] if found else None
 
     async def snapshot(self) -> tuple[Position | None, dict[str, Snapshot]]:
-        """Position and state hash as of one moment."""
-        async with self._backend.transaction() as pipe:
-            pipe.hmget(self._backend.keys.meta, list(_META))
-            pipe.execute_command("HGETALL", self._backend.keys.state)
-            meta, states = await self._backend.call(pipe.execute())
-        return _position(meta), parse_all(states)
+        """Position and snapshots as of one moment."""
+        meta, snapshots = await read_all(self._backend, "HMGET", self._backend.keys.meta, *_META)
+        return _position(meta), snapshots
 
 
 def _events(entries: list[Any]) -> list[Event]:

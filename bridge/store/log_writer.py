@@ -21,8 +21,8 @@ UNREAD = Counter("bridge_log_trimmed_unread", "Events trimmed from the log befor
 REPORT_EVERY = 1000
 """Unread events per log line."""
 
-CONFIRM_AT_ONCE = 200
-"""Snapshots per confirm script: well under Lua's argument limit, and short enough not to block the server."""
+REFRESH_AT_ONCE = 200
+"""Snapshots per script: well under Lua's argument limit, and short enough not to block the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class LogWriter:
     """Appends events of one term. Repeating an append whose reply was lost is safe: it is not written twice."""
 
     _append = load_script("append")
-    _confirm = load_script("confirm")
+    _refresh = load_script("refresh")
 
     def __init__(self, backend: Backend, log_length: int) -> None:
         self._backend = backend
@@ -79,13 +79,13 @@ class LogWriter:
             lost = {"events": self._unread}
             logger.error("the log was trimmed before webhooks had read it: is a dispatcher running?", extra=lost)
 
-    async def confirm(self, term: Term, snapshots: Iterable[Snapshot]) -> None:
-        """Writes snapshots whose `observed_at` moved without an event. Raises FencedError."""
+    async def refresh(self, term: Term, snapshots: Iterable[Snapshot]) -> None:
+        """Writes snapshots that are newer than the stored ones without an event. Raises FencedError."""
         keys = self._backend.keys
         waiting = list(snapshots)
-        for start in range(0, len(waiting), CONFIRM_AT_ONCE):
+        for start in range(0, len(waiting), REFRESH_AT_ONCE):
             arguments: list[object] = [term.holder, term.epoch]
-            for snapshot in waiting[start : start + CONFIRM_AT_ONCE]:
-                arguments += [snapshot.cvm_id, snapshot.to_json()]
-            if not await self._backend.run(self._confirm, [keys.leader, keys.state, keys.watches], arguments):
+            for snapshot in waiting[start : start + REFRESH_AT_ONCE]:
+                arguments += [snapshot.cvm_id, snapshot.to_json(), snapshot.event_id]
+            if not await self._backend.run(self._refresh, [keys.leader, keys.state, keys.watches], arguments):
                 raise FencedError

@@ -1,5 +1,8 @@
 """The last known state of each watched CVM, in the hash that Redis consumers read (`docs/contract.md#redis`).
 
+What is stored changes with events, and else rarely: when a state was confirmed since then is in `confirmations.py`, and
+a snapshot that is read here has the later time.
+
 Beside it, each CVM's last confirmed batch digest, so that a new leader need not read every state again at once: one
 text per CVM, the event that made its state and the digest of the batch answer that belongs to that state. Writes of
 these are not fenced: a digest counts only together with its event, whichever process wrote it.
@@ -10,10 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bridge.events import dumps
-from bridge.store.connection import Backend
+from bridge.store.confirmations import confirmed_times
+from bridge.store.connection import Backend, load_script
 
 _STATE_HEAD = '{"state":'
 _IN_HEAD = ("status", "name", "since", "observed_at", "fresh", "stale_reason", "ever_ran")
@@ -46,6 +51,11 @@ class Snapshot:
     def to_json(self) -> str:
         return f'{self.head()},"event_id":"{self.event_id}"}}'
 
+    def confirmed(self, at: str | None) -> Snapshot:
+        """Confirmed at this RFC 3339 time, if that is later; not before the CVM was first seen."""
+        later = at is not None and self.observed_at is not None and at > self.observed_at
+        return replace(self, observed_at=at) if later else self
+
     @classmethod
     def from_json(cls, cvm_id: str, text: str) -> Snapshot:
         """Raises ValueError for a field that the bridge did not write."""
@@ -60,17 +70,41 @@ class Snapshot:
             raise ValueError("not a snapshot of the bridge") from error
 
 
-def parse_all(fields: dict[str, str]) -> dict[str, Snapshot]:
-    """The state hash as snapshots, without fields that the bridge did not write."""
-    found = {}
-    for cvm_id, text in fields.items():
+def _parse_all(
+    states: Mapping[str, str], confirmed: Mapping[str, str], rounds: Mapping[str, str]
+) -> dict[str, Snapshot]:
+    """The three hashes as snapshots, without fields that the bridge did not write."""
+    found, times = {}, confirmed_times(confirmed, rounds)
+    for cvm_id, text in states.items():
         with suppress(ValueError):
-            found[cvm_id] = Snapshot.from_json(cvm_id, text)
+            found[cvm_id] = Snapshot.from_json(cvm_id, text).confirmed(times.get(cvm_id))
     return found
 
 
+async def read_all(backend: Backend, *command: str) -> tuple[Any, dict[str, Snapshot]]:
+    """The answer of `command` and all snapshots, as of one moment."""
+    keys = backend.keys
+    async with backend.transaction() as pipe:
+        pipe.execute_command(*command)
+        for key in (keys.state, keys.confirmed, keys.rounds):
+            pipe.execute_command("HGETALL", key)
+        answer, *hashes = await backend.call(_answers(pipe))
+    return answer, _parse_all(*hashes)
+
+
+async def _answers(pipe: Any) -> list[Any]:
+    """Times are private: where Redis holds something else in their place, there are none."""
+    answer, states, *times = await pipe.execute(raise_on_error=False)
+    for each in (answer, states):
+        if isinstance(each, Exception):
+            raise each
+    return [answer, states, *({} if isinstance(each, Exception) else each for each in times)]
+
+
 class Snapshots:
-    """Reads the state hash; only the leader's append and confirm write it."""
+    """Reads snapshots with the time of their last confirmation. Only the leader writes them (`log_writer.py`)."""
+
+    _read = load_script("read_snapshots")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -79,11 +113,12 @@ class Snapshots:
         """The snapshots of those of `cvm_ids` that have one."""
         if not cvm_ids:
             return {}
-        texts = await self._backend.call(self._backend.client.hmget(self._backend.keys.state, list(cvm_ids)))
-        return parse_all({cvm_id: text for cvm_id, text in zip(cvm_ids, texts, strict=True) if text})
+        keys = self._backend.keys
+        found = await self._backend.run(self._read, [keys.state, keys.confirmed, keys.rounds], cvm_ids)
+        return _parse_all(*(dict(zip(fields[::2], fields[1::2], strict=True)) for fields in found))
 
     async def all(self) -> dict[str, Snapshot]:
-        return parse_all(await self._backend.call(self._backend.client.hgetall(self._backend.keys.state)))
+        return (await read_all(self._backend, "EXISTS", self._backend.keys.state))[1]
 
 
 async def read_batch_digests(backend: Backend, events: Mapping[str, str]) -> dict[str, str]:

@@ -30,12 +30,12 @@ def observe(tracked: Tracked, observation: Observation, now: str) -> tuple[list[
     """
     before = tracked.seen.snapshot
     steps: list[Step] = []
-    if before is not None and not before.fresh:
-        before = replace(before, fresh=True, stale_reason=None)
-        data = watch_data(tracked.cvm_id, before.name)
-        steps.append(Step(Draft(FRESH, tracked.cvm_id, now, data), before, before.ever_ran))
     after = _after(tracked, before, observation, now)
     kind = _kind(tracked, before, after, observation)
+    if before is not None and not before.fresh:
+        recovered = replace(before, fresh=True, stale_reason=None) if kind else after
+        data = watch_data(tracked.cvm_id, before.name)
+        steps.append(Step(Draft(FRESH, tracked.cvm_id, now, data), recovered, before.ever_ran))
     if kind is not None:
         state = observation.state
         change = (before.status if before else None, after.status)

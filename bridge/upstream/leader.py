@@ -7,8 +7,9 @@ import logging
 import random
 import uuid
 
-from bridge.clock import Clock, set_within
+from bridge.clock import Clock, set_within, unix
 from bridge.config import Settings
+from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
@@ -174,7 +175,11 @@ class Upstream:
             written = self._last
         slots = await self._slot_handover.load()
         now = self._clock.monotonic()
-        recorder = Recorder(LogWriter(self._backend, self._settings.log_length), term, self._clock, written)
+        zero = self._clock.time() - now
+        known = {cvm_id: unix(each.observed_at) - zero for cvm_id, each in snapshots.items() if each.observed_at}
+        confirmations = Confirmations(self._backend, term, known)
+        log_writer = LogWriter(self._backend, self._settings.log_length)
+        recorder = Recorder(log_writer, confirmations, term, self._clock, written)
         context = LeaderContext(
             settings=self._settings,
             clock=self._clock,

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import DROPPED, Draft, watch_data
+from bridge.store.confirmations import Confirmations
 from bridge.store.errors import StillWantedError, StoreUnavailableError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import LogWriter, WritePosition
-from bridge.store.snapshots import Snapshot
 from bridge.upstream import metrics
 from bridge.upstream.changes import Step, grow_stale, is_late, observe
+from bridge.upstream.stored_snapshots import StoredSnapshots
 from bridge.upstream.tracked import Observation, Tracked
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,15 @@ class Recorder:
     The lock makes the order of decisions the order of the log.
     """
 
-    def __init__(self, log_writer: LogWriter, term: Term, clock: Clock, written: WritePosition) -> None:
+    def __init__(
+        self, log_writer: LogWriter, confirmations: Confirmations, term: Term, clock: Clock, written: WritePosition
+    ) -> None:
         self._log_writer = log_writer
+        self._confirmations = confirmations
+        self._stored = StoredSnapshots()
         self._term = term
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._unconfirmed: dict[str, Snapshot] = {}
         self.written = written
 
     async def record(self, tracked: Tracked, observation: Observation) -> bool:
@@ -49,8 +53,7 @@ class Recorder:
                 await self._append(tracked, step)
             seen.apply(observation, after, changed=after.since != since)
             tracked.absence.settle()
-            if not steps and seen.snapshot is not None:
-                self._unconfirmed[tracked.cvm_id] = seen.snapshot
+            self._confirmed(tracked)
             return True
 
     async def confirm(self, tracked: Tracked, made_at: float) -> None:
@@ -59,9 +62,9 @@ class Recorder:
             snapshot = None if tracked.absence.is_missing else tracked.seen.snapshot
             if tracked.seen.dropped or snapshot is None or not snapshot.fresh or made_at < tracked.seen.made_at:
                 return
-            confirmed = replace(snapshot, observed_at=rfc3339(self._clock.time()))
-            tracked.seen.snapshot, tracked.seen.confirmed_at = confirmed, made_at
-            self._unconfirmed[tracked.cvm_id] = confirmed
+            observed_at = rfc3339(self._clock.time() - self._clock.monotonic() + made_at)
+            tracked.seen.snapshot, tracked.seen.confirmed_at = replace(snapshot, observed_at=observed_at), made_at
+            self._confirmed(tracked)
 
     async def mark_stale(self, tracked: Tracked, reason: str) -> None:
         """Makes the watch stale, unless it is."""
@@ -81,27 +84,34 @@ class Recorder:
             except StillWantedError:
                 return False
             tracked.seen.dropped = True
+            self._confirmations.forget(tracked.cvm_id)
+            self._stored.forget(tracked.cvm_id)
             return True
 
     async def flush(self) -> None:
-        """Writes every `observed_at` that changed since the last flush. Raises StoreUnavailableError."""
-        async with self._lock:
-            waiting, self._unconfirmed = self._unconfirmed, {}
-            if waiting:
-                await self._log_writer.confirm(self._term, waiting.values())
+        """Writes what was confirmed since the last flush, and a snapshot that has grown old. Raises
+        StoreUnavailableError."""
+        now = self._clock.monotonic()
+        await self._confirmations.write(self._clock.time(), now)
+        if snapshot := self._stored.due(now):
+            await self._log_writer.refresh(self._term, [snapshot])
+
+    def _confirmed(self, tracked: Tracked) -> None:
+        self._confirmations.add(tracked.cvm_id, tracked.seen.confirmed_at)
+        self._stored.confirmed(tracked, self._clock.monotonic())
 
     async def _append(self, tracked: Tracked, step: Step) -> None:
         append = self._log_writer.append
         await self._write(tracked, lambda at: append(self._term, at, step.draft, step.snapshot, ran=step.ran))
         tracked.seen.snapshot = replace(step.snapshot, event_id=self.written.last_id)
+        self._stored.stored(tracked, self._clock.monotonic())
         metrics.EVENTS.labels(step.draft.type).inc()
 
     async def _write(self, tracked: Tracked, write: Callable[[WritePosition], Awaitable[WritePosition]]) -> None:
-        """Tries until Redis answers. The event's snapshot takes the place of an `observed_at` that waits."""
+        """Tries until Redis answers."""
         while True:
             try:
                 self.written = await write(self.written)
                 break
             except StoreUnavailableError:
                 await self._clock.sleep(RETRY_EVERY)
-        self._unconfirmed.pop(tracked.cvm_id, None)

@@ -145,7 +145,7 @@ async def test_a_watch_wanted_meanwhile_is_not_dropped(backend: Backend) -> None
         await LogWriter(backend, 100).drop(writer.term, writer.written, DRAFT, 5)
     writer.written = await LogWriter(backend, 100).drop(writer.term, writer.written, DRAFT, 2**50)
     assert await watches.get("cvm-1") is None
-    await LogWriter(backend, 100).confirm(writer.term, [SNAPSHOT])
+    await LogWriter(backend, 100).refresh(writer.term, [SNAPSHOT])
     assert await Snapshots(backend).all() == {}
 
 

@@ -63,7 +63,7 @@ async def test_upstreams_text_comes_back_character_for_character(backend: Backen
     assert RAW in event.json
     snapshot = (await Snapshots(backend).all())["cvm-1"]
     assert (snapshot.raw_state, snapshot.name, snapshot.event_id) == (RAW, SNAPSHOT.name, written.last_id)
-    await LogWriter(backend, 100).confirm(term, [snapshot])
+    await LogWriter(backend, 100).refresh(term, [snapshot])
     assert (await Snapshots(backend).all())["cvm-1"] == snapshot
 
 
@@ -106,7 +106,7 @@ async def test_every_script_survives_a_server_that_forgot_them(backend: Backend)
     steps: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: append(backend, term, start(term)),
         "renew": lambda: Leadership(backend).renew(term, 10, 1.5),
-        "confirm": lambda: LogWriter(backend, 100).confirm(term, [SNAPSHOT]),
+        "refresh": lambda: LogWriter(backend, 100).refresh(term, [SNAPSHOT]),
         "take": lambda: Slots(backend).take(term, 0, "c", 60),
         "free": lambda: Slots(backend).free(term, 0, 0),
         "ask": lambda: ReferenceLookups(backend).ask("web"),

@@ -100,7 +100,7 @@ async def test_a_leader_whose_lease_ran_out_goes_on_while_no_other_came(backend:
     assert isinstance(await Leadership(backend).acquire("two", 10, "other"), float)
 
 
-@pytest.mark.parametrize("way", ["append", "drop", "confirm", "renew", "take"])
+@pytest.mark.parametrize("way", ["append", "drop", "refresh", "renew", "take"])
 async def test_who_led_before_a_flush_can_do_nothing_although_the_epochs_are_equal(backend: Backend, way: str) -> None:
     old = await lead(backend)
     await backend.client.execute_command("FLUSHALL")
@@ -110,7 +110,7 @@ async def test_who_led_before_a_flush_can_do_nothing_although_the_epochs_are_equ
     attempts: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: log_writer.append(old, start(old), DRAFT, SNAPSHOT, ran=False),
         "drop": lambda: log_writer.drop(old, start(old), DRAFT, 2**50),
-        "confirm": lambda: log_writer.confirm(old, [SNAPSHOT]),
+        "refresh": lambda: log_writer.refresh(old, [SNAPSHOT]),
         "renew": lambda: Leadership(backend).renew(old, 10, 1),
         "take": lambda: Slots(backend).take(old, 0, "cvm-1", 60),
     }
@@ -205,7 +205,7 @@ async def test_a_watch_wanted_since_the_look_or_pinned_is_kept(backend: Backend,
     gone = await log_writer.drop(term, written, DRAFT, clock.ms)
     assert gone.sequence == 2
     assert await log_writer.drop(term, written, DRAFT, clock.ms) == gone
-    await log_writer.confirm(term, [SNAPSHOT])
+    await log_writer.refresh(term, [SNAPSHOT])
     assert (await Log(backend).snapshot())[1] == {}
 
 

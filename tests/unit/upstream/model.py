@@ -16,6 +16,7 @@ from bridge.upstream.errors import (
     ForeignNotFoundError,
     NotFoundError,
     RateLimitedError,
+    ServerError,
     UnreachableError,
     UpstreamError,
 )
@@ -61,6 +62,8 @@ class Cloud:
         self.opened = 0
         self.refused = 0
         """Streams that a proxy answered 404 to."""
+        self.silent: set[str] = set()
+        """CVMs that batches leave out and whose state cannot be read."""
         self.requests: Counter[int] = Counter()
         """Plain requests by the second in which they came."""
 
@@ -133,6 +136,8 @@ class ModelClient(PhalaClient):
             raise self._cloud.failing(status=429 if self._cloud.failing is RateLimitedError else 500)
 
     def _raw(self, name: str) -> str:
+        if name in self._cloud.silent:
+            raise ServerError(status=500)
         status = self._cloud.status.get(name)
         if status is None:
             raise NotFoundError(status=404)
@@ -146,7 +151,7 @@ class ModelClient(PhalaClient):
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         await self._reach()
-        known = {name: self._cloud.status.get(name) for name in ids}
+        known = {name: self._cloud.status.get(name) for name in ids if name not in self._cloud.silent}
         return {name: {"status": status} for name, status in known.items() if status is not None}
 
     async def list_cvms(self) -> list[Listed]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.config import Settings
+from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
@@ -91,7 +92,8 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
     term = await Leadership(backend).acquire("one", 10, "log")
     assert isinstance(term, Term)
     await Watches(backend).want("a")
-    recorder = Recorder(LogWriter(backend, 100), term, clock, WritePosition(term.sequence, term.last_id))
+    confirmations, written = Confirmations(backend, term, {}), WritePosition(term.sequence, term.last_id)
+    recorder = Recorder(LogWriter(backend, 100), confirmations, term, clock, written)
     slots = [Slot(index) for index in range(5)]
     return LeaderContext(
         settings=settings,

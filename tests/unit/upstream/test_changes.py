@@ -48,6 +48,17 @@ def test_recovery_is_fresh_and_then_the_transition() -> None:
     assert apply(tracked, seen('{"status":"stopped"}')) == ["watch.fresh", "cvm.transition"]
 
 
+def test_a_recovery_without_a_change_stores_what_was_seen() -> None:
+    tracked = Tracked("cvm")
+    apply(tracked, seen('{"status":"running","uptime":"1s"}'))
+    step = grow_stale(tracked, "unreachable", NOW)
+    assert step is not None
+    tracked.seen.snapshot = step.snapshot
+    (recovery,), after = observe(tracked, seen('{"status":"running","uptime":"9s"}'), "2026-11-24T17:00:00.000Z")
+    assert recovery.snapshot == after
+    assert (after.fresh, after.observed_at) == (True, "2026-11-24T17:00:00.000Z")
+
+
 def test_an_answer_sent_before_the_last_observation_was_made_is_late() -> None:
     tracked = Tracked("cvm")
     apply(tracked, seen('{"status":"a"}', sent=1, made=5))

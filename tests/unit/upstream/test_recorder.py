@@ -9,6 +9,7 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.events import DROPPED, STATE, parse_state
+from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
@@ -34,7 +35,8 @@ def seen(status: str, at: float) -> Observation:
 async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(backend: Backend) -> None:
     term = await Leadership(backend).acquire("one", 10, "log")
     assert isinstance(term, Term)
-    recorder = Recorder(LogWriter(backend, 100), term, SystemClock(), WritePosition(term.sequence, term.last_id))
+    confirmations, written = Confirmations(backend, term, {}), WritePosition(term.sequence, term.last_id)
+    recorder = Recorder(LogWriter(backend, 100), confirmations, term, SystemClock(), written)
     await Watches(backend).want("a")
     tracked = Tracked("a")
     await recorder.record(tracked, seen("running", 1))
