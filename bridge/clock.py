@@ -53,7 +53,7 @@ def unix(text: str | None) -> float:
     """Unix seconds of an RFC 3339 time; 0 if there is none."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else 0.0
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

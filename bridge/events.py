@@ -239,9 +239,13 @@ def _read(text: str) -> tuple[Event, dict[str, Any]]:
         sequence = int(parsed["sequence"])
         if len(written) < SEQUENCE_DIGITS:
             text = text.replace(f'"sequence":"{written}"', f'"sequence":"{sequence_text(sequence)}"', 1)
-        return Event(str(parsed["id"]), sequence, str(parsed["type"]), str(parsed["subject"]), text), parsed
+        event = Event(str(parsed["id"]), sequence, str(parsed["type"]), str(parsed["subject"]), text)
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError("not an event of this log") from error
+    # It becomes lines of an SSE stream.
+    if "\n" in text or "\r" in text or not event.type.isprintable() or not 0 <= sequence < 10**SEQUENCE_DIGITS:
+        raise ValueError("not an event of this log")
+    return event, parsed
 
 
 def sequence_text(sequence: int) -> str:

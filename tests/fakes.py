@@ -43,7 +43,10 @@ def redis_time(clock: WallClock) -> Iterator[None]:
 
 def fake_client(server: fakeredis.FakeServer | None = None) -> fakeredis.FakeAsyncRedis:
     """As `connect` makes a real one: with a socket timeout, redis-py swallows cancellations on CPython 3.11."""
-    return fakeredis.FakeAsyncRedis(server=server or fakeredis.FakeServer(), decode_responses=True, socket_timeout=None)
+    server = server or fakeredis.FakeServer()
+    return fakeredis.FakeAsyncRedis(
+        server=server, decode_responses=True, encoding_errors="replace", socket_timeout=None
+    )
 
 
 def fake_backend(server: fakeredis.FakeServer | None = None, namespace: str = "bridge") -> Backend:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
+from bridge.store.foreign import json_object
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,18 @@ async def write_leader_status(backend: Backend, status: Mapping[str, Any]) -> No
 
 async def read_leader_status(backend: Backend) -> dict[str, Any]:
     """{} when no leader has written one within STATUS_SECONDS. Raises StoreError."""
-    text = await backend.call(backend.client.get(backend.keys.leader_status))
-    status = json.loads(text) if text else {}
-    return status if isinstance(status, dict) else {}
+    stored = json_object(await backend.call(backend.client.get(backend.keys.leader_status)))
+    return {name: value for name, value in stored.items() if isinstance(value, _STATUS.get(name, object))}
+
+
+_STATUS: Mapping[str, type] = {
+    "leader": str,
+    "epoch": int,
+    "at": str,
+    "budget": int,
+    "budget_reason": str,
+    "blocked": bool,
+    "unreachable": bool,
+    "polling": dict,
+}
+"""The types of what leaders write; a value of another type is left out."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import TooManyLookupsError
+from bridge.store.foreign import is_name, json_object, whole_number
+from bridge.store.watches import LOOKUP_SECONDS
 
 MOST_LOOKUPS = 1000
 """Unknown references waiting at once; a scan of random names must not grow Redis."""
@@ -44,15 +45,17 @@ class ReferenceLookups:
         Raises TooManyLookupsError, StoreUnavailableError.
         """
         keys = self._backend.keys
-        arguments = [reference, MOST_LOOKUPS, keys.wake_channel]
-        text = await self._backend.run(self._ask, [keys.answer(reference), keys.lookups], arguments)
-        if text == "full":
-            raise TooManyLookupsError
-        if not text:
-            return None
-        fields = json.loads(text)
-        body, content_type = str(fields["body"]), str(fields["content_type"])
-        return Answer(reference, fields["cvm_id"], int(fields["status"]), body, content_type)
+        arguments = [reference, MOST_LOOKUPS, keys.wake_channel, LOOKUP_SECONDS]
+        for _ in range(2):
+            text = await self._backend.run(self._ask, [keys.answer(reference), keys.lookups], arguments)
+            if text == "full":
+                raise TooManyLookupsError
+            if not text:
+                return None
+            if answer := _answer(reference, text):
+                return answer
+            await self.forget(reference)  # no leader wrote this: it is asked now
+        return None
 
     async def answer(self, answer: Answer) -> None:
         """Writes an answer, ends the lookup and wakes the front ends that wait for it."""
@@ -77,3 +80,16 @@ class ReferenceLookups:
     async def forget_hints(self, references: tuple[str, ...]) -> None:
         if references:
             await self._backend.call(self._backend.client.srem(self._backend.keys.hints, *references))
+
+
+def _answer(reference: str, text: str) -> Answer | None:
+    """None for a text that no leader wrote."""
+    fields = json_object(text)
+    cvm_id, body, content_type = (fields.get(name) for name in ("cvm_id", "body", "content_type"))
+    status = 200 if is_name(cvm_id) else whole_number(fields.get("status"), 599)
+    if status is None or (status < 400 and cvm_id is None) or not (cvm_id is None or is_name(cvm_id)):
+        return None
+    if not isinstance(body, str) or not isinstance(content_type, str):
+        return None
+    readable = content_type.isascii() and content_type.isprintable()
+    return Answer(reference, cvm_id, status, body, content_type) if readable else None

@@ -16,9 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.events import dumps
+from bridge.events import dumps, entry_key
 from bridge.store.confirmations import confirmed_times
 from bridge.store.connection import Backend, load_script
+from bridge.store.foreign import is_name
 
 _STATE_HEAD = '{"state":'
 _IN_HEAD = ("status", "name", "since", "observed_at", "fresh", "stale_reason", "ever_ran")
@@ -59,15 +60,42 @@ class Snapshot:
     @classmethod
     def from_json(cls, cvm_id: str, text: str) -> Snapshot:
         """Raises ValueError for a field that the bridge did not write."""
+        if not text.startswith(_STATE_HEAD) or not is_name(cvm_id):
+            raise ValueError("not a snapshot of the bridge")
         try:
             state, end = json.JSONDecoder(parse_int=str).raw_decode(text, len(_STATE_HEAD))
             fields = json.loads(f"{{{text[end + 1 :]}")
-            raw = None if state is None else text[len(_STATE_HEAD) : end]
-            seen = fields["status"], fields.get("name"), fields["since"], fields["observed_at"], str(fields["event_id"])
-            stale_reason, ever_ran = fields.get("stale_reason"), bool(fields.get("ever_ran"))
-            return cls(cvm_id, raw, *seen, bool(fields["fresh"]), stale_reason, ever_ran)
-        except (KeyError, TypeError, RecursionError) as error:
+        except RecursionError as error:
             raise ValueError("not a snapshot of the bridge") from error
+        event_id = _text(fields, "event_id") or ""
+        if event_id:
+            entry_key(event_id)
+        return cls(
+            cvm_id,
+            None if state is None else _one_line(text[len(_STATE_HEAD) : end]),
+            _text(fields, "status"),
+            _text(fields, "name"),
+            _text(fields, "since"),
+            _text(fields, "observed_at"),
+            event_id,
+            bool(fields.get("fresh")),
+            _text(fields, "stale_reason"),
+            bool(fields.get("ever_ran")),
+        )
+
+
+def _text(fields: Mapping[str, object], name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError("not a snapshot of the bridge")
+    return value
+
+
+def _one_line(raw: str) -> str:
+    """Raises ValueError for a text that would be more than one line of an SSE stream."""
+    if len(raw.splitlines()) > 1:
+        raise ValueError("not a state as the bridge writes it")
+    return raw
 
 
 def _parse_all(

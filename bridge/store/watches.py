@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bridge.events import dumps
 from bridge.store.connection import Backend
+from bridge.store.foreign import is_name, json_object, whole_number
+
+logger = logging.getLogger(__name__)
+
+LONGEST_ANNOUNCEMENT = 600_000
+"""Milliseconds; those of the bridge last some seconds. A time that is further ahead is none."""
+
+MOST_SUBSCRIBERS = 1_000_000_000
+"""Of one CVM at one front end; a larger number is none."""
+
+LOOKUP_SECONDS = 60.0
+"""A reference that was asked for longer ago is left alone: whoever still waits asks again (`ask_lookup.lua`)."""
+
+CLOCK_STEP = 60_000
+"""Milliseconds: a watch that is wanted further ahead has no time that can be read, or the server's clock stepped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ class Watches:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._reported: set[str] = set()
+        """Keys with members that are no names; of no more than there are kinds of keys."""
 
     async def survey(self) -> Survey:
         """All that the leader needs; expired announcements of front ends are left out."""
@@ -48,12 +65,33 @@ class Watches:
             pipe.execute_command("SMEMBERS", keys.pins)
             pipe.execute_command("SMEMBERS", keys.config_pins)
             pipe.execute_command("HGETALL", keys.demand)
-            pipe.zrange(keys.lookups, 0, 99)
+            pipe.zrangebyscore(keys.lookups, now / 1000 - LOOKUP_SECONDS, now / 1000 + LOOKUP_SECONDS, 0, 100)
             pipe.execute_command("SMEMBERS", keys.hints)
             watches, pins, config_pins, demand, lookups, hints = await self._backend.call(pipe.execute())
-        wanted = {cvm_id: int(score) for cvm_id, score in watches}
-        pinned = frozenset(pins), frozenset(config_pins)
-        return Survey(now, wanted, *pinned, _summed(demand, now), tuple(lookups), tuple(hints))
+        scores = dict(watches)
+        wanted = {cvm_id: _moment(scores[cvm_id], now) for cvm_id in self._names(keys.watches, scores)}
+        if odd := {cvm_id: now for cvm_id, moment in wanted.items() if moment is None}:
+            # Its linger time runs from now.
+            await self._backend.call(self._backend.client.zadd(keys.watches, odd, xx=True))
+        return Survey(
+            now,
+            {cvm_id: now if moment is None else moment for cvm_id, moment in wanted.items()},
+            frozenset(self._names(keys.pins, pins)),
+            frozenset(self._names(keys.config_pins, config_pins)),
+            _summed(demand, now),
+            self._names(keys.lookups, lookups),
+            self._names(keys.hints, hints),
+        )
+
+    def _names(self, key: str, members: Iterable[str]) -> tuple[str, ...]:
+        """Without members that name no CVM; their key is logged once."""
+        found = tuple(members)
+        names = tuple(filter(is_name, found))
+        if len(names) < len(found) and key not in self._reported:
+            self._reported.add(key)
+            extra = {"key": key, "members": len(found) - len(names)}
+            logger.warning("members of a key in Redis are no names of CVMs and are ignored", extra=extra)
+        return names
 
     async def list(self, after: str = "", limit: int = 100) -> list[Watch]:
         """Watches by ascending canonical id, those above `after`."""
@@ -135,7 +173,7 @@ class Watches:
         """Removes expired announcements of front ends that vanished."""
         now = await self._backend.now_ms()
         raw = await self._backend.call(self._backend.client.hgetall(self._backend.keys.demand))
-        gone = [front for front, text in raw.items() if _expired(text, now)]
+        gone = [front for front, text in raw.items() if _announced(text, now) is None]
         if gone:
             await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, *gone))
 
@@ -144,18 +182,23 @@ class Watches:
         await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, why))
 
 
-def _expired(text: str, now: int) -> bool:
-    try:
-        return int(json.loads(text)["until"]) <= now
-    except (ValueError, KeyError, TypeError):
-        return True
+def _moment(score: float, now: int) -> int | None:
+    return whole_number(score, now + CLOCK_STEP)
+
+
+def _announced(text: str, now: int) -> dict[str, int] | None:
+    """Subscribers per CVM; None once the announcement has expired, and where it cannot be read."""
+    fields = json_object(text)
+    until, cvms = whole_number(fields.get("until"), now + LONGEST_ANNOUNCEMENT), fields.get("cvms")
+    if until is None or until <= now or not isinstance(cvms, dict):
+        return None
+    counts = {cvm_id: whole_number(count, MOST_SUBSCRIBERS) for cvm_id, count in cvms.items() if is_name(cvm_id)}
+    return {cvm_id: count for cvm_id, count in counts.items() if count}
 
 
 def _summed(raw: Mapping[str, str], now: int) -> dict[str, int]:
     total: dict[str, int] = {}
     for text in raw.values():
-        if _expired(text, now):
-            continue
-        for cvm_id, count in json.loads(text).get("cvms", {}).items():
-            total[cvm_id] = total.get(cvm_id, 0) + int(count)
+        for cvm_id, count in (_announced(text, now) or {}).items():
+            total[cvm_id] = total.get(cvm_id, 0) + count
     return total
