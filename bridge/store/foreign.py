@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from bridge.events import usable_id
+from bridge.events import MAX_ID_LENGTH, usable_id
 
 _UNDECODABLE = "\ufffd"
 """What a client puts in the place of bytes that are no UTF-8: such a name cannot be written back."""
+
+_LENGTHS = frozenset(range(1, MAX_ID_LENGTH + 1))
 
 
 def json_object(text: str | None) -> dict[str, Any]:
@@ -26,6 +29,15 @@ def whole_number(value: object, most: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value) if 0 <= value <= most else None
+
+
+def names(members: Iterable[str]) -> tuple[str, ...]:
+    """Those of `members` that are names: see `is_name`."""
+    found = tuple(members)
+    together, lengths = "".join(found), set(map(len, found))
+    if together.isprintable() and _UNDECODABLE not in together and lengths <= _LENGTHS:
+        return found  # as nearly always; there may be ten thousand
+    return tuple(filter(is_name, found))
 
 
 def is_name(value: object) -> bool:

@@ -34,6 +34,8 @@ async def mend(backend: Backend, term: Term) -> None:
         keys.hints: "set",
         keys.leader_status: "string",
         keys.batch_digests: "hash",
+        keys.confirmed: "hash",
+        keys.rounds: "hash",
     }
     done, *rest = await backend.run(_mend, [keys.leader, *types], [term.holder, term.epoch, *types.values()])
     if not done:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bridge.events import dumps
 from bridge.store.connection import Backend
-from bridge.store.foreign import is_name, json_object, whole_number
+from bridge.store.foreign import is_name, json_object, names, whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +86,12 @@ class Watches:
     def _names(self, key: str, members: Iterable[str]) -> tuple[str, ...]:
         """Without members that name no CVM; their key is logged once."""
         found = tuple(members)
-        names = tuple(filter(is_name, found))
-        if len(names) < len(found) and key not in self._reported:
+        kept = names(found)
+        if len(kept) < len(found) and key not in self._reported:
             self._reported.add(key)
-            extra = {"key": key, "members": len(found) - len(names)}
+            extra = {"key": key, "members": len(found) - len(kept)}
             logger.warning("members of a key in Redis are no names of CVMs and are ignored", extra=extra)
-        return names
+        return kept
 
     async def list(self, after: str = "", limit: int = 100) -> list[Watch]:
         """Watches by ascending canonical id, those above `after`."""
