@@ -18,6 +18,16 @@ class FencedError(StoreError):
     """another process leads now; this one may not write any more"""
 
 
+class LostTailError(StoreError):
+    """Redis lost events that it had confirmed"""
+
+    def __init__(self, sequence: int, last_id: str) -> None:
+        super().__init__()
+        # Of the last event that it has.
+        self.sequence = sequence
+        self.last_id = last_id
+
+
 class StillWantedError(StoreError):
     """the watch was wanted again while it was being dropped"""
 

@@ -24,6 +24,7 @@ class Term:
     """One term of a leader, which continues the log after `sequence` and `last_id`. `born`: the term made the log.
 
     `age` is the log's, in seconds. `ran_out` is the previous holder if its lease ran out, empty if it resigned.
+    `before` is holder and epoch of the previous term.
     """
 
     holder: str
@@ -34,6 +35,12 @@ class Term:
     born: bool
     age: float = math.inf
     ran_out: str = ""
+    before: tuple[str, int] = ("", 0)
+
+    def follows(self, past: Term) -> bool:
+        """Whether no other process led between the two. A promoted replica may know a term before `past` only."""
+        holder, epoch = self.before
+        return self.log_id == past.log_id and (holder == past.holder or epoch < past.epoch)
 
 
 class Leadership:
@@ -46,7 +53,7 @@ class Leadership:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.server_time = math.nan
-        """Seconds since the Unix epoch by the server's clock, at the last `acquire`."""
+        """Seconds since the Unix epoch by the server's clock, at the last `acquire` or `renew`."""
 
     async def acquire(self, holder: str, lease: float, log_id: str, last_id: str = "0-0") -> Term | float:
         """A term, or the seconds until the present leader's lease ends.
@@ -56,7 +63,7 @@ class Leadership:
         """
         keys = self._backend.keys
         arguments = [holder, int(lease * 1000), log_id, last_id]
-        epoch, wait, found, sequence, last, born, now, age, ran_out, mended = await self._backend.run(
+        epoch, wait, found, sequence, last, born, now, age, ran_out, mended, *before = await self._backend.run(
             self._acquire, [keys.leader, keys.meta, keys.log], arguments
         )
         self.server_time = int(now) / 1000
@@ -64,14 +71,30 @@ class Leadership:
             logger.error("Redis held data that the bridge did not write", extra={"mended": mended})
         if int(epoch) == 0:
             return int(wait) / 1000
-        return Term(holder, int(epoch), str(found), int(sequence), str(last), bool(born), int(age) / 1000, str(ran_out))
+        return Term(
+            holder,
+            int(epoch),
+            str(found),
+            int(sequence),
+            str(last),
+            bool(born),
+            int(age) / 1000,
+            str(ran_out),
+            (str(before[0]), int(before[1])),
+        )
 
-    async def renew(self, term: Term, lease: float, period: float) -> None:
-        """Extends the lease by `lease` seconds from now and publishes a tick. Raises FencedError."""
+    async def renew(self, term: Term, lease: float, period: float) -> tuple[int, str]:
+        """Extends the lease by `lease` seconds from now and publishes a tick. Returns sequence and id of the log's last
+        event. Raises FencedError.
+        """
         keys = self._backend.keys
         arguments = [term.holder, term.epoch, int(lease * 1000), keys.tick_channel, period]
-        if not await self._backend.run(self._renew, [keys.leader, keys.meta], arguments):
+        answer = await self._backend.run(self._renew, [keys.leader, keys.meta], arguments)
+        if not answer:
             raise FencedError
+        sequence, last_id, now = answer
+        self.server_time = int(now) / 1000
+        return int(sequence), str(last_id)
 
     async def resign(self, term: Term) -> None:
         """Ends the lease, so that a standby takes over at once."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from bridge.events import Draft
+from bridge.events import Draft, entry_key
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import FencedError, StillWantedError
+from bridge.store.errors import FencedError, LostTailError, StillWantedError, StoreError
 from bridge.store.leadership import Term
 from bridge.store.snapshots import Snapshot
 
@@ -25,12 +25,38 @@ REFRESH_AT_ONCE = 200
 """Snapshots per script: well under Lua's argument limit, and short enough not to block the server."""
 
 
+REFUSALS = {
+    "replaced": ("Redis lost the log, and there is a new one",),
+    "foreign": ("the log has an event that this process did not write",),
+}
+"""Why an append was refused although no other process leads."""
+
+
+def _lost(sequence: str, last_id: str) -> StoreError:
+    try:
+        entry_key(last_id)
+        return LostTailError(int(sequence), last_id)
+    except ValueError:
+        return StoreError("the record of the log could not be read")  # the next term mends it
+
+
 @dataclass(frozen=True, slots=True)
 class WritePosition:
-    """The last event that the writer wrote."""
+    """The log's last event, which the next one follows. Where Redis has lost later ones, `used` is the highest number
+    and the highest id that these had: subscribers may have seen both, so neither is used again.
+    """
 
     sequence: int
     last_id: str
+    used: tuple[int, str] = (0, "0-0")
+
+    @property
+    def next_sequence(self) -> int:
+        return max(self.sequence, self.used[0]) + 1
+
+    @property
+    def highest_id(self) -> str:
+        return max(self.last_id, self.used[1], key=entry_key)
 
 
 class LogWriter:
@@ -47,28 +73,39 @@ class LogWriter:
     async def append(
         self, term: Term, written: WritePosition, draft: Draft, snapshot: Snapshot, *, ran: bool
     ) -> WritePosition:
-        """Event and snapshot in one step. Raises FencedError, StoreUnavailableError (then call again as it was)."""
+        """Event and snapshot in one step. Raises FencedError, LostTailError, StoreUnavailableError (then call again as
+        it was).
+        """
         return await self._write(term, written, draft, snapshot.head(), ran, 0)
 
-    async def drop(self, term: Term, written: WritePosition, draft: Draft, wanted_before_ms: int) -> WritePosition:
-        """The event, and the end of watch and snapshot. Raises StillWantedError if it was wanted later, FencedError."""
+    async def drop(
+        self, term: Term, written: WritePosition, draft: Draft, wanted_before_ms: int | None
+    ) -> WritePosition:
+        """The event, and the end of watch and snapshot; None: the watch itself stays. Raises as `append` does, and
+        StillWantedError if it was wanted later.
+        """
         return await self._write(term, written, draft, "", False, wanted_before_ms)
 
     async def _write(
-        self, term: Term, written: WritePosition, draft: Draft, head: str, ran: bool, cutoff: int
+        self, term: Term, written: WritePosition, draft: Draft, head: str, ran: bool, cutoff: int | None
     ) -> WritePosition:
         keys = self._backend.keys
-        sequence = written.sequence + 1
+        sequence = written.next_sequence
         names = [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins]
         names += [keys.webhooks, keys.webhook_endpoints]
-        arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.last_id]
+        arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.highest_id]
         arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
-        arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran), cutoff]
+        arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran)]
+        arguments += ["" if cutoff is None else cutoff, written.sequence, written.last_id]
         answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
             self._report_unread(int(answer[1]) if len(answer) > 1 else 0)
             return WritePosition(sequence, str(answer[0]))
-        raise StillWantedError if answer[1] == "wanted" else FencedError
+        if answer[1] == "wanted":
+            raise StillWantedError
+        if answer[1] == "lost":
+            raise _lost(answer[2], answer[3])
+        raise FencedError(*REFUSALS.get(answer[1], ()))
 
     def _report_unread(self, count: int) -> None:
         if not count:

@@ -233,7 +233,11 @@ class ControlLoops:
         digests = {
             cvm_id: (tracked.seen.snapshot.event_id, tracked.batch.answer)
             for cvm_id, tracked in self._context.watches.items()
-            if tracked.seen.snapshot and tracked.batch.answer and tracked.batch.vouches and not tracked.stream.is_open
+            if tracked.seen.snapshot
+            and tracked.seen.snapshot.event_id
+            and tracked.batch.answer
+            and tracked.batch.vouches
+            and not tracked.stream.is_open
         }
         written = self._written_digests
         changed = {key: value for key, value in digests.items() if written.get(key) != value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
@@ -14,7 +15,7 @@ from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.log_writer import LogWriter
 from bridge.store.repair import mend
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
@@ -23,6 +24,7 @@ from bridge.upstream.backoff import Backoff
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops
+from bridge.upstream.journal import Journal
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.pace import Pace
 from bridge.upstream.recorder import Recorder
@@ -39,6 +41,10 @@ CAMPAIGN_BACKOFF = 15.0
 
 UNREACHABLE = "upstream unreachable"
 """What `/readyz` says then."""
+
+
+FINISH_WITHIN = 2.0
+"""Seconds that a planned stop waits for Redis to take what is decided."""
 
 
 class TermOverError(Exception):
@@ -64,8 +70,9 @@ class Upstream:
         self._clock = clock
         self._rng = rng or random.Random()
         self._leadership = Leadership(backend)
-        self._last = WritePosition(0, "0-0")
-        self._log_id = ""
+        self._journal = Journal(backend.keys.source)
+        self._holder = uuid.uuid4().hex
+        """The name of the next term: the same in each attempt, since an answer that was lost may have granted it."""
         self._slots = Slots(backend)
         self._slot_handover = SlotHandover(settings, self._slots, clock, alone=alone)
         self._renewed_at = NEVER
@@ -97,8 +104,8 @@ class Upstream:
         while not stop.is_set():
             try:
                 asked_at = self._clock.monotonic()
-                lease, last_id = self._settings.lease_seconds, self._last.last_id
-                term = await self._leadership.acquire(uuid.uuid4().hex, lease, uuid.uuid4().hex, last_id)
+                lease, highest_id = self._settings.lease_seconds, self._journal.position.highest_id
+                term = await self._leadership.acquire(self._holder, lease, uuid.uuid4().hex, highest_id)
                 self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
                 complained = False
                 if isinstance(term, Term):
@@ -135,11 +142,12 @@ class Upstream:
         self._renewed_at = asked_at
         self.context, self.leading = context, True
         metrics.LEADER.set(1)
-        logger.info("leading", extra={"epoch": term.epoch, "sequence": context.recorder.written.sequence})
+        logger.info("leading", extra={"epoch": term.epoch, "sequence": context.recorder.position.sequence})
         refusal = ""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(context), name="lease")
+                group.create_task(context.recorder.run(), name="recorder")
                 group.create_task(self._end_with_the_lease(), name="lease end")
                 group.create_task(_until(stop), name="stop")
                 ControlLoops(context, self._backend, group).start()
@@ -153,7 +161,9 @@ class Upstream:
             self.leading = False
             metrics.LEADER.set(0)
             metrics.WATCHES.set(0)
-            self._last, self._log_id = context.recorder.written, term.log_id
+            self._holder = uuid.uuid4().hex
+            if stop.is_set():
+                await context.recorder.finish(FINISH_WITHIN)
             await self._slot_handover.persist(context)
             await self._resign(term)
         if refusal:
@@ -166,20 +176,24 @@ class Upstream:
             logger.info("the lease could not be resigned; it runs out by itself")
 
     async def _begin(self, term: Term) -> LeaderContext:
-        """Loads log and slots. Where Redis lost this process's last writes, numbering goes on after them."""
+        """Loads log and slots. What this process could not write in its last term, or what Redis lost of that, the new
+        term writes.
+        """
         await mend(self._backend, term)
+        await self._resume_journal(term)
         _, snapshots = await Log(self._backend).snapshot()
-        written = WritePosition(term.sequence, term.last_id)
-        if term.log_id == self._log_id and self._last.sequence > written.sequence:
-            logger.error("Redis lost events that it had confirmed", extra={"sequence": self._last.sequence})
-            written = self._last
         slots = await self._slot_handover.load()
         now = self._clock.monotonic()
         zero = self._clock.time() - now
         known = {cvm_id: unix(each.observed_at) - zero for cvm_id, each in snapshots.items() if each.observed_at}
         confirmations = Confirmations(self._backend, term, known)
+        watches = {cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()}
+        for entry in self._journal.waiting:
+            watches.pop(entry.draft.cvm_id, None)
+            if entry.snapshot is not None:
+                watches[entry.draft.cvm_id] = Tracked.loaded(entry.draft.cvm_id, entry.snapshot, now)
         log_writer = LogWriter(self._backend, self._settings.log_length)
-        recorder = Recorder(log_writer, confirmations, term, self._clock, written)
+        recorder = Recorder(log_writer, confirmations, term, self._clock, self._journal, watches)
         context = LeaderContext(
             settings=self._settings,
             clock=self._clock,
@@ -191,11 +205,19 @@ class Upstream:
             budget=Budget(self._settings.max_streams, refilled_at=now),
             slots=slots,
             streams_from=self._slot_handover.patience(term, self._renewed_at),
-            watches={cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()},
+            watches=watches,
             pace=Pace(self._settings.poll_interval, float(self._settings.stream_interval)),
         )
         await self._trust_batches(context)
         return context
+
+    async def _resume_journal(self, term: Term) -> None:
+        last = None
+        if self._journal.is_unsure:
+            with contextlib.suppress(ValueError):
+                last = await Log(self._backend).find(term.last_id)
+        if loss := self._journal.resume(term, last):
+            loss.report()
 
     async def _trust_batches(self, context: LeaderContext) -> None:
         """Loads the batch digests that the last leader left. Where there is one, the next batch answer decides whether
@@ -216,8 +238,10 @@ class Upstream:
         while True:
             asked_at = self._clock.monotonic()
             try:
-                await self._leadership.renew(context.term, lease, period)
+                before = context.recorder.position
+                sequence, last_id = await self._leadership.renew(context.term, lease, period)
                 self._renewed_at = asked_at
+                context.recorder.compare(before, sequence, last_id)
                 await self._clock.sleep(period)
             except StoreUnavailableError:
                 await self._clock.sleep(min(0.2, period))

@@ -11,6 +11,9 @@ STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream")
 REACHABLE = Gauge("bridge_upstream_reachable", "0 while no request to upstream is answered")
 BUDGET = Gauge("bridge_upstream_stream_budget", "Streams that the account seems to allow us now")
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
+LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had confirmed them")
+"""They are written again, under new numbers, as far as this process remembers them."""
+UNWRITTEN = Counter("bridge_events_unwritten", "Events that could not be written before another process led")
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
 """`route`: `state`, `stream`, `batch`, `list`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
 STREAM_ENDS = Counter("bridge_upstream_stream_ends", "Streams by how they ended", ["how"])

@@ -1,20 +1,22 @@
-"""From observations to the log: one at a time, in order, and finished when Redis has confirmed the write."""
+"""From observations to the log: decided when they arrive, written in this order, each event exactly once."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import DROPPED, Draft, watch_data
 from bridge.store.confirmations import Confirmations
-from bridge.store.errors import StillWantedError, StoreUnavailableError
+from bridge.store.errors import LostTailError, StillWantedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.upstream import metrics
 from bridge.upstream.changes import Step, grow_stale, is_late, observe
+from bridge.upstream.journal import Entry, Journal
 from bridge.upstream.stored_snapshots import StoredSnapshots
 from bridge.upstream.tracked import Observation, Tracked
 
@@ -25,93 +27,199 @@ RETRY_EVERY = 0.2
 
 
 class Recorder:
-    """Writes one term's events. Methods return when Redis has the event, and raise FencedError when the term is over.
+    """One term's events. An observation counts at once, whether Redis answers or not: no stream waits for Redis, and
+    nothing that it shows is lost. `run` writes; what a term could not write, the journal has for the next one.
 
-    The lock makes the order of decisions the order of the log.
+    Methods that write raise FencedError when the term is over.
     """
 
     def __init__(
-        self, log_writer: LogWriter, confirmations: Confirmations, term: Term, clock: Clock, written: WritePosition
+        self,
+        log_writer: LogWriter,
+        confirmations: Confirmations,
+        term: Term,
+        clock: Clock,
+        journal: Journal,
+        watches: Mapping[str, Tracked],
     ) -> None:
         self._log_writer = log_writer
         self._confirmations = confirmations
         self._stored = StoredSnapshots()
         self._term = term
         self._clock = clock
-        self._lock = asyncio.Lock()
-        self.written = written
+        self._journal = journal
+        self._watches = watches
+        self._writing = asyncio.Lock()
+        self._decided = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._dropping: set[str] = set()
+        self._snapshots_lost = False
+        self._decided.set()  # an earlier term may have left something
+
+    @property
+    def position(self) -> WritePosition:
+        """The log's last event, for all that is known."""
+        return self._journal.position
+
+    # Deciding
 
     async def record(self, tracked: Tracked, observation: Observation) -> bool:
-        """Applies an observation. False: it was late, or the watch has ended, and nothing changed."""
-        async with self._lock:
-            seen = tracked.seen
-            if seen.dropped or is_late(tracked, observation):
-                return False
-            since = seen.snapshot.since if seen.snapshot else None
-            steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
-            for step in steps:
-                await self._append(tracked, step)
-            seen.apply(observation, after, changed=after.since != since)
-            tracked.absence.settle()
-            self._confirmed(tracked)
-            return True
+        """Applies an observation. False: it was late, or the watch has ended, and nothing changed.
+
+        Waits while very much waits for Redis, and while the watch may be ending.
+        """
+        await self._turn(tracked)
+        seen = tracked.seen
+        if seen.dropped or is_late(tracked, observation):
+            return False
+        since = seen.snapshot.since if seen.snapshot else None
+        steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
+        for step in steps:
+            self._add(tracked, step)
+        seen.apply(observation, after, changed=after.since != since)
+        tracked.absence.settle()
+        self._confirmed(tracked)
+        return True
 
     async def confirm(self, tracked: Tracked, made_at: float) -> None:
         """Nothing has changed, as an unchanged batch answer shows; not where the state route finds no such CVM."""
-        async with self._lock:
-            snapshot = None if tracked.absence.is_missing else tracked.seen.snapshot
-            if tracked.seen.dropped or snapshot is None or not snapshot.fresh or made_at < tracked.seen.made_at:
-                return
-            observed_at = rfc3339(self._clock.time() - self._clock.monotonic() + made_at)
-            tracked.seen.snapshot, tracked.seen.confirmed_at = replace(snapshot, observed_at=observed_at), made_at
-            self._confirmed(tracked)
+        await self._turn(tracked)
+        snapshot = None if tracked.absence.is_missing else tracked.seen.snapshot
+        if tracked.seen.dropped or snapshot is None or not snapshot.fresh or made_at < tracked.seen.made_at:
+            return
+        observed_at = rfc3339(self._clock.time() - self._clock.monotonic() + made_at)
+        tracked.seen.snapshot, tracked.seen.confirmed_at = replace(snapshot, observed_at=observed_at), made_at
+        self._confirmed(tracked)
 
     async def mark_stale(self, tracked: Tracked, reason: str) -> None:
         """Makes the watch stale, unless it is."""
-        async with self._lock:
-            step = grow_stale(tracked, reason, rfc3339(self._clock.time()))
-            if step is not None and not tracked.seen.dropped:
-                await self._append(tracked, step)
-                logger.warning("watch is stale", extra={"cvm_id": tracked.cvm_id, "reason": reason})
+        await self._turn(tracked)
+        step = grow_stale(tracked, reason, rfc3339(self._clock.time()))
+        if step is not None and not tracked.seen.dropped:
+            self._add(tracked, step)
+            logger.warning("watch is stale", extra={"cvm_id": tracked.cvm_id, "reason": reason})
 
-    async def drop(self, tracked: Tracked, wanted_before_ms: int) -> bool:
-        """Ends the watch. False: there is new demand for it."""
-        async with self._lock:
-            data = watch_data(tracked.cvm_id, tracked.seen.snapshot.name if tracked.seen.snapshot else None)
-            draft = Draft(DROPPED, tracked.cvm_id, rfc3339(self._clock.time()), data)
-            try:
-                await self._write(tracked, lambda at: self._log_writer.drop(self._term, at, draft, wanted_before_ms))
-            except StillWantedError:
-                return False
-            tracked.seen.dropped = True
-            self._confirmations.forget(tracked.cvm_id)
-            self._stored.forget(tracked.cvm_id)
-            return True
-
-    async def flush(self) -> None:
-        """Writes what was confirmed since the last flush, and a snapshot that has grown old. Raises
-        StoreUnavailableError."""
-        now = self._clock.monotonic()
-        await self._confirmations.write(self._clock.time(), now)
-        if snapshot := self._stored.due(now):
-            await self._log_writer.refresh(self._term, [snapshot])
+    async def _turn(self, tracked: Tracked) -> None:
+        """No await between its return and the decision: the order of decisions is the order of the log."""
+        while self._journal.is_full or tracked.cvm_id in self._dropping:
+            await self._progress.wait()
 
     def _confirmed(self, tracked: Tracked) -> None:
         self._confirmations.add(tracked.cvm_id, tracked.seen.confirmed_at)
         self._stored.confirmed(tracked, self._clock.monotonic())
 
-    async def _append(self, tracked: Tracked, step: Step) -> None:
-        append = self._log_writer.append
-        await self._write(tracked, lambda at: append(self._term, at, step.draft, step.snapshot, ran=step.ran))
-        tracked.seen.snapshot = replace(step.snapshot, event_id=self.written.last_id)
-        self._stored.stored(tracked, self._clock.monotonic())
-        metrics.EVENTS.labels(step.draft.type).inc()
+    def _add(self, tracked: Tracked, step: Step) -> None:
+        snapshot = replace(step.snapshot, event_id="")
+        tracked.seen.decide(snapshot)
+        self._journal.add(Entry(step.draft, snapshot, step.ran))
+        self._decided.set()
 
-    async def _write(self, tracked: Tracked, write: Callable[[WritePosition], Awaitable[WritePosition]]) -> None:
-        """Tries until Redis answers."""
+    # Writing
+
+    async def run(self) -> None:
+        """Writes what is decided, for ever."""
         while True:
+            await self._decided.wait()
+            self._decided.clear()
+            async with self._writing:
+                await self._write_all()
+
+    async def drop(self, tracked: Tracked, wanted_before_ms: int) -> bool:
+        """Ends the watch. False: there is new demand for it."""
+        async with self._writing:
+            self._dropping.add(tracked.cvm_id)
             try:
-                self.written = await write(self.written)
+                while True:
+                    await self._write_all()
+                    name = tracked.seen.snapshot.name if tracked.seen.snapshot else None
+                    data, now = watch_data(tracked.cvm_id, name), rfc3339(self._clock.time())
+                    entry = Entry(Draft(DROPPED, tracked.cvm_id, now, data), None, False, wanted_before_ms)
+                    if await self._write(entry):
+                        tracked.seen.dropped = True
+                        self._confirmations.forget(tracked.cvm_id)
+                        self._stored.forget(tracked.cvm_id)
+                        return True
+            except StillWantedError:
+                return False
+            finally:
+                self._dropping.discard(tracked.cvm_id)
+                self._advance()
+
+    async def flush(self) -> None:
+        """Writes all events, then what was confirmed since the last flush, and a snapshot that has grown old. Raises
+        StoreUnavailableError.
+
+        In this order: a state that Redis has must not be confirmed by one that it does not have yet.
+        """
+        async with self._writing:
+            await self._write_all()
+            now = self._clock.monotonic()
+            due = self._stored.due(now)
+            snapshots = [due] if due else []
+            if self._snapshots_lost:
+                snapshots = [each.seen.snapshot for each in self._watches.values() if each.seen.snapshot]
+            await self._confirmations.write(self._clock.time(), now)
+            await self._log_writer.refresh(self._term, snapshots)
+            self._snapshots_lost = False
+
+    def compare(self, before: WritePosition, sequence: int, last_id: str) -> None:
+        """The log ends here, as Redis told after `before` was its end: if it lacks events, they are written again.
+
+        Where a write is under way, that one finds out.
+        """
+        is_behind = sequence <= before.sequence and (sequence, last_id) != (before.sequence, before.last_id)
+        if is_behind and before == self.position and not self._writing.locked():
+            self._rewind(sequence, last_id)
+            self._decided.set()
+
+    async def finish(self, seconds: float) -> None:
+        """Before the lead is handed over: what is decided is written, unless Redis takes longer."""
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(seconds):
+                await self.flush()
+
+    async def _write_all(self) -> None:
+        while (entry := self._journal.next) is not None:
+            try:
+                await self._write(entry)
+            except StillWantedError:
+                self._journal.keep_watch(entry)
+
+    async def _write(self, entry: Entry) -> bool:
+        """Tries until Redis answers. False: Redis has lost events, which are to be written first."""
+        while True:
+            self._journal.send(entry)
+            try:
+                position = await self._send(entry)
                 break
             except StoreUnavailableError:
                 await self._clock.sleep(RETRY_EVERY)
+            except LostTailError as lost:
+                self._rewind(lost.sequence, lost.last_id)
+                return False
+        self._journal.confirm(entry, position)
+        self._written(entry, position)
+        return True
+
+    async def _send(self, entry: Entry) -> WritePosition:
+        writer, term, at = self._log_writer, self._term, self._journal.position
+        if entry.snapshot is None:
+            return await writer.drop(term, at, entry.draft, entry.wanted_before_ms)
+        return await writer.append(term, at, entry.draft, entry.snapshot, ran=entry.ran)
+
+    def _written(self, entry: Entry, position: WritePosition) -> None:
+        metrics.EVENTS.labels(entry.draft.type).inc()
+        self._advance()
+        cvm_id = entry.draft.cvm_id
+        if entry.snapshot is not None and not self._journal.waits(cvm_id) and (tracked := self._watches.get(cvm_id)):
+            tracked.seen.written(position.last_id)
+            self._stored.stored(tracked, self._clock.monotonic())
+
+    def _rewind(self, sequence: int, last_id: str) -> None:
+        loss = self._journal.rewind(sequence, last_id)
+        loss.report()
+        self._snapshots_lost = self._snapshots_lost or loss.gone > 0
+
+    def _advance(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()

@@ -45,9 +45,21 @@ class Seen:
     """Why the last request failed; None after a state."""
     dropped: bool = False
     """The watch has ended: nothing that is observed from now on is recorded."""
+    events: int = 0
+    """Decided so far in this term."""
+
+    def decide(self, snapshot: Snapshot) -> None:
+        """An event is decided, and this follows from it. Its `event_id` is empty until Redis has the event."""
+        self.snapshot = snapshot
+        self.events += 1
+
+    def written(self, event_id: str) -> None:
+        """Redis has the last event that was decided."""
+        if self.snapshot is not None:
+            self.snapshot = replace(self.snapshot, event_id=event_id)
 
     def apply(self, observation: Observation, after: Snapshot, *, changed: bool) -> None:
-        """The events of an observation were written; `after` is the snapshot that results."""
+        """The events of an observation are decided; `after` is the snapshot that results."""
         self.snapshot = replace(after, event_id=self.snapshot.event_id if self.snapshot else "")
         if changed:
             self.changed_at = observation.made_at

@@ -190,7 +190,7 @@ async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterato
     silence = SILENT_INTERVALS * context.settings.stream_interval
     hard_end = stream.opened_at + context.settings.stream_timeout + END_GRACE
     pending: asyncio.Task[StreamEvent | None] | None = None
-    latest = _latest(tracked)
+    latest = tracked.seen.events
     try:
         while True:
             if pending is None:
@@ -201,7 +201,7 @@ async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterato
                 if context.clock.monotonic() >= hard_end:
                     return "overdue"
                 await read(context, tracked)
-                if _latest(tracked) != latest:
+                if tracked.seen.events != latest:
                     return "half_open"  # the stream should have sent this change long before
                 continue
             finished, pending = pending, None
@@ -213,7 +213,7 @@ async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterato
             end = await _take(context, tracked, event, stream)
             if end is not None:
                 return end
-            latest = _latest(tracked)
+            latest = tracked.seen.events
     finally:
         if pending is not None:
             pending.cancel()
@@ -245,10 +245,6 @@ async def _record(context: LeaderContext, tracked: Tracked, state: State) -> Non
     now = context.clock.monotonic()
     seen = Observation(state=state, by="stream", sent_at=now, made_at=now)
     await context.recorder.record(tracked, seen)
-
-
-def _latest(tracked: Tracked) -> str:
-    return tracked.seen.snapshot.event_id if tracked.seen.snapshot else ""
 
 
 def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: UpstreamError) -> None:

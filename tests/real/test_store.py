@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -113,11 +113,11 @@ async def test_a_flush_fences_and_the_new_log_starts_at_one_above_the_old_ids(ba
 async def test_a_promoted_replica_without_the_last_writes_uses_no_number_twice(backend: Backend) -> None:
     writer = await lead(backend)
     await writer.append()
-    lost = WritePosition(5, f"{entry_key(writer.written.last_id)[0] + 60_000}-3")
-    writer.written = lost
+    used = (5, f"{entry_key(writer.written.last_id)[0] + 60_000}-3")
+    writer.written = replace(writer.written, used=used)
     written = await writer.append()
     assert written.sequence == 6
-    assert entry_key(written.last_id) > entry_key(lost.last_id)
+    assert entry_key(written.last_id) > entry_key(used[1])
 
 
 async def test_the_floor_is_the_newest_entry_that_is_gone(backend: Backend) -> None:

@@ -1,21 +1,22 @@
 -- Take the lead when nobody holds it, and make the log's record when there is none.
 -- KEYS: leader, meta, log. ARGV: holder, lease in ms, log id to use for a new log, lowest entry id for it.
 -- Returns {epoch, ms to wait, log id, sequence, last id, new log (1/0), the server's time in ms, the log's age in ms,
--- the holder whose lease ran out ('': it handed the lead over, or there was none), what had to be mended ('' nothing)};
--- epoch 0: another process leads.
+-- the holder whose lease ran out ('': it handed the lead over, or there was none), what had to be mended ('' nothing),
+-- holder and epoch of the term before this one}; epoch 0: another process leads.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 local function number(text, most)
   local value = tonumber(text)
   return value and value >= 0 and value <= most and value
 end
 local kind = call('TYPE', KEYS[1]).ok
-local leader = kind == 'hash' and call('HMGET', KEYS[1], 'holder', 'epoch', 'until', 'lease', 'after') or {}
+local leader = kind == 'hash' and call('HMGET', KEYS[1], 'holder', 'epoch', 'until', 'lease', 'after',
+  'before', 'before_epoch') or {}
 local held_until, last_epoch = number(leader[3] or '0', 1e15), number(leader[2] or '0', 1e12)
 if kind ~= 'none' and not (leader[1] and leader[3] and held_until and last_epoch) then
   -- It may be somebody's lease: it lasts as long as this one would, and its holder is fenced.
   call('DEL', KEYS[1])
   call('HSET', KEYS[1], 'holder', 'unknown', 'epoch', last_epoch or 0, 'until', whole(now + ARGV[2]), 'lease', ARGV[2])
-  return {0, tonumber(ARGV[2]), '', 0, '', 0, now, 0, '', 'the lease could not be read'}
+  return {0, tonumber(ARGV[2]), '', 0, '', 0, now, 0, '', 'the lease could not be read', '', 0}
 end
 -- No lease ends later than its length from now: else the server's clock stepped back.
 local longest = now + (number(leader[4] or ARGV[2], 3600000) or tonumber(ARGV[2]))
@@ -24,17 +25,18 @@ if held_until > longest then
   call('HSET', KEYS[1], 'until', whole(held_until))
 end
 if leader[1] and leader[1] ~= ARGV[1] and held_until > now then
-  return {0, held_until - now, '', 0, '', 0, now, 0, '', ''}
+  return {0, held_until - now, '', 0, '', 0, now, 0, '', '', '', 0}
 end
-local ran_out = ''
+local ran_out, before, before_epoch = '', leader[1] or '', leader[2] or '0'
 if leader[1] == ARGV[1] then
-  ran_out = leader[5] or ''  -- the same command again after a lost reply
+  -- The same command again after a lost reply.
+  ran_out, before, before_epoch = leader[5] or '', leader[6] or '', leader[7] or '0'
 elseif leader[1] and held_until > 0 then
   ran_out = leader[1]
 end
 local epoch = last_epoch + 1
 call('HSET', KEYS[1], 'holder', ARGV[1], 'epoch', epoch, 'until', whole(now + ARGV[2]), 'lease', ARGV[2],
-  'after', ran_out)
+  'after', ran_out, 'before', before, 'before_epoch', before_epoch)
 local mended, newest = mend_log(KEYS[2], KEYS[3])
 if call('HEXISTS', KEYS[2], 'birth') == 0 then
   -- The low-water mark is this moment, and never below what bridges wrote before (ids keep growing).
@@ -53,4 +55,4 @@ local meta = call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'born_at')
 -- Compared, so that it is also right when this is the same command again after a lost reply.
 local new_log = meta[1] == ARGV[3] and 1 or 0
 return {epoch, 0, meta[1], tonumber(meta[2]), meta[3], new_log, now, math.max(0, now - tonumber(meta[4] or '0')),
-  ran_out, mended}
+  ran_out, mended, before, number(before_epoch, 1e12) or 0}

@@ -1,9 +1,11 @@
 -- Write one event: fence, number, log, low-water mark, snapshot and publication in one step.
 -- KEYS: leader, meta, log, state, watches, pins, webhooks, webhook endpoints.
--- ARGV: 1 holder, 2 epoch, 3 log id, 4 sequence, 5 lowest id (the leader's last), 6 event JSON without id, 7 cvm id,
+-- ARGV: 1 holder, 2 epoch, 3 log id, 4 sequence, 5 highest id in use, 6 event JSON without id, 7 cvm id,
 --   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
---   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: if wanted since this time (ms), it is kept.
--- Returns {id, entries trimmed although webhooks had not read them}, or {'', why}.
+--   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: if wanted since this time (ms), it is kept
+--   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows.
+-- Returns {id, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also sequence and id
+-- of the last event that is there.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
 -- Before the first write: a key of another type would end this step in its middle.
@@ -12,7 +14,7 @@ for i, kind in pairs({[3] = 'stream', [4] = 'hash', [5] = 'zset'}) do
   if found ~= kind and found ~= 'none' then return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found) end
 end
 local meta = call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
-if meta[1] ~= ARGV[3] then return {'', 'fenced'} end
+if meta[1] ~= ARGV[3] then return {'', 'replaced'} end
 local sequence = tonumber(ARGV[4])
 local writer = ARGV[1] .. ':' .. ARGV[2]
 if tonumber(meta[2]) >= sequence then
@@ -26,9 +28,11 @@ if tonumber(meta[2]) >= sequence then
     end
     if same then return {meta[3]} end
   end
-  return {'', 'fenced'}
+  return {'', 'foreign'}
 end
-if ARGV[8] == '' then
+-- A promoted replica or a restarted server lacks the last events.
+if tonumber(meta[2]) ~= tonumber(ARGV[14]) or meta[3] ~= ARGV[15] then return {'', 'lost', meta[2], meta[3]} end
+if ARGV[8] == '' and ARGV[13] ~= '' then
   local wanted = tonumber(call('ZSCORE', KEYS[5], ARGV[7]) or '0')
   if wanted > tonumber(ARGV[13]) or call('SISMEMBER', KEYS[6], ARGV[7]) == 1 then return {'', 'wanted'} end
 end
@@ -77,7 +81,7 @@ end
 
 if ARGV[8] == '' then
   call('HDEL', KEYS[4], ARGV[7])
-  call('ZREM', KEYS[5], ARGV[7])
+  if ARGV[13] ~= '' then call('ZREM', KEYS[5], ARGV[7]) end
 else
   call('HSET', KEYS[4], ARGV[7], ARGV[8] .. ',"event_id":"' .. id .. '"}')
 end

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.events import Draft, entry_key
 from bridge.store.connection import Backend
-from bridge.store.errors import FencedError, StillWantedError
+from bridge.store.errors import FencedError, LostTailError, StillWantedError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
@@ -54,8 +54,13 @@ async def test_ids_stay_above_what_the_leader_wrote_to_a_primary_that_is_gone(
 ) -> None:
     term = await lead(backend)
     lost = WritePosition(7, f"{clock.ms + 60_000}-4")
-    written = await append(backend, term, lost)
+    with pytest.raises(LostTailError) as found:
+        await append(backend, term, lost)
+    assert (found.value.sequence, found.value.last_id) == (term.sequence, term.last_id)
+    again = WritePosition(term.sequence, term.last_id, used=(lost.sequence, lost.last_id))
+    written = await append(backend, term, again)
     assert written == WritePosition(8, f"{clock.ms + 60_000}-5")
+    assert await append(backend, term, again) == written
 
 
 @pytest.mark.parametrize("ahead", [-1, 0, 5000])

@@ -13,7 +13,7 @@ from bridge.config import Settings
 from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
-from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.log_writer import LogWriter
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
 from bridge.upstream.batch_reader import ask_batch
@@ -32,6 +32,7 @@ from bridge.upstream.errors import (
     UpstreamError,
     error_for,
 )
+from bridge.upstream.journal import Journal
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.pace import Pace
 from bridge.upstream.reader import read
@@ -92,8 +93,9 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
     term = await Leadership(backend).acquire("one", 10, "log")
     assert isinstance(term, Term)
     await Watches(backend).want("a")
-    confirmations, written = Confirmations(backend, term, {}), WritePosition(term.sequence, term.last_id)
-    recorder = Recorder(LogWriter(backend, 100), confirmations, term, clock, written)
+    journal, watches = Journal(backend.keys.source), {"a": Tracked.loaded("a", None, 1000.0)}
+    journal.resume(term, None)
+    recorder = Recorder(LogWriter(backend, 100), Confirmations(backend, term, {}), term, clock, journal, watches)
     slots = [Slot(index) for index in range(5)]
     return LeaderContext(
         settings=settings,
@@ -106,7 +108,7 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
         budget=Budget(5, refilled_at=1000.0),
         slots=slots,
         streams_from=0.0,
-        watches={"a": Tracked.loaded("a", None, 1000.0)},
+        watches=watches,
         pace=Pace(settings.poll_interval, settings.stream_interval),
     )
 

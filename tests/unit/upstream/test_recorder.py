@@ -1,45 +1,121 @@
-"""Events are written in the order in which they were decided, and none follows the end of a watch."""
+"""Events are written in the order in which they were decided, each once, whatever Redis loses or leaves unanswered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
 
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.events import DROPPED, STATE, parse_state
+from bridge.events import DROPPED, STATE, TRANSITION, parse_state
 from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
+from bridge.store.errors import FencedError, StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.log_writer import LogWriter
+from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
+from bridge.upstream.journal import Journal, Loss
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.tracked import Observation, Tracked
+from tests.backups import Backup
 from tests.fakes import fake_backend
+
+T = TypeVar("T")
+
+
+class Line(Backend):
+    """A way to Redis that can be cut: at once, or after the command was executed."""
+
+    cut = ""
+
+    async def call(self, command: Awaitable[T]) -> T:
+        if self.cut == "before":
+            command.close()  # type: ignore[attr-defined]
+            raise StoreUnavailableError
+        done = await super().call(command)
+        if self.cut == "after":
+            raise StoreUnavailableError
+        return done
+
+
+class Process:
+    """One process's journal, and the recorder of its present term."""
+
+    def __init__(self, backend: Backend, name: str = "one") -> None:
+        self.backend = Line(backend.client, "bridge")
+        self.name = name
+        self.journal = Journal(backend.keys.source)
+        self.watches: dict[str, Tracked] = {}
+        self.terms = 0
+        self._made_at = 0.0
+
+    async def lead(self) -> Loss | None:
+        """A new term. Resumes as the leader does."""
+        self.terms += 1
+        term = await Leadership(self.backend).acquire(f"{self.name}{self.terms}", 10, "log")
+        assert isinstance(term, Term)
+        loss = self.journal.resume(term, await Log(self.backend).find(term.last_id))
+        writer, confirmations = LogWriter(self.backend, 100), Confirmations(self.backend, term, {})
+        self.recorder = Recorder(writer, confirmations, term, SystemClock(), self.journal, self.watches)
+        self.term = term
+        return loss
+
+    async def resign(self) -> None:
+        await Leadership(self.backend).resign(self.term)
+
+    def watch(self, name: str) -> Tracked:
+        return self.watches.setdefault(name, Tracked(name))
+
+    async def see(self, name: str, *statuses: str) -> None:
+        for status in statuses:
+            self._made_at += 1
+            await self.recorder.record(self.watch(name), seen(status, self._made_at))
+
+    async def write(self) -> None:
+        await self.recorder.flush()
+
+    async def try_to_write(self) -> None:
+        """As the term's task does it, until the term is over."""
+        writing = asyncio.create_task(self.recorder.flush())
+        await asyncio.sleep(0.01)
+        writing.cancel()
+        await asyncio.wait([writing])
 
 
 @pytest.fixture
 async def backend() -> AsyncIterator[Backend]:
     made = fake_backend()
+    await Watches(made).want("a")
+    await Watches(made).want("b")
     yield made
     await made.close()
 
 
-def seen(status: str, at: float) -> Observation:
-    state = parse_state(f'{{"id":"a","status":"{status}"}}')
+def seen(status: str, at: float, name: str = "a") -> Observation:
+    state = parse_state(f'{{"id":"{name}","status":"{status}"}}')
     return Observation(state=state, by="poll", sent_at=at, made_at=at)
 
 
+async def told(backend: Backend) -> list[tuple[int, str, str, str | None]]:
+    """Number, CVM, type and status of each event of the log."""
+    events = await Log(backend).read("0-0", 99)
+    return [(e.sequence, e.cvm_id, e.type, json.loads(e.json)["data"].get("to")) for e in events]
+
+
+async def statuses(backend: Backend) -> list[tuple[int, str | None]]:
+    return [(sequence, status) for sequence, _, _, status in await told(backend)]
+
+
 async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(backend: Backend) -> None:
-    term = await Leadership(backend).acquire("one", 10, "log")
-    assert isinstance(term, Term)
-    confirmations, written = Confirmations(backend, term, {}), WritePosition(term.sequence, term.last_id)
-    recorder = Recorder(LogWriter(backend, 100), confirmations, term, SystemClock(), written)
-    await Watches(backend).want("a")
-    tracked = Tracked("a")
-    await recorder.record(tracked, seen("running", 1))
+    process = Process(backend)
+    await process.lead()
+    tracked, recorder = process.watch("a"), process.recorder
+    await process.see("a", "running")
     _, late, *_ = await asyncio.gather(
         recorder.drop(tracked, 2**53),
         recorder.record(tracked, seen("stopped", 2)),
@@ -52,3 +128,220 @@ async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(
     position, states = await Log(backend).snapshot()
     assert position is not None
     assert (position.sequence, states) == (2, {})
+
+
+async def test_what_is_seen_while_redis_is_away_counts_at_once_and_is_written_when_it_is_back(backend: Backend) -> None:
+    process = Process(backend)
+    await process.lead()
+    running = asyncio.create_task(process.recorder.run())
+    process.backend.cut = "before"
+    await process.see("a", "running", "stopping", "stopped")
+    assert process.watch("a").status == "stopped"
+    assert await told(backend) == []
+    process.backend.cut = ""
+    async with asyncio.timeout(5):
+        while len(await told(backend)) < 3:  # noqa: ASYNC110 - a fake Redis has no event
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert await statuses(backend) == [(1, "running"), (2, "stopping"), (3, "stopped")]
+    snapshot = (await Snapshots(backend).all())["a"]
+    assert process.watch("a").seen.snapshot == snapshot
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+async def test_the_next_term_writes_what_the_last_one_could_not_once(backend: Backend, cut: str) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    process.backend.cut = cut
+    await process.see("a", "stopping", "stopped")
+    await process.try_to_write()
+    process.backend.cut = ""
+    await process.resign()
+    assert await process.lead() is None
+    await process.write()
+    assert await statuses(backend) == [(1, "running"), (2, "stopping"), (3, "stopped")]
+
+
+async def test_what_another_leader_saw_is_not_undone_by_what_was_seen_before(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    process, other = Process(backend), Process(backend, "other")
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    process.backend.cut = "before"
+    await process.see("a", "stopping")
+    await process.try_to_write()
+    process.backend.cut = ""
+    await process.resign()
+    await other.lead()
+    await other.resign()
+    await process.lead()
+    await process.write()
+    assert await statuses(backend) == [(1, "running")]
+    assert "changes that this process saw were not written" in caplog.text
+
+
+async def test_a_lost_tail_is_written_again_under_new_numbers_and_ids(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lost events had 3 and 4, the one that was sent 5; a gap tells those who had seen them all."""
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running", "stopping")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("b", "running")
+    await process.see("a", "stopped")
+    await process.write()
+    before = await Log(backend).read("0-0", 9)
+    await backup.restore(backend)
+    await process.see("a", "starting")
+    await process.write()
+    assert await told(backend) == [
+        (1, "a", STATE, "running"),
+        (2, "a", TRANSITION, "stopping"),
+        (7, "b", STATE, "running"),
+        (8, "a", TRANSITION, "stopped"),
+        (9, "a", TRANSITION, "starting"),
+    ]
+    after = await Log(backend).read("0-0", 9)
+    assert not {event.id for event in after[2:]} & {event.id for event in before}
+    assert [event.id for event in after] == sorted(event.id for event in after)
+    assert caplog.text.count("Redis lost events that it had confirmed") == 1
+    assert {name: each.seen.snapshot for name, each in process.watches.items()} == await Snapshots(backend).all()
+
+
+async def test_a_renewal_finds_a_lost_tail_where_nothing_is_to_be_written(backend: Backend) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("a", "stopping", "stopped")
+    await process.write()
+
+    async def renew() -> None:
+        before = process.recorder.position
+        process.recorder.compare(before, *await Leadership(backend).renew(process.term, 10, 3.3))
+        await process.write()
+
+    await renew()
+    assert await statuses(backend) == [(1, "running"), (2, "stopping"), (3, "stopped")]
+    await backup.restore(backend)
+    await renew()
+    await renew()
+    assert await statuses(backend) == [(1, "running"), (5, "stopping"), (6, "stopped")]
+
+
+@pytest.mark.parametrize("unanswered", [False, True])
+async def test_a_lost_tail_is_written_again_by_the_next_term_before_what_waited(
+    backend: Backend, unanswered: bool
+) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("a", "stopping")
+    await process.write()
+    process.backend.cut = "after" if unanswered else "before"
+    await process.see("a", "stopped")
+    await process.try_to_write()
+    process.backend.cut = ""
+    await backup.restore(backend)
+    await process.resign()
+    assert await process.lead() == Loss(1, 1, 0)
+    await process.write()
+    # The number of the event that got no answer was published, and is not used again either.
+    assert await statuses(backend) == [(1, "running"), (5, "stopping"), (6, "stopped")]
+
+
+async def test_a_lost_tail_is_given_up_where_another_process_led_on(backend: Backend) -> None:
+    process, other = Process(backend), Process(backend, "other")
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("a", "stopping", "stopped")
+    await process.write()
+    await backup.restore(backend)
+    await process.resign()
+    await other.lead()
+    await other.see("b", "running")
+    await other.write()
+    await other.resign()
+    assert await process.lead() is None
+    await process.see("b", "stopped")
+    await process.write()
+    assert await statuses(backend) == [(1, "running"), (2, "running"), (4, "stopped")]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_the_end_of_a_watch_that_redis_lost_is_written_again(backend: Backend, wanted: bool) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    assert await process.recorder.drop(process.watches.pop("a"), 2**53)
+    await backup.restore(backend)
+    if wanted:
+        await backend.client.zadd(backend.keys.watches, {"a": 2**53 + 1000})
+    await process.see("b", "running")
+    await process.write()
+    assert [row[:3] for row in await told(backend)] == [(1, "a", STATE), (5, "a", DROPPED), (6, "b", STATE)]
+    assert set(await Snapshots(backend).all()) == {"b"}
+    assert (await backend.client.zscore(backend.keys.watches, "a") is not None) is wanted
+
+
+async def test_events_older_than_memory_are_counted_as_gone_and_their_snapshots_written(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.upstream.journal.RECENT", 2)
+    process = Process(backend)
+    await process.lead()
+    await process.see("b", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("b", "stopped")
+    await process.see("a", "running", "stopping", "stopped")
+    await process.write()
+    await backup.restore(backend)
+    process.recorder.compare(process.recorder.position, *await Leadership(backend).renew(process.term, 10, 3.3))
+    await process.write()
+    assert await statuses(backend) == [(1, "running"), (7, "stopping"), (8, "stopped")]
+    assert {name: each.status for name, each in (await Snapshots(backend).all()).items()} == {
+        "a": "stopped",
+        "b": "stopped",
+    }
+
+
+async def test_a_log_that_a_stranger_went_on_with_ends_the_term(backend: Backend) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running", "stopped")
+    await process.write()
+    await backend.client.hset(backend.keys.meta, "last_id", "9999999999999-0")
+    await process.see("a", "starting")
+    with pytest.raises(FencedError, match="did not write"):
+        await process.write()
+
+
+async def test_observations_wait_only_while_very_much_is_unwritten(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.upstream.journal.WAITING", 2)
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running", "stopped")
+    third = asyncio.create_task(process.see("a", "starting"))
+    await asyncio.sleep(0)
+    assert process.watch("a").status == "stopped"
+    await process.write()
+    await third
+    await process.write()
+    assert await statuses(backend) == [(1, "running"), (2, "stopped"), (3, "starting")]

@@ -1,0 +1,202 @@
+"""What one process wrote to the log last, and what it has still to write, over all its terms.
+
+Pure. The recorder adds what it decided and reports what Redis answered. A change that was seen while Redis was away is
+written when Redis is back; events that Redis had confirmed and then lost are written again, under new numbers. Both
+only while no other process has led meanwhile: its observations are newer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+
+from bridge.events import Draft, Event
+from bridge.store.errors import FencedError
+from bridge.store.leadership import Term
+from bridge.store.log_writer import WritePosition
+from bridge.store.snapshots import Snapshot
+from bridge.upstream import metrics
+
+logger = logging.getLogger(__name__)
+
+RECENT = 1000
+"""Written events that are kept. A replica lags by fewer; a restarted server may lack more, up to its last save."""
+
+RECENT_CHARACTERS = 16_000_000
+WAITING = 10_000
+"""Events that may wait for Redis; beyond that, observations wait for their turn."""
+
+WAITING_CHARACTERS = 64_000_000
+"""A state may have a megabyte; thousands of ordinary ones fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event to append, and the snapshot after it. Without a snapshot the watch ends, unless it was wanted since
+    `wanted_before_ms`; None: the event and the end of the snapshot alone."""
+
+    draft: Draft
+    snapshot: Snapshot | None
+    ran: bool = False
+    wanted_before_ms: int | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.draft.data) * (1 if self.snapshot is None else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    entry: Entry
+    sequence: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Redis lost the events after `sequence`: `again` of them are written again, `gone` is nowhere any more."""
+
+    sequence: int
+    again: int
+    gone: int
+
+    def report(self) -> None:
+        metrics.LOST.inc(self.again + self.gone)
+        fields = {"after_sequence": self.sequence, "written_again": self.again, "gone": self.gone}
+        logger.error("Redis lost events that it had confirmed: a replica without them, or a restart", extra=fields)
+
+
+class Journal:
+    """One process's. Appends come one at a time: `send`, then `confirm`, or `send` again, or `rewind`."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._term: Term | None = None
+        self.position = WritePosition(0, "0-0")
+        """What Redis has for all that is known."""
+        self._written: deque[_Written] = deque()
+        self._waiting: deque[Entry] = deque()
+        self._waits: Counter[str] = Counter()
+        self._written_size = self._waiting_size = 0
+        self._sent: Entry | None = None
+        """What Redis may have although its answer did not arrive."""
+        self._highest_sent = 0
+
+    # Within a term
+
+    @property
+    def next(self) -> Entry | None:
+        """The entry to append next."""
+        return self._waiting[0] if self._waiting else None
+
+    @property
+    def waiting(self) -> tuple[Entry, ...]:
+        """What is to be appended, in order."""
+        return tuple(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._waiting) >= WAITING or self._waiting_size >= WAITING_CHARACTERS
+
+    def waits(self, cvm_id: str) -> bool:
+        """Whether an event of this CVM is still to be written."""
+        return self._waits[cvm_id] > 0
+
+    def add(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+        self._count(entry, 1)
+
+    def send(self, entry: Entry) -> None:
+        """The entry goes to Redis, which may write it whether its answer arrives or not."""
+        self._sent, self._highest_sent = entry, self.position.next_sequence
+
+    def confirm(self, entry: Entry, position: WritePosition) -> None:
+        """Redis has it. It is the next one that waits, or one that did not wait (the end of a watch)."""
+        if self.next is entry:
+            self._count(self._waiting.popleft(), -1)
+        self._sent, self.position = None, position
+        self._written.append(_Written(entry, position.sequence, position.last_id))
+        self._written_size += entry.size
+        while len(self._written) > RECENT or self._written_size > RECENT_CHARACTERS:
+            self._written_size -= self._written.popleft().entry.size
+
+    def keep_watch(self, entry: Entry) -> None:
+        """The watch was wanted again since it ended: what waits next is the event alone."""
+        assert self.next is entry
+        self._waiting[0] = replace(entry, wanted_before_ms=None)
+
+    def rewind(self, sequence: int, last_id: str) -> Loss:
+        """Redis has nothing after this event: what was written after it waits again, before all else.
+
+        One number stays unused: a front end that has seen all that was lost finds the gap too, and starts over. Raises
+        FencedError if this process did not write that event.
+        """
+        at, kept = self.position, [each for each in self._written if each.sequence <= sequence]
+        known = kept[-1].id if kept and kept[-1].sequence == sequence else last_id
+        if sequence >= at.sequence or known != last_id:
+            raise FencedError("the log has an event that this process did not write")
+        lost = [each.entry for each in list(self._written)[len(kept) :]]
+        self._written = deque(kept)
+        self._written_size = sum(each.entry.size for each in kept)
+        self._waiting.extendleft(reversed(lost))
+        for entry in lost:
+            self._count(entry, 1)
+        used = (max(at.next_sequence - 1, self._highest_sent) + 1, at.highest_id)
+        self._sent, self.position = None, WritePosition(sequence, last_id, used)
+        return Loss(sequence, len(lost), max(0, at.sequence - sequence - len(lost)))
+
+    def _count(self, entry: Entry, step: int) -> None:
+        self._waits[entry.draft.cvm_id] += step
+        self._waiting_size += step * entry.size
+        if not self._waits[entry.draft.cvm_id]:
+            del self._waits[entry.draft.cvm_id]
+
+    # From one term to the next
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the log's last event is needed to begin the next term: it may be the one that was sent last."""
+        return self._sent is not None
+
+    def resume(self, term: Term, last: Event | None) -> Loss | None:
+        """Goes on in a new term. `last`: the log's last event, if `is_unsure`. What waits is kept, and what Redis lost
+        waits again, unless another process led meanwhile or the log is another one.
+        """
+        past, self._term = self._term, term
+        at, found = self.position, WritePosition(term.sequence, term.last_id)
+        if past is not None and term.follows(past):
+            if self._sent is not None and last is not None and last.json == self._json(self._sent, last.id):
+                self.confirm(self._sent, found)
+            if (self.position.sequence, self.position.last_id) == (found.sequence, found.last_id):
+                return None
+            try:
+                return self.rewind(found.sequence, found.last_id)
+            except FencedError:
+                pass
+        self._forget()
+        # Numbers and ids that subscribers may have seen are not used again in the same log.
+        same_log = past is not None and past.log_id == term.log_id
+        self.position = replace(
+            found, used=(max(at.next_sequence - 1, self._highest_sent) if same_log else 0, at.highest_id)
+        )
+        self._highest_sent = 0
+        return None
+
+    def _json(self, entry: Entry, entry_id: str) -> str:
+        """As the log has the entry, if it was appended."""
+        return f'{{"id":"{entry_id}",{entry.draft.envelope(self._source, self._highest_sent)[1:]}'
+
+    def _forget(self) -> None:
+        if self._waiting:
+            metrics.UNWRITTEN.inc(len(self._waiting))
+            fields = {"events": len(self._waiting)}
+            logger.error(
+                "changes that this process saw were not written: another led meanwhile, or the log is a new one",
+                extra=fields,
+            )
+        self._waiting.clear()
+        self._written.clear()
+        self._waits.clear()
+        self._written_size = self._waiting_size = 0
+        self._sent = None
