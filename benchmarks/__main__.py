@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks import batches, freshness, hour, planner, webhooks
+from benchmarks import batches, freshness, hour, pace, planner, webhooks
 from benchmarks.fanout.run import run as fanout
 
 planner.run()
 batches.run()
 hour.run()
+pace.run()
 freshness.run()
 webhooks.run()
 fanout()

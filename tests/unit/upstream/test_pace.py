@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 
+import pytest
+
+from benchmarks.pace import Row, measure
 from bridge.upstream.pace import Turns
 
 
@@ -34,3 +37,13 @@ def test_a_round_stays_as_long_as_it_should_be_however_late_its_reads_are() -> N
     for _ in range(100):
         due = [turns.next(moment + rng.uniform(0.0, 0.2), moment, 5, 0.5) for moment in due]
     assert due[0] - began <= 100 * 0.5
+
+
+@pytest.mark.parametrize(
+    "row", [Row(10, 0.5), Row(10, 0.5, batch=False), Row(60, 10), Row(60, 10, batch=False)], ids=str
+)
+def test_after_a_restart_on_a_busy_machine_every_cvm_is_looked_at_once_an_interval(row: Row) -> None:
+    first, mean, longest = measure(row)
+    assert first <= 1.1
+    assert mean <= 1.05
+    assert longest <= 1.1

@@ -19,8 +19,8 @@ def cvm(name: str, status: str = "running", *, pinned: bool = False, due: float 
     return Tracked(name, seen=seen, demand=demand, reads=reads)
 
 
-def within(streams: int, requests: int, *, batch: bool = True) -> PlanLimits:
-    return PlanLimits(streams=streams, poll_interval=10.0, requests=requests, batch=batch)
+def within(streams: int, requests: int, *, batch: bool = True, poll_interval: float = 10.0) -> PlanLimits:
+    return PlanLimits(streams=streams, poll_interval=poll_interval, requests=requests, batch=batch)
 
 
 def held(index: int, tracked: Tracked, since: float = 0.0) -> Slot:
@@ -77,6 +77,20 @@ def test_a_thousand_cvms_are_asked_for_in_even_batches_over_the_interval() -> No
     assert len(asked) == 1000
     assert len(calls) == 5
     assert max(later - sooner for sooner, later in itertools.pairwise(calls)) <= 2.1
+
+
+def test_ticks_that_come_late_do_not_make_the_round_of_batches_longer() -> None:
+    watches = {f"{i:04}": cvm(f"{i:04}") for i in range(2000)}
+    asked: dict[str, int] = dict.fromkeys(watches, 0)
+    now = 0.0
+    while now < 9.99:
+        for action in plan(now, watches, [], within(0, 20, poll_interval=1.0)):
+            assert isinstance(action, Batch)
+            for name in action.cvm_ids:
+                watches[name].batch.asked_at = action.due
+                asked[name] += 1
+        now += 0.16
+    assert set(asked.values()) == {10}
 
 
 def test_reads_keep_to_the_budget_oldest_first() -> None:
