@@ -36,7 +36,6 @@ TICK = 0.1
 
 SURVEY_EVERY = 1.0
 STATUS_EVERY = 2.0
-WITNESS_EVERY = 1.0
 LOOKUPS_AT_ONCE = 8
 """Unknown references looked up at the same time; the others wait."""
 
@@ -60,13 +59,14 @@ class ControlLoops:
 
     def start(self) -> None:
         """Starts every standing task."""
+        witness = SecondWitness(self._context)
         tasks = {
             "survey": self._survey_for_ever(),
             "plan": self._plan_for_ever(),
             "stale": self._repeat(SURVEY_EVERY, self._mark_stale, "observed_at could not be written"),
             "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
             "wake": self._wake_for_ever(),
-            "second witness": self._repeat(WITNESS_EVERY, SecondWitness(self._context).look, "no witness was asked"),
+            "second witness": self._repeat(witness.every, witness.look, "no witness was asked"),
             "reachability": self._repeat(SURVEY_EVERY, Reachability(self._context).look, "reachability"),
             "discovery": self._discovery.run(),
         }

@@ -11,13 +11,14 @@ from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import AccountEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
-from bridge.upstream.tracked import Tracked
+from bridge.upstream.tracked import NEVER, Tracked
 
 logger = logging.getLogger(__name__)
 
-NOT_FOUND = (
-    "upstream answers 404 for every watched CVM: check the API prefix and the key. Nothing is taken for deleted."
-)
+NOT_FOUND = "upstream answers 404 for every CVM that it is asked for: check PHALA_CLOUD_API_PREFIX and the key"
+
+PROBE_EVERY = 3.0
+"""Seconds between two reads while upstream is at fault: every CVM may be in a long backoff."""
 
 LIST_EVERY, LIST_LATEST = 10.0, 300.0
 """Seconds between two lists that are asked for as a witness, at first and at last: a large one costs 100 requests."""
@@ -35,9 +36,15 @@ class SecondWitness:
 
     context: LeaderContext
     lists: Backoff = field(default_factory=lambda: Backoff(first=LIST_EVERY, longest=LIST_LATEST))
+    probed_at: float = NEVER
+
+    @property
+    def every(self) -> float:
+        """Seconds between two looks, so that a deletion is told within two intervals."""
+        return min(1.0, max(0.1, self.context.settings.poll_interval / 4))
 
     async def look(self) -> None:
-        """Once a second: tells a fault of upstream, asks for witnesses, and has a CVM read that is gone with proof."""
+        """Tells a fault of upstream, asks for witnesses, and has a CVM read that is gone with proof."""
         alive = [tracked for tracked in self.context.watches.values() if not tracked.gone]
         self._judge_upstream(alive)
         suspects = [tracked for tracked in alive if tracked.absence.is_suspected]
@@ -55,7 +62,20 @@ class SecondWitness:
             logger.error(NOT_FOUND, extra={"cvms": sum(tracked.absence.is_missing for tracked in alive)})
         if context.fault and not at_fault:
             logger.info("upstream finds the watched CVMs again")
+            context.batch_again_at = NEVER  # it was not found either
+            self._read_again(alive)
         context.fault = NOT_FOUND if at_fault else ""
+        now = context.clock.monotonic()
+        if at_fault and now >= self.probed_at + PROBE_EVERY:
+            self.probed_at = now
+            self._read_again([min(alive, key=lambda each: (-each.reads.backoff.until, each.cvm_id))])
+
+    def _read_again(self, alive: Sequence[Tracked]) -> None:
+        """Those that were not found, whatever their backoff is."""
+        for tracked in alive:
+            if tracked.absence.is_missing:
+                tracked.reads.backoff.heal()
+                tracked.reads.bring_forward(self.context.clock.monotonic())
 
     def _ask_another(self, alive: Sequence[Tracked], suspects: Sequence[Tracked]) -> bool:
         """False: no other watched CVM can answer."""
