@@ -120,6 +120,7 @@ _STATUS: Mapping[str, type] = {
     "budget_reason": str,
     "blocked": bool,
     "unreachable": bool,
+    "fault": str,
     "polling": dict,
 }
 """The types of what leaders write; a value of another type is left out."""

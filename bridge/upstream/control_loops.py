@@ -255,6 +255,7 @@ class ControlLoops:
             "budget_reason": context.budget.streams_reason,
             "blocked": context.budget.is_blocked,
             "unreachable": context.budget.breaker.is_down(now),
+            "fault": context.fault,
             "polling": {tracked.cvm_id: self._why_polled(tracked, now) for tracked in polled},
         }
 

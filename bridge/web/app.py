@@ -190,7 +190,7 @@ class FrontEnd:
             status = await read_leader_status(self._backend)
         except StoreError:
             return "Redis does not answer"
-        return "upstream unreachable" if status.get("unreachable") else ""
+        return "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
 
     @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
     async def get_metrics(self, call: Call) -> Response:

@@ -69,6 +69,11 @@ async def test_an_ingress_that_lost_its_routes_deletes_nothing_and_a_deletion_af
         for cvm_id in bridge.ids:
             await ReferenceLookups(bridge.backend).hint(cvm_id)
         await asked(bridge, "state", 3 * CVMS)
+
+        async def degraded() -> bool:
+            return "404" in (await bridge.http.get(f"{bridge.url}/readyz")).json()["reason"]
+
+        await bridge.until(degraded, "degraded")
         unknown = await bridge.http.get(f"{bridge.url}/v1/cvms/web-77")
         assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:bridge:problem:upstream")
         await bridge.control("DELETE", "/faults")

@@ -19,6 +19,7 @@ from bridge.store.watches import Watches
 from bridge.upstream.errors import ServerError
 from bridge.upstream.leader import Upstream
 from bridge.upstream.second_witness import NOT_FOUND, SecondWitness, listing
+from bridge.upstream.tracked import Tracked
 from tests.fakes import fake_backend, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.unit.upstream.test_answers import leading
@@ -175,7 +176,8 @@ def test_a_batch_answer_does_not_vouch_for_a_cvm_that_the_state_route_does_not_f
 async def test_a_cvm_whose_deletion_a_witness_proves_is_read_again_at_once() -> None:
     backend = fake_backend()
     context = await leading(backend, ServerError(status=500))
-    tracked = context.watches["a"]
+    tracked, other = context.watches["a"], Tracked.loaded("b", None, 1000.0)
+    context.watches["b"], other.reads.backoff.until, context.witnesses.answered_at = other, 1030.0, 900.0
     tracked.reads.due = 1020.0
     for sent_at in (980.0, 990.0):
         tracked.absence.not_found(sent_at, sent_at, 10.0, own=True)
