@@ -101,7 +101,9 @@ class Backend:
 
     async def version(self) -> str:
         """The server's name and version. HELLO tells it to every user; INFO needs a right of its own."""
-        found: dict[str, Any] = await self.call(self.client.execute_command("HELLO"))
+        await self.call(self.client.initialize())
+        node = self.client.get_default_node() if isinstance(self.client, RedisCluster) else self.client
+        found: dict[str, Any] = await self.call(node.execute_command("HELLO"))
         return f"{str(found['server']).capitalize()} {found['version']}"
 
     async def close(self) -> None:
