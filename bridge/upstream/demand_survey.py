@@ -1,0 +1,115 @@
+"""What front ends ask of the leader: CVMs to follow, references to look up, hints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from bridge.clock import set_within
+from bridge.store.connection import Backend
+from bridge.store.errors import StoreUnavailableError
+from bridge.store.feed import subscription
+from bridge.store.reference_lookups import ReferenceLookups
+from bridge.store.watches import Survey, Watches
+from bridge.upstream import metrics
+from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.resolver import Resolver
+from bridge.upstream.tracked import Tracked
+
+logger = logging.getLogger(__name__)
+
+SURVEY_EVERY = 1.0
+LOOKUPS_AT_ONCE = 8
+"""Unknown references looked up at the same time; the others wait."""
+
+
+class DemandSurvey:
+    """Two standing tasks of one term, `run` and `listen`, and those of the look-ups in the leader's group."""
+
+    def __init__(self, context: LeaderContext, backend: Backend, group: asyncio.TaskGroup, resolver: Resolver) -> None:
+        self._context = context
+        self._backend = backend
+        self._group = group
+        self._resolver = resolver
+        self._watches = Watches(backend)
+        self._lookups = ReferenceLookups(backend)
+        self._woken = asyncio.Event()
+        self._answering: set[str] = set()
+
+    async def run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                await self._survey(await self._watches.survey())
+            except StoreUnavailableError:
+                logger.info("demand could not be read: Redis does not answer")
+            await set_within(self._woken, SURVEY_EVERY)
+
+    async def listen(self) -> None:
+        while True:
+            try:
+                async with contextlib.aclosing(subscription(self._backend, self._backend.keys.wake_channel)) as wakes:
+                    async for _ in wakes:
+                        self._woken.set()
+            except StoreUnavailableError:
+                await self._context.clock.sleep(SURVEY_EVERY)
+
+    async def _survey(self, survey: Survey) -> None:
+        for reference in survey.lookups:
+            if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
+                self._answering.add(reference)
+                self._group.create_task(self._answer(reference), name=f"lookup {reference}")
+        await self._take_hints(survey)
+        now = self._context.clock.monotonic()
+        for cvm_id in survey.watches:
+            if cvm_id not in self._context.watches:
+                self._context.watches[cvm_id] = Tracked.loaded(cvm_id, None, now)
+        pins = survey.pins | survey.config_pins
+        for tracked in list(self._context.watches.values()):
+            tracked.demand.pinned = tracked.cvm_id in pins
+            tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0)
+        await self._keep_wanted(survey)
+        await self._drop_unwanted(survey)
+        metrics.WATCHES.set(len(self._context.watches))
+
+    async def _answer(self, reference: str) -> None:
+        try:
+            await self._lookups.answer(await self._resolver.look_up(reference))
+        except StoreUnavailableError:
+            logger.info("the answer to a look-up could not be written: Redis does not answer")
+        finally:
+            self._answering.discard(reference)
+            self._woken.set()
+
+    async def _take_hints(self, survey: Survey) -> None:
+        """Hints are removed from Redis before they are acted on: one that arrives meanwhile stays there."""
+        with contextlib.suppress(StoreUnavailableError):  # they may be removed even if the reply was lost
+            await self._lookups.forget_hints(survey.hints)
+        now = self._context.clock.monotonic()
+        for reference in survey.hints:
+            if tracked := self._context.watches.get(reference):
+                tracked.reads.hint(now, first=True)
+            else:
+                self._group.create_task(self._follow_hint(reference), name=f"hint {reference}")
+
+    async def _follow_hint(self, reference: str) -> None:
+        """A hint may name the CVM by another reference. A CVM that is not watched needs no read."""
+        answer = await self._resolver.look_up(reference)
+        if tracked := self._context.watches.get(answer.cvm_id or ""):
+            tracked.reads.hint(self._context.clock.monotonic(), first=True)
+
+    async def _keep_wanted(self, survey: Survey) -> None:
+        """Demand and pins renew a watch well before its linger time ends."""
+        old = survey.now_ms - int(self._context.settings.watch_linger * 250)
+        wanted = {*survey.demand, *survey.pins, *survey.config_pins}
+        await self._watches.renew(cvm_id for cvm_id in wanted if survey.watches.get(cvm_id, 0) <= old)
+
+    async def _drop_unwanted(self, survey: Survey) -> None:
+        cutoff = survey.now_ms - int(self._context.settings.watch_linger * 1000)
+        for tracked in list(self._context.watches.values()):
+            if tracked.demand.pinned or tracked.demand.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
+                continue
+            if await self._context.recorder.drop(tracked, cutoff):
+                self._context.watches.pop(tracked.cvm_id, None)
+                logger.info("watch ended: nothing demands this CVM any more", extra={"cvm_id": tracked.cvm_id})
