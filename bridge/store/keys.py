@@ -25,6 +25,7 @@ class Keys:
         self.leader = f"{prefix}leader"
         self.slots = f"{prefix}slots"
         self.watches = f"{prefix}watches"
+        self.watches_revision = f"{prefix}watches:revision"
         self.pins = f"{prefix}pins"
         self.config_pins = f"{prefix}pins:config"
         self.demand = f"{prefix}demand"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prometheus_client import Counter
+
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import TooManyLookupsError
@@ -12,6 +14,11 @@ from bridge.store.watches import LOOKUP_SECONDS
 
 MOST_LOOKUPS = 1000
 """Unknown references waiting at once; a scan of random names must not grow Redis."""
+
+MOST_HINTS = 1000
+"""Hints waiting at once. The leader acts on those of CVMs that it watches within a second."""
+
+DROPPED_HINTS = Counter("bridge_hints_dropped", "Hints that were dropped because too many waited for the leader")
 
 FOUND_SECONDS = 60
 """Names move between CVMs: an answer is used for a minute."""
@@ -35,6 +42,7 @@ class ReferenceLookups:
     """The question side (`ask`, any process) and the answering side (`answer`, the leader)."""
 
     _ask = load_script("ask_lookup")
+    _hint = load_script("hint")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -73,9 +81,10 @@ class ReferenceLookups:
         await self._backend.call(self._backend.client.delete(self._backend.keys.answer(reference)))
 
     async def hint(self, reference: str) -> None:
-        """Makes the leader read this CVM now, because it may have changed."""
-        await self._backend.call(self._backend.client.sadd(self._backend.keys.hints, reference))
-        await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, "hint"))
+        """Makes the leader read this CVM now, because it may have changed; dropped where too many wait."""
+        keys = self._backend.keys
+        if not await self._backend.run(self._hint, [keys.hints], [reference, MOST_HINTS, keys.wake_channel]):
+            DROPPED_HINTS.inc()
 
     async def forget_hints(self, references: tuple[str, ...]) -> None:
         if references:

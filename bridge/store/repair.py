@@ -27,6 +27,7 @@ async def mend(backend: Backend, term: Term) -> None:
     types = {
         keys.state: "hash",
         keys.watches: "zset",
+        keys.watches_revision: "string",
         keys.pins: "set",
         keys.config_pins: "set",
         keys.demand: "hash",

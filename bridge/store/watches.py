@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bridge.events import dumps
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, load_script
 from bridge.store.foreign import is_name, json_object, names, whole_number
 
 logger = logging.getLogger(__name__)
@@ -46,28 +47,45 @@ class Survey:
     demand: dict[str, int] = field(default_factory=dict)
     lookups: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    revision: str | None = None
+    """Another one after each change of the rest; None where Redis has none."""
 
 
 class Watches:
     """The watch list. A watch is wanted by a pin, by demand, or until its linger time after the last of these."""
 
+    _touch = load_script("touch_watches")
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._announced: dict[str, dict[str, int]] = {}
+        """As this process announced it last, by front end: one, or in tests a few."""
         self._reported: set[str] = set()
         """Keys with members that are no names; of no more than there are kinds of keys."""
 
-    async def survey(self) -> Survey:
-        """All that the leader needs; expired announcements of front ends are left out."""
+    async def survey(self, known: Survey | None = None) -> Survey:
+        """All that the leader needs; expired announcements of front ends are left out.
+
+        `known`: an earlier survey. Where its revision is still the present one, only look-ups and hints are read anew.
+        """
         keys = self._backend.keys
         now = await self._backend.now_ms()
+        if known is not None and known.revision is not None:
+            async with self._backend.transaction() as pipe:
+                pipe.get(keys.watches_revision)
+                self._ask(pipe, now)
+                revision, lookups, hints = await self._backend.call(pipe.execute())
+            if revision == known.revision:
+                asked = self._names(keys.lookups, lookups), self._names(keys.hints, hints)
+                return replace(known, now_ms=now, lookups=asked[0], hints=asked[1])
         async with self._backend.transaction() as pipe:
+            pipe.get(keys.watches_revision)
             pipe.zrange(keys.watches, 0, -1, withscores=True)
             pipe.execute_command("SMEMBERS", keys.pins)
             pipe.execute_command("SMEMBERS", keys.config_pins)
             pipe.execute_command("HGETALL", keys.demand)
-            pipe.zrangebyscore(keys.lookups, now / 1000 - LOOKUP_SECONDS, now / 1000 + LOOKUP_SECONDS, 0, 100)
-            pipe.execute_command("SMEMBERS", keys.hints)
-            watches, pins, config_pins, demand, lookups, hints = await self._backend.call(pipe.execute())
+            self._ask(pipe, now)
+            revision, watches, pins, config_pins, demand, lookups, hints = await self._backend.call(pipe.execute())
         scores = dict(watches)
         wanted = {cvm_id: _moment(scores[cvm_id], now) for cvm_id in self._names(keys.watches, scores)}
         if odd := {cvm_id: now for cvm_id, moment in wanted.items() if moment is None}:
@@ -81,7 +99,13 @@ class Watches:
             _summed(demand, now),
             self._names(keys.lookups, lookups),
             self._names(keys.hints, hints),
+            revision,
         )
+
+    def _ask(self, pipe: Any, now: int) -> None:
+        keys = self._backend.keys
+        pipe.zrangebyscore(keys.lookups, now / 1000 - LOOKUP_SECONDS, now / 1000 + LOOKUP_SECONDS, 0, 100)
+        pipe.execute_command("SMEMBERS", keys.hints)
 
     def _names(self, key: str, members: Iterable[str]) -> tuple[str, ...]:
         """Without members that name no CVM; their key is logged once."""
@@ -135,7 +159,8 @@ class Watches:
     async def pin(self, cvm_id: str) -> bool:
         """Pins by the API; True when it was not pinned so before."""
         added = await self._backend.call(self._backend.client.sadd(self._backend.keys.pins, cvm_id))
-        await self.want(cvm_id)
+        if not await self.want(cvm_id) and added:
+            await self.wake("watch")
         return bool(added)
 
     async def unpin(self, cvm_id: str) -> bool:
@@ -144,6 +169,7 @@ class Watches:
         known = await self.exists(cvm_id)
         if known:
             await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True))
+        if removed or known:
             await self.wake("watch")
         return bool(removed) or known
 
@@ -157,17 +183,22 @@ class Watches:
             if ids:
                 pipe.sadd(keys.config_pins, *ids)
             await self._backend.call(pipe.execute())
+        await self.wake("")
         await self.renew(ids)
 
     async def announce(self, front: str, demand: Mapping[str, int], ttl: float) -> None:
         """A front end's subscribers per CVM; forgotten after `ttl` seconds unless announced again."""
-        now = await self._backend.now_ms()
-        text = dumps({"until": now + int(ttl * 1000), "cvms": dict(demand)})
-        await self._backend.call(self._backend.client.hset(self._backend.keys.demand, front, text))
+        now, counts = await self._backend.now_ms(), dict(demand)
+        text = dumps({"until": now + int(ttl * 1000), "cvms": counts})
+        new = await self._backend.call(self._backend.client.hset(self._backend.keys.demand, front, text))
+        if new or counts != self._announced.get(front):
+            await self.wake("")
+        self._announced[front] = counts
 
     async def retire(self, front: str) -> None:
         """The front end ends: its demand ends now."""
         await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, front))
+        await self.wake("")
 
     async def sweep(self) -> None:
         """Removes expired announcements of front ends that vanished."""
@@ -176,10 +207,15 @@ class Watches:
         gone = [front for front, text in raw.items() if _announced(text, now) is None]
         if gone:
             await self._backend.call(self._backend.client.hdel(self._backend.keys.demand, *gone))
+            await self.wake("")
 
     async def wake(self, why: str) -> None:
-        """Wakes the leader to read the watches; only a hint, since the leader reads them each second anyway."""
-        await self._backend.call(self._backend.client.publish(self._backend.keys.wake_channel, why))
+        """Tells the leader that watches, pins or demand changed: it looks within a second, or at once if `why` is said.
+
+        Where this does not come to pass after the change, the leader sees the change some seconds later.
+        """
+        keys = self._backend.keys
+        await self._backend.run(self._touch, [keys.watches_revision], [keys.wake_channel, why])
 
 
 def _moment(score: float, now: int) -> int | None:

@@ -15,13 +15,23 @@ from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
-from bridge.upstream.tracked import Tracked
+from bridge.upstream.tracked import NEVER, Tracked
 
 logger = logging.getLogger(__name__)
 
 SURVEY_EVERY = 1.0
+SURVEY_AFTER = 0.2
+"""Seconds between two surveys at least, however often front ends wake the leader."""
+
+WHOLE_EVERY = 10.0
+"""Seconds after which watches, pins and demand are read although their revision is the same: a front end may have ended
+between a change and the new revision, or be of a version that had none."""
+
 LOOKUPS_AT_ONCE = 8
 """Unknown references looked up at the same time; the others wait."""
+
+HINTS_AT_ONCE = 8
+"""Hints about unknown references that are followed at the same time; the others wait."""
 
 
 class DemandSurvey:
@@ -36,42 +46,62 @@ class DemandSurvey:
         self._lookups = ReferenceLookups(backend)
         self._woken = asyncio.Event()
         self._answering: set[str] = set()
+        self._following: set[str] = set()
+        self._known: Survey | None = None
+        """The last survey; None where everything must be read."""
+        self._whole_at = self._kept_at = NEVER
 
     async def run(self) -> None:
+        """Never returns."""
         while True:
             self._woken.clear()
             try:
-                await self._survey(await self._watches.survey())
+                await self._survey(self._context.clock.monotonic())
             except StoreUnavailableError:
                 logger.info("demand could not be read: Redis does not answer")
-            await set_within(self._woken, SURVEY_EVERY)
+            await self._context.clock.sleep(SURVEY_AFTER)
+            await set_within(self._woken, SURVEY_EVERY - SURVEY_AFTER)
 
     async def listen(self) -> None:
+        """Never returns."""
         while True:
             try:
                 async with contextlib.aclosing(subscription(self._backend, self._backend.keys.wake_channel)) as wakes:
-                    async for _ in wakes:
+                    async for _, why in wakes:
+                        if why == "watch":
+                            self._whole_at = NEVER
                         self._woken.set()
             except StoreUnavailableError:
                 await self._context.clock.sleep(SURVEY_EVERY)
 
-    async def _survey(self, survey: Survey) -> None:
+    async def _survey(self, now: float) -> None:
+        before = self._known if now < self._whole_at + WHOLE_EVERY else None
+        if before is None:
+            self._whole_at = now
+        survey = await self._watches.survey(before)
         for reference in survey.lookups:
             if reference not in self._answering and len(self._answering) < LOOKUPS_AT_ONCE:
                 self._answering.add(reference)
                 self._group.create_task(self._answer(reference), name=f"lookup {reference}")
-        await self._take_hints(survey)
-        now = self._context.clock.monotonic()
+        changed = before is None or survey.revision is None or survey.revision != before.revision
+        if changed:
+            self._apply(survey, now)
+        self._known = survey
+        await self._take_hints(survey.hints)
+        if changed or now >= self._kept_at + SURVEY_EVERY:
+            self._kept_at = now
+            await self._keep_wanted(survey)
+            await self._drop_unwanted(survey)
+            metrics.WATCHES.set(len(self._context.watches))
+
+    def _apply(self, survey: Survey, now: float) -> None:
         for cvm_id in survey.watches:
             if cvm_id not in self._context.watches:
                 self._context.watches[cvm_id] = Tracked.loaded(cvm_id, None, now)
         pins = survey.pins | survey.config_pins
-        for tracked in list(self._context.watches.values()):
+        for tracked in self._context.watches.values():
             tracked.demand.pinned = tracked.cvm_id in pins
             tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0)
-        await self._keep_wanted(survey)
-        await self._drop_unwanted(survey)
-        metrics.WATCHES.set(len(self._context.watches))
 
     async def _answer(self, reference: str) -> None:
         try:
@@ -82,20 +112,30 @@ class DemandSurvey:
             self._answering.discard(reference)
             self._woken.set()
 
-    async def _take_hints(self, survey: Survey) -> None:
-        """Hints are removed from Redis before they are acted on: one that arrives meanwhile stays there."""
+    async def _take_hints(self, hints: tuple[str, ...]) -> None:
+        """Hints are removed from Redis before they are acted on: one that arrives meanwhile stays there, as do those
+        about unknown references for which there is no room."""
+        watches = self._context.watches
+        known = [reference for reference in hints if reference in watches]
+        unknown = [reference for reference in hints if reference not in watches and reference not in self._following]
+        unknown = unknown[: HINTS_AT_ONCE - len(self._following)]
         with contextlib.suppress(StoreUnavailableError):  # they may be removed even if the reply was lost
-            await self._lookups.forget_hints(survey.hints)
+            await self._lookups.forget_hints((*known, *unknown))
         now = self._context.clock.monotonic()
-        for reference in survey.hints:
-            if tracked := self._context.watches.get(reference):
+        for reference in known:
+            if tracked := watches.get(reference):
                 tracked.reads.hint(now, first=True)
-            else:
-                self._group.create_task(self._follow_hint(reference), name=f"hint {reference}")
+        for reference in unknown:
+            self._following.add(reference)
+            self._group.create_task(self._follow_hint(reference), name=f"hint {reference}")
 
     async def _follow_hint(self, reference: str) -> None:
         """A hint may name the CVM by another reference. A CVM that is not watched needs no read."""
-        answer = await self._resolver.look_up(reference)
+        try:
+            answer = await self._resolver.look_up(reference)
+        finally:
+            self._following.discard(reference)
+            self._woken.set()
         if tracked := self._context.watches.get(answer.cvm_id or ""):
             tracked.reads.hint(self._context.clock.monotonic(), first=True)
 
@@ -103,13 +143,16 @@ class DemandSurvey:
         """Demand and pins renew a watch well before its linger time ends."""
         old = survey.now_ms - int(self._context.settings.watch_linger * 250)
         wanted = {*survey.demand, *survey.pins, *survey.config_pins}
-        await self._watches.renew(cvm_id for cvm_id in wanted if survey.watches.get(cvm_id, 0) <= old)
+        if due := [cvm_id for cvm_id in wanted if survey.watches.get(cvm_id, 0) <= old]:
+            await self._watches.renew(due)
+            self._whole_at = NEVER
 
     async def _drop_unwanted(self, survey: Survey) -> None:
         cutoff = survey.now_ms - int(self._context.settings.watch_linger * 1000)
         for tracked in list(self._context.watches.values()):
             if tracked.demand.pinned or tracked.demand.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
                 continue
+            self._whole_at = NEVER  # it ends, or was wanted again since
             if await self._context.recorder.drop(tracked, cutoff):
                 self._context.watches.pop(tracked.cvm_id, None)
                 logger.info("watch ended: nothing demands this CVM any more", extra={"cvm_id": tracked.cvm_id})
