@@ -64,6 +64,8 @@ class Cloud:
         """Streams that a proxy answered 404 to."""
         self.silent: set[str] = set()
         """CVMs that batches leave out and whose state cannot be read."""
+        self.shown: list[tuple[str, str]] = []
+        """CVM and status of each event that a client took from a stream."""
         self.requests: Counter[int] = Counter()
         """Plain requests by the second in which they came."""
 
@@ -187,7 +189,9 @@ class ModelClient(PhalaClient):
 
     async def _events(self, stream: ModelStream, interval: int, until: float, cut: int) -> AsyncIterator[StreamEvent]:
         while self._now.monotonic() < until:
-            yield parse_state(self._raw(stream.name))
+            state = parse_state(self._raw(stream.name))
+            yield state
+            self._cloud.shown.append((stream.name, state.status))  # and taken
             again = min(self._now.monotonic() + interval, until)
             while (left := again - self._now.monotonic()) > 0:
                 await asyncio.sleep(min(1.0, max(left, 0.001)))
