@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
 from bridge.store.foreign import json_object
+from bridge.store.holdings import Holding, packed
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Leadership:
     """Acquire, renew, resign. Only the Redis server's clock is used."""
 
     _acquire = load_script("log_rules", "acquire")
-    _renew = load_script("log_rules", "renew")
+    _renew = load_script("slot_rules", "log_rules", "renew")
     _resign = load_script("resign")
 
     def __init__(self, backend: Backend) -> None:
@@ -83,13 +84,14 @@ class Leadership:
             (str(before[0]), int(before[1])),
         )
 
-    async def renew(self, term: Term, lease: float, period: float) -> tuple[int, str]:
-        """Extends the lease by `lease` seconds from now and publishes a tick. Returns sequence and id of the log's last
-        event. Raises FencedError.
+    async def renew(self, term: Term, lease: float, period: float, held: Iterable[Holding] = ()) -> tuple[int, str]:
+        """Extends the lease by `lease` seconds from now, writes the slots that are held again, and publishes a tick.
+
+        Returns sequence and id of the log's last event. Raises FencedError.
         """
         keys = self._backend.keys
-        arguments = [term.holder, term.epoch, int(lease * 1000), keys.tick_channel, period]
-        answer = await self._backend.run(self._renew, [keys.leader, keys.meta], arguments)
+        arguments = [term.holder, term.epoch, int(lease * 1000), keys.tick_channel, period, *packed(held)]
+        answer = await self._backend.run(self._renew, [keys.leader, keys.meta, keys.slots], arguments)
         if not answer:
             raise FencedError
         sequence, last_id, now = answer

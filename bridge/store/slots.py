@@ -15,6 +15,7 @@ from typing import Literal
 from bridge.clock import rfc3339
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
+from bridge.store.holdings import Holding, packed
 from bridge.store.leadership import Term
 
 logger = logging.getLogger(__name__)
@@ -36,19 +37,6 @@ class SlotRecord:
     since: str | None = None
     until: str | None = None
     remaining: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """The record of a slot that was ever taken; seconds. `remaining` is below 0 once the deadline has passed."""
-
-    index: int
-    holder: str
-    epoch: int
-    cvm_id: str
-    lifetime: float
-    remaining: float
-    closed: bool = False
 
 
 class Slots:
@@ -82,19 +70,15 @@ class Slots:
     async def hold(self, holdings: Iterable[Holding]) -> None:
         """Restores records that Redis lost or shortened (a flush, a clock that jumped); no slot is free sooner by it.
 
-        Needs no lead: the leader from before a flush writes this for the present one.
+        Needs no lead: the leader from before a flush writes this for the present one, and so does a standby.
         """
-        arguments: list[object] = []
-        for each in holdings:
-            times = [int(each.lifetime * 1000), int(each.remaining * 1000)]
-            arguments += [each.index, each.holder, each.epoch, each.cvm_id, *times]
-        if arguments:
+        if arguments := packed(holdings):
             await self._backend.run(self._hold, [self._backend.keys.slots], arguments)
 
-    async def holdings(self) -> list[Holding]:
-        """All records, by index, for the leader: what cannot be read is rewritten as a quarantine."""
-        found = await self._stored(settle=True)
-        if found.odd:
+    async def holdings(self, *, settle: bool = True) -> list[Holding]:
+        """All records, by index. `settle`, for the leader: what cannot be read is rewritten as a quarantine."""
+        found = await self._stored(settle=settle)
+        if found.odd and settle:
             logger.error("slots that cannot be read are quarantined", extra={"slots": sorted(found.odd)})
         return [holding for _, holding in sorted(found.holdings.items())]
 
@@ -108,10 +92,10 @@ class Slots:
         keys = self._backend.keys
         now, *leader, rows, odd = await self._backend.run(self._read, [keys.slots, keys.leader], [int(settle)])
         holdings = {}
-        for index, holder, epoch, cvm_id, since, deadline, closed in zip(*[iter(rows)] * 7, strict=True):
+        for index, holder, epoch, cvm_id, since, deadline, closed, lost in zip(*[iter(rows)] * 8, strict=True):
             lifetime, remaining = int(deadline) - int(since), int(deadline) - int(now)
             holdings[int(index)] = Holding(
-                int(index), holder, int(epoch), cvm_id, lifetime / 1000, remaining / 1000, bool(closed)
+                int(index), holder, int(epoch), cvm_id, lifetime / 1000, remaining / 1000, bool(closed), bool(lost)
             )
         return _Stored(int(now) / 1000, (leader[0], leader[1]), holdings, odd)
 
@@ -130,7 +114,8 @@ def _record(index: int, found: _Stored) -> SlotRecord:
     holding = found.holdings.get(index)
     if holding is None or holding.remaining <= 0:
         return SlotRecord(index, "free")
-    state: SlotState = "held" if (holding.holder, str(holding.epoch)) == found.leader else "quarantined"
+    leads = (holding.holder, str(holding.epoch)) == found.leader
+    state: SlotState = "held" if leads and not holding.quarantined else "quarantined"
     if holding.closed:
         state = "settling"
     until = found.now + holding.remaining

@@ -112,6 +112,7 @@ class Upstream:
                     await self._lead(term, stop, asked_at)
                 else:
                     self.trouble = ""
+                    await self._slot_handover.look()
                     await set_within(stop, min(term, CAMPAIGN_AT_MOST))
             except StoreUnavailableError as error:
                 if not complained:
@@ -239,7 +240,8 @@ class Upstream:
             asked_at = self._clock.monotonic()
             try:
                 before = context.recorder.position
-                sequence, last_id = await self._leadership.renew(context.term, lease, period)
+                held = [slot.holding(asked_at) for slot in context.slots if slot.counts]
+                sequence, last_id = await self._leadership.renew(context.term, lease, period, held)
                 self._renewed_at = asked_at
                 context.recorder.compare(before, sequence, last_id)
                 await self._clock.sleep(period)

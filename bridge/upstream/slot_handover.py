@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.errors import StoreError
+from bridge.store.holdings import Holding
 from bridge.store.leadership import Term
-from bridge.store.slots import Holding, Slots
+from bridge.store.slots import Slots
 from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.slot_memory import SlotMemory
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.watcher import SETTLING
 
@@ -61,7 +63,18 @@ class SlotHandover:
         self._clock = clock
         self._alone = alone
         self._past: LeaderContext | None = None
+        self._memory = SlotMemory()
+        self._lost = 0
         self.clock_skew = ClockSkew()
+
+    async def look(self) -> None:
+        """A standby's look at the slots: it remembers them, and writes back what Redis has lost. Raises StoreError."""
+        holdings = await self._redis_slots.holdings(settle=False)
+        lost = self._memory.see(holdings, self._clock.monotonic())
+        if len(lost) > self._lost:
+            logger.warning("Redis lost slots that may be in use: they are written again", extra={"slots": len(lost)})
+        self._lost = len(lost)
+        await self._redis_slots.hold(lost)
 
     async def load(self) -> list[Slot]:
         """The slots as a new term finds them: a slot whose last stream may still be open is quarantined.
@@ -73,6 +86,7 @@ class SlotHandover:
             for slot in past.slots:
                 if slot.ended and slot.owner == (past.term.holder, past.term.epoch):
                     await self._redis_slots.free(past.term, slot.index, SETTLING)
+        await self._redis_slots.hold(self._memory.held(self._clock.monotonic()))
         holdings = {holding.index: self._judged(holding) for holding in await self._redis_slots.holdings()}
         # Where the server's clock jumped, Redis gets the corrected deadlines for the next leader too.
         await self._redis_slots.hold(each for each in holdings.values() if each.remaining > 0 and not each.closed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from bridge.store.slots import Holding
+from bridge.store.holdings import Holding
 
 
 class Life(Enum):
@@ -86,7 +86,14 @@ class Slot:
 
     def holding(self, now: float) -> Holding:
         """What Redis should have of it."""
-        return Holding(self.index, *self.owner, self.cvm_id or "", self.until - self.taken_at, self.until - now)
+        lost = self.life is Life.QUARANTINED and not self.ended
+        times = self.until - self.taken_at, self.until - now
+        return Holding(self.index, *self.owner, self.cvm_id or "", *times, quarantined=lost)
+
+    @property
+    def counts(self) -> bool:
+        """Whether Redis has confirmed it and a stream may be open in it; not so of one that is being opened."""
+        return self.life is Life.OPEN or (self.life is Life.QUARANTINED and not self.ended)
 
     def ripen(self, now: float) -> None:
         """Becomes free once its waiting time is over."""

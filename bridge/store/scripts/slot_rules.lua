@@ -1,5 +1,6 @@
 -- What the scripts of the slots share; it is put in front of each, behind `prelude.lua`.
--- The hash has a record per slot, index -> JSON: holder, epoch, cvm, since, deadline (ms), closing.
+-- The hash has a record per slot, index -> JSON: holder, epoch, cvm, since, deadline (ms), closing, lost (its holder
+-- knows of no stream in it, but upstream may have one).
 -- A record that this version cannot read (another version's, damaged) may still stand for an open stream: each part of
 -- it that cannot be read counts as if the stream had just been opened with the longest life.
 local MOST_SLOTS = 5
@@ -26,7 +27,7 @@ local function slot_record(text)
     holder = type(found.holder) == 'string' and found.holder or '',
     epoch = finite(found.epoch) and found.epoch or 0,
     cvm = type(found.cvm) == 'string' and found.cvm or '',
-    since = since, deadline = deadline, closing = found.closing == true
+    since = since, deadline = deadline, closing = found.closing == true, lost = found.lost == true
   }
   return record, odd, moved
 end
@@ -64,4 +65,29 @@ local function slot_records(key, settle)
     end
   end
   return records, odd
+end
+
+local NOTICED_MS = 500  -- a deadline that moved less was on its way for a while
+
+-- Writes what a process knows of slots and Redis lacks (it was flushed, lost the last writes, or its clock jumped):
+-- missing records are made and deadlines put off; no slot is free sooner because of it. This needs no lead.
+-- From ARGV[first] on: index, holder, epoch, cvm id, ms of its whole lifetime, ms that are left of it, lost; and so on.
+local function hold_slots(key, first)
+  if not ARGV[first] then return end
+  local records = slot_records(key, true)
+  for i = first, #ARGV, 7 do
+    local record, deadline = records[ARGV[i]], now + tonumber(ARGV[i + 5])
+    local since, lost = deadline - tonumber(ARGV[i + 4]), ARGV[i + 6] == '1'
+    local own = record and held_by(record, ARGV[i + 1], ARGV[i + 2])
+    local open = record and record.deadline > now and not record.closing
+    -- What was on its way while the stream in it was closed is no news.
+    local old = own and record.closing and since <= record.deadline
+    local later = not open and (not record or record.deadline < deadline)
+      or own and open and (record.deadline + NOTICED_MS < deadline or record.lost ~= lost)
+    if later and not old then
+      deadline = record and open and math.max(record.deadline, deadline) or deadline
+      write_slot(key, ARGV[i], {holder = ARGV[i + 1], epoch = tonumber(ARGV[i + 2]), cvm = ARGV[i + 3],
+        since = deadline - tonumber(ARGV[i + 4]), deadline = deadline, closing = false, lost = lost})
+    end
+  end
 end

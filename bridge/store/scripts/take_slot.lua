@@ -11,5 +11,5 @@ for index, record in pairs(slot_records(KEYS[2], true)) do
 end
 local deadline = now + tonumber(ARGV[5])
 write_slot(KEYS[2], ARGV[3], {holder = ARGV[1], epoch = tonumber(ARGV[2]), cvm = ARGV[4], since = now,
-  deadline = deadline, closing = false})
+  deadline = deadline, closing = false, lost = false})
 return {1, deadline}

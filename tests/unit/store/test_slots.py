@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.store.connection import Backend
+from bridge.store.errors import FencedError
+from bridge.store.holdings import Holding
 from bridge.store.leadership import Leadership, Term
-from bridge.store.slots import Holding, Slots
+from bridge.store.slots import Slots
 from tests.fakes import HandClock
 
 
@@ -101,3 +105,45 @@ async def test_who_asks_for_the_lead_again_after_a_lost_answer_still_learns_whos
     assert again.ran_out == "one"
     await Leadership(backend).resign(again)
     assert (await lead(backend, "three")).ran_out == ""
+
+
+async def test_a_renewal_writes_the_held_slots_again_and_marks_those_that_nobody_uses(
+    backend: Backend, clock: HandClock
+) -> None:
+    slots, term = Slots(backend), await lead(backend, "one")
+    await slots.take(term, 0, "a", 145)
+    held = (await slots.holdings())[0]
+    await backend.client.delete(backend.keys.slots)
+    await Leadership(backend).renew(term, 10, 3, [held])
+    assert await slots.holdings() == [held]
+    await Leadership(backend).renew(term, 10, 3, [replace(held, quarantined=True)])
+    assert (await slots.list())[0].state == "quarantined"
+    clock.now += 10
+    await slots.free(term, 0, 0.5)
+    await Leadership(backend).renew(term, 10, 3, [replace(held, remaining=135)])
+    assert (await slots.list())[0].state == "settling", "this renewal was on its way while the slot was freed"
+    clock.now += 1
+    await Leadership(backend).renew(term, 10, 3, [replace(held, remaining=145)])
+    assert (await slots.list())[0].state == "held", "another stream of the same CVM"
+
+
+async def test_a_fenced_leader_renews_no_slots(backend: Backend) -> None:
+    slots, term = Slots(backend), await lead(backend, "one")
+    await backend.client.flushall()
+    with pytest.raises(FencedError):
+        await Leadership(backend).renew(term, 10, 3, [Holding(0, "one", 1, "a", 145, 145)])
+    assert await slots.holdings() == []
+
+
+async def test_a_slot_of_a_term_that_redis_went_back_to_is_held_again(backend: Backend, clock: HandClock) -> None:
+    slots, term = Slots(backend), await lead(backend, "one")
+    await slots.take(term, 0, "a", 145)
+    clock.now += 5
+    older = await backend.client.hgetall(backend.keys.slots)
+    await slots.free(term, 0, 0.5)
+    clock.now += 1
+    await slots.take(term, 0, "b", 145)
+    held = (await slots.holdings())[0]
+    await backend.client.hset(backend.keys.slots, mapping=older)
+    await Leadership(backend).renew(term, 10, 3, [held])
+    assert (await slots.list())[0].cvm_id == "b"

@@ -139,15 +139,18 @@ class Replicas:
         await (replica.kill() if kill else replica.end())
         self.start(index)
 
-    async def flush(self) -> None:
-        """Redis loses its data, and the previous leader notices.
+    async def lose(self, what: str) -> None:
+        """Redis loses all its data ("all"), its "slots", or the last "takes", as a promoted replica does.
 
-        A leader that is frozen or cut off at that moment is woken first: nothing could know of its slots.
+        The leader may be frozen or cut off. The standby is woken first, and has a look before and after it: without one
+        nobody could know of the slots.
         """
-        holder = await self.plain.client.hget(self.plain.keys.leader, "holder")
-        known = [each for each in self.all if each.upstream.context and each.upstream.context.term.holder == holder]
-        self._wake(*(known or self.all))
-        await self.plain.client.flushall()
+        self._wake(*(replica for replica in self.all if not replica.upstream.leading))
+        slots, before = self.plain.keys.slots, await self.plain.client.hgetall(self.plain.keys.slots)
+        await asyncio.sleep(1.2)
+        await (self.plain.client.flushall() if what == "all" else self.plain.client.delete(slots))
+        if what == "takes" and before:
+            await self.plain.client.hset(slots, mapping=before)
         await asyncio.sleep(SETTINGS.lease_seconds / 3 + 1)
 
     async def jump(self, seconds: float) -> None:

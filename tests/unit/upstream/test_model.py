@@ -35,7 +35,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("kill"), st.sampled_from("01"), st.just("")),
     st.tuples(st.just("unlink"), st.sampled_from("012"), st.sampled_from(["refused", "hanging", "deaf"])),
     st.tuples(st.just("link"), st.sampled_from("012"), st.just("")),
-    st.tuples(st.just("flush"), st.just(""), st.just("")),
+    st.tuples(st.just("flush"), st.sampled_from(["all", "slots", "takes"]), st.just("")),
     st.tuples(st.just("jump"), st.sampled_from("012"), st.sampled_from(["-3600", "-30", "-5", "5", "30", "3600"])),
     st.tuples(st.just("fail"), st.sampled_from(list(FAILURES)), st.just("")),
     st.tuples(st.just("unroute"), st.sampled_from(["plain", "streams", "plain streams"]), st.just("")),
@@ -113,7 +113,7 @@ async def perform(replicas: Replicas, monitor: Monitor, what: str, on: str, to: 
         (replicas.link if on == "2" else replicas.all[int(on)].link).mode = to
     elif what == "flush":
         monitor.expect_after(4.5 + LASTING)
-        await replicas.flush()
+        await replicas.lose(on)
     elif what == "jump" and on == "2":
         monitor.expect_after(LASTING)
         await replicas.jump(float(to))

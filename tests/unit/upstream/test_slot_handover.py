@@ -18,8 +18,13 @@ from tests.virtual import run_virtual
 LEASE = SETTINGS.lease_seconds
 
 LIVES: dict[str, list[Action]] = {
-    "a flush under two awake replicas": [("flush", "", ""), ("wait", "40", "")],
-    "a flush that forgot a frozen one's slots": [("freeze", "0", ""), ("wait", "12", ""), ("flush", "", "")],
+    "a flush under two awake replicas": [("flush", "all", ""), ("wait", "40", "")],
+    "a flush that forgot a frozen one's slots": [("freeze", "0", ""), ("wait", "12", ""), ("flush", "all", "")],
+    "a flush under a frozen leader": [("freeze", "0", ""), ("flush", "all", ""), ("wait", "40", "")],
+    "a flush under a leader that is cut off": [("unlink", "0", "hanging"), ("flush", "all", ""), ("wait", "40", "")],
+    "slots deleted, then a kill": [("flush", "slots", ""), ("kill", "0", ""), ("wait", "40", "")],
+    "slots deleted under a frozen leader": [("freeze", "0", ""), ("flush", "slots", ""), ("wait", "40", "")],
+    "takes lost, then a kill": [("ends", "", ""), ("heal", "", ""), ("flush", "takes", ""), ("kill", "0", "")],
     "Redis's clock an hour back, then a kill": [("jump", "2", "-3600"), ("kill", "0", ""), ("wait", "40", "")],
     "Redis's clock an hour on": [("jump", "2", "3600"), ("wait", "40", "")],
     "Redis's clock an hour on, twice": [
@@ -96,7 +101,7 @@ def test_a_leader_without_a_log_waits_a_lease_before_its_first_stream_also_acros
 def test_the_leader_of_a_flushed_redis_has_its_streams_again_within_seconds() -> None:
     async def scenario(replicas: Replicas, cloud: Cloud) -> None:
         await asyncio.sleep(2 * LEASE)
-        await replicas.flush()
+        await replicas.lose("all")
         await asyncio.sleep(1)
         assert (cloud.opened, len(cloud.open)) == (10, 5)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bridge.store.slots import Holding
+from bridge.store.holdings import Holding
 from bridge.upstream.slots import TRANSITIONS, IllegalTransitionError, Life, Slot
 
 OWNER = ("one", 1)
@@ -62,7 +62,7 @@ TestSlot = SlotMachine.TestCase
 def test_a_loaded_slot_waits_for_its_deadline_under_its_owner() -> None:
     slot = Slot(3)
     slot.load(Holding(3, *OWNER, "a", 30.0, 7.0), 3.0)
-    assert slot.holding(4.0) == Holding(3, *OWNER, "a", 30.0, 6.0)
+    assert slot.holding(4.0) == Holding(3, *OWNER, "a", 30.0, 6.0, quarantined=True)
     slot.ripen(9.9)
     assert (slot.life, slot.cvm_id, slot.owner) == (Life.QUARANTINED, "a", OWNER)
     slot.ripen(10.0)
