@@ -108,6 +108,19 @@ def test_the_leader_of_a_flushed_redis_has_its_streams_again_within_seconds() ->
     with_one(scenario)
 
 
+def test_a_leader_writes_slots_that_redis_lost_again_for_a_successor_that_never_saw_them() -> None:
+    async def scenario(replicas: Replicas, cloud: Cloud) -> None:
+        await asyncio.sleep(2 * LEASE)
+        await replicas.plain.client.delete(replicas.plain.keys.slots)
+        await asyncio.sleep(LEASE / 3 + 0.1)
+        replicas.all[0].thawed.clear()
+        replicas.start(1)
+        await asyncio.sleep(4 * LEASE)
+        assert (cloud.opened, len(cloud.open)) == (5, 5)
+
+    with_one(scenario)
+
+
 @pytest.mark.parametrize("mode", ["refused", "hanging"])
 def test_no_stream_outlives_the_lease_while_redis_is_away_and_all_are_back_soon_after(mode: str) -> None:
     async def scenario(replicas: Replicas, cloud: Cloud) -> None:
