@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -95,23 +96,35 @@ class ControlLoops:
         for slot in context.slots:
             slot.ripen(now)
         context.pace.observe(now, context.watches.values())
-        requests = 0
-        for action in plan(now, context.watches, context.slots, context.limits(now)):
+        limits = context.limits(now)
+        actions = plan(now, context.watches, context.slots, limits)
+        for action in actions:
             if isinstance(action, Open):
-                requests += 1
                 self._open(context.slots[action.index], context.watches[action.cvm_id])
             elif isinstance(action, Close):
                 if task := self._streams.get(action.index):
                     task.cancel()
             elif isinstance(action, Read):
-                requests += 1
-                self._group.create_task(read(context, context.watches[action.cvm_id]), name=f"read {action.cvm_id}")
+                self._read(context.watches[action.cvm_id], now)
             elif isinstance(action, Batch):
-                requests += 1
-                for cvm_id in action.cvm_ids:
-                    context.watches[cvm_id].batch.asked_at = action.due
-                self._group.create_task(ask_batch(context, action.cvm_ids), name="batch")
+                self._ask(action, now)
+        requests = sum(not isinstance(action, Close) for action in actions)
         context.budget.spend(requests)
+        if requests >= limits.requests:
+            metrics.BUDGET_SPENT.inc(TICK)
+
+    def _read(self, tracked: Tracked, now: float) -> None:
+        reads = tracked.reads
+        late = now - max(reads.due, reads.hinted_at, reads.backoff.until)
+        if late < math.inf:  # else it is the first read
+            metrics.LATE.labels("state").observe(late)
+        self._group.create_task(read(self._context, tracked), name=f"read {tracked.cvm_id}")
+
+    def _ask(self, batch: Batch, now: float) -> None:
+        for cvm_id in batch.cvm_ids:
+            self._context.watches[cvm_id].batch.asked_at = batch.due
+        metrics.LATE.labels("batch").observe(now - batch.due)
+        self._group.create_task(ask_batch(self._context, batch.cvm_ids), name="batch")
 
     def _open(self, slot: Slot, tracked: Tracked) -> None:
         # Before the task runs, so that the next plan does not use the slot again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 LEADER = Gauge("bridge_leader", "1 while this process leads")
 WATCHES = Gauge("bridge_watches", "CVMs that this leader follows")
@@ -16,6 +16,15 @@ LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had co
 UNWRITTEN = Counter("bridge_events_unwritten", "Events that could not be written before another process led")
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
 """`route`: `state`, `stream`, `batch`, `list`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
+LATE = Histogram(
+    "bridge_upstream_late_seconds",
+    "How late reads and batches were sent, by route; hints count from the hint",
+    ["route"],
+    buckets=(0.2, 0.5, 1, 2, 5, 10, 30, 60),
+)
+BUDGET_SPENT = Counter(
+    "bridge_upstream_budget_spent_seconds", "Seconds in which no further request might be sent to upstream"
+)
 STREAM_ENDS = Counter("bridge_upstream_stream_ends", "Streams by how they ended", ["how"])
 """Look here first when events come late."""
 QUARANTINES = Counter("bridge_slot_quarantines", "Slots that wait because upstream may still hold a stream", ["cause"])

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from bridge.config import Settings
 from bridge.store.connection import Backend
@@ -142,6 +143,32 @@ def test_hundreds_of_idle_cvms_are_read_once_at_first_and_cost_two_batches_an_in
             assert client.counts["batch"] <= 21
             assert client.counts["state"] <= 55
             assert await stale(backend) == []
+
+    run_virtual(scenario())
+
+
+def test_metrics_tell_how_late_polls_are_and_how_long_the_budget_was_spent() -> None:
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    def late(route: str) -> float:
+        every = value("bridge_upstream_late_seconds_count", route=route)
+        return every - value("bridge_upstream_late_seconds_bucket", route=route, le="1.0")
+
+    async def scenario() -> None:
+        spent, reads = value("bridge_upstream_budget_spent_seconds_total"), late("state")
+        async with polled(300, 10, 40) as (_, client, _):
+            first = value("bridge_upstream_budget_spent_seconds_total")
+            assert 10 <= first - spent <= 20  # 300 states, 20 a second
+            client.serial = 1
+            await asyncio.sleep(11)
+            client.serial = None
+            await asyncio.sleep(30)
+            assert value("bridge_upstream_budget_spent_seconds_total") > first
+            assert late("state") > reads
+            quiet = value("bridge_upstream_budget_spent_seconds_total"), late("state"), late("batch")
+            await asyncio.sleep(60)
+            assert (value("bridge_upstream_budget_spent_seconds_total"), late("state"), late("batch")) == quiet
 
     run_virtual(scenario())
 
