@@ -103,6 +103,7 @@ class Settings(BaseModel):
     heartbeat: float = _seconds("BRIDGE_HEARTBEAT", 15.0, 0.1, 3_600)
     max_subscribers: int = _whole("BRIDGE_MAX_SUBSCRIBERS", 50_000, 1, 10_000_000)
     max_subscribers_per_token: int = _whole("BRIDGE_MAX_SUBSCRIBERS_PER_TOKEN", 0, 0, 10_000_000, " (0: no limit)")
+    lookups_per_minute: int = _whole("BRIDGE_LOOKUPS_PER_MINUTE", 60, 1, 1_000_000)
     subscriber_buffer: int = _whole("BRIDGE_SUBSCRIBER_BUFFER", 262_144, 1_024, 2**30, " (bytes)")
     subscriber_max_age: float = _seconds("BRIDGE_SUBSCRIBER_MAX_AGE", 0.0, 0, YEAR, " (0: never)")
     drain_seconds: float = _seconds("BRIDGE_DRAIN_SECONDS", 5.0, 0, 3_600)

@@ -17,12 +17,16 @@ from bridge.events import POSITION
 from bridge.process.signals import CommandError
 from bridge.retry_after import parse_retry_after
 from bridge.upstream.backoff import Backoff
+from bridge.web.http.problems import COME_BACK
 
 SILENCE_SECONDS = 60.0
 """Four heartbeats at their default; a connection that is silent for so long is taken for dead."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """Seconds between two tries: the first and the longest wait, doubling until an event comes; with jitter."""
+
+_TROUBLE = frozenset(each.slug for each in COME_BACK)
+"""Events that stand for a passing problem; the stream ends after one."""
 
 Write = Callable[[str], None]
 
@@ -121,9 +125,12 @@ class _Follower:
             self.retry = event.retry / 1000
         if event.id:
             self.cursor = event.id
+        if event.event in _TROUBLE:
+            self._report(f"the bridge answered {event.event}: {event.data}")
+            return
         self.backoff.heal()
         self.interrupted = False
-        if event.data and event.event not in (POSITION, "overloaded"):
+        if event.data and event.event != POSITION:
             self.write(event.data)
 
     def _report(self, message: str) -> None:

@@ -47,6 +47,11 @@ def load_script(*names: str) -> Script:
 _NOW = load_script("now")
 
 
+MOST_CALLS = 50
+"""Commands of one process at the same moment, each on a connection of its own; more wait their turn, in order. redis-py
+itself refuses the 101st."""
+
+
 class Backend:
     """A client, the namespace's keys, and calls that raise StoreErrors."""
 
@@ -54,11 +59,16 @@ class Backend:
         self.client = client
         self.keys = Keys(namespace)
         self._timeout = call_timeout
+        self._turns = asyncio.Semaphore(MOST_CALLS)
 
     async def call(self, command: Awaitable[T]) -> T:
-        """Awaits one command. Raises StoreUnavailableError if the server is unreachable, not ready or too slow, else
-        StoreError if it refuses the command.
+        """Awaits one command. Raises StoreUnavailableError if the server is unreachable, not ready or too slow, or if
+        no connection becomes free in time, else StoreError if it refuses the command.
         """
+        if self._turns.locked():
+            await self._wait(command)
+        else:
+            await self._turns.acquire()
         try:
             async with asyncio.timeout(self._timeout):
                 return await command
@@ -68,6 +78,21 @@ class Backend:
             raise StoreUnavailableError(f"Redis is out of reach ({_reason(error)})") from error
         except errors.RedisError as error:
             raise _translated(error) from error
+        finally:
+            self._turns.release()
+
+    async def _wait(self, command: Awaitable[Any]) -> None:
+        """For the command's turn. It is closed if it does not come."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._turns.acquire()
+        except BaseException as error:
+            if asyncio.iscoroutine(command):
+                command.close()
+            if not isinstance(error, TimeoutError):
+                raise
+            waited = f"none of {MOST_CALLS} connections became free within {self._timeout:g} s"
+            raise StoreUnavailableError(f"Redis is busy: {waited}") from error
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
         """Runs a script atomically; loads it again if the server has forgotten it. Raises as `call` does."""

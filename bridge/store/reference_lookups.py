@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import TooManyLookupsError
+from bridge.store.errors import StoreError, StoreUnavailableError, TooManyLookupsError
 from bridge.store.foreign import is_name, json_object, whole_number
 from bridge.store.watches import LOOKUP_SECONDS
 
@@ -37,6 +37,11 @@ class Answer:
     body: str = ""
     content_type: str = "application/json"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether upstream refused this reference itself, so that another try would not help."""
+        return self.cvm_id is None and self.status in (400, 404, 409, 410, 422)
+
 
 class ReferenceLookups:
     """The question side (`ask`, any process) and the answering side (`answer`, the leader)."""
@@ -46,6 +51,16 @@ class ReferenceLookups:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+
+    async def find(self, reference: str) -> Answer | None:
+        """The answer if there is a recent one. Raises StoreUnavailableError."""
+        try:
+            text = await self._backend.call(self._backend.client.get(self._backend.keys.answer(reference)))
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return None  # a key of another type: `ask` replaces it
+        return _answer(reference, text) if text else None
 
     async def ask(self, reference: str) -> Answer | None:
         """The answer if there is a recent one; else None, and the leader is asked.

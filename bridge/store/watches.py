@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -137,9 +137,10 @@ class Watches:
             return None
         return Watch(cvm_id, bool(pinned or by_config), bool(by_config), _summed(demand, now).get(cvm_id, 0))
 
-    async def exists(self, cvm_id: str) -> bool:
-        """Whether this very id is watched."""
-        return await self._backend.call(self._backend.client.zscore(self._backend.keys.watches, cvm_id)) is not None
+    async def existing(self, cvm_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are watched, in one round trip."""
+        scores = await self._backend.call(self._backend.client.zmscore(self._backend.keys.watches, list(cvm_ids)))
+        return {cvm_id for cvm_id, score in zip(cvm_ids, scores, strict=True) if score is not None}
 
     async def want(self, cvm_id: str) -> bool:
         """Makes the watch or renews it. True when it is new."""
@@ -166,7 +167,7 @@ class Watches:
     async def unpin(self, cvm_id: str) -> bool:
         """Drops the API's pin and the linger time with it; True when there was a pin or a watch."""
         removed = await self._backend.call(self._backend.client.srem(self._backend.keys.pins, cvm_id))
-        known = await self.exists(cvm_id)
+        known = bool(await self.existing([cvm_id]))
         if known:
             await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True))
         if removed or known:

@@ -81,7 +81,9 @@ class FrontEnd:
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
         lookups = ReferenceLookups(backend)
-        self._references = references = References(lookups, watches, clock, self._single_flight)
+        self._references = references = References(
+            lookups, watches, clock, self._single_flight, per_minute=settings.lookups_per_minute
+        )
         self.feed_consumer = FeedConsumer(
             self.hub, Feed(backend), references.answered, clock, period=settings.lease_seconds / 3
         )

@@ -284,7 +284,8 @@ async def test_watchers_count_as_subscribers(redis_url: str) -> None:
         _, writer = await web.connect(path)
         await until_subscribed(web, 1)
         refused = await web.http.get(f"{web.url}{path}")
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert refused.status_code == 503
+        assert 10 <= int(refused.headers["retry-after"]) <= 20
         assert refused.json() == {"detail": "This front end takes no more streams: its limit is 1"}
         assert (await web.http.get(f"{web.url}/v1/events")).status_code == 503
         writer.close()

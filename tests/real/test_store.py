@@ -168,7 +168,7 @@ async def test_a_take_repeated_after_a_lost_reply_has_its_slot(backend: Backend)
 
 async def test_a_watch_tells_its_pins_and_subscribers(backend: Backend) -> None:
     watches = Watches(backend)
-    assert (await watches.exists("c"), await watches.get("c")) == (False, None)
+    assert (await watches.existing(["c"]), await watches.get("c")) == (set(), None)
     await watches.set_config_pins(["c"])
     await watches.set_config_pins(["d"], whole=False)
     await watches.announce("front", {"c": 2}, 60)

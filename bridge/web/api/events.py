@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+import re
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from bridge.store.errors import StoreError
 from bridge.store.log import Log
 from bridge.store.watches import Watches
 from bridge.web.api import answers, samples
-from bridge.web.api.references import REF, References
+from bridge.web.api.references import REF, ReferenceRefusedError, References, problem_of
 from bridge.web.http.access import STREAM_TOKEN_SECONDS, Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import EVENTS, Answer, Call, Content, Operation, json_answer, routes
@@ -35,7 +35,11 @@ SCAN_PAGES = 20
 """Pages of the log read for one filtered JSON page; the client continues from `next`."""
 
 COME_BACK_MS = 10_000
-"""A browser waits this long after a passing problem."""
+"""A client waits this long after a passing problem, give or take a half: those that were refused together must not
+return together."""
+
+FINAL = (400, 403, 404, 409, 422)
+"""Statuses that another try would not change."""
 
 DESCRIPTION = """Server-sent events; with `Accept: application/json`, one page of the log instead.
 
@@ -107,12 +111,18 @@ class EventRoutes:
         request = Request(scope, receive)
         try:
             response = await self._respond(request)
-        except (ProblemError, StoreError) as error:
-            problem = error if isinstance(error, ProblemError) else no_redis()
-            if problem.type not in COME_BACK or not _is_browser(request):
+        except (ProblemError, StoreError, ReferenceRefusedError) as error:
+            problem = _problem_of(error)
+            if problem.type not in COME_BACK or problem.status in FINAL or not _takes_events_only(request):
                 raise
-            response = _come_back(problem)
+            response = self._come_back(problem)
         await response(scope, receive, send)
+
+    def _come_back(self, problem: ProblemError) -> Response:
+        """A passing problem as an event, and when to come back."""
+        wait = retry_line(self.rng.randint(COME_BACK_MS // 2, COME_BACK_MS * 3 // 2))
+        detail = dumps({"detail": problem.detail or problem.title})
+        return Response(wait + block(problem.type.slug, detail), 200, NO_STORE, "text/event-stream")
 
     async def _respond(self, request: Request) -> ASGIApp:
         """SSE, or one page of JSON, by `Accept`."""
@@ -140,12 +150,7 @@ class EventRoutes:
             wanted = (request.path_params["ref"],)
         if not wanted:
             return principal.cvms
-        found = [asyncio.ensure_future(self.references.resolve(reference, principal)) for reference in wanted]
-        try:
-            return frozenset(await asyncio.gather(*found))
-        finally:
-            for resolving in found:
-                resolving.cancel()
+        return frozenset(await self.references.resolve_all(wanted, principal))
 
     async def _page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
         """One page of the log as JSON, oldest first. Raises ProblemError (410, 422) or StoreError."""
@@ -202,11 +207,13 @@ def _prefers_json(request: Request) -> bool:
     return "application/json" in accept and "text/event-stream" not in accept
 
 
-def _is_browser(request: Request) -> bool:
-    return "sec-fetch-mode" in request.headers or "origin" in request.headers
+def _takes_events_only(request: Request) -> bool:
+    """A client that asks for `text/event-stream` may not look at the status; `;status=1` tells that it does."""
+    accept = request.headers.get("accept", "")
+    return "text/event-stream" in accept and not re.search(r"text/event-stream\s*;\s*status=1", accept)
 
 
-def _come_back(problem: ProblemError) -> Response:
-    """A passing problem as an event: a browser's EventSource gives up for good at any status but 200."""
-    body = retry_line(COME_BACK_MS) + block(problem.type.slug, dumps({"detail": problem.detail or problem.title}))
-    return Response(body, 200, NO_STORE, "text/event-stream")
+def _problem_of(error: ProblemError | StoreError | ReferenceRefusedError) -> ProblemError:
+    if isinstance(error, ReferenceRefusedError):
+        return problem_of(error)
+    return error if isinstance(error, ProblemError) else no_redis()

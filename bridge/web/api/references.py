@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Sequence
+from functools import partial
 from weakref import WeakValueDictionary
 
 from starlette.requests import Request
@@ -15,6 +18,7 @@ from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.api.envelopes import CVM_ID
 from bridge.web.http.access import ANYBODY, Principal
+from bridge.web.http.allowance import Allowance
 from bridge.web.http.parameters import REFERENCE, in_path
 from bridge.web.http.problems import ProblemError, ProblemType, invalid, problem_response, unavailable
 from bridge.web.http.responses import NO_STORE
@@ -41,7 +45,11 @@ REF = in_path(
 class References:
     """`resolve` and `ask` wait at most `PATIENCE` seconds for a leader."""
 
-    def __init__(self, lookups: ReferenceLookups, watches: Watches, clock: Clock, single_flight: SingleFlight) -> None:
+    def __init__(
+        self, lookups: ReferenceLookups, watches: Watches, clock: Clock, single_flight: SingleFlight, *, per_minute: int
+    ) -> None:
+        """`per_minute`: look-ups of unknown references for each token."""
+        self._allowance = Allowance(per_minute, clock)
         self._lookups = lookups
         self._watches = watches
         self._clock = clock
@@ -62,23 +70,51 @@ class References:
             self.answered(reference)
 
     async def resolve(self, reference: str, principal: Principal = ANYBODY) -> str:
-        """The canonical id; callers that ask for one CVM at the same moment share one look-up.
+        """The canonical id. Raises as `resolve_all`."""
+        return (await self.resolve_all([reference], principal))[0]
 
-        Raises ProblemError (403, 422, 503), StoreError or ReferenceRefusedError.
+    async def resolve_all(self, references: Sequence[str], principal: Principal = ANYBODY) -> list[str]:
+        """The canonical ids, in order; ids that are watched cost one round trip in all.
+
+        Raises ProblemError (403, 422, 429, 503), StoreError or ReferenceRefusedError.
         """
-        cvm_id = await self._single_flight.ask(("reference", reference), lambda: self._resolve(reference))
-        principal.require(cvm_id)
-        return cvm_id
-
-    async def _resolve(self, reference: str) -> str:
-        if usable_id(reference) is None:
+        if any(usable_id(reference) is None for reference in references):
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
-        if await self._watches.exists(reference):
-            return reference
-        answer = await self.ask(reference)
-        if answer.cvm_id is None:
-            raise ReferenceRefusedError(answer)
-        return answer.cvm_id
+        if not references:
+            return []
+        # Callers that ask for the same at the same moment share one question.
+        wanted = tuple(references)
+        watched = await self._single_flight.ask(("watched", wanted), lambda: self._watches.existing(wanted))
+        unknown = [reference for reference in wanted if reference not in watched]
+        asking = [asyncio.ensure_future(self._look_up(reference, principal)) for reference in unknown]
+        try:
+            found = dict(zip(unknown, await asyncio.gather(*asking), strict=True))
+        finally:
+            for each in asking:
+                each.cancel()
+        cvm_ids = [found.get(reference, reference) for reference in wanted]
+        for cvm_id in cvm_ids:
+            principal.require(cvm_id)
+        return cvm_ids
+
+    async def _look_up(self, reference: str, principal: Principal) -> str:
+        question = partial(self._answer, reference, principal)
+        answer = await self._single_flight.ask(("reference", reference), question)
+        if answer.cvm_id is not None:
+            return answer.cvm_id
+        if answer.is_final and principal.cvms is not None:
+            principal.refuse()  # the same answer as for another's CVM: it tells nothing about what exists
+        raise ReferenceRefusedError(answer)
+
+    async def _answer(self, reference: str, principal: Principal) -> Answer:
+        if (known := await self._lookups.find(reference)) is not None:
+            return known
+        # An administrator may name as many as upstream bears; the leader has a budget for all.
+        wait = 0.0 if principal.admin else self._allowance.take(principal.name)
+        if wait:
+            detail = f"BRIDGE_LOOKUPS_PER_MINUTE is {self._allowance.per_minute}"
+            raise ProblemError(ProblemType.TOO_MANY_LOOKUPS, detail, retry_after=math.ceil(wait))
+        return await self.ask(reference)
 
     async def ask(self, reference: str) -> Answer:
         """Upstream's answer about a reference, at most a minute old. Raises ProblemError 503 or StoreError."""
@@ -109,10 +145,23 @@ class References:
         return await self.ask(reference)
 
 
-async def on_refused_reference(request: Request, error: Exception) -> Response:
-    """Upstream's status and body; without a body, a problem."""
-    assert isinstance(error, ReferenceRefusedError)
+def refusal(error: ReferenceRefusedError) -> Response:
+    """Upstream's own answer where it is about the reference; else a passing problem, which tells nothing more."""
     answer = error.answer
-    if not answer.body:
-        return problem_response(ProblemError(ProblemType.UPSTREAM, status=answer.status))
-    return Response(answer.body, answer.status, NO_STORE, media_type=answer.content_type)
+    if answer.is_final and answer.body:
+        return Response(answer.body, answer.status, NO_STORE, media_type=answer.content_type)
+    return problem_response(problem_of(error))
+
+
+def problem_of(error: ReferenceRefusedError) -> ProblemError:
+    status = error.answer.status
+    if error.answer.is_final:
+        return ProblemError(ProblemType.UPSTREAM, status=status)
+    if status in (401, 403):
+        return ProblemError(ProblemType.UPSTREAM, "upstream refuses the bridge's own API key")
+    return ProblemError(ProblemType.UPSTREAM, status=429 if status == 429 else None)
+
+
+async def on_refused_reference(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ReferenceRefusedError)
+    return refusal(error)

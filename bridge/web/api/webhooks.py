@@ -7,7 +7,6 @@ limited to CVMs, because an endpoint and its deliveries may be about any of them
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Sequence
@@ -218,7 +217,7 @@ class WebhookRoutes:
     async def _resolved(self, given: Sequence[str]) -> tuple[str, ...]:
         """Canonical ids, each once. A reference that upstream refuses is a fault of this field."""
         try:
-            found = await asyncio.gather(*(self.references.resolve(reference) for reference in dict.fromkeys(given)))
+            found = await self.references.resolve_all(tuple(dict.fromkeys(given)))
         except ReferenceRefusedError as error:
             if error.answer.status not in (404, 409, 422):
                 raise

@@ -38,7 +38,11 @@ class Principal:
     def require(self, cvm_id: str) -> None:
         """Raises ProblemError 403 for a CVM that it may not see."""
         if not self.may_see(cvm_id):
-            raise ProblemError(ProblemType.FORBIDDEN, "it may not see this CVM")
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """The 403 of a CVM that it may not see, or that there is not."""
+        raise ProblemError(ProblemType.FORBIDDEN, "it may not see this CVM")
 
 
 ANYBODY = Principal("everybody", True, None)

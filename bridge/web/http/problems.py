@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from bridge.web.http.responses import NO_STORE, Shape, described
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+_rng = random.Random()
 
 
 class ProblemType(Enum):
@@ -42,6 +45,7 @@ class ProblemType(Enum):
     MISDIRECTED = 421, "This host name is not this bridge's"
     INVALID = 422, "The request is not valid", "`errors` names each wrong field, unknown ones included"
     TOO_MANY_STREAMS = 429, "This token has too many streams open", "", 10
+    TOO_MANY_LOOKUPS = 429, "This token has named too many unknown CVMs", "", 10
     INTERNAL = 500, "The bridge failed"
     UNAVAILABLE = 503, "Not available at the moment", "A passing failure: ask again after `Retry-After`", 2
     OVERLOADED = 503, "This front end takes no more streams", "The front end is full or is shutting down", 10
@@ -65,8 +69,15 @@ class ProblemType(Enum):
         return f"urn:bridge:problem:{self.slug}"
 
 
-COME_BACK = (ProblemType.OVERLOADED, ProblemType.UNAVAILABLE, ProblemType.TOO_MANY_STREAMS, ProblemType.TOKEN_EXPIRED)
-"""Passing problems of a stream, which a browser gets as an event: its EventSource gives up at any status but 200."""
+COME_BACK = (
+    ProblemType.OVERLOADED,
+    ProblemType.UNAVAILABLE,
+    ProblemType.UPSTREAM,
+    ProblemType.TOO_MANY_STREAMS,
+    ProblemType.TOO_MANY_LOOKUPS,
+    ProblemType.TOKEN_EXPIRED,
+)
+"""Passing problems of a stream, told as an event: a browser's EventSource gives up at any status but 200."""
 
 
 class FieldFault(Shape):
@@ -109,7 +120,8 @@ class ProblemError(Exception):
         self.faults = tuple(faults)
         self.headers = dict(headers or {})
         if seconds := type.retry_after if retry_after is None else retry_after:
-            self.headers["Retry-After"] = str(seconds)
+            # At least so long. Clients that were refused together must not return together.
+            self.headers["Retry-After"] = str(seconds + _rng.randint(0, seconds))
         super().__init__(self.title)
 
     @property

@@ -1,0 +1,123 @@
+"""References: many at once, made-up ones, and upstream's refusals. The test answers as the leader."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from bridge.config import Settings
+from bridge.sealing import new_key
+from bridge.store.reference_lookups import Answer, ReferenceLookups
+from bridge.store.watches import Watches
+from tests.real.fronts import Front, front
+from tests.servers import PATIENCE
+
+READ = {"Authorization": "Bearer readsecret0123456789"}
+LIMITED = {"Authorization": "Bearer limitedsecret0123456789"}
+ADMIN = {"Authorization": "Bearer adminsecret0123456789"}
+TOKENS: Any = Settings.model_validate(
+    {
+        "tokens": "reader:readsecret0123456789:read limited:limitedsecret0123456789:read:cvm-1 "
+        "admin:adminsecret0123456789:admin"
+    }
+).tokens
+EVENTS = {"Accept": "text/event-stream"}
+
+
+async def answered(web: Front, *answers: Answer) -> None:
+    for answer in answers:
+        await ReferenceLookups(web.backend).answer(answer)
+
+
+def named(count: int) -> list[str]:
+    return [f"cvm-{number}" for number in range(count)]
+
+
+async def test_a_thousand_clients_of_a_cvm_each_are_all_served(redis_url: str) -> None:
+    async with front(redis_url) as web:
+        await web.lead()
+        await Watches(web.backend).renew(named(1000))
+        clients = [await web.connect(f"/v1/events?cvm={cvm_id}&snapshot=0") for cvm_id in named(1000)]
+        async with asyncio.timeout(PATIENCE):
+            heads = [await reader.readline() for reader, _ in clients]
+        assert {head.split()[1] for head in heads} == {b"200"}
+
+
+async def test_one_request_may_name_very_many_cvms(redis_url: str) -> None:
+    async with front(redis_url, secret_key=new_key()) as web:
+        await web.lead()
+        await Watches(web.backend).renew(named(1000))
+        query = "&".join(f"cvm={cvm_id}" for cvm_id in named(1000))
+        reader, _ = await web.connect(f"/v1/events?{query}&snapshot=0")
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.readline()).split()[1] == b"200"
+        await answered(web, *(Answer(f"web-{number}", f"cvm-{number}") for number in range(150)))
+        body = {"url": "https://93.184.216.34/hook", "cvms": [f"web-{number}" for number in range(150)]}
+        made = await web.http.post(f"{web.url}/v1/webhooks", json=body)
+        assert made.status_code == 201, made.text
+        assert set(made.json()["cvms"]) == set(named(150))
+
+
+async def test_a_read_token_has_so_many_made_up_names_a_minute(redis_url: str) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS, lookups_per_minute=3) as web:
+
+        async def ask(name: str, headers: dict[str, str]) -> httpx.Response:
+            return await web.http.get(f"{web.url}/v1/cvms/{name}", headers=headers, timeout=PATIENCE)
+
+        waiting = [asyncio.create_task(ask(f"made-up-{number}", READ)) for number in range(3)]
+        async with asyncio.timeout(PATIENCE):
+            while await web.backend.client.zcard(web.backend.keys.lookups) < 3:  # noqa: ASYNC110 - Redis sets no event
+                await asyncio.sleep(0.01)
+        refused = await ask("made-up-4", READ)
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:bridge:problem:too-many-lookups")
+        assert int(refused.headers["retry-after"]) >= 1
+        in_band = await ask("made-up-4/events", READ | EVENTS)
+        assert (in_band.status_code, "event: too-many-lookups\n" in in_band.text) == (200, True)
+        assert await web.backend.client.zcard(web.backend.keys.lookups) == 3
+        # What is watched or was answered lately costs nothing, and others are not concerned.
+        await answered(web, Answer("web-1", "cvm-1"))
+        await Watches(web.backend).renew(["cvm-1"])
+        assert [(await ask(name, READ)).status_code for name in ("cvm-1", "web-1")] == [200, 200]
+        by_admin = asyncio.create_task(ask("made-up-5", ADMIN))
+        await answered(web, *(Answer(f"made-up-{number}", None, 404, "{}") for number in (0, 1, 2, 5)))
+        assert {task.status_code for task in await asyncio.gather(*waiting, by_admin)} == {404}
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer("x", "cvm-2"), Answer("x", None, 404, "{}"), Answer("x", None, 409, '{"a":1}')]
+)
+async def test_a_limited_token_cannot_tell_what_there_is_from_what_there_is_not(redis_url: str, answer: Answer) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS) as web:
+        await Watches(web.backend).renew(["cvm-2"])
+        await answered(web, answer)
+        seen = [
+            await web.http.get(f"{web.url}/v1/cvms/{name}{route}", headers=LIMITED)
+            for name in ("x", "cvm-2")
+            for route in ("", "/events")
+        ]
+        assert {(each.status_code, each.text) for each in seen} == {(403, seen[0].text)}
+
+
+@pytest.mark.parametrize(("status", "shown"), [(401, 503), (403, 503), (500, 503), (503, 503), (429, 429)])
+async def test_a_refusal_that_is_not_about_the_reference_is_a_passing_problem(
+    redis_url: str, status: int, shown: int
+) -> None:
+    async with front(redis_url) as web:
+        await answered(web, Answer("x", None, status, '{"detail":"the key of the bridge"}'))
+        for path in ("/v1/cvms/x", "/v1/cvms/x/events", "/v1/events?cvm=x"):
+            answer = await web.http.get(web.url + path)
+            assert (answer.status_code, answer.json()["type"]) == (shown, "urn:bridge:problem:upstream")
+            assert int(answer.headers["retry-after"]) >= 1
+        in_band = await web.http.get(f"{web.url}/v1/cvms/x/events", headers=EVENTS)
+        assert (in_band.status_code, "event: upstream\n" in in_band.text) == (200, True)
+
+
+@pytest.mark.parametrize("status", [404, 409, 422])
+async def test_a_refusal_of_the_reference_is_final_and_passed_on(redis_url: str, status: int) -> None:
+    async with front(redis_url) as web:
+        await answered(web, Answer("x", None, status, '{"detail":"no"}'))
+        answer = await web.http.get(f"{web.url}/v1/cvms/x/events", headers=EVENTS)
+        assert (answer.status_code, answer.json()) == (status, {"detail": "no"})
