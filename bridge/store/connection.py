@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import redis.asyncio as redis
@@ -195,6 +196,8 @@ def _check_tls(options: dict[str, Any]) -> None:
         return
     given = {name: value for name, value in options.items() if name.startswith("ssl_")}
     try:
+        for name in given.keys() & {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}:
+            Path(given[name]).read_bytes()  # the error then names the file; that of OpenSSL does not
         redis.SSLConnection(**given).ssl_context.get()
     except (OSError, errors.RedisError) as error:
         raise ValueError(f"TLS cannot be set up with its options: {error}") from None
