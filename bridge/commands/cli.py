@@ -199,10 +199,10 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port to listen on. Default: a free one.")
 @click.option("--address", help="URL at which the bridge reaches this receiver. Default: host and port.")
 @click.option("--cvm", "cvms", multiple=True, help="Only this CVM; repeat for several.")
-@click.option("--from", "from_", multiple=True, help="Only transitions from this status; repeat for several.")
+@click.option("--from", "from", multiple=True, help="Only transitions from this status; repeat for several.")
 @click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
 @click.option("--type", "types", multiple=True, help="Only this type; repeat for several. Default: cvm.transition.")
-@click.option("--format", "form", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)))
+@click.option("--format", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)))
 @click.option("--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Status of the answers.")
 @click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds before each answer.")
 @click.option("--fail", default=0.0, type=click.FloatRange(0, 1), help="Share of answers that are 500 instead, 0 to 1.")
@@ -212,14 +212,10 @@ def listen(
     host: str,
     port: int,
     address: str | None,
-    cvms: tuple[str, ...],
-    from_: tuple[str, ...],
-    to: tuple[str, ...],
-    types: tuple[str, ...],
-    form: str,
     status: int,
     delay: float,
     fail: float,
+    **filters: object,
 ) -> None:
     """Receives webhooks: registers itself at the bridge, verifies each webhook and prints it; ctrl-C unregisters it.
 
@@ -233,9 +229,7 @@ def listen(
       bridge listen --fail 0.5 --delay 3
       bridge listen | jq .body.data.to
     """
-    fields: dict[str, object] = {"cvms": cvms, "from": from_, "to": to, "format": form}
-    if types:
-        fields["types"] = types
+    fields = {name: value for name, value in filters.items() if value}  # options have the names of a body's fields
     registration = Registration(url=url.rstrip("/"), token=token, host=host, port=port, address=address, fields=fields)
     to_line = received_line if sys.stdout.isatty() else Received.to_json
     work = receive(registration, Reply(status, delay, fail), lambda each: write_line(to_line(each)), _complain)
