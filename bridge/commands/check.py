@@ -16,11 +16,15 @@ from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
 from bridge.store.leadership import read_leader_status
 from bridge.store.log import Log
+from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
 from bridge.upstream.errors import NotFoundError, RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
 
 Print = Callable[[str], None]
+
+MOST_SKEW = 1.0
+"""Seconds: people compare times by the second."""
 
 MOST_POLLED = 20
 """CVMs that are listed with the reason why they are polled; further ones are only counted."""
@@ -56,6 +60,7 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
     try:
         async with connected(url, settings.namespace) as backend:
             show(f"  ok       {await backend.version()} at {masked_url(url)}")
+            await _show_clock(backend, show)
             await _show_bridge(backend, settings, show)
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
@@ -77,6 +82,17 @@ def _show_embedded(show: Print) -> bool:
         show(f"  WRONG    REDIS_URL is not set, and {error}")
         return False
     return True
+
+
+async def _show_clock(backend: Backend, show: Print) -> None:
+    clock = ServerClock(SystemClock())
+    await clock.ask(backend)
+    if abs(clock.skew) < MOST_SKEW:
+        show("  ok       this machine's clock and Redis's agree")
+        return
+    side = "ahead of" if clock.skew > 0 else "behind"
+    show(f"  note     this machine's clock is {abs(clock.skew):.1f} s {side} Redis's")
+    show("           the bridge tells times by Redis's clock; set whichever is wrong, for example with NTP")
 
 
 async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> None:

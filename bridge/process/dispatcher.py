@@ -10,18 +10,19 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.probe import create_app, start_probe
-from bridge.process.redis_connection import connected, report_redis, required_redis
+from bridge.process.redis_connection import connected, follow_server_time, report_redis, required_redis
 from bridge.process.signals import CommandError, run_role
 from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
+from bridge.store.server_clock import ServerClock
 from bridge.webhooks.dispatcher import Dispatcher
 from bridge.webhooks.transport import Poster
 
 
 async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
     """One replica of the webhooks' sending side. It waits for a Redis that is not there yet. Raises CommandError."""
-    url, clock = required_redis(settings), SystemClock()
+    url, clock = required_redis(settings), ServerClock(SystemClock())
     if not settings.secret_key:
         raise CommandError(
             "BRIDGE_SECRET_KEY is not set: `bridge dispatcher` needs the same key as `bridge web` (`bridge keygen` "
@@ -33,6 +34,7 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as group,
     ):
         report_redis(group, backend, clock, stop, masked_url(url))
+        follow_server_time(group, backend, clock, stop)
         start_probe(group, settings, create_app(backend, lambda: "dispatcher"), stop)
         settle_garbage_collection()
         group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")

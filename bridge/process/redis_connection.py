@@ -13,6 +13,7 @@ from bridge.config_values import masked_url
 from bridge.process.signals import CommandError, until
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
+from bridge.store.server_clock import ServerClock
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ async def connected(url: str, namespace: str) -> AsyncIterator[Backend]:
 def report_redis(group: asyncio.TaskGroup, backend: Backend, clock: Clock, stop: asyncio.Event, url: str) -> None:
     """Starts a task that logs whether Redis is missing, until it answers or `stop` is set. `url` must be masked."""
     group.create_task(until(stop, wait_for_redis(backend, clock, url)), name="redis-report")
+
+
+def follow_server_time(group: asyncio.TaskGroup, backend: Backend, clock: ServerClock, stop: asyncio.Event) -> None:
+    """Starts a task that keeps `clock` at Redis's time until `stop` is set."""
+    group.create_task(until(stop, clock.follow(backend)), name="server-time")
 
 
 async def wait_for_redis(backend: Backend, clock: Clock, url: str) -> None:

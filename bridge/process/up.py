@@ -14,7 +14,7 @@ from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.dispatcher import open_dispatcher
 from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
-from bridge.process.redis_connection import connected, report_redis
+from bridge.process.redis_connection import connected, follow_server_time, report_redis
 from bridge.process.signals import CommandError, run_role
 from bridge.process.startup import StartupInfo, open_access
 from bridge.process.upstream import phala_client
@@ -22,6 +22,7 @@ from bridge.process.web import serve_front
 from bridge.sealing import KeyFileError, kept_key
 from bridge.simulator.server import serve as serve_simulator
 from bridge.store.errors import StoreError
+from bridge.store.server_clock import ServerClock
 from bridge.upstream.leader import Upstream
 from bridge.uvicorn_server import http_url
 
@@ -31,7 +32,7 @@ STATUS_SECONDS = 2.0
 
 async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], stop: asyncio.Event) -> None:
     """Everything in one process. `announce` is called once the front end listens. Raises CommandError."""
-    host, clock = settings.host or "127.0.0.1", SystemClock()
+    host, clock = settings.host or "127.0.0.1", ServerClock(SystemClock())
     opened = open_access(settings, host, alone=True)
     async with contextlib.AsyncExitStack() as stack:
         embedded = None if settings.redis_url else await stack.enter_async_context(EmbeddedServer())
@@ -60,6 +61,7 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
         web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report)
         async with _watched(embedded, stop), asyncio.TaskGroup() as group:
             report_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
+            follow_server_time(group, backend, clock, stop)
             group.create_task(run_role("web", web, stop), name="web")
             group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
             group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")

@@ -9,8 +9,9 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.probe import create_app, start_probe
-from bridge.process.redis_connection import connected, report_redis, required_redis
+from bridge.process.redis_connection import connected, follow_server_time, report_redis, required_redis
 from bridge.process.signals import CommandError, run_role
+from bridge.store.server_clock import ServerClock
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.leader import Upstream
 
@@ -27,6 +28,7 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
     ):
         upstream = Upstream(settings, backend, client, clock)
         report_redis(group, backend, clock, stop, masked_url(url))
+        follow_server_time(group, backend, ServerClock(clock), stop)  # the leader has Redis's time from its lease
         app = create_app(backend, upstream.role, lambda: upstream.trouble or upstream.fault, lambda: upstream.degraded)
         start_probe(group, settings, app, stop)
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.redis_connection import connected, report_redis, required_redis
+from bridge.process.redis_connection import connected, follow_server_time, report_redis, required_redis
 from bridge.process.signals import run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection
 from bridge.process.workers import end_with_parent, run_workers
 from bridge.store.connection import Backend
+from bridge.store.server_clock import ServerClock
 from bridge.uvicorn_server import http_url
 from bridge.web.server import serve_web
 
@@ -36,7 +37,7 @@ async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = Fal
     """
     if worker:
         end_with_parent(stop)
-    host, url, clock = settings.host or ALL_ADDRESSES, required_redis(settings), SystemClock()
+    host, url, clock = settings.host or ALL_ADDRESSES, required_redis(settings), ServerClock(SystemClock())
     opened = open_access(settings, host, alone=False)
 
     def report(port: int) -> None:
@@ -44,6 +45,7 @@ async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = Fal
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         report_redis(group, backend, clock, stop, masked_url(url))
+        follow_server_time(group, backend, clock, stop)
         web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=worker)
         group.create_task(run_role("web", web, stop), name="web")
 

@@ -17,6 +17,7 @@ from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter
 from bridge.store.repair import mend
+from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
@@ -67,14 +68,14 @@ class Upstream:
         self._settings = settings
         self._backend = backend
         self._client = client
-        self._clock = clock
+        self._clock = ServerClock(clock)
         self._rng = rng or random.Random()
         self._leadership = Leadership(backend)
         self._journal = Journal(backend.keys.source)
         self._holder = uuid.uuid4().hex
         """The name of the next term: the same in each attempt, since an answer that was lost may have granted it."""
         self._slots = Slots(backend)
-        self._slot_handover = SlotHandover(settings, self._slots, clock, alone=alone)
+        self._slot_handover = SlotHandover(settings, self._slots, self._clock, alone=alone)
         self._renewed_at = NEVER
         """When the last request was sent that gave or renewed this process's lease (monotonic)."""
         self._backoff = Backoff(longest=CAMPAIGN_BACKOFF)
@@ -107,6 +108,7 @@ class Upstream:
                 lease, highest_id = self._settings.lease_seconds, self._journal.position.highest_id
                 term = await self._leadership.acquire(self._holder, lease, uuid.uuid4().hex, highest_id)
                 self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
+                self._clock.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
                 complained = False
                 if isinstance(term, Term):
                     await self._lead(term, stop, asked_at)
@@ -243,6 +245,7 @@ class Upstream:
                 held = [slot.holding(asked_at) for slot in context.slots if slot.counts]
                 sequence, last_id = await self._leadership.renew(context.term, lease, period, held)
                 self._renewed_at = asked_at
+                self._clock.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
                 context.recorder.compare(before, sequence, last_id)
                 await self._clock.sleep(period)
             except StoreUnavailableError:
