@@ -114,8 +114,11 @@ def _comparable(fields: Mapping[str, Any]) -> str:
 
 
 def usable_id(value: object) -> str | None:
-    """`value` if it can name a CVM in keys, channels and URLs: printable, not empty, of limited length."""
-    if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable():
+    """`value` if it can name a CVM in keys, channels and URLs: printable, not empty, of limited length.
+
+    A text with U+FFFD was made of bytes that are no UTF-8, and cannot be written back as it was.
+    """
+    if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable() and "\ufffd" not in value:
         return value
     return None
 
