@@ -123,12 +123,13 @@ async def _check_upstream(settings: Settings, show: Print) -> bool:
         return True
     try:
         async with phala_client(settings, SystemClock()) as client:
-            listed = await client.list_cvms()
+            page = await client.list_page(1)
     except UpstreamError as error:
         show(f"  WRONG    {settings.api_prefix}: {error}")
         show(f"           {_correction(error)}")
         return False
-    show(f"  ok       {settings.api_prefix}: the key is valid, {len(listed)} CVM(s)")
+    count = len(page.entries) if page.total is None else page.total
+    show(f"  ok       {settings.api_prefix}: the key is valid, {count} CVM(s)")
     return True
 
 

@@ -174,18 +174,23 @@ class Watches:
             await self.wake("watch")
         return bool(removed) or known
 
-    async def set_config_pins(self, cvm_ids: Iterable[str], *, whole: bool = True) -> None:
-        """The leader's own pins (`BRIDGE_CVMS`). If not `whole`, earlier ones stay beside them."""
-        keys = self._backend.keys
-        ids = list(cvm_ids)
+    async def config_pins(self) -> set[str]:
+        """The leader's own pins (`BRIDGE_CVMS`)."""
+        return set(await self._backend.call(self._backend.client.smembers(self._backend.keys.config_pins)))
+
+    async def change_config_pins(self, added: Iterable[str], removed: Iterable[str] = ()) -> None:
+        """Adds and removes some of them. Those that are added are watched from now on."""
+        keys, now = self._backend.keys, await self._backend.now_ms()
+        new, old = list(added), list(removed)
         async with self._backend.transaction() as pipe:
-            if whole:
-                pipe.delete(keys.config_pins)
-            if ids:
-                pipe.sadd(keys.config_pins, *ids)
-            await self._backend.call(pipe.execute())
+            if old:
+                pipe.srem(keys.config_pins, *old)
+            if new:
+                pipe.sadd(keys.config_pins, *new)
+                pipe.zadd(keys.watches, dict.fromkeys(new, now))
+            if new or old:
+                await self._backend.call(pipe.execute())
         await self.wake("")
-        await self.renew(ids)
 
     async def announce(self, front: str, demand: Mapping[str, int], ttl: float) -> None:
         """A front end's subscribers per CVM; forgotten after `ttl` seconds unless announced again."""

@@ -39,7 +39,6 @@ MAX_LIST_BODY = 16 * MAX_STATE_BYTES
 MAX_REFERENCE = 1024
 """Characters; every form of reference is far shorter, and httpx refuses a URL of 64 kB."""
 
-MOST_PAGES = 100
 PAGE_SIZE = 100
 
 
@@ -74,13 +73,25 @@ class Ended:
 StreamEvent = State | Garbled | Ended
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """One CVM of the list; any of these may be missing."""
 
-    vm_uuid: str | None
-    hashed_id: str | None
-    name: str | None
+    vm_uuid: str | None = None
+    hashed_id: str | None = None
+    name: str | None = None
+    app_id: str | None = None
+    instance_id: str | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of the list. `total` CVMs on `pages` pages in all, as far as upstream tells it."""
+
+    entries: tuple[Listed, ...]
+    total: int | None = None
+    pages: int | None = None
 
 
 class PhalaClient:
@@ -140,21 +151,16 @@ class PhalaClient:
                 raise errors.UnparsableError("the batch answer is not an object")
         return {cvm_id: answer for cvm_id, answer in answers.items() if isinstance(answer, dict)}
 
-    async def list_cvms(self) -> list[Listed]:
-        """All CVMs of the workspace, page by page."""
-        seen: dict[Listed, None] = {}
-        for page in range(1, MOST_PAGES + 1):
-            path = f"/cvms/paginated?page={page}&page_size={PAGE_SIZE}"
-            with _counted("list"):
-                answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
-                items = answer.get("items") if isinstance(answer, dict) else None
-                if not isinstance(items, list):
-                    raise errors.UnparsableError("the list of CVMs has no items")
-            before = len(seen)
-            seen.update(dict.fromkeys(_listed(item) for item in items if isinstance(item, dict)))
-            if not items or _is_last(answer, page, len(seen), len(seen) - before):
-                break
-        return list(seen)
+    async def list_page(self, number: int) -> ListPage:
+        """One page of the list of the workspace's CVMs, counted from 1."""
+        with _counted("list"):
+            path = f"/cvms/paginated?page={number}&page_size={PAGE_SIZE}"
+            answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
+            items = answer.get("items") if isinstance(answer, dict) else None
+            if not isinstance(items, list):
+                raise errors.UnparsableError("the list of CVMs has no items")
+        entries = tuple(_listed(item) for item in items if isinstance(item, dict))
+        return ListPage(entries, total=_count(answer.get("total")), pages=_count(answer.get("pages")))
 
     @asynccontextmanager
     async def stream(
@@ -317,21 +323,26 @@ def _json(body: bytes) -> Any:
         raise errors.UnparsableError("not JSON") from error
 
 
-def _is_last(answer: dict[str, Any], page: int, seen: int, fresh: int) -> bool:
-    """By `pages`, else by `total`, else by a page without a `fresh` entry."""
-    pages, total = answer.get("pages"), answer.get("total")
-    if type(pages) is int:
-        return page >= pages
-    # An upstream that ignores `page` answers with its first page for ever.
-    return fresh == 0 or (type(total) is int and seen >= total)
-
-
 def _listed(item: dict[str, Any]) -> Listed:
     """Either shape of a list entry: the older keeps ids under `hosted`."""
-    hosted = item.get("hosted")
-    older = hosted.get("id") if isinstance(hosted, dict) else None
-    return Listed(_text(item.get("vm_uuid")) or _text(older), _text(item.get("id")), _text(item.get("name")))
+    hosted = item["hosted"] if isinstance(item.get("hosted"), dict) else {}
+
+    def text(name: str) -> str | None:
+        return _text(item.get(name)) or _text(hosted.get(name))
+
+    return Listed(
+        vm_uuid=_text(item.get("vm_uuid")) or _text(hosted.get("id")),
+        hashed_id=_text(item.get("id")),
+        name=text("name"),
+        app_id=text("app_id"),
+        instance_id=text("instance_id"),
+        status=text("status"),
+    )
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None

@@ -27,6 +27,7 @@ from bridge.upstream.second_witness import SecondWitness
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import lifetime, watch
+from bridge.upstream.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +47,17 @@ class ControlLoops:
         self._backend = backend
         self._group = group
         self._watches = Watches(backend)
-        self._resolver = Resolver(context)
-        self._discovery = Discovery(context, self._resolver, self._watches)
-        self._survey = DemandSurvey(context, backend, group, self._resolver)
+        self._workspace = Workspace(context)
+        resolver = Resolver(context, self._workspace)
+        self._discovery = Discovery(context, resolver, self._workspace, self._watches)
+        self._survey = DemandSurvey(context, backend, group, resolver)
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._written_digests: dict[str, tuple[str, str]] = {}
         """As this term wrote them; of no more CVMs than are watched."""
 
     def start(self) -> None:
         """Starts every standing task."""
-        witness = SecondWitness(self._context)
+        witness = SecondWitness(self._context, self._workspace)
         tasks = {
             "survey": self._survey.run(),
             "plan": self._plan_for_ever(),
@@ -183,7 +185,7 @@ class ControlLoops:
             "budget": context.budget.streams,
             "budget_reason": context.budget.streams_reason,
             "blocked": context.budget.is_blocked,
-            "unreachable": context.budget.breaker.is_down(now),
+            "unreachable": context.is_down(now),
             "fault": context.fault,
             "polling": {tracked.cvm_id: self._why_polled(tracked, now) for tracked in polled},
         }

@@ -131,12 +131,14 @@ class DemandSurvey:
 
     async def _follow_hint(self, reference: str) -> None:
         """A hint may name the CVM by another reference. A CVM that is not watched needs no read."""
+        now = self._context.clock.monotonic()
         try:
             answer = await self._resolver.look_up(reference)
         finally:
             self._following.discard(reference)
             self._woken.set()
-        if tracked := self._context.watches.get(answer.cvm_id or ""):
+        tracked = self._context.watches.get(answer.cvm_id or "")
+        if tracked is not None and tracked.reads.served_at < now:
             tracked.reads.hint(self._context.clock.monotonic(), first=True)
 
     async def _keep_wanted(self, survey: Survey) -> None:

@@ -4,131 +4,241 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
+from bridge.clock import set_within
 from bridge.events import usable_id
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.watches import Watches
+from bridge.upstream import metrics
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import ForbiddenError, UpstreamError
-from bridge.upstream.leader_context import LeaderContext
-from bridge.upstream.resolver import Resolver
-from bridge.upstream.second_witness import listing
+from bridge.upstream.leader_context import TURN_EVERY, LeaderContext
+from bridge.upstream.listing import Directory, key_of
+from bridge.upstream.reader import observed
+from bridge.upstream.resolver import Resolved, Resolver
+from bridge.upstream.tracked import NEVER, Tracked
+from bridge.upstream.workspace import EVERYTHING, Workspace
 
 logger = logging.getLogger(__name__)
 
 LIST_EVERY = 30.0
 """Seconds between two listings: how late a new CVM is found under `*`."""
 
-RESOLVE_EVERY = 60.0
-RETRY_EVERY = 5.0
-EVERYTHING = "*"
+PAGES_PER_SECOND = 5.0
+"""How fast a list of very many pages is asked for, on average: a quarter of the requests that are sent at most."""
 
-AT_ONCE = 8
-"""Listed CVMs resolved at the same time, as far as the budget of requests allows."""
+RESOLVE_EVERY = 60.0
+"""The same without `*`: how late a name is found to have moved."""
+
+LIST_PATIENCE = 3.0
+"""Seconds after which the state route is asked for names, while the list has holes."""
+
+REFUSED_FIRST, REFUSED_LONGEST = 30.0, 300.0
+"""Seconds until a reference is asked for again that upstream refused, at first and at last."""
+
+FAILED_FIRST, FAILED_LONGEST = 2.0, 10.0
+"""The same where there was no answer; while upstream is down, the breaker bounds these requests."""
+
+FEW, MANY = 8, 200
+"""Questions under way at the same time, before and after upstream accepted the first one. Twenty a second that take ten
+seconds each are two hundred."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """A reference that the state route must resolve."""
+
+    listed: bool
+    """Whether it is a key of the list."""
+    listed_as: str | None = None
+    """The list's `vm_uuid`."""
+    name: str | None
+    """The configured reference that it is asked for; None for `*`."""
+    due: float = NEVER
+    running: bool = False
+    refused: bool = False
+    """Whether the last answer was a definite no."""
+    refusals: Backoff = field(default_factory=lambda: Backoff(first=REFUSED_FIRST, longest=REFUSED_LONGEST))
+    failures: Backoff = field(default_factory=lambda: Backoff(first=FAILED_FIRST, longest=FAILED_LONGEST))
 
 
 class Discovery:
     """Keeps the configured pins up to date: names move, CVMs come and go."""
 
-    def __init__(self, context: LeaderContext, resolver: Resolver, watches: Watches) -> None:
+    def __init__(self, context: LeaderContext, resolver: Resolver, workspace: Workspace, watches: Watches) -> None:
         self._context = context
         self._resolver = resolver
+        self._workspace = workspace
         self._watches = watches
-        self._canonical: dict[str, str] = {}
+        self._everything = EVERYTHING in context.settings.cvms
+        self._names = [each for each in context.settings.cvms if each != EVERYTHING]
+        self._found: dict[str, str] = {}
+        """The CVM that each configured reference named last."""
+        self._questions: dict[str, Question] = {}
+        self._asked = asyncio.Event()
+        self._answered = False
+        self._lacking: set[str] = set()
+        """Pins that the last complete round did not find."""
         self._complained: set[str] = set()
+        workspace.on_entry = self._take_entry
 
     async def run(self) -> None:
-        """Never returns. An upstream error removes no pin and is tried again with a growing backoff."""
-        every = LIST_EVERY if EVERYTHING in self._context.settings.cvms else RESOLVE_EVERY
-        backoff = Backoff()
+        """Never returns. A round that is late is not made up for."""
+        every = LIST_EVERY if self._everything else RESOLVE_EVERY
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask_for_ever(group), name="questions")
+            self._count_unresolved()
+            while True:
+                began = self._context.clock.monotonic()
+                await self._round(group, every)
+                every = max(every, self._workspace.pages / PAGES_PER_SECOND)
+                await self._context.clock.sleep(max(0.0, began + every - self._context.clock.monotonic()))
+
+    async def _round(self, group: asyncio.TaskGroup, every: float) -> None:
+        """Lists, resolves and pins. What has no definite answer stays pinned."""
+        directory = None
+        if self._everything or self._names:
+            now = self._context.clock.monotonic()
+            listing = group.create_task(
+                self._workspace.listed_since(now, every, judges_key=self._everything), name="list"
+            )
+            await asyncio.wait({listing}, timeout=LIST_PATIENCE)
+            if not listing.done():
+                self._look_for_names(None, [name for name in self._names if name not in self._found])
+            directory = await listing
+        self._look_for_names(directory, self._names)
+        await self._settle(directory)
+
+    # Who is looked for
+
+    def _take_entry(self, entry: Listed) -> None:
+        """A page of the list names a CVM."""
+        key = key_of(entry)
+        if self._everything and key is not None and self._workspace.canonical(key) is None:
+            self._ask(key, Question(listed=True, listed_as=usable_id(entry.vm_uuid), name=None))
+
+    def _look_for_names(self, directory: Directory | None, names: Iterable[str]) -> None:
+        """The list names most references; the state route is asked for the others."""
+        for name in names:
+            key = directory.find(name) if directory else None
+            cvm_id = self._workspace.canonical(key) if key else None
+            if cvm_id is not None:
+                self._resolved(name, cvm_id)
+            elif directory is not None and key is not None:
+                listed_as = key if key in directory.uuids else None
+                self._ask(key, Question(listed=True, listed_as=listed_as, name=name))
+            else:
+                self._ask(name, Question(listed=False, name=name))
+
+    def _ask(self, reference: str, question: Question) -> None:
+        if reference not in self._questions:
+            self._questions[reference] = question
+            self._asked.set()
+
+    async def _ask_for_ever(self, group: asyncio.TaskGroup) -> None:
         while True:
-            if await self.round():
-                backoff.heal()
-                wait = every
-            else:
-                wait = backoff.fail(self._context.clock.monotonic(), self._context.rng, RETRY_EVERY)
-            await self._context.clock.sleep(wait)
+            self._asked.clear()
+            now = self._context.clock.monotonic()
+            running = sum(each.running for each in self._questions.values())
+            due = (key for key, each in self._questions.items() if not each.running and each.due <= now)
+            reference = next(due, None) if running < (MANY if self._answered else FEW) else None
+            if reference is None:
+                await set_within(self._asked, TURN_EVERY if self._questions else RESOLVE_EVERY)
+                continue
+            question = self._questions[reference]
+            question.running = True
+            await self._context.turn()
+            group.create_task(self._resolve(reference, question), name=f"resolve {reference}")
 
-    async def round(self) -> bool:
-        """Resolves each reference once. False: some had no definite answer; what was pinned before stays pinned."""
-        context, wanted, complete = self._context, set[str](), True
-        for reference in context.settings.cvms:
-            found = await self._everything() if reference == EVERYTHING else await self._one(reference)
-            complete = complete and found is not None
-            wanted |= found or set()
-            if context.budget.is_blocked:
-                complete = False  # the references behind this one were not asked for
-                break
-        return await self._pin(wanted, whole=complete) and complete
-
-    async def _pin(self, cvm_ids: set[str], *, whole: bool) -> bool:
-        """False: Redis does not answer."""
+    async def _resolve(self, reference: str, question: Question) -> None:
         try:
-            await self._watches.set_config_pins(cvm_ids, whole=whole)
+            ours = question.name is not None
+            resolved = await self._resolver.resolve(reference, ours=ours, listed_as=question.listed_as)
+        except UpstreamError as error:
+            self._refused(reference, question, error)
+            return
+        finally:
+            question.running = False
+        self._answered = True
+        self._questions.pop(reference, None)
+        if question.listed:
+            self._workspace.learn(reference, resolved.cvm_id)
+        if question.name is not None:
+            self._resolved(question.name, resolved.cvm_id)
+        await self._adopt(resolved)
+
+    def _refused(self, reference: str, question: Question, error: UpstreamError) -> None:
+        now, rng = self._context.clock.monotonic(), self._context.rng
+        # One forbidden CVM of the list is not ours.
+        question.refused = error.is_definite or (question.name is None and isinstance(error, ForbiddenError))
+        backoff = question.refusals if question.refused else question.failures
+        question.due = now + backoff.fail(now, rng, error.retry_after or 0.0)
+        if question.name is not None and question.name not in self._complained:
+            extra = {"reference": question.name, "reason": error.reason, "error": str(error)}
+            logger.warning("a reference of BRIDGE_CVMS cannot be resolved", extra=extra)
+            self._complained.add(question.name)
+
+    def _resolved(self, name: str, cvm_id: str) -> None:
+        self._found[name] = cvm_id
+        self._questions.pop(name, None)
+        self._complained.discard(name)
+        self._count_unresolved()
+
+    def _count_unresolved(self) -> None:
+        metrics.UNRESOLVED.set(sum(name not in self._found for name in self._names))
+
+    # Pins
+
+    async def _adopt(self, resolved: Resolved) -> None:
+        """Pins the CVM and records its state. Where Redis does not answer, the next round pins it."""
+        try:
+            await self._watches.change_config_pins([resolved.cvm_id])
         except StoreUnavailableError:
-            return False
-        return True
+            return
+        if resolved.reading is not None:
+            now = self._context.clock.monotonic()
+            tracked = self._context.watches.setdefault(resolved.cvm_id, Tracked.loaded(resolved.cvm_id, None, now))
+            await observed(self._context, tracked, resolved.reading)
 
-    async def _one(self, reference: str) -> set[str] | None:
-        """The CVM that the reference names, or named last (it may have been deleted). None: no definite answer."""
-        await self._context.turn()
+    async def _settle(self, directory: Directory | None) -> None:
+        """Pins what was found. What is not found is unpinned in the second complete round, or once it is deleted."""
+        self._forget_unlisted(directory)
+        wanted, complete = self._wanted(directory)
         try:
-            found = self._canonical[reference] = await self._resolver.resolve(reference, ours=True)
-        except UpstreamError as error:
-            if reference not in self._complained:
-                extra = {"reference": reference, "reason": error.reason, "error": str(error)}
-                logger.warning("a reference of BRIDGE_CVMS cannot be resolved", extra=extra)
-            self._complained.add(reference)
-            known = self._canonical.get(reference)
-            return ({known} if known else set()) if error.is_definite else None
-        self._complained.discard(reference)
-        return {found}
+            pinned = await self._watches.config_pins()
+            lacking, gone = pinned - wanted, set[str]()
+            if complete:
+                gone = {each for each in lacking if each in self._lacking or self._is_gone(each)}
+                self._lacking = lacking - gone
+            if gone or not wanted <= pinned:
+                await self._watches.change_config_pins(wanted - pinned, gone)
+        except StoreUnavailableError:
+            logger.info("the pins of BRIDGE_CVMS could not be written: Redis does not answer")
 
-    async def _everything(self) -> set[str] | None:
-        await self._context.turn()
-        asked_at = self._context.clock.monotonic()
-        try:
-            listed = await self._context.client.list_cvms()
-        except UpstreamError as error:
-            if EVERYTHING not in self._complained:
-                logger.warning("the CVMs cannot be listed", extra={"reason": error.reason, "error": str(error)})
-            self._complained.add(EVERYTHING)
-            self._context.apply(error, EVERYTHING)
-            return None
-        self._complained.discard(EVERYTHING)
-        self._context.witnesses.listing = listing(listed, asked_at)
-        found, complete = set[str](), True
-        while listed:
-            # A blocked account gets one request at a time.
-            count = 1 if self._context.budget.is_blocked else AT_ONCE
-            some, listed = await asyncio.gather(*map(self._canonical_of, listed[:count])), listed[count:]
-            ids = set[str]().union(*(each for each in some if each is not None))
-            complete = complete and None not in some
-            found |= ids
-            # To resolve a large workspace takes minutes; CVMs are watched as they are found.
-            if not ids <= self._context.watches.keys() and not await self._pin(ids, whole=False):
-                return None
-            if self._context.budget.is_blocked:
-                return None
-        if not complete:
-            await self._pin(found, whole=False)
-        return found if complete else None
+    def _forget_unlisted(self, directory: Directory | None) -> None:
+        """Nobody is asked for who is not in the list any more."""
+        for key in [key for key, each in self._questions.items() if each.listed and not each.running]:
+            if directory is not None and key not in directory.keys:
+                del self._questions[key]
 
-    async def _canonical_of(self, entry: Listed) -> set[str] | None:
-        """The CVM of a list entry; empty where it has none. None: no definite answer."""
-        key = usable_id(entry.vm_uuid) or usable_id(entry.hashed_id)
-        if key is None:
-            return set()
-        if key not in self._canonical:
-            if key in self._context.watches:
-                self._canonical[key] = key
+    def _is_gone(self, cvm_id: str) -> bool:
+        tracked = self._context.watches.get(cvm_id)
+        return tracked is not None and tracked.gone
+
+    def _wanted(self, directory: Directory | None) -> tuple[set[str], bool]:
+        """The CVMs to pin, as far as they are known, and whether these are all."""
+        wanted, complete = set(self._found.values()), directory is not None or not self._everything
+        for name in self._names:
+            key = directory.find(name) if directory else None
+            question = self._questions.get(name if key is None else key)
+            complete = complete and (question is None or question.refused or name in self._found)
+        for key in directory.keys if directory and self._everything else ():
+            cvm_id, question = self._workspace.canonical(key), self._questions.get(key)
+            if cvm_id is not None:
+                wanted.add(cvm_id)
             else:
-                # Waits until the budget allows a request: the start of a large workspace must not flood upstream.
-                await self._context.turn()
-                try:
-                    self._canonical[key] = await self._resolver.resolve(key, ours=False)
-                except UpstreamError as error:
-                    # One forbidden CVM of the list is not ours.
-                    return set() if error.is_definite or isinstance(error, ForbiddenError) else None
-        return {self._canonical[key]}
+                complete = complete and question is not None and question.refused
+        return wanted, complete

@@ -96,8 +96,8 @@ class Upstream:
     @property
     def degraded(self) -> str:
         """Why this leader can do little, although it leads; empty while nothing is wrong."""
-        breaker = self.context.budget.breaker if self.context is not None and self.leading else None
-        return UNREACHABLE if breaker is not None and breaker.is_down(self._clock.monotonic()) else ""
+        context = self.context if self.leading else None
+        return UNREACHABLE if context is not None and context.is_down(self._clock.monotonic()) else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Campaigns and leads in turns until `stop` is set. While Redis does not answer, it tries again."""

@@ -70,17 +70,23 @@ class LeaderContext:
                 tracked.reads.backoff.heal()
                 tracked.stream.backoff.heal()
 
+    def is_down(self, now: float) -> bool:
+        """Whether upstream is unreachable. Streams that go on show that only some of it fails."""
+        recent = now - 2.5 * self.settings.stream_interval
+        return self.budget.breaker.is_down(now) and not any(
+            each.stream.is_open and each.seen.made_at >= recent for each in self.watches.values()
+        )
+
     async def turn(self, patience: float = math.inf) -> bool:
         """Waits until the budget allows one more request, and takes it. False: not within `patience` seconds.
 
-        Without patience for more, a held budget is not waited for, but may allow this request as its probe.
+        While the budget is held, only as its probe.
         """
         until = self.clock.monotonic() + patience
         self.budget.waiting += 1
         try:
             while not self.budget.take(now := self.clock.monotonic()):
-                held = self.budget.is_held and patience < math.inf
-                if held or max(now, self.budget.paused_until) >= until:
+                if max(now, self.budget.paused_until) >= until:
                     return False
                 await self.clock.sleep(TURN_EVERY)
             return True

@@ -23,7 +23,7 @@ class Reachability:
 
     async def look(self) -> None:
         now, breaker = self._context.clock.monotonic(), self._context.budget.breaker
-        down = breaker.is_down(now)
+        down = self._context.is_down(now)
         metrics.REACHABLE.set(not down)
         if down and (self._said_at is None or now >= self._said_at + REPEAT_EVERY):
             seconds = round(now - breaker.failing_since)

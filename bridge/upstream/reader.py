@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from bridge.upstream.changes import is_late
+from bridge.upstream.client import Reading
 from bridge.upstream.errors import CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.tracked import LONGEST_READ_WAIT, Observation, Tracked
@@ -41,6 +42,25 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
     else:
         context.witnesses.answered(reading.sent_at)
         _forgive_stream(context, tracked)
+    await _take(context, tracked, seen)
+    return True
+
+
+async def observed(context: LeaderContext, tracked: Tracked, reading: Reading) -> None:
+    """Records a state that was read to resolve a reference: no second read is needed."""
+    context.witnesses.answered(reading.sent_at)
+    seen = Observation(state=reading.state, by="poll", sent_at=reading.sent_at, made_at=reading.made_at)
+    if tracked.reads.running:
+        await context.recorder.record(tracked, seen)
+        return
+    tracked.reads.running = True
+    try:
+        await _take(context, tracked, seen)
+    finally:
+        tracked.reads.running = False
+
+
+async def _take(context: LeaderContext, tracked: Tracked, seen: Observation) -> None:
     before = tracked.seen.state if not tracked.gone else None
     applied = await context.recorder.record(tracked, seen)
     context.budget.authorized()
@@ -51,7 +71,6 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
     same = applied and before is not None and seen.state is not None and before.same_as(seen.state)
     tracked.batch.read(same=same, hint_served=seen.sent_at >= tracked.reads.hinted_at)
     _come_again(context, tracked, seen.sent_at)
-    return True
 
 
 def _forgive_stream(context: LeaderContext, tracked: Tracked) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bridge.upstream.absence import Listing, plain
 from bridge.upstream.backoff import Backoff
-from bridge.upstream.client import Listed
-from bridge.upstream.errors import AccountEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.tracked import NEVER, Tracked
+from bridge.upstream.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +22,12 @@ LIST_EVERY, LIST_LATEST = 10.0, 300.0
 """Seconds between two lists that are asked for as a witness, at first and at last: a large one costs 100 requests."""
 
 
-def listing(listed: Iterable[Listed], asked_at: float) -> Listing:
-    """A whole list as a witness."""
-    names = {name for each in listed for name in (each.vm_uuid, each.hashed_id, each.name) if name}
-    return Listing(frozenset(map(plain, names)), asked_at)
-
-
 @dataclass(slots=True)
 class SecondWitness:
     """One term's search for second witnesses."""
 
     context: LeaderContext
+    workspace: Workspace
     lists: Backoff = field(default_factory=lambda: Backoff(first=LIST_EVERY, longest=LIST_LATEST))
     probed_at: float = NEVER
 
@@ -52,7 +45,7 @@ class SecondWitness:
             self.lists.heal()
         elif not self.context.budget.is_blocked:
             if not self._ask_another(alive, suspects):
-                await self._ask_list()
+                await self._ask_list(max(tracked.absence.own_since for tracked in suspects))
             self._read_proven(suspects, alone=len(alive) == 1)
 
     def _judge_upstream(self, alive: Sequence[Tracked]) -> None:
@@ -87,17 +80,11 @@ class SecondWitness:
             min(others, key=lambda each: each.seen.made_at).reads.hint(now, first=True)
         return bool(others)
 
-    async def _ask_list(self) -> None:
-        context, now = self.context, self.context.clock.monotonic()
-        if now < self.lists.until or not context.budget.take(now):
-            return
-        self.lists.fail(now, context.rng, LIST_EVERY)
-        try:
-            context.witnesses.listing = listing(await context.client.list_cvms(), now)
-        except UpstreamError as error:
-            # Whether the key works, the state route shows.
-            if error.rule.account in (AccountEffect.SLOW_DOWN, AccountEffect.NOTHING):
-                context.apply(error, "*", ours=False)
+    async def _ask_list(self, since: float) -> None:
+        now = self.context.clock.monotonic()
+        if now >= self.lists.until:
+            self.lists.fail(now, self.context.rng, LIST_EVERY)
+            await self.workspace.listed_since(since, patience=0.0)
 
     def _read_proven(self, suspects: Sequence[Tracked], *, alone: bool) -> None:
         for tracked in suspects:

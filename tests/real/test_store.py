@@ -169,11 +169,11 @@ async def test_a_take_repeated_after_a_lost_reply_has_its_slot(backend: Backend)
 async def test_a_watch_tells_its_pins_and_subscribers(backend: Backend) -> None:
     watches = Watches(backend)
     assert (await watches.existing(["c"]), await watches.get("c")) == (set(), None)
-    await watches.set_config_pins(["c"])
-    await watches.set_config_pins(["d"], whole=False)
+    await watches.change_config_pins(["c", "d"])
     await watches.announce("front", {"c": 2}, 60)
     assert await watches.get("c") == Watch("c", pinned=True, pinned_by_config=True, subscribers=2)
-    await watches.set_config_pins(["d"])
+    await watches.change_config_pins([], ["c"])
+    assert await watches.config_pins() == {"d"}
     assert await watches.get("c") == Watch("c", pinned=False, pinned_by_config=False, subscribers=2)
 
 

@@ -302,7 +302,7 @@ async def test_a_cluster_subscribes_before_anything_else_was_asked_of_it(redis_c
     assert await heard(messages) == Tick("log-one", 1, written.last_id, 1)
     assert await Slots(backend).take(term, 0, "c", 60) == 0
     assert (await Slots(backend).list())[0].state == "held"
-    await Watches(backend).set_config_pins(["c"])
+    await Watches(backend).change_config_pins(["c"])
     assert await ReferenceLookups(backend).ask("web") is None
     await ReferenceLookups(backend).answer(Answer("web", "c"))
     assert await heard(messages) == Answered("web")

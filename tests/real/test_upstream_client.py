@@ -234,7 +234,7 @@ async def test_nobody_at_the_address_is_unreachable() -> None:
 
 async def test_list_and_batch_tell_of_every_cvm(sim: Running, client: PhalaClient) -> None:
     ids = [uuid_of(sim, number) for number in range(3)]
-    assert [each.vm_uuid for each in await client.list_cvms()] == ids
+    assert [each.vm_uuid for each in (await client.list_page(1)).entries] == ids
     answers = await client.batch([*ids, "nobody"])
     assert {cvm_id: answer["status"] for cvm_id, answer in answers.items()} == dict.fromkeys(ids, "running")
 

@@ -282,7 +282,7 @@ async def test_an_announcement_that_is_not_renewed_ends_and_is_swept(backend: Ba
 
 async def test_the_watch_list_pages_by_id_and_shows_pins(backend: Backend) -> None:
     watches = Watches(backend)
-    await watches.set_config_pins(["c"])
+    await watches.change_config_pins(["c"])
     assert [await watches.pin("a"), await watches.pin("a"), await watches.want("b"), await watches.want("b")] == [
         True,
         False,

@@ -16,7 +16,7 @@ CHANGES: dict[str, Change] = {
     "a new watch": lambda watches: watches.want("new"),
     "a pin of a watch": lambda watches: watches.pin("old"),
     "an unpin": lambda watches: watches.unpin("pinned"),
-    "config pins": lambda watches: watches.set_config_pins(["old"], whole=False),
+    "config pins": lambda watches: watches.change_config_pins(["old"]),
     "more demand": lambda watches: watches.announce("front", {"old": 2}, 15),
     "another front end": lambda watches: watches.announce("other", {"old": 1}, 15),
     "a front end that ends": lambda watches: watches.retire("front"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.clock import Clock
 from bridge.events import parse_state
-from bridge.upstream.client import ANSWER_TIMEOUT, Ended, Listed, PhalaClient, Reading, StreamEvent
+from bridge.upstream.client import ANSWER_TIMEOUT, PAGE_SIZE, Ended, Listed, ListPage, PhalaClient, Reading, StreamEvent
 from bridge.upstream.errors import (
     ForeignNotFoundError,
     NotFoundError,
@@ -156,10 +156,15 @@ class ModelClient(PhalaClient):
         known = {name: self._cloud.status.get(name) for name in ids if name not in self._cloud.silent}
         return {name: {"status": status} for name, status in known.items() if status is not None}
 
-    async def list_cvms(self) -> list[Listed]:
+    async def list_page(self, number: int) -> ListPage:
         await self._reach()
         self._fail("lists")
-        return [Listed(name, None, name) for name, status in self._cloud.status.items() if status is not None]
+        items = [self._listed(name, status) for name, status in self._cloud.status.items() if status is not None]
+        shown = items[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+        return ListPage(tuple(shown), len(items), -(-len(items) // PAGE_SIZE))
+
+    def _listed(self, name: str, status: str) -> Listed:
+        return Listed(vm_uuid=name, name=name, status=status)
 
     @asynccontextmanager
     async def stream(

@@ -168,8 +168,8 @@ class RenamingClient(CountingClient):
     trouble: UpstreamError | None = None
     broken: frozenset[str] = frozenset()
 
-    async def list_cvms(self) -> list[Listed]:
-        return [Listed(f"vm-{each.vm_uuid}", None, each.name) for each in await super().list_cvms()]
+    def _listed(self, name: str, status: str) -> Listed:
+        return Listed(vm_uuid=f"vm-{name}", name=name, status=status)
 
     async def read_state(self, ref: str) -> Reading:
         if self.trouble is not None:

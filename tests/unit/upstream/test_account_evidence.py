@@ -9,17 +9,14 @@ from typing import Any
 import pytest
 
 from bridge.config import Settings
-from bridge.events import parse_state
 from bridge.store.connection import Backend
-from bridge.store.watches import Watches
-from bridge.upstream.client import Listed, Reading
-from bridge.upstream.discovery import Discovery
-from bridge.upstream.errors import RequestRefusedError, UnauthorizedError, UnparsableError, UpstreamError
+from bridge.upstream.errors import UnauthorizedError, UnparsableError
 from bridge.upstream.leader import Upstream
 from bridge.upstream.resolver import Resolver
+from bridge.upstream.workspace import Workspace
 from tests.fakes import fake_backend, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.unit.upstream.test_answers import FailingClient, leading
+from tests.unit.upstream.test_answers import leading
 from tests.virtual import VirtualClock, run_virtual
 
 
@@ -30,47 +27,10 @@ async def backend() -> AsyncIterator[Backend]:
     await made.close()
 
 
-class FirstFails(FailingClient):
-    """The state of "first" ends in `error`; that of any other reference carries no id, and the list is refused."""
-
-    with_id = True
-
-    async def read_state(self, ref: str) -> Reading:
-        if ref == "first" and self.with_id:
-            raise self.error
-        name = f'"id":"{ref}",' if self.with_id else ""
-        return Reading(parse_state(f'{{{name}"status":"running"}}'), 1000.0, 1000.0)
-
-    async def list_cvms(self) -> list[Listed]:
-        raise UnauthorizedError(status=401)
-
-
-@pytest.mark.parametrize("error", [UnparsableError(status=200), RequestRefusedError(status=422)])
-async def test_a_probe_of_a_configured_reference_that_fails_takes_no_pin_from_the_others(
-    backend: Backend, error: UpstreamError
-) -> None:
-    context = await leading(backend, error, "first", "second")
-    await Watches(backend).set_config_pins(["first", "second"])
-    context.client = FirstFails(error)
-    context.budget.unauthorized(900.0, context.rng, "x", at_once=True)
-    await Discovery(context, Resolver(context), Watches(backend)).round()
-    assert (await Watches(backend).survey()).config_pins == {"first", "second"}
-
-
-async def test_a_list_that_is_refused_takes_no_pin_and_blocks_no_account(backend: Backend) -> None:
-    context = await leading(backend, UnparsableError(status=200), "first", "second")
-    await Watches(backend).set_config_pins(["first", "second"])
-    context.client = client = FirstFails(UnparsableError(status=200))
-    client.with_id = False
-    await Discovery(context, Resolver(context), Watches(backend)).round()
-    assert (await Watches(backend).survey()).config_pins == {"first", "second"}
-    assert not context.budget.is_blocked
-
-
 async def test_a_state_that_is_not_valid_shows_that_the_key_is_accepted_again(backend: Backend) -> None:
     context = await leading(backend, UnparsableError(status=200))
     context.budget.unauthorized(900.0, context.rng, "x", at_once=True)
-    assert (await Resolver(context).look_up("b")).status == 503
+    assert (await Resolver(context, Workspace(context)).look_up("b")).status == 503
     assert not context.budget.is_blocked
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,8 +19,7 @@ from bridge.store.slots import Slots
 from bridge.store.watches import Watches
 from bridge.upstream.batch_reader import ask_batch
 from bridge.upstream.budget import Budget
-from bridge.upstream.client import Listed, PhalaClient, Reading, StreamEvent
-from bridge.upstream.discovery import Discovery
+from bridge.upstream.client import ListPage, PhalaClient, Reading, StreamEvent
 from bridge.upstream.errors import (
     RULES,
     AccountEffect,
@@ -41,6 +41,7 @@ from bridge.upstream.resolver import Resolver
 from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import watch
+from bridge.upstream.workspace import Workspace
 from tests.fakes import HandClock, fake_backend
 from tests.unit.upstream.model import no_events
 
@@ -69,7 +70,7 @@ class FailingClient(PhalaClient):
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         raise self.error
 
-    async def list_cvms(self) -> list[Listed]:
+    async def list_page(self, number: int) -> ListPage:
         raise self.error
 
     @asynccontextmanager
@@ -127,20 +128,25 @@ async def by_batch(context: LeaderContext, _: Backend) -> None:
     await ask_batch(context, ("a",))
 
 
-async def by_discovery(context: LeaderContext, backend: Backend) -> None:
-    await Discovery(context, Resolver(context), Watches(backend)).round()
+async def by_reference(context: LeaderContext, _: Backend) -> None:
+    with contextlib.suppress(UpstreamError):
+        await Resolver(context, Workspace(context)).resolve("name", ours=True)
+
+
+async def by_list(context: LeaderContext, _: Backend) -> None:
+    await Workspace(context).listed_since(1000.0, 0.0, judges_key=True)
 
 
 async def by_lookup(context: LeaderContext, _: Backend) -> None:
-    await Resolver(context).look_up("b")
+    await Resolver(context, Workspace(context)).look_up("b")
 
 
 CALLERS: dict[str, tuple[Callable[[LeaderContext, Backend], Awaitable[None]], tuple[str, ...]]] = {
     "stream": (by_stream, ()),
     "read": (by_read, ()),
     "batch": (by_batch, ()),
-    "discovery of a reference": (by_discovery, ("name",)),
-    "discovery of the list": (by_discovery, ("*",)),
+    "discovery of a reference": (by_reference, ("name",)),
+    "discovery of the list": (by_list, ("*",)),
     "look-up": (by_lookup, ()),
 }
 
@@ -224,7 +230,7 @@ async def test_a_proxys_404_to_a_look_up_is_no_answer_about_the_reference(
     backend: Backend, body: bytes, status: int
 ) -> None:
     context = await leading(backend, error_for(404, body, "", None))
-    answer = await Resolver(context).look_up("b")
+    answer = await Resolver(context, Workspace(context)).look_up("b")
     assert (answer.cvm_id, answer.status) == (None, status)
 
 

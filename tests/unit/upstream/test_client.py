@@ -340,49 +340,41 @@ def named(name: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("more", "pages"),
-    [({"pages": 2}, [1, 2]), ({"total": 2, "pages": None}, [1, 2]), ({"total": "2"}, [1, 2, 3]), ({}, [1, 2, 3])],
+    ("more", "total", "pages"),
+    [({"pages": 2}, None, 2), ({"total": 2, "pages": None}, 2, None), ({"total": "2", "pages": -1}, None, None)],
     ids=repr,
 )
-async def test_every_page_is_read_whichever_count_upstream_gives(more: dict[str, object], pages: list[int]) -> None:
+async def test_a_page_has_the_counts_that_upstream_gives(
+    more: dict[str, object], total: int | None, pages: int | None
+) -> None:
     asked: list[int] = []
-    listed = await client_for(listing({1: [named("a")], 2: [named("b")]}, asked, **more)).list_cvms()
-    assert ([each.vm_uuid for each in listed], asked) == (["a", "b"], pages)
-
-
-async def test_an_upstream_that_answers_its_first_page_for_ever_is_asked_twice() -> None:
-    asked: list[int] = []
-    answer = listing({page: [named("a")] for page in range(1, 200)}, asked)
-    assert ([each.vm_uuid for each in await client_for(answer).list_cvms()], asked) == (["a"], [1, 2])
-
-
-async def test_no_more_than_a_hundred_pages_are_read() -> None:
-    asked: list[int] = []
-    answer = listing({page: [named(str(page))] for page in range(1, 200)}, asked, pages=10**9)
-    assert len(await client_for(answer).list_cvms()) == len(asked) == 100
+    page = await client_for(listing({2: [named("b")]}, asked, **more)).list_page(2)
+    assert (asked, [each.vm_uuid for each in page.entries]) == ([2], ["b"])
+    assert (page.total, page.pages) == (total, pages)
 
 
 async def test_both_shapes_of_the_list_are_read_and_other_entries_skipped() -> None:
+    hosted = {"id": "u-1", "status": "stopped", "app_id": "a1", "instance_id": "i1"}
     items = [
-        {"hosted": {"id": "u-1", "status": "running"}, "name": "old", "status": "running"},
-        {"id": "cvm_2", "vm_uuid": "u-2", "name": "new", "status": "running"},
+        {"hosted": hosted, "name": "old", "status": "running"},
+        {"id": "cvm_2", "vm_uuid": "u-2", "name": "new", "status": "running", "app_id": "app_2", "instance_id": "i2"},
         {"id": "cvm_3", "vm_uuid": None, "name": "provisioning", "hosted": None},
         {"id": 4, "vm_uuid": 4, "name": ""},
         None,
         "cvm_5",
     ]
-    assert await client_for(listing({1: items}, [], pages=1)).list_cvms() == [
-        Listed("u-1", None, "old"),
-        Listed("u-2", "cvm_2", "new"),
-        Listed(None, "cvm_3", "provisioning"),
-        Listed(None, None, None),
-    ]
+    assert (await client_for(listing({1: items}, [], pages=1)).list_page(1)).entries == (
+        Listed(vm_uuid="u-1", name="old", app_id="a1", instance_id="i1", status="running"),
+        Listed(vm_uuid="u-2", hashed_id="cvm_2", name="new", app_id="app_2", instance_id="i2", status="running"),
+        Listed(hashed_id="cvm_3", name="provisioning"),
+        Listed(),
+    )
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"items":{}}', b"nonsense"])
 async def test_a_list_without_items_is_unparsable(body: bytes) -> None:
     with pytest.raises(UnparsableError):
-        await client_for(httpx.Response(200, content=body)).list_cvms()
+        await client_for(httpx.Response(200, content=body)).list_page(1)
 
 
 async def test_each_request_is_counted_by_route_and_outcome() -> None:
@@ -394,7 +386,7 @@ async def test_each_request_is_counted_by_route_and_outcome() -> None:
     wanted += [("stream", "rate_limited"), ("stream", "unparsable"), ("list", "unparsable"), ("state", "unparsable")]
     before = {each: counted(*each) for each in wanted}
     await client_for(httpx.Response(200, json=STATE)).read_state("u-1")
-    await client_for(listing({1: []}, [])).list_cvms()
+    await client_for(listing({1: []}, [])).list_page(1)
     await received(sse(b""))
     for answer in (httpx.Response(404), httpx.Response(200, content=b"no state")):
         with pytest.raises(UpstreamError):
@@ -402,7 +394,7 @@ async def test_each_request_is_counted_by_route_and_outcome() -> None:
     with pytest.raises(UpstreamError):
         await client_for(httpx.Response(404)).batch(["u-1"])
     with pytest.raises(UpstreamError):
-        await client_for(httpx.Response(200, content=b"no list")).list_cvms()
+        await client_for(httpx.Response(200, content=b"no list")).list_page(1)
     for answer in (httpx.Response(429), sse(b"", "text/html")):
         with pytest.raises(UpstreamError):
             await received(answer)

@@ -12,7 +12,7 @@ from bridge.config import Settings
 from bridge.events import parse_state
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
-from bridge.upstream.client import Listed, Reading, StreamEvent
+from bridge.upstream.client import ListPage, Reading, StreamEvent
 from bridge.upstream.errors import UnparsableError
 from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
@@ -37,9 +37,9 @@ class Maintained(ModelClient):
         reading = await super().read_state(ref.removeprefix("app_"))
         return reading if self.named else Reading(parse_state('{"status":"running"}'), reading.sent_at, reading.made_at)
 
-    async def list_cvms(self) -> list[Listed]:
+    async def list_page(self, number: int) -> ListPage:
         self._page()
-        return await super().list_cvms()
+        return await super().list_page(number)
 
     @asynccontextmanager
     async def stream(

@@ -16,10 +16,12 @@ from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
+from bridge.upstream.absence import Listing
 from bridge.upstream.errors import ServerError
 from bridge.upstream.leader import Upstream
-from bridge.upstream.second_witness import NOT_FOUND, SecondWitness, listing
+from bridge.upstream.second_witness import NOT_FOUND, SecondWitness
 from bridge.upstream.tracked import Tracked
+from bridge.upstream.workspace import Workspace
 from tests.fakes import fake_backend, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.unit.upstream.test_answers import leading
@@ -181,10 +183,10 @@ async def test_a_cvm_whose_deletion_a_witness_proves_is_read_again_at_once() -> 
     tracked.reads.due = 1020.0
     for sent_at in (980.0, 990.0):
         tracked.absence.not_found(sent_at, sent_at, 10.0, own=True)
-    await SecondWitness(context).look()
+    await SecondWitness(context, Workspace(context)).look()
     assert tracked.reads.due == 1020.0
-    context.witnesses.listing = listing([], 995.0)
-    await SecondWitness(context).look()
+    context.witnesses.listing = Listing(frozenset(), 995.0)
+    await SecondWitness(context, Workspace(context)).look()
     assert tracked.reads.due == 1000.0
     await backend.close()
 
