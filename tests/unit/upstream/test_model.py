@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.store.log import Log
 from bridge.upstream.errors import RateLimitedError, ServerError, UpstreamError
+from bridge.upstream.pace import SLOW_ANSWER
 from bridge.upstream.watcher import LATELY_INTERVALS
 from tests.fakes import redis_time
 from tests.unit.upstream.model import Cloud
@@ -44,6 +45,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("cut"), st.just(""), st.sampled_from(["", "unheard"])),
     st.tuples(st.just("lose"), st.just(""), st.just("")),
     st.tuples(st.just("answers"), st.sampled_from(["lost", ""]), st.just("")),
+    st.tuples(st.just("batches"), st.sampled_from(["slow", "halved", "words"]), st.just("")),
     st.tuples(st.just("others"), st.sampled_from("0235"), st.just("")),
     st.tuples(st.just("wait"), st.sampled_from(["1", "12", "40", "100"]), st.just("")),
 )
@@ -100,6 +102,8 @@ async def _life(actions: tuple[Action, ...]) -> Monitor:
 
 async def perform(replicas: Replicas, monitor: Monitor, what: str, on: str, to: str) -> None:
     cloud = replicas.cloud
+    if what in ("batches", "heal"):
+        monitor.expect_after(LASTING + SLOW_ANSWER)  # a CVM that was vouched for until now gets a turn
     if what in ("change", "delete"):
         cloud.change(on, to or None)
     elif what in ("freeze", "thaw"):
@@ -131,7 +135,7 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
     elif what == "ends":
         cloud.ends_at_once = True
     elif what == "heal":
-        cloud.failing, cloud.ends_at_once, cloud.unrouted = None, False, frozenset()
+        cloud.failing, cloud.ends_at_once, cloud.unrouted, cloud.batches = None, False, frozenset(), ""
     elif what == "cut":
         cloud.cut, cloud.cut_unheard = cloud.cut + 1, bool(to)
     elif what == "lose":
@@ -140,6 +144,8 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
         await asyncio.sleep(LATELY)
     elif what == "answers":
         cloud.answers_lost = on == "lost"
+    elif what == "batches":
+        cloud.batches = on
     elif what == "others":
         cloud.others = int(on)
     else:
@@ -148,7 +154,7 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
 
 async def check_end(replicas: Replicas, cloud: Cloud) -> None:
     """All healthy again: states agree, transitions chain, the sequence has no hole, five streams are usable."""
-    cloud.failing, cloud.ends_at_once, cloud.others, cloud.unrouted = None, False, 0, frozenset()
+    cloud.failing, cloud.ends_at_once, cloud.others, cloud.unrouted, cloud.batches = None, False, 0, frozenset(), ""
     cloud.answers_lost = False
     replicas.heal()
     await asyncio.sleep(110)
