@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bridge.clock import SystemClock
-from bridge.commands.terminal import as_object
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
@@ -14,7 +13,7 @@ from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
-from bridge.store.leadership import read_leader_status
+from bridge.store.leader_status import read_leader_status, read_polling
 from bridge.store.log import Log
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
@@ -102,13 +101,15 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
     if not status:
         show("  leader   none: start `bridge upstream` (or `bridge up`), otherwise no event will come")
     else:
-        show(f"  leader   {status.get('leader')}, epoch {status.get('epoch')}, last reported at {status.get('at')}")
+        show(f"  leader   {status.get('leader')}, epoch {status.get('epoch')}, as reported at {status.get('at')}")
         reason = status.get("budget_reason")
         show(f"  streams  {status.get('budget')} of {settings.max_streams} usable{f' ({reason})' if reason else ''}")
-    for slot in await Slots(backend).list(settings.max_streams):
+    slots = await Slots(backend).list(settings.max_streams)
+    for slot in slots:
         held = f"  {slot.cvm_id}  by {slot.holder}  from {slot.since} until {slot.until}" if slot.cvm_id else ""
         show(f"  slot {slot.index + 1}   {slot.state}{held}")
-    polled = as_object(status.get("polling"))
+    streamed = {slot.cvm_id for slot in slots if slot.state == "held"}
+    polled = await read_polling(backend, status, streamed) or {}
     watched = len(await Watches(backend).list("", 1000))
     show(f"  watches  {watched}{'+' if watched == 1000 else ''}, of which {len(polled)} polled")
     for cvm_id, reason in list(polled.items())[:MOST_POLLED]:

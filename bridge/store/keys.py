@@ -32,6 +32,7 @@ class Keys:
         self.lookups = f"{prefix}wishes"
         self.hints = f"{prefix}hints"
         self.leader_status = f"{prefix}notes"
+        self.polling = f"{prefix}notes:polling"
         self.batch_digests = f"{prefix}vouchers"
         self.confirmed = f"{prefix}confirmed"
         self.rounds = f"{prefix}rounds"

@@ -1,23 +1,17 @@
-"""The lead: a lease with an epoch that fences every write; and what the leader publishes about itself."""
+"""The lead: a lease with an epoch that fences every write."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
-from bridge.store.foreign import json_object
 from bridge.store.holdings import Holding, packed
 
 logger = logging.getLogger(__name__)
-
-STATUS_SECONDS = 60
-"""The status of a leader that vanished is shown for at most this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +95,3 @@ class Leadership:
     async def resign(self, term: Term) -> None:
         """Ends the lease, so that a standby takes over at once."""
         await self._backend.run(self._resign, [self._backend.keys.leader], [term.holder, term.epoch])
-
-
-async def write_leader_status(backend: Backend, status: Mapping[str, Any]) -> None:
-    """For operators: the budget of streams and why each CVM is polled. For the leader alone. Raises StoreError."""
-    await backend.call(backend.client.set(backend.keys.leader_status, dumps(dict(status)), ex=STATUS_SECONDS))
-
-
-async def read_leader_status(backend: Backend) -> dict[str, Any]:
-    """{} when no leader has written one within STATUS_SECONDS. Raises StoreError."""
-    stored = json_object(await backend.call(backend.client.get(backend.keys.leader_status)))
-    return {name: value for name, value in stored.items() if isinstance(value, _STATUS.get(name, object))}
-
-
-_STATUS: Mapping[str, type] = {
-    "leader": str,
-    "epoch": int,
-    "at": str,
-    "budget": int,
-    "budget_reason": str,
-    "blocked": bool,
-    "unreachable": bool,
-    "fault": str,
-    "polling": dict,
-}
-"""The types of what leaders write; a value of another type is left out."""

@@ -34,6 +34,7 @@ async def mend(backend: Backend, term: Term) -> None:
         keys.lookups: "zset",
         keys.hints: "set",
         keys.leader_status: "string",
+        keys.polling: "hash",
         keys.batch_digests: "hash",
         keys.confirmed: "hash",
         keys.rounds: "hash",

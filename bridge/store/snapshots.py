@@ -11,7 +11,7 @@ these are not fenced: a digest counts only together with its event, whichever pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -159,8 +159,13 @@ async def read_batch_digests(backend: Backend, events: Mapping[str, str]) -> dic
     return {cvm_id: digest for cvm_id, (event, _, digest) in parts.items() if event == events.get(cvm_id)}
 
 
-async def write_batch_digests(backend: Backend, batch_digests: Mapping[str, tuple[str, str]]) -> None:
-    """Event and digest of each."""
+async def write_batch_digests(
+    backend: Backend, batch_digests: Mapping[str, tuple[str, str]], gone: Iterable[str] = ()
+) -> None:
+    """Event and digest of each; those of CVMs that are `gone` are deleted."""
+    key = backend.keys.batch_digests
     if batch_digests:
         texts = {cvm_id: f"{event} {digest}" for cvm_id, (event, digest) in batch_digests.items()}
-        await backend.call(backend.client.hset(backend.keys.batch_digests, mapping=texts))
+        await backend.call(backend.client.hset(key, mapping=texts))
+    if names := list(gone):
+        await backend.call(backend.client.hdel(key, *names))

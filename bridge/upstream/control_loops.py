@@ -6,12 +6,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from bridge.clock import rfc3339
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
-from bridge.store.leadership import write_leader_status
+from bridge.store.leader_status import LeaderStatusWriter
 from bridge.store.snapshots import write_batch_digests
 from bridge.store.watches import Watches
 from bridge.upstream import metrics
@@ -25,6 +23,7 @@ from bridge.upstream.reader import read
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.second_witness import SecondWitness
 from bridge.upstream.slots import Life, Slot
+from bridge.upstream.status import leader_status
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import lifetime, watch
 from bridge.upstream.workspace import Workspace
@@ -36,6 +35,9 @@ TICK = 0.1
 
 STALE_EVERY = 1.0
 STATUS_EVERY = 2.0
+SWEEP_EVERY = 60.0
+"""Seconds between two removals of announcements that have expired and count for nothing already."""
+
 REACHABILITY_EVERY = 1.0
 
 
@@ -52,6 +54,9 @@ class ControlLoops:
         self._discovery = Discovery(context, resolver, self._workspace, self._watches)
         self._survey = DemandSurvey(context, backend, group, resolver)
         self._streams: dict[int, asyncio.Task[None]] = {}
+        self._status = LeaderStatusWriter(backend, context.term)
+        self._digested = set(context.watches)
+        """CVMs of which Redis may have a digest."""
         self._written_digests: dict[str, tuple[str, str]] = {}
         """As this term wrote them; of no more CVMs than are watched."""
 
@@ -63,6 +68,7 @@ class ControlLoops:
             "plan": self._plan_for_ever(),
             "stale": self._repeat(STALE_EVERY, self._mark_stale, "observed_at could not be written"),
             "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
+            "sweep": self._repeat(SWEEP_EVERY, self._watches.sweep, "vanished front ends were not forgotten"),
             "wake": self._survey.listen(),
             "second witness": self._repeat(witness.every, witness.look, "no witness was asked"),
             "reachability": self._repeat(REACHABILITY_EVERY, Reachability(self._context).look, "reachability"),
@@ -155,15 +161,17 @@ class ControlLoops:
         await context.recorder.flush()
 
     async def _write_status(self) -> None:
-        await write_leader_status(self._backend, self._status())
+        clock = self._context.clock
+        now = clock.monotonic()
+        await self._status.write(leader_status(self._context, now), clock.time(), now)
         await self._write_batch_digests()
-        await self._watches.sweep()
 
     async def _write_batch_digests(self) -> None:
         """For the next leader, those that vouch for a state; a streamed CVM's may have changed since."""
+        watches = self._context.watches
         digests = {
             cvm_id: (tracked.seen.snapshot.event_id, tracked.batch.answer)
-            for cvm_id, tracked in self._context.watches.items()
+            for cvm_id, tracked in watches.items()
             if tracked.seen.snapshot
             and tracked.seen.snapshot.event_id
             and tracked.batch.answer
@@ -172,40 +180,7 @@ class ControlLoops:
         }
         written = self._written_digests
         changed = {key: value for key, value in digests.items() if written.get(key) != value}
-        await write_batch_digests(self._backend, changed)
-        self._written_digests = digests
-
-    def _status(self) -> dict[str, Any]:
-        context, now = self._context, self._context.clock.monotonic()
-        polled = [tracked for tracked in context.watches.values() if not tracked.stream.is_open]
-        return {
-            "leader": context.term.holder,
-            "epoch": context.term.epoch,
-            "at": rfc3339(context.clock.time()),
-            "budget": context.budget.streams,
-            "budget_reason": context.budget.streams_reason,
-            "blocked": context.budget.is_blocked,
-            "unreachable": context.is_down(now),
-            "fault": context.fault,
-            "polling": {tracked.cvm_id: self._why_polled(tracked, now) for tracked in polled},
-        }
-
-    def _why_polled(self, tracked: Tracked, now: float) -> str:
-        context = self._context
-        if tracked.gone:
-            return "deleted"
-        if context.budget.is_blocked:
-            return "unauthorized"
-        if context.budget.breaker.is_open:
-            return "upstream is unreachable"
-        if tracked.stream.backoff.until > now:
-            return f"backing off after {tracked.seen.failure or 'a stream that ended early'}"
-        if any(slot.cvm_id == tracked.cvm_id and slot.life is Life.QUARANTINED for slot in context.slots):
-            return "its slot is quarantined until an older stream has ended"
-        if now < context.streams_from:
-            return "waiting until the previous leader has closed its streams"
-        if now < context.budget.absent_streams.until:
-            return "upstream answers 404 to streams"
-        if context.budget.streams_reason:
-            return "the account is used elsewhere too"
-        return "all slots are taken"
+        present = set(watches)
+        await write_batch_digests(self._backend, changed, self._digested - present)
+        self._written_digests = {key: value for key, value in (written | digests).items() if key in present}
+        self._digested = present

@@ -22,7 +22,7 @@ from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
-from bridge.store.leadership import read_leader_status
+from bridge.store.leader_status import read_leader_status
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots

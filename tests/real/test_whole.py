@@ -208,3 +208,22 @@ async def test_a_large_workspace_is_followed_while_it_is_still_being_found_out(r
             return len(answer.json()["items"])
 
         assert 0 < await bridge.until(listed, "the first") < 120
+
+
+async def test_each_cvm_has_a_stream_or_a_reason_why_it_is_polled(redis_url: str) -> None:
+    async with whole(redis_url, cvms=8) as bridge:
+        await bridge.until_seen(8)
+        ids = set(bridge.ids)
+        gone = bridge.ids[7]
+        await bridge.control("DELETE", f"/cvms/{gone}?push=1")
+
+        async def told() -> dict[str, Any] | None:
+            slots: dict[str, Any] = (await bridge.http.get(f"{bridge.url}/v1/slots")).json()
+            held = {slot["cvm_id"] for slot in slots["items"] if slot["state"] == "held"}
+            polling = slots["polling"] or {}
+            complete = len(held) == 5 and held.isdisjoint(polling) and held | set(polling) == ids
+            return slots if complete and polling.get(gone) == "deleted" else None
+
+        slots = await bridge.until(told, "five streams and three reasons")
+        assert set(slots["polling"].values()) == {"deleted", "all slots are taken"}
+        assert (slots["budget"], slots["blocked"]) == (5, False)

@@ -9,8 +9,8 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.store.connection import Backend
-from bridge.store.leadership import read_leader_status
-from bridge.store.slots import Slots
+from bridge.store.leader_status import read_leader_status, read_polling
+from bridge.store.slots import SlotRecord, Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
 from bridge.web.api import answers
@@ -90,13 +90,14 @@ class CvmRoutes:
         """
         led = self.hub.led
         status: Mapping[str, object] = await read_leader_status(self.backend) if led else {}
-        items = []
-        for slot in await self.slots.list():
+        items, slots = [], await self.slots.list()
+        for slot in slots:
             state = slot.state if led or slot.state == "free" else "quarantined"
             about: dict[str, Any] = {**asdict(slot), "state": state, "epoch": slot.epoch or None}
             items.append(answers.Slot.model_construct(**about))
         shown: dict[str, Any] = {name: status.get(name) for name in answers.Slots.model_fields}
-        shown |= {"items": items, "next": None}
+        polling = await read_polling(self.backend, status, _streamed(slots))
+        shown |= {"items": items, "next": None, "polling": polling}
         return json_response(answers.Slots.model_construct(**shown))
 
     async def _one(self, cvm_id: str, call: Call, status: int = 200) -> Response:
@@ -112,8 +113,12 @@ class CvmRoutes:
     async def _shown(self, watches: Iterable[Watch]) -> list[answers.Cvm]:
         led, watches = self.hub.led, [*watches]
         snapshots = await self.snapshots.get([watch.cvm_id for watch in watches])
-        streamed = {slot.cvm_id for slot in await self.slots.list() if slot.state == "held"} if led else set()
+        streamed = _streamed(await self.slots.list()) if led else set()
         return [_cvm(watch, snapshots.get(watch.cvm_id), streamed, led=led) for watch in watches]
+
+
+def _streamed(slots: Iterable[SlotRecord]) -> set[str | None]:
+    return {slot.cvm_id for slot in slots if slot.state == "held"}
 
 
 def _cvm(watch: Watch, snapshot: Snapshot | None, streamed: set[str | None], *, led: bool) -> answers.Cvm:

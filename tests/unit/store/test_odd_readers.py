@@ -9,7 +9,7 @@ import pytest
 
 from bridge.events import Event, usable_id
 from bridge.store.connection import Backend
-from bridge.store.leadership import read_leader_status, write_leader_status
+from bridge.store.leader_status import read_leader_status
 from bridge.store.reference_lookups import MOST_LOOKUPS, Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
@@ -159,9 +159,8 @@ async def test_a_status_that_no_leader_wrote_is_none(backend: Backend, clock: Ha
 
 
 async def test_of_a_leaders_status_each_field_is_read_on_its_own(backend: Backend, clock: HandClock) -> None:
-    await write_leader_status(
-        backend, {"leader": "h", "epoch": "7", "budget": [], "polling": "words", "blocked": False}
-    )
+    stored = {"leader": "h", "epoch": "7", "budget": [], "polling": "words", "polled_because": 7, "blocked": False}
+    await backend.client.set(backend.keys.leader_status, json.dumps(stored))
     assert await read_leader_status(backend) == {"leader": "h", "blocked": False}
 
 

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from bridge.config import Settings
 from bridge.process.probe import create_app
 from bridge.store.connection import Backend
-from bridge.store.leadership import read_leader_status
+from bridge.store.leader_status import read_leader_status
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshots

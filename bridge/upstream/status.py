@@ -1,0 +1,50 @@
+"""What the leader tells operators: its budget of streams, and why CVMs are polled."""
+
+from __future__ import annotations
+
+from bridge.store.leader_status import LeaderStatus
+from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.slots import Life
+
+
+def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
+    """`now` is monotonic."""
+    fields = {
+        "leader": context.term.holder,
+        "epoch": context.term.epoch,
+        "budget": context.budget.streams,
+        "budget_reason": context.budget.streams_reason,
+        "blocked": context.budget.is_blocked,
+        "unreachable": context.is_down(now),
+        "fault": context.fault,
+    }
+    return LeaderStatus(fields, _why_polled(context, now), _exceptions(context, now))
+
+
+def _why_polled(context: LeaderContext, now: float) -> str:
+    budget = context.budget
+    if budget.is_blocked:
+        return "unauthorized"
+    if budget.breaker.is_open:
+        return "upstream is unreachable"
+    if now < context.streams_from:
+        return "waiting until the previous leader has closed its streams"
+    if now < budget.absent_streams.until:
+        return "upstream answers 404 to streams"
+    return "the account is used elsewhere too" if budget.streams_reason else "all slots are taken"
+
+
+def _exceptions(context: LeaderContext, now: float) -> dict[str, str]:
+    """CVMs that are polled for a reason of their own."""
+    polled = [each for each in context.watches.values() if not each.stream.is_open]
+    found = {each.cvm_id: "deleted" for each in polled if each.gone}
+    if context.budget.is_blocked or context.budget.breaker.is_open:
+        return found
+    quarantined = {slot.cvm_id for slot in context.slots if slot.life is Life.QUARANTINED}
+    for each in polled:
+        if each.stream.backoff.until > now:
+            reason = f"backing off after {each.seen.failure or 'a stream that ended early'}"
+            found.setdefault(each.cvm_id, reason)
+        elif each.cvm_id in quarantined:
+            found.setdefault(each.cvm_id, "its slot is quarantined until an older stream has ended")
+    return found
