@@ -10,7 +10,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.probe import create_app, start_probe
-from bridge.process.redis_connection import connected, follow_server_time, report_redis, required_redis
+from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import CommandError, run_role
 from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
@@ -33,8 +33,7 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
         open_dispatcher(settings, backend, clock) as dispatcher,
         asyncio.TaskGroup() as group,
     ):
-        report_redis(group, backend, clock, stop, masked_url(url))
-        follow_server_time(group, backend, clock, stop)
+        attend_redis(group, backend, clock, stop, masked_url(url))
         start_probe(group, settings, create_app(backend, lambda: "dispatcher"), stop)
         settle_garbage_collection()
         group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")

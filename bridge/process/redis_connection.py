@@ -42,14 +42,18 @@ async def connected(url: str, namespace: str) -> AsyncIterator[Backend]:
             await backend.close()
 
 
-def report_redis(group: asyncio.TaskGroup, backend: Backend, clock: Clock, stop: asyncio.Event, url: str) -> None:
-    """Starts a task that logs whether Redis is missing, until it answers or `stop` is set. `url` must be masked."""
+def attend_redis(group: asyncio.TaskGroup, backend: Backend, clock: ServerClock, stop: asyncio.Event, url: str) -> None:
+    """Starts what each role needs of its connection. Until `stop` is set, `clock` is kept at Redis's time, and a Redis
+    that is missing is logged; from then on a Redis that hangs is not waited for. `url` must be masked.
+    """
     group.create_task(until(stop, wait_for_redis(backend, clock, url)), name="redis-report")
-
-
-def follow_server_time(group: asyncio.TaskGroup, backend: Backend, clock: ServerClock, stop: asyncio.Event) -> None:
-    """Starts a task that keeps `clock` at Redis's time until `stop` is set."""
     group.create_task(until(stop, clock.follow(backend)), name="server-time")
+    group.create_task(_hurry(backend, stop), name="redis-hurry")
+
+
+async def _hurry(backend: Backend, stop: asyncio.Event) -> None:
+    await stop.wait()
+    backend.hurry()
 
 
 async def wait_for_redis(backend: Backend, clock: Clock, url: str) -> None:

@@ -14,7 +14,7 @@ from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.dispatcher import open_dispatcher
 from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
-from bridge.process.redis_connection import connected, follow_server_time, report_redis
+from bridge.process.redis_connection import attend_redis, connected
 from bridge.process.signals import CommandError, run_role
 from bridge.process.startup import StartupInfo, open_access
 from bridge.process.upstream import phala_client
@@ -60,8 +60,7 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
 
         web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report)
         async with _watched(embedded, stop), asyncio.TaskGroup() as group:
-            report_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
-            follow_server_time(group, backend, clock, stop)
+            attend_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
             group.create_task(run_role("web", web, stop), name="web")
             group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
             group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")

@@ -9,7 +9,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.probe import create_app, start_probe
-from bridge.process.redis_connection import connected, follow_server_time, report_redis, required_redis
+from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import CommandError, run_role
 from bridge.store.server_clock import ServerClock
 from bridge.upstream.client import PhalaClient
@@ -27,8 +27,7 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as group,
     ):
         upstream = Upstream(settings, backend, client, clock)
-        report_redis(group, backend, clock, stop, masked_url(url))
-        follow_server_time(group, backend, ServerClock(clock), stop)  # the leader has Redis's time from its lease
+        attend_redis(group, backend, ServerClock(clock), stop, masked_url(url))
         app = create_app(backend, upstream.role, lambda: upstream.trouble or upstream.fault, lambda: upstream.degraded)
         start_probe(group, settings, app, stop)
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.redis_connection import connected, follow_server_time, report_redis, required_redis
+from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection
 from bridge.process.workers import end_with_parent, run_workers
@@ -44,8 +44,7 @@ async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = Fal
         logger.info("listening", extra={"address": http_url(host, port), "redis": masked_url(url)})
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
-        report_redis(group, backend, clock, stop, masked_url(url))
-        follow_server_time(group, backend, clock, stop)
+        attend_redis(group, backend, clock, stop, masked_url(url))
         web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=worker)
         group.create_task(run_role("web", web, stop), name="web")
 

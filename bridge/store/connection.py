@@ -30,6 +30,13 @@ CALL_TIMEOUT = 5.0
 can swallow a cancellation; this one cannot."""
 
 
+LAST_CALL_TIMEOUT = 2.0
+"""The same while this process is ending."""
+
+GIVEN_UP_TIMEOUT = 0.1
+"""The same once a Redis has not answered while this process is ending: it need not be waited for again and again."""
+
+
 @dataclass(frozen=True)
 class Script:
     """A Lua script and its SHA-1, by which the server finds it."""
@@ -61,6 +68,19 @@ class Backend:
         self.keys = Keys(namespace)
         self._timeout = call_timeout
         self._turns = asyncio.Semaphore(MOST_CALLS)
+        self._limits: set[asyncio.Timeout] = set()
+        self._hurries = False
+
+    def hurry(self) -> None:
+        """This process is ending. From here on it does not wait long for a Redis that hangs: for one command at most,
+        those that are under way included.
+        """
+        self._hurries = True
+        self._timeout = min(self._timeout, LAST_CALL_TIMEOUT)
+        latest = asyncio.get_running_loop().time() + self._timeout
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(min(limit.when() or latest, latest))
 
     async def call(self, command: Awaitable[T]) -> T:
         """Awaits one command. Raises StoreUnavailableError if the server is unreachable, not ready or too slow, or if
@@ -71,10 +91,16 @@ class Backend:
         else:
             await self._turns.acquire()
         try:
-            async with asyncio.timeout(self._timeout):
-                return await command
+            async with self._limit():
+                done = await command
+            if self._hurries:
+                self._timeout = LAST_CALL_TIMEOUT
+            return done
         except TimeoutError as error:
-            raise StoreUnavailableError(f"Redis did not answer within {self._timeout:g} s") from error
+            waited = f"{self._timeout:g} s"
+            if self._hurries:
+                self._timeout = GIVEN_UP_TIMEOUT
+            raise StoreUnavailableError(f"Redis did not answer within {waited}") from error
         except (errors.ConnectionError, errors.TimeoutError, errors.RedisClusterException, OSError) as error:
             raise StoreUnavailableError(f"Redis is out of reach ({_reason(error)})") from error
         except errors.RedisError as error:
@@ -82,10 +108,19 @@ class Backend:
         finally:
             self._turns.release()
 
+    @asynccontextmanager
+    async def _limit(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(self._timeout) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
     async def _wait(self, command: Awaitable[Any]) -> None:
         """For the command's turn. It is closed if it does not come."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._limit():
                 await self._turns.acquire()
         except BaseException as error:
             if asyncio.iscoroutine(command):
