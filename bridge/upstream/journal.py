@@ -49,6 +49,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class _Written:
     entry: Entry
+    follows: int
     sequence: int
     id: str
 
@@ -115,8 +116,8 @@ class Journal:
         """Redis has it. It is the next one that waits, or one that did not wait (the end of a watch)."""
         if self.next is entry:
             self._count(self._waiting.popleft(), -1)
+        self._written.append(_Written(entry, self.position.sequence, position.sequence, position.last_id))
         self._sent, self.position = None, position
-        self._written.append(_Written(entry, position.sequence, position.last_id))
         self._written_size += entry.size
         while len(self._written) > RECENT or self._written_size > RECENT_CHARACTERS:
             self._written_size -= self._written.popleft().entry.size
@@ -136,15 +137,16 @@ class Journal:
         known = kept[-1].id if kept and kept[-1].sequence == sequence else last_id
         if sequence >= at.sequence or known != last_id:
             raise FencedError("the log has an event that this process did not write")
-        lost = [each.entry for each in list(self._written)[len(kept) :]]
+        lost = list(self._written)[len(kept) :]
+        forgotten = (lost[0].follows if lost else at.sequence) - sequence
         self._written = deque(kept)
         self._written_size = sum(each.entry.size for each in kept)
-        self._waiting.extendleft(reversed(lost))
-        for entry in lost:
-            self._count(entry, 1)
+        for each in reversed(lost):
+            self._waiting.appendleft(each.entry)
+            self._count(each.entry, 1)
         used = (max(at.next_sequence - 1, self._highest_sent) + 1, at.highest_id)
         self._sent, self.position = None, WritePosition(sequence, last_id, used)
-        return Loss(sequence, len(lost), max(0, at.sequence - sequence - len(lost)))
+        return Loss(sequence, len(lost), max(0, forgotten))
 
     def _count(self, entry: Entry, step: int) -> None:
         self._waits[entry.draft.cvm_id] += step
@@ -174,9 +176,9 @@ class Journal:
                 return self.rewind(found.sequence, found.last_id)
             except FencedError:
                 pass
-        self._forget()
         # Numbers and ids that subscribers may have seen are not used again in the same log.
         same_log = past is not None and past.log_id == term.log_id
+        self.give_up("another process led meanwhile" if same_log else "Redis has another log now")
         self.position = replace(
             found, used=(max(at.next_sequence - 1, self._highest_sent) if same_log else 0, at.highest_id)
         )
@@ -187,13 +189,12 @@ class Journal:
         """As the log has the entry, if it was appended."""
         return f'{{"id":"{entry_id}",{entry.draft.envelope(self._source, self._highest_sent)[1:]}'
 
-    def _forget(self) -> None:
+    def give_up(self, why: str) -> None:
+        """What waits is written by nobody."""
         if self._waiting:
             metrics.UNWRITTEN.inc(len(self._waiting))
-            fields = {"events": len(self._waiting)}
             logger.error(
-                "changes that this process saw were not written: another led meanwhile, or the log is a new one",
-                extra=fields,
+                "changes that this process saw are not written", extra={"events": len(self._waiting), "why": why}
             )
         self._waiting.clear()
         self._written.clear()

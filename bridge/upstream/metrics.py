@@ -15,7 +15,9 @@ BUDGET = Gauge("bridge_upstream_stream_budget", "Streams that the account seems 
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
 LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had confirmed them")
 """They are written again, under new numbers, as far as this process remembers them."""
-UNWRITTEN = Counter("bridge_events_unwritten", "Events that could not be written before another process led")
+UNWRITTEN = Counter(
+    "bridge_events_unwritten", "Events that were decided and never written: another process led meanwhile"
+)
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
 """`route`: `state`, `stream`, `batch`, `list`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
 LATE = Histogram(

@@ -177,6 +177,7 @@ class Recorder:
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(seconds):
                 await self.flush()
+        self._journal.give_up("this process ends")
 
     async def _write_all(self) -> None:
         while (entry := self._journal.next) is not None:

@@ -182,7 +182,7 @@ async def test_what_another_leader_saw_is_not_undone_by_what_was_seen_before(
     await process.lead()
     await process.write()
     assert await statuses(backend) == [(1, "running")]
-    assert "changes that this process saw were not written" in caplog.text
+    assert "changes that this process saw are not written" in caplog.text
 
 
 async def test_a_lost_tail_is_written_again_under_new_numbers_and_ids(
@@ -318,6 +318,35 @@ async def test_events_older_than_memory_are_counted_as_gone_and_their_snapshots_
         "a": "stopped",
         "b": "stopped",
     }
+
+
+async def test_a_tail_that_is_lost_twice_is_no_less_complete(backend: Backend) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("a", "stopping", "stopped")
+    await process.write()
+    for expected in ([(5, "stopping"), (6, "stopped")], [(8, "stopping"), (9, "stopped")]):
+        await backup.restore(backend)
+        await process.resign()
+        assert await process.lead() == Loss(1, 2, 0)
+        await process.write()
+        assert (await statuses(backend))[1:] == expected
+
+
+async def test_a_stop_tells_what_it_could_not_write(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.recorder.finish(5)
+    assert await statuses(backend) == [(1, "running")]
+    assert "not written" not in caplog.text
+    process.backend.cut = "before"
+    await process.see("a", "stopped")
+    await process.recorder.finish(0.01)
+    assert "changes that this process saw are not written" in caplog.text
 
 
 async def test_a_log_that_a_stranger_went_on_with_ends_the_term(backend: Backend) -> None:
