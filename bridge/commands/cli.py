@@ -15,6 +15,7 @@ from bridge.clock import SystemClock
 from bridge.commands.check import run_check
 from bridge.commands.listen import Received, Registration, Reply, received_line
 from bridge.commands.listen import listen as receive
+from bridge.commands.proxies import proxy_faults
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line, write_line
 from bridge.config import Settings, SettingsError, load_settings
@@ -135,7 +136,7 @@ def dispatcher() -> None:
     Example:
       REDIS_URL=redis://redis:6379/0 BRIDGE_SECRET_KEY=… bridge dispatcher
     """
-    settings = _settings()
+    settings = _settings(proxies=False)  # webhooks go through no proxy
     _execute(lambda stop: run_dispatcher(settings, stop))
 
 
@@ -186,6 +187,7 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
       bridge tail web-1 --since 2026-11-24T16:00:00Z
       bridge tail | jq -r 'select(.type == "cvm.transition") | .data.name'
     """
+    _check_proxies()
     to_line = event_line if sys.stdout.isatty() else str
     request = Request(url.rstrip("/"), cvms, token, since)
     work = follow(request, lambda event: write_line(to_line(event)), _complain)
@@ -229,6 +231,7 @@ def listen(
       bridge listen --fail 0.5 --delay 3
       bridge listen | jq .body.data.to
     """
+    _check_proxies()
     fields = {name: value for name, value in filters.items() if value}  # options have the names of a body's fields
     registration = Registration(url=url.rstrip("/"), token=token, host=host, port=port, address=address, fields=fields)
     to_line = received_line if sys.stdout.isatty() else Received.to_json
@@ -261,17 +264,25 @@ def check() -> None:
     sys.exit(0 if asyncio.run(run_check(settings, click.echo)) else 1)
 
 
-def _settings(*, quiet: bool = False) -> Settings:
+def _settings(*, quiet: bool = False, proxies: bool = True) -> Settings:
     """The settings in force; `quiet` leaves logging alone. Ends the process with one line per wrong variable."""
     try:
         settings = load_settings()
     except SettingsError as error:
         _end(str(error))
+    if proxies:
+        _check_proxies()
     if not quiet:
         _log(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     return settings
+
+
+def _check_proxies() -> None:
+    """Ends the process with one line per variable that no request could be made with."""
+    if faults := proxy_faults():
+        _end("\n".join(faults))
 
 
 def _log(form: logs.Format | None = None, level: str = "info") -> None:

@@ -176,6 +176,21 @@ def test_a_missing_setting_is_one_line(
     assert command.errors.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        ("up", "NO_PROXY", "localhost,[::1]"),
+        ("tail", "https_proxy", "socks5://127.0.0.1:1"),
+        ("listen", "HTTPS_PROXY", "proxy:port"),
+        ("check", "NO_PROXY", "fd00::/8"),
+    ],
+)
+def test_a_proxy_variable_that_cannot_be_used_is_one_line(start: Start, command: str, name: str, value: str) -> None:
+    ended = start(command, **{name: value})
+    assert ended.ends() == 1
+    assert [line.split()[0] for line in ended.errors.splitlines()] == [name]
+
+
 def test_upstream_and_web_wait_for_redis_and_are_ready_once_it_answers(start: Start) -> None:
     server = RealServer(tcp=True)
     probe, port = free_port(), free_port()
