@@ -189,13 +189,27 @@ def test_a_page_that_fails_is_asked_for_again_alone_and_the_others_are_used_at_o
     run_virtual(scenario())
 
 
+def test_a_page_that_failed_for_a_moment_is_there_long_before_the_next_list() -> None:
+    async def scenario() -> None:
+        async with leading(Cloud(names(150)), failing_pages=frozenset([2])) as (client, backend, _):
+            await asyncio.sleep(3)
+            assert "cvm-00120" not in await watched(backend)
+            client.failing_pages = frozenset()
+            await asyncio.sleep(12)
+            assert await watched(backend) == set(names(150))
+            assert client.pages[1] == 1
+
+    run_virtual(scenario())
+
+
 def test_a_pin_goes_once_two_whole_lists_lack_the_cvm() -> None:
     async def scenario() -> None:
         cloud = Cloud(["a", "b"])
         async with leading(cloud) as (client, backend, _):
             await asyncio.sleep(60)
             client.hidden, client.shown_total = frozenset(["b"]), 1
-            await asyncio.sleep(30)
+            await asyncio.sleep(40)
+            assert (await Watches(backend).survey()).config_pins == {"a", "b"}
             client.hidden, client.shown_total = frozenset(), None
             await asyncio.sleep(120)
             assert (await Watches(backend).survey()).config_pins == {"a", "b"}
