@@ -50,6 +50,10 @@ class Leadership:
         self.server_time = math.nan
         """Seconds since the Unix epoch by the server's clock, at the last `acquire` or `renew`."""
 
+        self.others_log = ("", "", "")
+        """Log id, sequence and last id as Redis had them when another process led, at the last `acquire`; as text, for
+        they may be damaged."""
+
     async def acquire(self, holder: str, lease: float, log_id: str, last_id: str = "0-0") -> Term | float:
         """A term, or the seconds until the present leader's lease ends.
 
@@ -65,6 +69,7 @@ class Leadership:
         if mended:
             logger.error("Redis held data that the bridge did not write", extra={"mended": mended})
         if int(epoch) == 0:
+            self.others_log = (str(found), str(sequence), str(last))
             return int(wait) / 1000
         return Term(
             holder,

@@ -7,11 +7,12 @@ only while no other process has led meanwhile: its observations are newer.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 
-from bridge.events import Draft, Event
+from bridge.events import Draft, Event, entry_key
 from bridge.store.errors import FencedError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import WritePosition
@@ -80,6 +81,7 @@ class Journal:
         self._waiting: deque[Entry] = deque()
         self._waits: Counter[str] = Counter()
         self._written_size = self._waiting_size = 0
+        self._others = ("", 0, "0-0")
         self._sent: Entry | None = None
         """What Redis may have although its answer did not arrive."""
         self._highest_sent = 0
@@ -156,6 +158,12 @@ class Journal:
 
     # From one term to the next
 
+    def look(self, log_id: str, sequence: str, last_id: str) -> None:
+        """Another process leads, and its log is as far as this: subscribers may have seen it all."""
+        with contextlib.suppress(ValueError):
+            entry_key(last_id)
+            self._others = (log_id, int(sequence), last_id)
+
     @property
     def is_unsure(self) -> bool:
         """Whether the log's last event is needed to begin the next term: it may be the one that was sent last."""
@@ -179,11 +187,15 @@ class Journal:
         # Numbers and ids that subscribers may have seen are not used again in the same log.
         same_log = past is not None and past.log_id == term.log_id
         self.give_up("another process led meanwhile" if same_log else "Redis has another log now")
-        self.position = replace(
-            found, used=(max(at.next_sequence - 1, self._highest_sent) if same_log else 0, at.highest_id)
-        )
+        used, used_id = max(at.next_sequence - 1, self._highest_sent) if same_log else 0, at.highest_id
+        log_id, seen, seen_id = self._others
+        lost = seen - found.sequence if log_id == term.log_id else 0
+        if lost > 0:
+            # One more, as in `rewind`.
+            used, used_id = max(used, seen + 1), max(used_id, seen_id, key=entry_key)
+        self.position = replace(found, used=(used, used_id))
         self._highest_sent = 0
-        return None
+        return Loss(found.sequence, 0, lost) if lost > 0 else None
 
     def _json(self, entry: Entry, entry_id: str) -> str:
         """As the log has the entry, if it was appended."""

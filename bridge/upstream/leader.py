@@ -114,6 +114,7 @@ class Upstream:
                     await self._lead(term, stop, asked_at)
                 else:
                     self.trouble = ""
+                    self._journal.look(*self._leadership.others_log)
                     await self._slot_handover.look()
                     await set_within(stop, min(term, CAMPAIGN_AT_MOST))
             except StoreUnavailableError as error:

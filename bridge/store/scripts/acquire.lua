@@ -2,7 +2,8 @@
 -- KEYS: leader, meta, log. ARGV: holder, lease in ms, log id to use for a new log, lowest entry id for it.
 -- Returns {epoch, ms to wait, log id, sequence, last id, new log (1/0), the server's time in ms, the log's age in ms,
 -- the holder whose lease ran out ('': it handed the lead over, or there was none), what had to be mended ('' nothing),
--- holder and epoch of the term before this one}; epoch 0: another process leads.
+-- holder and epoch of the term before this one}; epoch 0: another process leads, and
+-- the log is as it is.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 local function number(text, most)
   local value = tonumber(text)
@@ -25,7 +26,8 @@ if held_until > longest then
   call('HSET', KEYS[1], 'until', whole(held_until))
 end
 if leader[1] and leader[1] ~= ARGV[1] and held_until > now then
-  return {0, held_until - now, '', 0, '', 0, now, 0, '', '', '', 0}
+  local log = redis.pcall('HMGET', KEYS[2], 'birth', 'sequence', 'last_id')
+  return {0, held_until - now, log[1] or '', log[2] or '', log[3] or '', 0, now, 0, '', '', '', 0}
 end
 local ran_out, before, before_epoch = '', leader[1] or '', leader[2] or '0'
 if leader[1] == ARGV[1] then

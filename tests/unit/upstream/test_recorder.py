@@ -280,6 +280,34 @@ async def test_a_lost_tail_is_given_up_where_another_process_led_on(backend: Bac
     assert await statuses(backend) == [(1, "running"), (2, "running"), (4, "stopped")]
 
 
+async def test_a_standby_that_takes_over_a_log_without_its_end_uses_no_number_twice(backend: Backend) -> None:
+    """The leader is gone, and with it what Redis lost; that is counted, and the numbers stay unused."""
+    process, standby = Process(backend), Process(backend, "standby")
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    backup = await Backup.of(backend)
+    await process.see("a", "stopping", "stopped")
+    await process.write()
+    leadership = Leadership(backend)
+    assert isinstance(await leadership.acquire("standby", 10, "log"), float)
+    standby.journal.look(*leadership.others_log)
+    await backup.restore(backend)
+    await process.resign()
+    assert await standby.lead() == Loss(1, 0, 2)
+    await standby.see("b", "running")
+    await standby.write()
+    assert await statuses(backend) == [(1, "running"), (5, "running")]
+
+
+def test_an_odd_record_of_the_log_is_passed_over() -> None:
+    journal = Journal("/bridge/bridge")
+    for record in (("", "", ""), ("log", "x", "1-0"), ("log", "7", "x")):
+        journal.look(*record)
+    assert journal.resume(Term("a", 1, "log", 3, "5-0", False), None) is None
+    assert journal.position.next_sequence == 4
+
+
 @pytest.mark.parametrize("wanted", [False, True])
 async def test_the_end_of_a_watch_that_redis_lost_is_written_again(backend: Backend, wanted: bool) -> None:
     process = Process(backend)
