@@ -206,9 +206,9 @@ def test_a_pin_goes_once_two_whole_lists_lack_the_cvm() -> None:
     async def scenario() -> None:
         cloud = Cloud(["a", "b"])
         async with leading(cloud) as (client, backend, _):
-            await asyncio.sleep(60)
+            await asyncio.sleep(65)
             client.hidden, client.shown_total = frozenset(["b"]), 1
-            await asyncio.sleep(40)
+            await asyncio.sleep(30)
             assert (await Watches(backend).survey()).config_pins == {"a", "b"}
             client.hidden, client.shown_total = frozenset(), None
             await asyncio.sleep(120)
