@@ -15,6 +15,7 @@ from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
 from bridge.store.leader_status import read_leader_status, read_polling
 from bridge.store.log import Log
+from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
@@ -60,12 +61,28 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
         async with connected(url, settings.namespace) as backend:
             show(f"  ok       {await backend.version()} at {masked_url(url)}")
             await _show_clock(backend, show)
+            show(_replicas(await read_copies(backend)))
             await _show_bridge(backend, settings, show)
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
         show("           is it running, and are the host, port, user and password in REDIS_URL correct?")
         return False
     return True
+
+
+def _replicas(copies: Copies) -> str:
+    if copies.connected is None:
+        return "  note     Redis does not tell whether it has replicas: give the rights +info and +wait"
+    if not copies.connected:
+        return (
+            "  ok       no replicas" if not copies.guarded else "  note     min-replicas-to-write is set: writes wait"
+        )
+    if copies.guarded:
+        return f"  ok       {copies.connected} replica(s), min-replicas-to-write is set"
+    return (
+        f"  note     {copies.connected} replica(s), but min-replicas-to-write is not set: set it to 1 on every server,\n"
+        "           or a primary that is cut off for long goes on beside a promoted replica"
+    )
 
 
 async def _embedded_url() -> str | None:

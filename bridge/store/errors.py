@@ -28,6 +28,10 @@ class LostTailError(StoreError):
         self.last_id = last_id
 
 
+class UnconfirmedError(StoreError):
+    """no replica of Redis confirmed the write in time"""
+
+
 class StillWantedError(StoreError):
     """the watch was wanted again while it was being dropped"""
 

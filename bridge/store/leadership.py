@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
 from bridge.store.holdings import Holding, packed
+from bridge.store.replicas import Copies, run_copied
 
 logger = logging.getLogger(__name__)
 
@@ -49,22 +50,26 @@ class Leadership:
         self._backend = backend
         self.server_time = math.nan
         """Seconds since the Unix epoch by the server's clock, at the last `acquire` or `renew`."""
-
+        self.copies = Copies()
+        """Of the last `acquire` or `renew`."""
         self.others_log = ("", "", "")
         """Log id, sequence and last id as Redis had them when another process led, at the last `acquire`; as text, for
         they may be damaged."""
 
-    async def acquire(self, holder: str, lease: float, log_id: str, last_id: str = "0-0") -> Term | float:
-        """A term, or the seconds until the present leader's lease ends.
+    async def acquire(
+        self, holder: str, lease: float, log_id: str, last_id: str = "0-0", wait_ms: int = 0
+    ) -> Term | float:
+        """A term, or the seconds until the present leader's lease ends; `copies` tells whether a replica has it.
 
         `log_id` is for the log that has to be made if there is none; `last_id` is the highest id that this process ever
         wrote, above which a new log starts.
         """
         keys = self._backend.keys
         arguments = [holder, int(lease * 1000), log_id, last_id]
-        epoch, wait, found, sequence, last, born, now, age, ran_out, mended, *before = await self._backend.run(
-            self._acquire, [keys.leader, keys.meta, keys.log], arguments
+        answer, self.copies = await run_copied(
+            self._backend, self._acquire, [keys.leader, keys.meta, keys.log], arguments, wait_ms
         )
+        epoch, wait, found, sequence, last, born, now, age, ran_out, mended, *before = answer
         self.server_time = int(now) / 1000
         if mended:
             logger.error("Redis held data that the bridge did not write", extra={"mended": mended})
@@ -83,14 +88,17 @@ class Leadership:
             (str(before[0]), int(before[1])),
         )
 
-    async def renew(self, term: Term, lease: float, period: float, held: Iterable[Holding] = ()) -> tuple[int, str]:
+    async def renew(
+        self, term: Term, lease: float, period: float, held: Iterable[Holding] = (), wait_ms: int = 0
+    ) -> tuple[int, str]:
         """Extends the lease by `lease` seconds from now, writes the slots that are held again, and publishes a tick.
 
-        Returns sequence and id of the log's last event. Raises FencedError.
+        Returns sequence and id of the log's last event; `copies` tells whether a replica has it. Raises FencedError.
         """
         keys = self._backend.keys
         arguments = [term.holder, term.epoch, int(lease * 1000), keys.tick_channel, period, *packed(held)]
-        answer = await self._backend.run(self._renew, [keys.leader, keys.meta, keys.slots], arguments)
+        names = [keys.leader, keys.meta, keys.slots]
+        answer, self.copies = await run_copied(self._backend, self._renew, names, arguments, wait_ms)
         if not answer:
             raise FencedError
         sequence, last_id, now = answer

@@ -14,9 +14,10 @@ from typing import Literal
 
 from bridge.clock import rfc3339
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import FencedError
+from bridge.store.errors import FencedError, UnconfirmedError
 from bridge.store.holdings import Holding, packed
 from bridge.store.leadership import Term
+from bridge.store.replicas import run_copied
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +51,19 @@ class Slots:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def take(self, term: Term, index: int, cvm_id: str, lifetime: float) -> float:
+    async def take(self, term: Term, index: int, cvm_id: str, lifetime: float, confirm_ms: int = 0) -> float:
         """Takes slot `index` for `lifetime` seconds. Returns 0, or the seconds after which to try again.
 
-        Raises FencedError.
+        Raises FencedError, and UnconfirmedError where it is taken but no replica has that within `confirm_ms`.
         """
         keys = self._backend.keys
         arguments = [term.holder, term.epoch, index, cvm_id, int(lifetime * 1000)]
-        done, wait = await self._backend.run(self._take, [keys.leader, keys.slots], arguments)
+        answer = run_copied(self._backend, self._take, [keys.leader, keys.slots], arguments, confirm_ms)
+        (done, wait), copies = await answer
         if int(done) < 0:
             raise FencedError
+        if int(done) == 1 and copies.confirmed == 0:
+            raise UnconfirmedError
         return 0.0 if int(done) == 1 else max(int(wait) / 1000, 0.001)
 
     async def free(self, term: Term, index: int, settling: float) -> bool:

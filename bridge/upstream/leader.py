@@ -12,11 +12,12 @@ from bridge.clock import Clock, set_within, unix
 from bridge.config import Settings
 from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
-from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
+from bridge.store.errors import FencedError, StoreError, StoreUnavailableError, UnconfirmedError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter
 from bridge.store.repair import mend
+from bridge.store.replicas import read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
@@ -29,6 +30,7 @@ from bridge.upstream.journal import Journal
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.pace import Pace
 from bridge.upstream.recorder import Recorder
+from bridge.upstream.replication import Replication
 from bridge.upstream.slot_handover import SlotHandover
 from bridge.upstream.tracked import NEVER, Tracked
 
@@ -76,6 +78,7 @@ class Upstream:
         """The name of the next term: the same in each attempt, since an answer that was lost may have granted it."""
         self._slots = Slots(backend)
         self._slot_handover = SlotHandover(settings, self._slots, self._clock, alone=alone)
+        self._replication = Replication()
         self._renewed_at = NEVER
         """When the last request was sent that gave or renewed this process's lease (monotonic)."""
         self._backoff = Backoff(longest=CAMPAIGN_BACKOFF)
@@ -106,9 +109,16 @@ class Upstream:
             try:
                 asked_at = self._clock.monotonic()
                 lease, highest_id = self._settings.lease_seconds, self._journal.position.highest_id
-                term = await self._leadership.acquire(self._holder, lease, uuid.uuid4().hex, highest_id)
+                if self._replication.seen is None:
+                    self._replication.observe(await read_copies(self._backend), asked_at)
+                wait_ms = self._replication.renewal_waits(lease)
+                term = await self._leadership.acquire(self._holder, lease, uuid.uuid4().hex, highest_id, wait_ms)
+                self._replication.observe(self._leadership.copies, self._clock.monotonic())
                 self._slot_handover.clock_skew.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
                 self._clock.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
+                if isinstance(term, Term) and not self._replication.counts(self._clock.monotonic()):
+                    await self._resign(term)
+                    raise StoreUnavailableError("no replica of Redis confirms the lease")
                 complained = False
                 if isinstance(term, Term):
                     await self._lead(term, stop, asked_at)
@@ -208,6 +218,7 @@ class Upstream:
             redis_slots=self._slots,
             budget=Budget(self._settings.max_streams, refilled_at=now),
             slots=slots,
+            replication=self._replication,
             streams_from=self._slot_handover.patience(term, self._renewed_at),
             watches=watches,
             pace=Pace(self._settings.poll_interval, float(self._settings.stream_interval)),
@@ -244,12 +255,16 @@ class Upstream:
             try:
                 before = context.recorder.position
                 held = [slot.holding(asked_at) for slot in context.slots if slot.counts]
-                sequence, last_id = await self._leadership.renew(context.term, lease, period, held)
-                self._renewed_at = asked_at
+                wait_ms = self._replication.renewal_waits(lease)
+                sequence, last_id = await self._leadership.renew(context.term, lease, period, held, wait_ms)
                 self._clock.observe(self._leadership.server_time, asked_at, self._clock.monotonic())
+                self._replication.observe(self._leadership.copies, self._clock.monotonic())
                 context.recorder.compare(before, sequence, last_id)
+                if not self._replication.counts(self._clock.monotonic()):
+                    raise UnconfirmedError
+                self._renewed_at = asked_at
                 await self._clock.sleep(period)
-            except StoreUnavailableError:
+            except (StoreUnavailableError, UnconfirmedError):
                 await self._clock.sleep(min(0.2, period))
 
     async def _end_with_the_lease(self) -> None:

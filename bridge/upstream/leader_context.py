@@ -17,6 +17,7 @@ from bridge.upstream.errors import AccountEffect, UnparsableError, UnreachableEr
 from bridge.upstream.pace import Pace
 from bridge.upstream.planner import PlanLimits
 from bridge.upstream.recorder import Recorder
+from bridge.upstream.replication import Replication
 from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
 
@@ -43,6 +44,7 @@ class LeaderContext:
     batch_route: bool = True
     batch_again_at: float = 0.0
     pace: Pace
+    replication: Replication = field(default_factory=Replication)
     witnesses: Witnesses = field(default_factory=Witnesses)
     fault: str = ""
     """What is wrong with upstream as a whole; such a leader is not ready."""
@@ -53,7 +55,7 @@ class LeaderContext:
         if budget.breaker.recovered:
             self._recover()
         requests = budget.refill_for_plan(now)
-        streams = 0 if now < self.streams_from else budget.streams_now(now)
+        streams = 0 if now < self.streams_from or self.replication.is_missing(now) else budget.streams_now(now)
         reads, batch = requests, self.batch_route
         if budget.is_held:
             reads = int(requests > 0 and self._is_due(now) and budget.probe(now))

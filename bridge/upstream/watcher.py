@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from bridge.config import Settings
 from bridge.events import State
-from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
+from bridge.store.errors import FencedError, StoreError, StoreUnavailableError, UnconfirmedError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.client import Garbled, StreamEvent
@@ -96,7 +96,14 @@ async def watch(context: LeaderContext, tracked: Tracked, slot: Slot) -> None:
     first.
     """
     try:
-        wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, lifetime(context.settings))
+        confirm_ms = context.replication.take_waits(context.clock.monotonic())
+        whole = lifetime(context.settings)
+        wait = await context.redis_slots.take(context.term, slot.index, tracked.cvm_id, whole, confirm_ms)
+    except UnconfirmedError:
+        # A promoted replica would not know of the slot: it is given back, and no stream is opened.
+        tracked.stream.backoff.fail(context.clock.monotonic(), context.rng)
+        await _release(context, slot, "not_sent")
+        return
     except FencedError:
         slot.quarantine(slot.taken_at)  # not taken
         raise
