@@ -80,8 +80,8 @@ def _replicas(copies: Copies) -> str:
     if copies.guarded:
         return f"  ok       {copies.connected} replica(s), min-replicas-to-write is set"
     return (
-        f"  note     {copies.connected} replica(s), but min-replicas-to-write is not set: set it to 1 on every server,\n"
-        "           or a primary that is cut off for long goes on beside a promoted replica"
+        f"  note     {copies.connected} replica(s), but min-replicas-to-write is not set: set it to 1 on every\n"
+        "           server, or a primary that is cut off for long goes on beside a promoted replica"
     )
 
 

@@ -45,7 +45,7 @@ class Replication:
 
     def renewal_waits(self, lease: float) -> int:
         """Milliseconds for which a renewal waits for a confirmation."""
-        return min(CONFIRM_MS, int(lease * 333)) if self.seen and self.seen.connected else 0
+        return min(CONFIRM_MS, int(lease * 250)) if self.seen and self.seen.connected else 0
 
     def counts(self, now: float) -> bool:
         """Whether the renewal just observed counts. Without replicas it does: the primary may be the last one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -24,11 +25,13 @@ from tests.servers import RealServer, cluster, cluster_url, eventually
 @contextmanager
 def pair() -> Iterator[tuple[RealServer, RealServer]]:
     """A primary and its replica, in step, without a sentinel."""
-    with RealServer(tcp=True, options={"repl-diskless-sync-delay": "0"}) as primary:
-        with RealServer(tcp=True, options={"replicaof": f"127.0.0.1 {primary.port}"}) as replica:
-            eventually(lambda: replica.call("INFO")["master_link_status"] == "up", "the replica in step")
-            eventually(lambda: primary.call("INFO")["slave0"]["state"] == "online", "the primary knows")
-            yield primary, replica
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(RealServer(tcp=True, options={"repl-diskless-sync-delay": "0"}))
+        follows = {"replicaof": f"127.0.0.1 {primary.port}"}
+        replica = stack.enter_context(RealServer(tcp=True, options=follows))
+        eventually(lambda: replica.call("INFO")["master_link_status"] == "up", "the replica in step")
+        eventually(lambda: primary.call("INFO")["slave0"]["state"] == "online", "the primary knows")
+        yield primary, replica
 
 
 @asynccontextmanager
@@ -77,7 +80,8 @@ async def test_beside_a_promoted_replica_the_old_primary_opens_no_stream(monkeyp
                     return other.context is not None and sum(slot.opened_at > 0 for slot in other.context.slots) == 5
 
                 await bridge.until(taken_over, "the other process has opened five streams")
-                assert other.leading and bridge.upstream.leading, "two lead: nothing of the one reaches the other"
+                assert other.leading
+                assert bridge.upstream.leading, "two lead: nothing of the one reaches the other"
                 counted = await bridge.control("GET", "/streams")
     assert counted["users"]["demo"]["max"] <= 5
     assert max(each["max"] for each in counted["cvms"].values()) == 1

@@ -30,7 +30,7 @@ def test_without_replicas_everything_counts_and_nothing_waits() -> None:
 def test_a_renewal_counts_once_the_replica_has_it() -> None:
     assert seen(Copies(None, 1, "one")).counts(0), "nobody asked yet"
     replication = seen(WELL)
-    assert (replication.renewal_waits(10), replication.renewal_waits(1)) == (CONFIRM_MS, 333)
+    assert (replication.renewal_waits(10), replication.renewal_waits(1)) == (CONFIRM_MS, 250)
     replication.observe(SILENT, 1)
     assert not replication.counts(1)
     assert replication.take_waits(1)
