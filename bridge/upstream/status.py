@@ -29,6 +29,8 @@ def _why_polled(context: LeaderContext, now: float) -> str:
         return "upstream is unreachable"
     if now < context.streams_from:
         return "waiting until the previous leader has closed its streams"
+    if context.replication.is_missing(now):
+        return "Redis has lost its replicas, and may be cut off from a promoted one"
     if now < budget.absent_streams.until:
         return "upstream answers 404 to streams"
     return "the account is used elsewhere too" if budget.streams_reason else "all slots are taken"
