@@ -42,4 +42,4 @@ def names(members: Iterable[str]) -> tuple[str, ...]:
 
 def is_name(value: object) -> bool:
     """Whether this can name a CVM, and can be written back as it was read."""
-    return usable_id(value) is not None and _UNDECODABLE not in str(value)
+    return usable_id(value) is not None

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from bridge.events import Event, usable_id
+from bridge.events import Event
 from bridge.store.connection import Backend
 from bridge.store.leader_status import read_leader_status
 from bridge.store.reference_lookups import MOST_LOOKUPS, Answer, ReferenceLookups
@@ -176,7 +176,3 @@ def test_an_entry_of_several_lines_is_no_event() -> None:
     assert Event.from_log("5-0", json.dumps(fields)).sequence == 1
     with pytest.raises(ValueError, match="not an event"):
         Event.from_log("5-0", json.dumps(fields, indent=1))
-
-
-def test_the_replacement_of_bytes_that_are_no_text_is_usable_elsewhere() -> None:
-    assert usable_id("\ufffd")
