@@ -230,7 +230,9 @@ class Discovery:
 
     def _wanted(self, directory: Directory | None) -> tuple[set[str], bool]:
         """The CVMs to pin, as far as they are known, and whether these are all."""
-        wanted, complete = set(self._found.values()), directory is not None or not self._everything
+        wanted = set(self._found.values())
+        # An upstream at fault (another key, another prefix) refuses names that are there.
+        complete = not self._context.fault and (directory is not None or not self._everything)
         for name in self._names:
             key = directory.find(name) if directory else None
             question = self._questions.get(name if key is None else key)

@@ -117,6 +117,8 @@ def test_no_cvm_is_deleted_that_another_prefix_or_key_does_not_find_after_a_rest
             await asyncio.sleep(120)
             assert (await bridge.transitions(), bridge.upstream.fault) == ([], NOT_FOUND)
             assert await bridge.stale() == dict.fromkeys(TWELVE, "not_found")
+            await asyncio.sleep(900)  # longer than a watch lingers that nothing pins
+            assert await bridge.stale() == dict.fromkeys(TWELVE, "not_found")
         await backend.close()
 
     run_virtual(scenario())
