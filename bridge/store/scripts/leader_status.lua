@@ -5,7 +5,7 @@
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
 if ARGV[5] == '-1' then
   call('DEL', KEYS[3])
-elseif redis.pcall('HLEN', KEYS[3]) ~= tonumber(ARGV[5]) or call('EXISTS', KEYS[2]) == 0 then
+elseif redis.pcall('HLEN', KEYS[3]) ~= tonumber(ARGV[5]) or call('TYPE', KEYS[2]).ok ~= 'string' then
   return -1
 end
 if ARGV[4] == '' then call('EXPIRE', KEYS[2], ARGV[3]) else call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3]) end
