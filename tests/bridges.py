@@ -72,6 +72,15 @@ class Whole:
 
         await self.until(seen, "first sight")
 
+    async def until_streamed(self, count: int) -> None:
+        """So many CVMs are followed by a stream: each change from here on is observed."""
+
+        async def streamed() -> bool:
+            items = (await self.http.get(f"{self.url}/v1/slots")).json()["items"]
+            return sum(item["state"] == "held" for item in items) >= count
+
+        await self.until(streamed, "streams")
+
 
 @asynccontextmanager
 async def whole(

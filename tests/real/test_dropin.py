@@ -313,6 +313,7 @@ async def test_a_client_that_reads_as_the_go_client_gets_all_events(redis_url: s
     """As the Go client reads: its query and headers, line by line, until the first of three event names."""
     async with whole(redis_url, cvms=1) as bridge:
         await bridge.until_seen(1)
+        await bridge.until_streamed(1)
         cvm_id = bridge.ids[0]
         channel: asyncio.Queue[Event | None] = asyncio.Queue(16)
         watching = asyncio.create_task(go_watch(bridge.url, cvm_id, "stopped", channel))
