@@ -11,6 +11,7 @@ from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.errors import StoreUnavailableError
 from bridge.store.lanes import Checkpoint, Claim, Claimed, Entry, Filled, Lanes, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
 from bridge.store.limits import LaneLimits
@@ -18,6 +19,7 @@ from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.webhooks.formats import Rendered
 from bridge.webhooks.schedule import AttemptOutcome
+from tests.servers import PATIENCE
 
 
 def event(id: str = "1-1", cvm_id: str = "a", type: str = TRANSITION) -> Event:
@@ -40,7 +42,14 @@ class Writer:
 
     @classmethod
     async def lead(cls, backend: Backend, holder: str = "one", log_length: int = 1000) -> Writer:
-        term = await Leadership(backend).acquire(holder, 3600, f"log-{holder}", "0-0")
+        """As a standby campaigns: again while Redis cannot be used, such as behind sentinels that just began."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    term = await Leadership(backend).acquire(holder, 3600, f"log-{holder}", "0-0")
+                    break
+                except StoreUnavailableError:
+                    await asyncio.sleep(0.1)
         assert isinstance(term, Term)
         return cls(backend, term, WritePosition(term.sequence, term.last_id), log_length)
 
