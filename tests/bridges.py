@@ -77,7 +77,7 @@ class Whole:
 
         async def streamed() -> bool:
             items = (await self.http.get(f"{self.url}/v1/slots")).json()["items"]
-            return sum(item["state"] == "held" for item in items) >= count
+            return bool(sum(item["state"] == "held" for item in items) >= count)
 
         await self.until(streamed, "streams")
 
