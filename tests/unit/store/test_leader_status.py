@@ -67,6 +67,7 @@ async def test_changes_are_written_and_reasons_that_end_too(backend: Backend) ->
     leading = await writer(backend)
     await leading.write(status(a="deleted", b="backing off"), WALL, 0.0)
     await leading.write(status(4, b="backing off"), WALL, 1.0)
+    assert await polling(backend) == {"a": "all slots are taken", "b": "backing off", "c": "all slots are taken"}
     await leading.write(status(4, b="deleted", c="backing off"), WALL, 2.0)
     assert (await read_leader_status(backend))["budget"] == 4
     assert await polling(backend) == {"a": "all slots are taken", "b": "deleted", "c": "backing off"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -212,6 +213,19 @@ async def test_a_watch_wanted_since_the_look_or_pinned_is_kept(backend: Backend,
     assert await log_writer.drop(term, written, DRAFT, clock.ms) == gone
     await log_writer.refresh(term, [SNAPSHOT])
     assert (await Log(backend).snapshot())[1] == {}
+
+
+async def test_a_refreshed_snapshot_that_arrives_late_undoes_no_event(backend: Backend) -> None:
+    term, watches, log_writer = await lead(backend), Watches(backend), LogWriter(backend, 100)
+    await watches.want("cvm-1")
+    first = await append(backend, term, start(term))
+    late = replace(SNAPSHOT, status="old", event_id=first.last_id)
+    second = await append(backend, term, first)
+    await log_writer.refresh(term, [late])
+    stored = (await Log(backend).snapshot())[1]["cvm-1"]
+    assert (stored.status, stored.event_id) == (SNAPSHOT.status, second.last_id)
+    await log_writer.refresh(term, [replace(late, event_id=second.last_id)])
+    assert (await Log(backend).snapshot())[1]["cvm-1"].status == "old"
 
 
 async def test_a_slot_is_free_exactly_at_its_deadline(backend: Backend, clock: HandClock) -> None:

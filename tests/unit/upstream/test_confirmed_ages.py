@@ -74,6 +74,29 @@ def test_ages_are_exact_while_the_snapshots_stand_still_and_after_the_leader_is_
     run_virtual(scenario())
 
 
+def test_a_new_leader_keeps_the_times_of_those_that_it_cannot_read() -> None:
+    async def scenario() -> None:
+        cloud = Cloud(NAMES[:20])
+        replicas = Replicas(cloud)
+        with redis_time(replicas.redis_clock):
+            await asyncio.sleep(0)
+            first = replicas.start(0)
+            await asyncio.sleep(90)
+            await first.kill()
+            await asyncio.sleep(12)
+            cloud.silent.update(NAMES[17:20])
+            before = await ages(replicas)
+            second = replicas.start(1)
+            await asyncio.sleep(8)
+            after = await ages(replicas)
+            assert all(after[name] < 8.01 < before[name] for name in NAMES[:17])
+            assert all(abs(after[name] - before[name] - 8) < 0.01 for name in NAMES[17:20])
+            replicas.all = [second]
+            await replicas.end()
+
+    run_virtual(scenario())
+
+
 def test_a_stale_cvm_keeps_its_age_while_the_others_are_confirmed() -> None:
     async def scenario() -> None:
         cloud = Cloud(NAMES[:20])
