@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import batches, freshness, hour, pace, planner, webhooks
+from benchmarks import batches, freshness, hour, pace, planner, redis_cost, webhooks
 from benchmarks.fanout.run import run as fanout
 
 planner.run()
@@ -10,5 +10,6 @@ batches.run()
 hour.run()
 pace.run()
 freshness.run()
+redis_cost.run()
 webhooks.run()
 fanout()
