@@ -89,7 +89,7 @@ async def test_a_proxy_that_does_not_know_the_stream_form_leads_to_polling(redis
         await bridge.until_seen(CVMS)
         await bridge.control("POST", "/faults", json={**INGRESS, "route": "stream"})
         await bridge.control("POST", "/streams/cut", json={"how": "end"})
-        await asked(bridge, "stream", 8)
+        await asked(bridge, "stream", 3)
         for cvm_id in bridge.ids:
             await bridge.patch(cvm_id, status="stopped")
         for cvm_id in bridge.ids:

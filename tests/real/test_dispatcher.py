@@ -13,8 +13,9 @@ from bridge.config import Settings
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints, SealedSecret
-from bridge.store.errors import StoreError
+from bridge.store.errors import LostTailError, StoreError
 from bridge.store.limits import LaneLimits
+from bridge.store.log_writer import WritePosition
 from bridge.webhooks.dispatcher import Dispatcher
 from bridge.webhooks.transport import Poster
 from tests.lanes import Writer, endpoint, unsealed
@@ -46,6 +47,9 @@ class Sending:
                     self.writer.count = before
                     await self.writer.append(cvm)
                     break
+                except LostTailError as lost:
+                    at = self.writer.position
+                    self.writer.position = WritePosition(lost.sequence, lost.last_id, (at.sequence + 1, at.last_id))
                 except StoreError:
                     await asyncio.sleep(0.1)
 
