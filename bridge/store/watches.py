@@ -20,7 +20,7 @@ MOST_SUBSCRIBERS = 1_000_000_000
 """Of one CVM at one front end; a larger number is none."""
 
 LOOKUP_SECONDS = 60.0
-"""A reference that was asked for longer ago is left alone: whoever still waits asks again (`ask_lookup.lua`)."""
+"""A reference that was asked for longer ago is left alone: a caller that waits asks again (`ask_lookup.lua`)."""
 
 CLOCK_STEP = 60_000
 """Milliseconds: a watch that is wanted further ahead has no time that can be read, or the server's clock stepped."""

@@ -64,7 +64,6 @@ class Resolver:
     async def resolve(self, reference: str, *, ours: bool, listed_as: str | None = None) -> Resolved:
         """By the state's `id`, else the list's `vm_uuid`, else the reference if it is such an id itself.
 
-
         A name or an app id never becomes a watch: its CVM would be watched twice once it can be resolved. `ours`: the
         reference is configured, so that a 403 counts against the account (see `LeaderContext.apply`). `listed_as`: the
         list's `vm_uuid`, where it is known. Raises UpstreamError; its effect on the account has been applied then.

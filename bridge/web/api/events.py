@@ -38,9 +38,6 @@ COME_BACK_MS = 10_000
 """A client waits this long after a passing problem, give or take a half: those that were refused together must not
 return together."""
 
-FINAL = (400, 403, 404, 409, 422)
-"""Statuses that another try would not change."""
-
 DESCRIPTION = """Server-sent events; with `Accept: application/json`, one page of the log instead.
 
 Without a cursor the stream begins with a `snapshot` of each watched CVM in scope, with a cursor it begins with the \
@@ -112,8 +109,9 @@ class EventRoutes:
         try:
             response = await self._respond(request)
         except (ProblemError, StoreError, ReferenceRefusedError) as error:
+            final = isinstance(error, ReferenceRefusedError) and error.answer.is_final
             problem = _problem_of(error)
-            if problem.type not in COME_BACK or problem.status in FINAL or not _takes_events_only(request):
+            if final or problem.type not in COME_BACK or not _takes_events_only(request):
                 raise
             response = self._come_back(problem)
         await response(scope, receive, send)

@@ -98,8 +98,9 @@ class References:
         return cvm_ids
 
     async def _look_up(self, reference: str, principal: Principal) -> str:
+        # By token, because each has an allowance: nobody is refused for another's.
         question = partial(self._answer, reference, principal)
-        answer = await self._single_flight.ask(("reference", reference), question)
+        answer = await self._single_flight.ask(("reference", reference, principal.name), question)
         if answer.cvm_id is not None:
             return answer.cvm_id
         if answer.is_final and principal.cvms is not None:
@@ -145,15 +146,8 @@ class References:
         return await self.ask(reference)
 
 
-def refusal(error: ReferenceRefusedError) -> Response:
-    """Upstream's own answer where it is about the reference; else a passing problem, which tells nothing more."""
-    answer = error.answer
-    if answer.is_final and answer.body:
-        return Response(answer.body, answer.status, NO_STORE, media_type=answer.content_type)
-    return problem_response(problem_of(error))
-
-
 def problem_of(error: ReferenceRefusedError) -> ProblemError:
+    """For clients that cannot be shown upstream's own answer."""
     status = error.answer.status
     if error.answer.is_final:
         return ProblemError(ProblemType.UPSTREAM, status=status)
@@ -163,5 +157,9 @@ def problem_of(error: ReferenceRefusedError) -> ProblemError:
 
 
 async def on_refused_reference(request: Request, error: Exception) -> Response:
+    """Upstream's own answer where it is about the reference; else a passing problem, which tells nothing more."""
     assert isinstance(error, ReferenceRefusedError)
-    return refusal(error)
+    answer = error.answer
+    if answer.is_final and answer.body:
+        return Response(answer.body, answer.status, NO_STORE, media_type=answer.content_type)
+    return problem_response(problem_of(error))

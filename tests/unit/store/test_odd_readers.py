@@ -85,7 +85,7 @@ async def test_lookups_that_nobody_renews_take_no_turn_of_those_that_wait(backen
     await backend.client.zadd(backend.keys.lookups, odd)
     assert await lookups.ask("web") is None
     assert (await watches.survey()).lookups == ("web",)
-    for _ in range(4):  # whoever still waits is not forgotten
+    for _ in range(4):  # a caller that still waits is not forgotten
         clock.now += 25
         assert await lookups.ask("web") is None
         assert (await watches.survey()).lookups == ("web",)

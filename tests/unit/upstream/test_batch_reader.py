@@ -120,7 +120,7 @@ SAME = {"status": "running", "boot_progress": "booting"}
         (None, {**SAME, "status": "stopped"}, Verdict.HINTS),
     ],
 )
-def test_an_answer_vouches_for_the_state_with_its_own_status_only_whoever_left_its_digest(
+def test_an_answer_vouches_for_the_state_with_its_own_status_only_also_after_a_former_leader(
     last: dict[str, Any] | None, answer: dict[str, Any] | None, verdict: Verdict
 ) -> None:
     tracked = Tracked.loaded("a", Snapshot("a", RUNNING, "running", None, None, None), 1.0)
