@@ -76,7 +76,7 @@ class FrontEnd:
         self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
         self._watches = watches = Watches(backend)
-        log, snapshots, endpoints = Log(backend), Snapshots(backend), Endpoints(backend)
+        log, snapshots = Log(backend), Snapshots(backend)
         self.hub = Hub(
             log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
         )
@@ -113,19 +113,29 @@ class FrontEnd:
             references=references,
             single_flight=self._single_flight,
         )
-        declared_routes = (
+        # In order: the streams first, because thousands of clients reconnect to them at the same moment.
+        plain = [route for each in self._parts(backend, clock, snapshots, lookups) for route in routes(each, access)]
+        all_routes = [*events.routes(), *self.dropin.routes(), *plain]
+        self.app = _application(all_routes, settings.cors_origins, loopback_only=loopback_only)
+
+    def _parts(
+        self, backend: Backend, clock: Clock, snapshots: Snapshots, lookups: ReferenceLookups
+    ) -> tuple[object, ...]:
+        """The owners of the plain routes, which need no connection of their own."""
+        settings, endpoints = self._settings, Endpoints(backend)
+        return (
             CvmRoutes(
                 hub=self.hub,
-                watches=watches,
+                watches=self._watches,
                 snapshots=snapshots,
                 slots=Slots(backend),
                 backend=backend,
-                references=references,
+                references=self._references,
             ),
             WebhookRoutes(
                 settings=settings,
-                references=references,
-                watches=watches,
+                references=self._references,
+                watches=self._watches,
                 endpoints=endpoints,
                 secrets=WebhookSecrets(settings.secret_key, clock),
                 resolve=HostLookup(),
@@ -136,10 +146,6 @@ class FrontEnd:
             self,
             Site(settings.namespace, operations()),
         )
-        # In order: the streams first, because thousands of clients reconnect to them at the same moment.
-        plain = [route for each in declared_routes for route in routes(each, access)]
-        all_routes = [*events.routes(), *self.dropin.routes(), *plain]
-        self.app = _application(all_routes, settings.cors_origins, loopback_only=loopback_only)
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
