@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.clock import Clock
+from bridge.config import Settings
 from bridge.events import parse_state
 from bridge.upstream.client import ANSWER_TIMEOUT, PAGE_SIZE, Ended, Listed, ListPage, PhalaClient, Reading, StreamEvent
 from bridge.upstream.errors import (
@@ -20,8 +22,12 @@ from bridge.upstream.errors import (
     UnreachableError,
     UpstreamError,
 )
+from bridge.upstream.watcher import LATELY_INTERVALS
 
 LIMIT = 5
+LATELY = LATELY_INTERVALS * Settings().stream_interval + 0.5
+"""Seconds for which a stream that has spoken counts as heard when its client closes it."""
+
 TRIP = 0.05
 """Seconds from a question to its answer."""
 
@@ -43,6 +49,8 @@ class ModelStream:
     ends: asyncio.TimerHandle | None = None
     lost: bool = False
     """Nothing of it arrives any more, in either direction: only its timeout ends it."""
+    lost_at: float = -math.inf
+    """When a NAT forgot its flow."""
 
 
 class Cloud:
@@ -101,8 +109,12 @@ class Cloud:
         return stream
 
     def leave(self, stream: ModelStream, after: float) -> None:
-        """Its client went away (noticed `after` seconds) or upstream itself ended it (0)."""
-        if stream.lost:
+        """Its client went away (noticed `after` seconds) or upstream itself ended it (0).
+
+        Where the client closes a stream that spoke lately, although a NAT has forgotten it since, nobody could know
+        better: that is the case that is not promised (docs/reliability.md), and the model overlooks it.
+        """
+        if stream.lost and asyncio.get_running_loop().time() > stream.lost_at + LATELY:
             return
         if stream.ends is not None:
             stream.ends.cancel()
@@ -111,7 +123,8 @@ class Cloud:
     def lose(self) -> None:
         """A NAT forgets all flows."""
         for stream in self.streams:
-            stream.lost = True
+            if not stream.lost:
+                stream.lost, stream.lost_at = True, asyncio.get_running_loop().time()
 
     def _forget(self, stream: ModelStream) -> None:
         if stream in self.streams:

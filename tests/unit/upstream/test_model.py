@@ -12,18 +12,14 @@ from hypothesis import strategies as st
 from bridge.store.log import Log
 from bridge.upstream.errors import RateLimitedError, ServerError, UpstreamError
 from bridge.upstream.pace import SLOW_ANSWER
-from bridge.upstream.watcher import LATELY_INTERVALS
 from tests.fakes import redis_time
-from tests.unit.upstream.model import Cloud
-from tests.unit.upstream.replicas import LASTING, SETTINGS, Monitor, Replicas
+from tests.unit.upstream.model import LATELY, Cloud
+from tests.unit.upstream.replicas import LASTING, Monitor, Replicas
 from tests.virtual import run_virtual
 
 NAMES = [f"cvm-{number}" for number in range(8)]
 STATUSES = ["stopping", "stopped", "starting", "running", "error"]
 FAILURES: dict[str, type[UpstreamError]] = {"500": ServerError, "429": RateLimitedError}
-
-LATELY = LATELY_INTERVALS * SETTINGS.stream_interval + 0.5
-"""Seconds after which a stream that fell silent no longer counts as one that upstream still sends on."""
 
 Action = tuple[str, str, str]
 
@@ -140,8 +136,7 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
         cloud.cut, cloud.cut_unheard = cloud.cut + 1, bool(to)
     elif what == "lose":
         cloud.lose()
-        # A stream that spoke a moment ago counts as heard when we close it: nobody could know better.
-        await asyncio.sleep(LATELY)
+        await asyncio.sleep(LATELY)  # what comes next finds streams that nobody takes for heard any more
     elif what == "answers":
         cloud.answers_lost = on == "lost"
     elif what == "batches":
