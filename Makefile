@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-unit coverage test-matrix lint format bench lock clean
+.PHONY: help up test test-unit fuzz coverage test-matrix lint format bench lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests
 
 test-unit: $(VENV)/installed-dev ## The tests that need no sockets
 	@$(PYTEST) tests/unit $(ARGS)
+
+fuzz: $(VENV)/installed-dev ## The fuzz tests with other examples at each run, BRIDGE_FUZZ (100) times as many as in `make test`
+	@BRIDGE_FUZZ=$${BRIDGE_FUZZ:-100} $(PYTEST) --timeout 0 tests/faults/test_fuzz_*.py $(ARGS)
 
 coverage: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
 	@$(PYTEST) --timeout 240 --cov --cov-report term-missing $(ARGS) # measured, the longest take thrice their time

@@ -1,5 +1,5 @@
-"""uvicorn's HTTP/1 with what it leaves out: bounds on request heads and on the time for them, no trailers, no upgrades,
-and HTTP/1.0 without chunks.
+"""uvicorn's HTTP/1 with what it leaves out: bounds on request heads and on the time for them, no ambiguous heads, no
+trailers, no upgrades, and HTTP/1.0 without chunks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from bridge.web.http.request_head import ambiguity, authority
 from bridge.web.http.waiting_connections import WaitingConnections
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self._require_clarity()
         if self.parser.should_upgrade():
             self._upgrading = True
             return
@@ -150,6 +152,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
             self.cycle.send = partial(_send_unframed, self.cycle, self.cycle.send)
+
+    def _require_clarity(self) -> None:
+        """Raises HttpParserError for a head that another server could read as another request."""
+        if fault := ambiguity(self.parser.get_http_version(), self.url, self.headers):
+            raise httptools.HttpParserError(fault)
+        named = authority(self.url)
+        if named and all(name != b"host" for name, _ in self.headers):
+            self.headers.append((b"host", named))  # the target counts before the field (RFC 9112, section 3.2.2)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
