@@ -112,7 +112,7 @@ class DropIn:
             return wire.detail(422, error.detail)
         except ReferenceRefusedError as error:
             # The caller's own key may see a CVM that the bridge's key does not.
-            return passthrough.relay(request) if passthrough and key else _upstream_error(error.answer)
+            return passthrough.relay(request, key) if passthrough and key else _upstream_error(error.answer)
         except ProblemError as error:
             return wire.refused(error, keyed="x-api-key" in request.headers or "authorization" in request.headers)
         except StoreError:
@@ -140,12 +140,12 @@ class DropIn:
         try:
             interval_and_timeout = pace(request.query_params)
         except UnprocessableError:
-            return passthrough.relay(request)
+            return passthrough.relay(request, key)
         if request.method != "GET" or not _is_reference(reference):
-            return passthrough.relay(request)
+            return passthrough.relay(request, key)
         accepted = await passthrough.accept(key, reference)
         if not isinstance(accepted, str):
-            return accepted or passthrough.relay(request)
+            return accepted or passthrough.relay(request, key)
         cvm_id = await self.references.resolve(accepted)
         principal = Principal(passthrough.name_of(key), False, frozenset((cvm_id,)))
         return await self._serve(principal, cvm_id, request.query_params.get("target"), interval_and_timeout)
@@ -230,8 +230,8 @@ class OtherRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, passthrough = Request(scope, receive), self.passthrough
         answer: ASGIApp = wire.detail(404, COVERS)
-        if passthrough is not None and passthrough.phala_key(request) is not None:
-            answer = passthrough.relay(request)
+        if passthrough is not None and (key := passthrough.phala_key(request)) is not None:
+            answer = passthrough.relay(request, key)
         elif passthrough is not None and not passthrough.is_own(request):
             answer = wire.detail(401, wire.NOT_AUTHENTICATED)
         await answer(scope, receive, send)

@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Scope
 
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, UnparsableStateError, parse_state
-from bridge.web.dropin.relay import RelayedRequest, keep_location, unreachable
+from bridge.web.dropin.relay import Relay, RelayedRequest, failed, keep_location, no_place
+from bridge.web.dropin.relay_limits import NoPlaceError, Shares, Uploads
 from bridge.web.http.access import Access
 from bridge.web.http.single_flight import SingleFlight
 
@@ -36,10 +37,16 @@ MOST_ACCEPTED = 10_000
 """Pairs of key and CVM that are remembered, at about 200 bytes each."""
 
 MOST_CONNECTIONS = 200
-"""Connections to upstream at once: enough for a team's SDKs and consoles."""
+"""Relayed requests at once, and as many questions about keys: enough for a team's SDKs and consoles."""
+
+MOST_OF_A_KEY = 50
+"""Of each; more wait their turn."""
+
+MOST_UPLOADS = 100
+"""Bodies on their way at once; the other connections are left to requests without one."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds in all for asking upstream whether a key may read a CVM."""
+"""Seconds in all for asking upstream whether a key may read a CVM, once it is this question's turn."""
 
 DRAIN_SECONDS = 1.0
 """Seconds that relayed answers get at shutdown; after two the server cancels them with an error message."""
@@ -49,7 +56,10 @@ SILENCE = 300.0
 
 
 class Passthrough:
-    """Decides which requests go to upstream, and relays them. One connection pool, no cookies, no redirects."""
+    """Decides which requests go to upstream, and relays them, without cookies and redirects.
+
+    Questions about keys have connections of their own: relayed requests last as long as their callers like.
+    """
 
     def __init__(
         self, prefix: str, access: Access, clock: Clock, *, transport: httpx.AsyncBaseTransport | None = None
@@ -59,24 +69,19 @@ class Passthrough:
         self._clock = clock
         self._accepted: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._questions = SingleFlight("passthrough key")
-        self._closing = asyncio.Event()
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),
-            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
-            # The pool is shared, and must not send one caller's cookies with another's request.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            event_hooks={"response": [keep_location]},
-            transport=transport,
-        )
+        self._question_shares = Shares(MOST_OF_A_KEY)
+        self._question_http = _client(transport)
+        self._relay = Relay(_client(transport), Shares(MOST_OF_A_KEY), Uploads(MOST_UPLOADS), asyncio.Event())
 
     def drain(self) -> None:
         """Gives relayed answers DRAIN_SECONDS more."""
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._closing.set)
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._relay.closing.set)
 
     async def aclose(self) -> None:
-        self._closing.set()
+        self._relay.closing.set()
         await self._questions.aclose()
-        await self._http.aclose()
+        for http in (self._question_http, self._relay.http):
+            await http.aclose()
 
     # Whose key a request has
 
@@ -120,13 +125,15 @@ class Passthrough:
     async def _ask(self, key: str, reference: str) -> str | Response | None:
         headers = {"X-API-Key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with self._question_shares.place(_hash(key)), asyncio.timeout(ANSWER_TIMEOUT):
                 url = f"{self._prefix}/cvms/{quote(reference, safe='')}/state"
                 request = httpx.Request("GET", url, headers=headers)
-                async with aclosing(await self._http.send(request, stream=True)) as response:
+                async with aclosing(await self._question_http.send(request, stream=True)) as response:
                     body = await _read(response)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError):
-            return unreachable()
+        except NoPlaceError:
+            return no_place()
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+            return failed(error)
         if response.status_code != 200:
             # Only the headers that the error's reader needs.
             kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
@@ -138,12 +145,12 @@ class Passthrough:
 
     # The relay
 
-    def relay(self, request: Request) -> ASGIApp:
-        """Relays the request with the caller's key (see `phala_key`), streamed both ways."""
+    def relay(self, request: Request, key: str) -> ASGIApp:
+        """Relays the request with `key`, the caller's (see `phala_key`), streamed both ways."""
         url = self._url(request.scope)
         if url is None:
             return JSONResponse({"detail": "Not Found"}, 404)
-        return RelayedRequest(self._http, request, url, self._closing)
+        return RelayedRequest(self._relay, request, url, _hash(key))
 
     def _url(self, scope: Scope) -> httpx.URL | None:
         """As the caller wrote it. None if a dot segment leads out of the API, however it is escaped."""
@@ -159,6 +166,17 @@ class Passthrough:
             return httpx.URL(f"{self._prefix}{rest}{'?' if query else ''}{query}")
         except httpx.InvalidURL:
             return None
+
+
+def _client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(SILENCE, connect=5.0, pool=5.0),
+        limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
+        # The pool is shared, and must not send one caller's cookies with another's request.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        event_hooks={"response": [keep_location]},
+        transport=transport,
+    )
 
 
 def _hash(key: str) -> str:

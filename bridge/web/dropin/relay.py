@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
 import httpx
@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from bridge.web.dropin import wire
+from bridge.web.dropin.relay_limits import NoPlaceError, Shares, Uploads
+from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.streaming.detach import ABORT
 
 logger = logging.getLogger(__name__)
@@ -24,21 +27,35 @@ _HOP_BY_HOP = frozenset(
 _NOT_SENT = _HOP_BY_HOP | {b"host", b"expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {b"date"}
 
+UNREAD = 60.0
+"""Seconds for which a client may leave a full buffer of its answer unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What the relayed requests share; they all end when `closing` is set."""
+
+    http: httpx.AsyncClient
+    shares: Shares
+    uploads: Uploads
+    closing: asyncio.Event
+
 
 @dataclass(frozen=True, slots=True)
 class RelayedRequest:
-    """An ASGI app for one request; it ends when either side does, or when `closing` is set."""
+    """An ASGI app for one request; it ends when either side does, or when the relay closes."""
 
-    http: httpx.AsyncClient
+    relay: Relay
     request: Request
     url: httpx.URL
-    closing: asyncio.Event
+    key_hash: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        upload = _Upload(receive)
+        upload = _Upload(receive, self.relay.uploads)
         exchange = asyncio.create_task(self._exchange(upload, scope, send), name="passthrough")
+        upload.end = exchange.cancel
         gone = asyncio.create_task(upload.gone(), name="passthrough client")
-        closing = asyncio.create_task(self.closing.wait(), name="passthrough end")
+        closing = asyncio.create_task(self.relay.closing.wait(), name="passthrough end")
         try:
             await asyncio.wait({exchange, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and not gone.done():
@@ -47,32 +64,48 @@ class RelayedRequest:
             for task in (exchange, gone, closing):
                 task.cancel()
             await asyncio.wait({exchange, gone, closing})
+            upload.finish()
         if not exchange.cancelled():
             exchange.result()
+        elif upload.gave_way:
+            await overloaded("too many request bodies are on their way")(scope, receive, send)
 
     async def _exchange(self, upload: _Upload, scope: Scope, send: Send) -> None:
+        try:
+            async with self.relay.shares.place(self.key_hash):
+                await self._exchange_now(upload, scope, send)
+        except NoPlaceError:
+            upload.finish()
+            await no_place()(scope, upload.receive, send)
+
+    async def _exchange_now(self, upload: _Upload, scope: Scope, send: Send) -> None:
+        try:
+            response = await self._send(upload)
+        except httpx.HTTPError as error:
+            # Only the error's type: its text may quote a header, and so a key.
+            logger.info("a relayed request failed", extra={"reason": type(error).__name__})
+            await failed(error)(scope, upload.receive, send)
+            return
+        try:
+            await self._answer(response, scope, send)
+        except (httpx.HTTPError, TimeoutError) as error:
+            logger.info("a relayed answer broke off", extra={"reason": type(error).__name__})
+            await self._abort(upload, scope)
+        finally:
+            await response.aclose()
+
+    async def _send(self, upload: _Upload) -> httpx.Response:
+        """Returns once upstream begins its answer. Raises httpx.HTTPError."""
         content, headers = None, _passed(self.request.headers.raw, _NOT_SENT)
         chunked = "transfer-encoding" in self.request.headers
         if chunked or any(name == b"content-length" for name, _ in headers):
             content = upload.chunks()
-        else:
-            upload.finished.set()
-        request = httpx.Request(self.request.method, self.url, headers=headers, content=content)
+            self.relay.uploads.enter(upload)
         try:
-            response = await self.http.send(request, stream=True)
-        except httpx.HTTPError as error:
-            # Only the error's type: its text may quote a header, and so a key.
-            logger.info("a relayed request failed", extra={"reason": type(error).__name__})
-            upload.finished.set()
-            await unreachable()(scope, upload.receive, send)
-            return
-        try:
-            await self._answer(response, scope, send)
-        except httpx.HTTPError as error:
-            logger.info("upstream broke off a relayed answer", extra={"reason": type(error).__name__})
-            await self._abort(upload, scope)
+            request = httpx.Request(self.request.method, self.url, headers=headers, content=content)
+            return await self.relay.http.send(request, stream=True)
         finally:
-            await response.aclose()
+            upload.finish()
 
     async def _answer(self, response: httpx.Response, scope: Scope, send: Send) -> None:
         headers = _passed(response.headers.raw, _NOT_RETURNED)
@@ -84,7 +117,8 @@ class RelayedRequest:
             headers.append((b"location", location))
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         async for chunk in response.aiter_raw():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async with asyncio.timeout(UNREAD):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def _abort(self, upload: _Upload, scope: Scope) -> None:
@@ -92,40 +126,65 @@ class RelayedRequest:
         abort = (scope.get("extensions") or {}).get(ABORT, {}).get("call")
         if abort is not None:
             abort()
-            upload.finished.set()
+            upload.finish()
             await upload.gone()
 
 
 class _Upload:
-    """The caller's body, and then the end of its connection."""
+    """The caller's body, and then the end of its connection. `end` is what gives way to other bodies."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, uploads: Uploads) -> None:
         self.receive = receive
-        self.finished = asyncio.Event()
+        self._uploads = uploads
+        self._finished = asyncio.Event()
         self._disconnected = False
+        self.gave_way = False
+        self.end: Callable[[], object] = lambda: None
+
+    def finish(self) -> None:
+        """Nothing more is read of the body; idempotent."""
+        self._uploads.leave(self)
+        self._finished.set()
+
+    def give_way(self) -> None:
+        self.gave_way = True
+        self.end()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 self._disconnected = True
-                self.finished.set()
+                self.finish()
                 # An incomplete body must not look complete: this task, and with it the request, is cancelled.
                 await asyncio.Event().wait()
             if body := message.get("body", b""):
                 yield body
             if not message.get("more_body", False):
-                self.finished.set()
+                self.finish()
                 return
 
     async def gone(self) -> None:
-        await self.finished.wait()
+        await self._finished.wait()
         while not self._disconnected and (await self.receive())["type"] != "http.disconnect":
             continue
 
 
-def unreachable() -> Response:
+def failed(error: Exception) -> Response:
+    """The answer for a request that upstream did not answer."""
+    if isinstance(error, httpx.PoolTimeout):
+        return overloaded("all connections to upstream are in use")
     return JSONResponse({"detail": "Upstream cannot be reached"}, 502)
+
+
+def no_place() -> Response:
+    title = "This key has too many requests here at the same time"
+    return wire.refused(ProblemError(ProblemType.OVERLOADED, title=title, status=429), keyed=True)
+
+
+def overloaded(why: str) -> Response:
+    title = "The passthrough is full at the moment"
+    return wire.refused(ProblemError(ProblemType.OVERLOADED, why, title=title), keyed=True)
 
 
 def _passed(headers: Iterable[tuple[bytes, bytes]], kept_back: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
