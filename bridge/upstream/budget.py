@@ -13,6 +13,9 @@ REQUESTS_PER_SECOND = 20.0
 SHRUNK_FOR = 60.0
 """Seconds until one more stream is tried after upstream refused one."""
 
+NOTICE_GRACE = 1.0
+"""Seconds beyond one stream interval in which upstream notices that a stream was closed: it writes once an interval."""
+
 FEWEST_REQUESTS = 0.5
 
 SHORTEST_PAUSE = 1.0
@@ -31,6 +34,14 @@ class Budget:
     streams: int = -1
     streams_reason: str | None = None
     grow_at: float = float("inf")
+    notice: float = 5.0 + NOTICE_GRACE
+    """Seconds for which upstream may count a stream that was closed."""
+    closed_at: float = float("-inf")
+    """When a stream of ours was closed that explains no refusal yet; of a new term, until when the one before may have
+    closed its own."""
+    unnoticed_until: float = float("-inf")
+    unnoticed_streams: int = 0
+    """How many streams there may be until then."""
     rate: float = REQUESTS_PER_SECOND
     tokens: float = REQUESTS_PER_SECOND
     refilled_at: float = 0.0
@@ -80,10 +91,30 @@ class Budget:
         self.tokens -= count
 
     def too_many_streams(self, now: float, open_now: int, retry_after: float | None) -> None:
-        """429 on opening: the account is used elsewhere too, and allows us no more than the `open_now` that we have."""
-        self.streams = min(self.streams, max(0, open_now))
-        self.streams_reason = "rate_limited"
-        self.grow_at = now + max(SHRUNK_FOR, retry_after or 0.0)
+        """429 on opening: for now the account allows us no more than the `open_now` that we have.
+
+        If one of ours was closed lately, upstream may not have noticed: the same is tried once more soon. If that is
+        refused too, or none was closed, the account is used elsewhere, and one more is tried after a minute. Each
+        closed stream explains one burst of refusals.
+        """
+        open_now = max(0, open_now)
+        if self.is_unnoticed(now):
+            self.unnoticed_streams = min(self.unnoticed_streams, open_now)
+        elif now < self.closed_at + 2 * self.notice:
+            self.unnoticed_streams, self.closed_at = open_now, float("-inf")
+            self.unnoticed_until = now + max(self.notice, retry_after or 0.0)
+        else:
+            self.streams = min(self.streams, open_now)
+            self.streams_reason = "rate_limited"
+            self.grow_at = now + max(SHRUNK_FOR, retry_after or 0.0)
+
+    def is_unnoticed(self, now: float) -> bool:
+        """Whether upstream refused a stream, and may not have noticed yet that one of ours was closed."""
+        return now < self.unnoticed_until
+
+    def allowed(self, now: float) -> int:
+        """How many streams the account allows us, as far as upstream's refusals tell."""
+        return min(self.streams, self.unnoticed_streams) if self.is_unnoticed(now) else self.streams
 
     def _grow(self, now: float) -> None:
         self.streams = min(self.streams + 1, self.most_streams)
@@ -99,9 +130,13 @@ class Budget:
     def stream_opened(self) -> None:
         self.absent_streams.heal()
 
+    def stream_closed(self, now: float) -> None:
+        """One of ours was open and has ended; upstream may notice that late."""
+        self.closed_at = now
+
     def streams_now(self, now: float) -> int:
         """How many streams there may be; those that are open stay."""
-        return 0 if self.is_held or now < max(self.absent_streams.until, self.paused_until) else self.streams
+        return 0 if self.is_held or now < max(self.absent_streams.until, self.paused_until) else self.allowed(now)
 
     def too_many_requests(self, now: float, retry_after: float | None) -> None:
         """429 on a plain request: pause, then go on at half the pace for a while.

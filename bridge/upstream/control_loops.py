@@ -100,7 +100,7 @@ class ControlLoops:
         context = self._context
         if not context.batch_route and now >= context.batch_again_at:
             context.batch_route = True
-        metrics.BUDGET.set(context.budget.streams)
+        metrics.BUDGET.set(context.budget.allowed(now))
         for slot in context.slots:
             slot.ripen(now)
         context.pace.observe(now, context.watches.values())

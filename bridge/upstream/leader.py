@@ -23,7 +23,7 @@ from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
 from bridge.upstream.backoff import Backoff
-from bridge.upstream.budget import Budget
+from bridge.upstream.budget import NOTICE_GRACE, Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops
 from bridge.upstream.journal import Journal
@@ -198,6 +198,7 @@ class Upstream:
         _, snapshots = await Log(self._backend).snapshot()
         slots = await self._slot_handover.load()
         now = self._clock.monotonic()
+        streams_from = self._slot_handover.patience(term, self._renewed_at)
         zero = self._clock.time() - now
         known = {cvm_id: unix(each.observed_at) - zero for cvm_id, each in snapshots.items() if each.observed_at}
         confirmations = Confirmations(self._backend, term, known)
@@ -216,10 +217,15 @@ class Upstream:
             term=term,
             recorder=recorder,
             redis_slots=self._slots,
-            budget=Budget(self._settings.max_streams, refilled_at=now),
+            budget=Budget(
+                self._settings.max_streams,
+                refilled_at=now,
+                closed_at=max(now, streams_from),
+                notice=self._settings.stream_interval + NOTICE_GRACE,
+            ),
             slots=slots,
             replication=self._replication,
-            streams_from=self._slot_handover.patience(term, self._renewed_at),
+            streams_from=streams_from,
             watches=watches,
             pace=Pace(self._settings.poll_interval, float(self._settings.stream_interval)),
         )

@@ -9,12 +9,13 @@ from bridge.upstream.slots import Life
 
 def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
     """`now` is monotonic."""
+    budget = context.budget
     fields = {
         "leader": context.term.holder,
         "epoch": context.term.epoch,
-        "budget": context.budget.streams,
-        "budget_reason": context.budget.streams_reason,
-        "blocked": context.budget.is_blocked,
+        "budget": budget.allowed(now),
+        "budget_reason": "rate_limited" if budget.is_unnoticed(now) else budget.streams_reason,
+        "blocked": budget.is_blocked,
         "unreachable": context.is_down(now),
         "fault": context.fault,
     }
@@ -33,6 +34,8 @@ def _why_polled(context: LeaderContext, now: float) -> str:
         return "Redis has lost its replicas, and may be cut off from a promoted one"
     if now < budget.absent_streams.until:
         return "upstream answers 404 to streams"
+    if budget.is_unnoticed(now):
+        return "upstream may not have noticed yet that a stream was closed"
     return "the account is used elsewhere too" if budget.streams_reason else "all slots are taken"
 
 

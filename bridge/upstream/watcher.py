@@ -267,14 +267,24 @@ def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: Upstrea
         tracked.stream.not_found = True
         tracked.reads.hint(context.clock.monotonic())
     elif error.rule.account is AccountEffect.SLOW_DOWN:
-        allowed = {"budget": context.budget.streams}
-        logger.warning("upstream allows no further stream: the account is used elsewhere too", extra=allowed)
+        _refused(context)
     elif isinstance(error, RequestRefusedError) and error.status == 422:
         tracked.stream.refuses_deleted = True
 
 
+def _refused(context: LeaderContext) -> None:
+    now = context.clock.monotonic()
+    allowed = {"budget": context.budget.allowed(now)}
+    if context.budget.is_unnoticed(now):
+        logger.info("upstream refuses a stream: it may not have noticed yet that one was closed", extra=allowed)
+    else:
+        logger.warning("upstream allows no further stream: the account is used elsewhere too", extra=allowed)
+
+
 def _weigh(context: LeaderContext, tracked: Tracked, end: End, lived: float) -> None:
     metrics.STREAM_ENDS.labels(end).inc()
+    if end in ("ordinary", "early", "closed"):
+        context.budget.stream_closed(context.clock.monotonic())
     if end in ("ordinary", "closed", "half_open", "overdue") or lived >= HEALTHY_AFTER:
         tracked.stream.backoff.heal()
     else:

@@ -22,7 +22,7 @@ from bridge.upstream.errors import (
     UnreachableError,
     UpstreamError,
 )
-from bridge.upstream.watcher import LATELY_INTERVALS
+from bridge.upstream.watcher import LATELY_INTERVALS, SETTLING
 
 LIMIT = 5
 LATELY = LATELY_INTERVALS * Settings().stream_interval + 0.5
@@ -36,6 +36,9 @@ SLOW_BATCH = 8.0
 
 NOTICED_AFTER = 0.3
 """Seconds for which a stream that its client closed still counts."""
+
+NOTICED_LATE = 5.0
+"""The same where upstream finds out only when it writes to the stream."""
 
 ENDED_LATE = 9.0
 """Seconds by which upstream is late in ending a stream of a client that does not read."""
@@ -51,6 +54,10 @@ class ModelStream:
     """Nothing of it arrives any more, in either direction: only its timeout ends it."""
     lost_at: float = -math.inf
     """When a NAT forgot its flow."""
+    left: bool = False
+    """Its client has closed it, and upstream does not know yet."""
+    late: bool = False
+    """Upstream takes longer to notice that than any client waits."""
 
 
 class Cloud:
@@ -62,6 +69,7 @@ class Cloud:
         self.streams: list[ModelStream] = []
         self.broken: list[str] = []
         self.others = 0
+        self.noticed_after = NOTICED_AFTER
         self.failing: type[UpstreamError] | None = None
         self.unrouted: frozenset[str] = frozenset()
         """A proxy answers 404 to these: "plain" requests, of these only "states" or "lists", "streams"."""
@@ -86,6 +94,11 @@ class Cloud:
     def open(self) -> list[str]:
         return [stream.name for stream in self.streams]
 
+    @property
+    def held(self) -> int:
+        """How many streams clients have, whatever upstream counts."""
+        return sum(not stream.left for stream in self.streams)
+
     def change(self, name: str, status: str | None) -> None:
         if status is None:
             self.ever_deleted.add(name)
@@ -94,13 +107,14 @@ class Cloud:
             self.changed_at[name] = asyncio.get_running_loop().time()
 
     def enter(self, name: str, timeout: float) -> ModelStream:
-        """Raises RateLimitedError past the limit."""
+        """Raises RateLimitedError past the limit. Where upstream notices late, the client cannot know the count."""
         now = asyncio.get_running_loop().time()
+        known = [stream.name for stream in self.streams if not stream.late]
         if len(self.streams) + self.others >= LIMIT:
-            if not self.others:
+            if not self.others and len(known) >= LIMIT:
                 self.broken.append(f"{now:.2f}: a sixth stream, of {name} beside {self.open}")
             raise RateLimitedError(status=429)
-        if name in self.open:
+        if name in known:
             self.broken.append(f"{now:.2f}: a second stream of {name}")
         stream = ModelStream(name)
         stream.ends = asyncio.get_running_loop().call_later(timeout + ENDED_LATE, self._forget, stream)
@@ -118,6 +132,7 @@ class Cloud:
             return
         if stream.ends is not None:
             stream.ends.cancel()
+        stream.left, stream.late = True, after > SETTLING
         asyncio.get_running_loop().call_later(after, self._forget, stream)
 
     def lose(self) -> None:
@@ -199,23 +214,21 @@ class ModelClient(PhalaClient):
         self._cloud.refused += "streams" in self._cloud.unrouted
         self._fail("streams")
         self._raw(ref)
-        stream = self._cloud.enter(ref, timeout)
-        left = NOTICED_AFTER
+        stream, ends = self._cloud.enter(ref, timeout), self._cloud.ends_at_once
         try:
             if self._cloud.answers_lost:
                 stream.lost = True
                 await asyncio.sleep(ANSWER_TIMEOUT)
                 raise UnreachableError
             await self._thawed.wait()  # upstream has opened it, even if the replica is frozen
-            if self._cloud.ends_at_once:
-                left = 0.0
+            if ends:
                 yield no_events()
             else:
                 yield self._events(stream, interval, self._now.monotonic() + timeout, self._cloud.cut)
         finally:
             # A frozen process closes nothing: upstream's own timeout does.
             await self._thawed.wait()
-            self._cloud.leave(stream, left)
+            self._cloud.leave(stream, 0.0 if ends else self._cloud.noticed_after)
 
     async def _events(self, stream: ModelStream, interval: int, until: float, cut: int) -> AsyncIterator[StreamEvent]:
         while self._now.monotonic() < until:

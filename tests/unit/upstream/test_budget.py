@@ -47,6 +47,37 @@ def test_a_sixth_stream_refused_shrinks_for_a_while_and_grows_one_by_one() -> No
     assert (budget.streams, budget.streams_reason) == (5, None)
 
 
+def test_a_refusal_soon_after_a_stream_was_closed_costs_an_interval_and_another_one_a_minute() -> None:
+    budget = Budget(5, notice=6.0)
+    budget.stream_closed(100.0)
+    for left in (4, 3, 3):
+        budget.too_many_streams(100.5, left, None)  # one burst
+    assert (budget.streams_now(106.0), budget.streams_now(106.5)) == (3, 5)
+    budget.too_many_streams(106.6, 4, None)
+    budget.refill(106.6 + SHRUNK_FOR - 1)
+    assert budget.streams_now(106.6 + SHRUNK_FOR - 1) == 4
+    budget.refill(106.6 + SHRUNK_FOR)
+    assert budget.streams_now(106.6 + SHRUNK_FOR) == 5
+
+
+def test_what_others_take_is_not_taken_back_when_upstream_has_noticed_a_close() -> None:
+    budget = Budget(5, notice=6.0)
+    budget.too_many_streams(100.0, 4, None)
+    budget.stream_closed(110.0)
+    budget.too_many_streams(110.5, 3, 20.0)
+    budget.refill(131.0)
+    assert (budget.streams_now(130.0), budget.streams_now(131.0)) == (3, 4)
+    budget.refill(100.0 + SHRUNK_FOR)
+    assert budget.streams_now(100.0 + SHRUNK_FOR) == 5
+
+
+def test_a_stream_that_was_closed_long_ago_explains_no_refusal() -> None:
+    budget = Budget(5, notice=6.0)
+    budget.stream_closed(100.0)
+    budget.too_many_streams(112.0, 4, None)
+    assert budget.streams_now(130.0) == 4
+
+
 def test_one_forbidden_cvm_does_not_block_the_account_and_three_in_a_row_do() -> None:
     budget = Budget(5)
     for name in ("a", "a", "b"):

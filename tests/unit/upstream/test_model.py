@@ -13,7 +13,7 @@ from bridge.store.log import Log
 from bridge.upstream.errors import RateLimitedError, ServerError, UpstreamError
 from bridge.upstream.pace import SLOW_ANSWER
 from tests.fakes import redis_time
-from tests.unit.upstream.model import LATELY, Cloud
+from tests.unit.upstream.model import LATELY, NOTICED_AFTER, NOTICED_LATE, Cloud
 from tests.unit.upstream.replicas import LASTING, Monitor, Replicas
 from tests.virtual import run_virtual
 
@@ -42,6 +42,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("lose"), st.just(""), st.just("")),
     st.tuples(st.just("answers"), st.sampled_from(["lost", ""]), st.just("")),
     st.tuples(st.just("batches"), st.sampled_from(["slow", "halved", "words"]), st.just("")),
+    st.tuples(st.just("notices"), st.sampled_from(["late", "soon"]), st.just("")),
     st.tuples(st.just("others"), st.sampled_from("0235"), st.just("")),
     st.tuples(st.just("wait"), st.sampled_from(["1", "12", "40", "100"]), st.just("")),
 )
@@ -128,10 +129,19 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
         cloud.failing = FAILURES[on]
     elif what == "unroute":
         cloud.unrouted = frozenset(on.split())
-    elif what == "ends":
-        cloud.ends_at_once = True
     elif what == "heal":
         cloud.failing, cloud.ends_at_once, cloud.unrouted, cloud.batches = None, False, frozenset(), ""
+    elif what == "batches":
+        cloud.batches = on
+    elif what == "wait":
+        await asyncio.sleep(float(on))
+    else:
+        await _perform_streams(cloud, what, on, to)
+
+
+async def _perform_streams(cloud: Cloud, what: str, on: str, to: str) -> None:
+    if what == "ends":
+        cloud.ends_at_once = True
     elif what == "cut":
         cloud.cut, cloud.cut_unheard = cloud.cut + 1, bool(to)
     elif what == "lose":
@@ -139,18 +149,16 @@ async def _perform_upstream(cloud: Cloud, what: str, on: str, to: str) -> None:
         await asyncio.sleep(LATELY)  # what comes next finds streams that nobody takes for heard any more
     elif what == "answers":
         cloud.answers_lost = on == "lost"
-    elif what == "batches":
-        cloud.batches = on
-    elif what == "others":
-        cloud.others = int(on)
+    elif what == "notices":
+        cloud.noticed_after = NOTICED_LATE if on == "late" else NOTICED_AFTER
     else:
-        await asyncio.sleep(float(on))
+        cloud.others = int(on)
 
 
 async def check_end(replicas: Replicas, cloud: Cloud) -> None:
     """All healthy again: states agree, transitions chain, the sequence has no hole, five streams are usable."""
     cloud.failing, cloud.ends_at_once, cloud.others, cloud.unrouted, cloud.batches = None, False, 0, frozenset(), ""
-    cloud.answers_lost = False
+    cloud.answers_lost, cloud.noticed_after = False, NOTICED_AFTER
     replicas.heal()
     await asyncio.sleep(110)
     events = [json.loads(event.json) for event in await Log(replicas.plain).read("0-0", 100_000)]

@@ -1,4 +1,4 @@
-"""An account whose streams others use too, in virtual time."""
+"""An account whose streams others use too, or whose streams are counted for longer than they last, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from bridge.config import Settings
 from bridge.upstream.client import StreamEvent
 from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
-from tests.unit.upstream.model import LIMIT, Cloud, ModelClient
+from tests.unit.upstream.model import LIMIT, NOTICED_LATE, Cloud, ModelClient
+from tests.unit.upstream.replicas import Replicas
 from tests.virtual import VirtualClock, run_virtual
 
 NAMES = [f"cvm-{number:02}" for number in range(10)]
@@ -50,3 +51,31 @@ async def open_beside(others: int) -> tuple[int, int]:
         await running
         await backend.close()
     return found
+
+
+def test_an_upstream_that_notices_ends_late_costs_seconds_of_a_stream_and_not_a_minute() -> None:
+    """Streams last a minute here, and each of them is ended five seconds before upstream knows."""
+    held, after_restart = run_virtual(late_notice())
+    assert sum(held) / len(held) >= 4.4
+    assert after_restart == LIMIT
+
+
+async def late_notice() -> tuple[list[int], int]:
+    """How many streams are held in each second, and how many some seconds after a restart."""
+    cloud = Cloud(NAMES)
+    cloud.noticed_after = NOTICED_LATE
+    replicas, held = Replicas(cloud), list[int]()
+    with redis_time(replicas.redis_clock):
+        replicas.start(0)
+        await asyncio.sleep(60)
+        for second in range(600):
+            if second % 10 == 0:
+                cloud.change(NAMES[second // 10 % len(NAMES)], ("stopping", "stopped", "running")[second // 100 % 3])
+            held.append(cloud.held)
+            await asyncio.sleep(1)
+        await replicas.restart(0)
+        await asyncio.sleep(NOTICED_LATE + 5)
+        after_restart = cloud.held
+        await replicas.end()
+    assert cloud.broken == []
+    return held, after_restart
