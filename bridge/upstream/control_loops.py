@@ -103,6 +103,7 @@ class ControlLoops:
         metrics.BUDGET.set(context.budget.allowed(now))
         for slot in context.slots:
             slot.ripen(now)
+        metrics.count_slots(context.slots)
         context.pace.observe(now, context.watches.values())
         limits = context.limits(now)
         actions = plan(now, context.watches, context.slots, limits)

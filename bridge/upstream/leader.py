@@ -32,6 +32,7 @@ from bridge.upstream.pace import Pace
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.replication import Replication
 from bridge.upstream.slot_handover import SlotHandover
+from bridge.upstream.status import takeover
 from bridge.upstream.tracked import NEVER, Tracked
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ class Upstream:
         self._renewed_at = asked_at
         self.context, self.leading = context, True
         metrics.LEADER.set(1)
-        logger.info("leading", extra={"epoch": term.epoch, "sequence": context.recorder.position.sequence})
+        logger.info("leading", extra=takeover(context, self._clock.monotonic()))
         refusal = ""
         try:
             async with asyncio.TaskGroup() as group:
@@ -173,8 +174,7 @@ class Upstream:
             logger.error("no longer leading", extra={"epoch": term.epoch, "reason": refusal})
         finally:
             self.leading = False
-            metrics.LEADER.set(0)
-            metrics.WATCHES.set(0)
+            metrics.stand_by()
             self._holder = uuid.uuid4().hex
             if stop.is_set():
                 await context.recorder.finish(FINISH_WITHIN)

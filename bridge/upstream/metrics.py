@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from bridge.upstream.slots import Life, Slot
 
 LEADER = Gauge("bridge_leader", "1 while this process leads")
 WATCHES = Gauge("bridge_watches", "CVMs that this leader follows")
 STALE = Gauge("bridge_watches_stale", "Watches that are stale")
 STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream")
-REACHABLE = Gauge("bridge_upstream_reachable", "0 while no request to upstream is answered")
+REACHABLE = Gauge("bridge_upstream_reachable", "0 while this process leads and no request to upstream is answered")
+REACHABLE.set(1)
 UNLISTED = Gauge("bridge_upstream_unlisted", "CVMs that upstream counts and its list does not name")
 UNRESOLVED = Gauge("bridge_references_unresolved", "References of BRIDGE_CVMS that name no known CVM")
 BUDGET = Gauge("bridge_upstream_stream_budget", "Streams that the account seems to allow us now")
+SLOTS = Gauge("bridge_slots", "This leader's slots by state", ["state"])
+"""States as in docs/contract.md#http, and `opening`."""
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
 LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had confirmed them")
 """They are written again, under new numbers, as far as this process remembers them."""
@@ -32,3 +39,25 @@ BUDGET_SPENT = Counter(
 STREAM_ENDS = Counter("bridge_upstream_stream_ends", "Streams by how they ended", ["how"])
 """Look here first when events come late."""
 QUARANTINES = Counter("bridge_slot_quarantines", "Slots that wait because upstream may still hold a stream", ["cause"])
+
+_STATES = {
+    Life.FREE: SLOTS.labels("free"),
+    Life.OPENING: SLOTS.labels("opening"),
+    Life.OPEN: SLOTS.labels("held"),
+    Life.CLOSING: SLOTS.labels("settling"),
+    Life.QUARANTINED: SLOTS.labels("quarantined"),
+}
+
+
+def count_slots(slots: Iterable[Slot]) -> None:
+    lives = [slot.life for slot in slots]
+    for life, gauge in _STATES.items():
+        gauge.set(lives.count(life))
+
+
+def stand_by() -> None:
+    """A process that does not lead follows nothing and has nothing to complain of."""
+    count_slots(())
+    for gauge in (LEADER, WATCHES, STALE, BUDGET, UNLISTED, UNRESOLVED):
+        gauge.set(0)
+    REACHABLE.set(1)

@@ -1,10 +1,29 @@
-"""What the leader tells operators: its budget of streams, and why CVMs are polled."""
+"""What the leader tells operators: whom it follows, its budget of streams, and why CVMs are polled."""
 
 from __future__ import annotations
 
+from bridge.clock import rfc3339
 from bridge.store.leader_status import LeaderStatus
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.slots import Life
+
+
+def takeover(context: LeaderContext, now: float) -> dict[str, object]:
+    """The fields of the line with which a term begins; `now` is monotonic."""
+    term, zero = context.term, context.clock.time() - now
+    fields: dict[str, object] = {"holder": term.holder, "epoch": term.epoch}
+    fields["sequence"] = context.recorder.position.sequence
+    follows, epoch = term.before
+    if follows:
+        why = "its lease ran out" if term.ran_out else "it handed over"
+        fields |= {"follows": follows, "former_epoch": epoch, "because": why}
+    waits = [slot.until for slot in context.slots if slot.streams]
+    fields["slots_waiting"] = len(waits)
+    if waits:
+        fields["slots_wait_until"] = rfc3339(zero + max(waits))
+    if context.streams_from > now:
+        fields["no_stream_before"] = rfc3339(zero + context.streams_from)
+    return fields
 
 
 def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
