@@ -1,5 +1,5 @@
-"""uvicorn's HTTP/1 with what it leaves out: bounds on request heads and on the time for them, no ambiguous heads, no
-trailers, no upgrades, and HTTP/1.0 without chunks.
+"""uvicorn's HTTP/1 with what it leaves out: bounds on request heads, on pipelines and on the time that a client takes;
+no ambiguous heads, no trailers, no upgrades, and HTTP/1.0 without chunks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ MOST_HEAD = 64 * 1024
 """Bytes of a request's line and fields; trailers and the framing of a body have the same limit."""
 
 MOST_FIELDS = 100
+
+MOST_PIPELINED = 64
+"""Requests that wait behind the one that is served: uvicorn reads on after each answer, and keeps 3 kB for each."""
+
+MOST_STANDSTILLS = 6
+"""Looks in a row, CLIENT_SECONDS apart, at which the client has taken nothing more of its answer."""
 
 LINGER = 1.0
 """Seconds for which a refused client may still send: a reset would destroy the answer before the client has read it."""
@@ -52,6 +58,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes of the present head, or of the trailers."""
         self._unparsed = 0
         """Bytes since the last head, piece of a body or end of a request: a head, or framing."""
+        self._unsent = 0
+        """Bytes of answers that the client had not taken at the last look; 0 if nobody looks."""
+        self._standstills = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -62,7 +71,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def time_out(self) -> None:
-        if not self._is_idle() and (self.cycle.response_started or self.flow.read_paused):
+        if self._unsent:
+            self._look()
+        elif not self._is_idle() and (self.cycle.response_started or self.flow.read_paused):
             self._waiting.begin(self)  # it is the server that takes its time
         elif self._in_head or self._unparsed or not self._is_idle():
             self._refuse(408)
@@ -71,6 +82,43 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def give_way(self) -> None:
         self.transport.abort()
+
+    # A client that does not take its answers
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._begin_to_look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self._begin_to_look()
+        elif self.cycle.more_body:
+            self._waiting.begin(self)
+        else:
+            self._waiting.rest(self)
+
+    def _begin_to_look(self) -> None:
+        self._unsent, self._standstills = self.transport.get_write_buffer_size(), 0
+        self._waiting.begin(self)
+
+    def _look(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._standstills = 0 if left < self._unsent else self._standstills + 1
+        self._unsent = left
+        if self._standstills == MOST_STANDSTILLS:
+            logger.info("a client did not take its answer", extra={"bytes": left})
+            self.transport.abort()
+        elif left:
+            self._waiting.begin(self)
+        elif self._is_idle():
+            self._rest()
+
+    # What the client sends
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -121,10 +169,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upgrading = False
         self.parser.feed_data(b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, b"".join(lines)))
 
+    def _heard(self) -> None:
+        """The client sent something; that does not prolong its time for taking answers."""
+        if not self.flow.write_paused:
+            self._unsent = 0
+            self._waiting.end(self)
+
     # The parser's calls
 
     def on_message_begin(self) -> None:
-        self._waiting.end(self)
+        self._heard()
         super().on_message_begin()
         self._in_head = True
         self._parsed = 0
@@ -149,6 +203,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         self._parsed = self._unparsed = 0
+        if len(self.pipeline) == MOST_PIPELINED:
+            raise httptools.HttpParserError("too many requests are waiting")
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
             self.cycle.send = partial(_send_unframed, self.cycle, self.cycle.send)
@@ -164,12 +220,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
         if not self._is_idle():  # else the body is dropped, and prolongs nothing
-            self._waiting.end(self)
+            self._heard()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unparsed = 0
-        self._waiting.end(self)
+        self._heard()
         if not self._upgrading:
             super().on_message_complete()
 

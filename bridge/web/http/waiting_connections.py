@@ -1,4 +1,4 @@
-"""Connections whose request is not complete: each gets a time limit, and gives way when files run short."""
+"""Connections that wait for their client: each gets a time limit, and gives way when files run short."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bridge.web import metrics
 logger = logging.getLogger(__name__)
 
 CLIENT_SECONDS = 10.0
-"""Seconds from the connection to the first byte of a request, from there to the end of its head, and between two pieces
-of its body; each."""
+"""Seconds from the connection to the first byte of a request, from there to the end of its head, between two pieces of
+its body, and between two looks at an answer that the client does not take; each."""
 
 REPORT_EVERY = 60.0
 """Seconds between two log lines about too few files."""
@@ -33,6 +33,8 @@ class Waiting(Protocol):
 class WaitingConnections:
     """The longest waiting connection first. `most`: connections that may be open in all, `streams` of them without a
     request, which are not counted by the caller of `enter`.
+
+    Connections that rest between two requests have no time limit here, and give way before all others.
     """
 
     def __init__(self, clock: Clock, *, most: int, streams: Callable[[], int]) -> None:
@@ -40,26 +42,35 @@ class WaitingConnections:
         self._most = most
         self._streams = streams
         self._since: OrderedDict[Waiting, float] = OrderedDict()
+        self._resting: OrderedDict[Waiting, None] = OrderedDict()
         self._reported_at = float("-inf")
 
     def enter(self, connection: Waiting, present: int) -> None:
-        """A connection was accepted; it is one of `present`. Beyond the limit the longest waiting one is ended."""
+        """A connection was accepted; it is one of `present`. Beyond the limit one that rests is ended, or else the
+        longest waiting one.
+        """
         self._since[connection] = self._clock.monotonic()
         if present + self._streams() > self._most:
-            oldest, _ = self._since.popitem(last=False)
-            oldest.give_way()
+            (self._resting or self._since).popitem(last=False)[0].give_way()
             metrics.OUT_OF_FILES.inc()
             self._report()
 
     def begin(self, connection: Waiting) -> None:
-        """The connection waits for a request from now on; no effect if it does already."""
+        """The connection waits for its client from now on; no effect if it does already."""
+        self._resting.pop(connection, None)
         self._since.setdefault(connection, self._clock.monotonic())
+
+    def rest(self, connection: Waiting) -> None:
+        """Its request is answered, and no other one has begun."""
+        self._since.pop(connection, None)
+        self._resting[connection] = None
 
     def end(self, connection: Waiting) -> None:
         self._since.pop(connection, None)
+        self._resting.pop(connection, None)
 
     def expire(self) -> None:
-        """Ends every connection that has waited for CLIENT_SECONDS."""
+        """Tells every connection that has waited for CLIENT_SECONDS."""
         due = self._clock.monotonic() - CLIENT_SECONDS
         while self._since and (first := next(iter(self._since.items())))[1] <= due:
             self.end(first[0])
