@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import FencedError
+from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
 from bridge.store.holdings import Holding, packed
 from bridge.store.replicas import Copies, run_copied
 
 logger = logging.getLogger(__name__)
+
+DIGITS = 15
+"""Of a time in milliseconds at most; a longer number is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,30 @@ class Term:
         """Whether no other process led between the two. A promoted replica may know a term before `past` only."""
         holder, epoch = self.before
         return self.log_id == past.log_id and (holder == past.holder or epoch < past.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The lease that Redis has; `until` is seconds since the Unix epoch by the server's clock."""
+
+    epoch: str
+    until: float
+
+
+async def read_lease(backend: Backend) -> Lease | None:
+    """None if nobody has led yet, or the record cannot be read. A lease that was resigned is over since 1970.
+
+    Raises StoreUnavailableError.
+    """
+    try:
+        epoch, until = await backend.call(backend.client.hmget(backend.keys.leader, ["epoch", "until"]))
+    except StoreUnavailableError:
+        raise
+    except StoreError:
+        return None  # a key of another type: the next term replaces it
+    if epoch is None or until is None or not (until.isascii() and until.isdigit() and len(until) <= DIGITS):
+        return None
+    return Lease(epoch, int(until) / 1000)
 
 
 class Leadership:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 import uuid
+from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
 from bridge.store.leader_status import read_leader_status
+from bridge.store.leadership import read_lease
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
@@ -85,7 +87,12 @@ class FrontEnd:
             lookups, watches, clock, self._single_flight, per_minute=settings.lookups_per_minute
         )
         self.feed_consumer = FeedConsumer(
-            self.hub, Feed(backend), references.answered, clock, period=settings.lease_seconds / 3
+            self.hub,
+            Feed(backend),
+            partial(read_lease, backend),
+            references.answered,
+            clock,
+            period=settings.lease_seconds / 3,
         )
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
@@ -152,6 +159,7 @@ class FrontEnd:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.feed_consumer.follow(), name="feed")
+                group.create_task(self.feed_consumer.look(), name="look at the log")
                 group.create_task(self.feed_consumer.beat(self._settings.heartbeat), name="heartbeat")
                 group.create_task(self.feed_consumer.announce(self._watches, uuid.uuid4().hex), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
@@ -182,8 +190,8 @@ class FrontEnd:
     )
     async def get_readiness(self, call: Call) -> Response:
         """Readiness."""
-        if self.capacity.closing or not self.feed_consumer.ready:
-            reason = "draining" if self.capacity.closing else "no subscription to Redis"
+        if self.capacity.closing or not self.feed_consumer.readable:
+            reason = "draining" if self.capacity.closing else "Redis does not answer"
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
         sequence = str(self.hub.sequence)
         reason = await self._why_degraded()
@@ -194,6 +202,8 @@ class FrontEnd:
     async def _why_degraded(self) -> str:
         if not self.hub.led:
             return "no leader"
+        if not self.feed_consumer.arrives:
+            return "nothing comes through the subscription to Redis"
         try:
             status = await read_leader_status(self._backend)
         except StoreError:

@@ -174,6 +174,8 @@ class Health(Shape):
 class Readiness(Shape):
     """Whether to send it traffic."""
 
-    status: Literal["ready", "degraded", "unready"] = described("`degraded`: it serves, but nothing new arrives")
+    status: Literal["ready", "degraded", "unready"] = described(
+        "`degraded`: it serves, but events are late or none come"
+    )
     reason: str = described("Why it is not ready", default_factory=str)
     sequence: str = described("The last event that this front end has", "42", default_factory=str)

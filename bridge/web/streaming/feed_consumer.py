@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from bridge.clock import Clock, set_within
+from bridge.clock import SHORTEST_SLEEP, Clock, set_within
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
+from bridge.store.leadership import Lease
 from bridge.store.watches import Watches
 from bridge.web import metrics
+from bridge.web.streaming.feed_health import FeedHealth
 from bridge.web.streaming.hub import SLICES, Hub
 
 logger = logging.getLogger(__name__)
-
-DEAF_AFTER_PERIODS = 3
-"""Periods of the leader without a tick after which the subscription is replaced."""
 
 RETRY_EVERY = 0.5
 ANNOUNCE_EVERY = 5.0
@@ -26,18 +25,44 @@ GATHER = 0.1
 
 
 class FeedConsumer:
-    """Three long tasks: `follow`, `beat` and `announce`. `ready`: Redis answers and the subscription stands."""
+    """Four long tasks: `follow`, `look`, `beat` and `announce`.
 
-    def __init__(self, hub: Hub, feed: Feed, on_answer: Callable[[str], None], clock: Clock, *, period: float) -> None:
-        """`on_answer` is called with each reference that the leader has answered; `period`: seconds between ticks."""
+    A publication is a hint, which may be lost with or without its subscription; the log, read whenever a second brought
+    no message, is the guarantee.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        feed: Feed,
+        lease: Callable[[], Awaitable[Lease | None]],
+        on_answer: Callable[[str], None],
+        clock: Clock,
+        *,
+        period: float,
+    ) -> None:
+        """`lease` reads the leader's; `on_answer` is called with each reference that the leader has answered.
+
+        `clock` must tell Redis's time. `period`: seconds between ticks.
+        """
         self._hub = hub
         self._feed = feed
+        self._lease = lease
         self._on_answer = on_answer
         self._clock = clock
-        self._period = period
-        self._ticked_at = self._subscribed_at = float("-inf")
-        self._confirmed = False
-        self.ready = False
+        self._health = FeedHealth(period)
+        self._unheard = 0
+        """Looks in a row while publications did not arrive."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether Redis answers, so that events are read from the log at least."""
+        return self._health.readable
+
+    @property
+    def arrives(self) -> bool:
+        """Whether publications arrive; if not, events are late by up to a second."""
+        return self._health.arrives(self._clock.monotonic())
 
     async def follow(self) -> None:
         """Never returns; replaces a broken or silent subscription by one on a fresh connection."""
@@ -45,53 +70,88 @@ class FeedConsumer:
             try:
                 await self._listen()
                 logger.info("no tick from a leader: subscribing again")
-                self._ticked_at = float("-inf")
             except StoreError as error:
                 if not isinstance(error, StoreUnavailableError):
                     logger.error("Redis refuses the subscription", extra={"error": str(error)})
-                elif self.ready:
+                elif self._health.arrives(self._clock.monotonic()):
                     logger.warning("the subscription to Redis broke", extra={"error": str(error)})
-                self.ready = False
+                self._health.break_off()
                 await self._clock.sleep(RETRY_EVERY)
-            self._hub.led = self._led()
 
     async def _listen(self) -> None:
         """Returns after three periods without a tick."""
-        self._subscribed_at, self._confirmed = self._clock.monotonic(), False
+        self._health.subscribe(self._clock.monotonic())
         async with aclosing(self._feed.messages()) as messages:
             while True:
-                deaf_at = max(self._ticked_at, self._subscribed_at) + DEAF_AFTER_PERIODS * self._period
                 try:
-                    async with asyncio.timeout(max(deaf_at - self._clock.monotonic(), 0)):
+                    async with asyncio.timeout(max(self._health.deaf_at - self._clock.monotonic(), 0)):
                         message = await anext(messages)
                 except TimeoutError:
-                    # Redis itself is silent if it did not even confirm the subscription.
-                    self.ready = self.ready and self._confirmed
+                    self._health.give_up()
                     return
                 await self._take(message)
 
     async def _take(self, message: Message) -> None:
+        if isinstance(message, Subscribed):
+            metrics.RESUBSCRIBES.inc()
+            await self._hub.catch_up()
+            self._health.confirm(self._clock.monotonic())
+            return
+        self._health.hear(self._clock.monotonic())
         if isinstance(message, Published):
             await self._hub.receive(message.event)
         elif isinstance(message, Tick):
-            self._ticked_at, self._period = self._clock.monotonic(), message.period
-            self._hub.led = True
+            self._health.tick(self._clock.monotonic(), message.period)
+            self._hub.led_until = self._health.led_until
             await self._hub.on_tick(message.log_id, message.sequence, message.id)
-        elif isinstance(message, Subscribed):
-            metrics.RESUBSCRIBES.inc()
-            await self._hub.catch_up()
-            self.ready = self._confirmed = True
         elif isinstance(message, Answered):
             self._on_answer(message.reference)
 
-    def _led(self) -> bool:
-        return self._clock.monotonic() - self._ticked_at <= DEAF_AFTER_PERIODS * self._period
+    async def look(self) -> None:
+        """Reads the log when nothing was heard for a second, and the lease when a tick is overdue. Never returns."""
+        while True:
+            now = self._clock.monotonic()
+            if now >= self._health.look_at:
+                await self._look(now)
+            now = self._clock.monotonic()
+            if self._health.readable:
+                self._tell(arrives=self._health.arrives(now))
+            await self._clock.sleep(max(self._health.look_at - now, SHORTEST_SLEEP))
+
+    async def _look(self, now: float) -> None:
+        health, hub = self._health, self._hub
+        health.look(now)
+        heard_at, before = health.heard_at, (hub.log_id, hub.sequence)
+        try:
+            renewed = health.is_tick_overdue(now) and await self._look_at_lease()
+            await hub.catch_up()
+        except StoreError:
+            health.fail()
+            return
+        if moved := (hub.log_id, hub.sequence) != before:
+            metrics.HEALED.inc()
+        health.answer(self._clock.monotonic(), heard_at=heard_at, news=renewed or moved)
+
+    async def _look_at_lease(self) -> bool:
+        """Whether it was renewed since the last look."""
+        lease = await self._lease()
+        remaining = lease.until - self._clock.time() if lease else 0.0
+        renewed = self._health.lease(self._clock.monotonic(), lease, remaining)
+        self._hub.led_until = self._health.led_until
+        return renewed
+
+    def _tell(self, *, arrives: bool) -> None:
+        """One log line when publications do not arrive at two looks in a row, one when they do again."""
+        if arrives and self._unheard > 1:
+            logger.info("events come through the subscription to Redis again")
+        self._unheard = 0 if arrives else self._unheard + 1
+        if self._unheard == 2:
+            logger.warning("nothing comes through the subscription to Redis: the log is read every second")
 
     async def beat(self, every: float) -> None:
         """Sends each subscriber a heartbeat every `every` seconds. Never returns."""
         while True:
             await self._clock.sleep(every / SLICES)
-            self._hub.led = self._led()
             self._hub.beat()
 
     async def announce(self, watches: Watches, front: str) -> None:

@@ -56,12 +56,17 @@ class Hub:
         self.sequence = 0
         self.last_id = "0-0"
         self._unsent = 0
-        self.led = False
-        """Whether a tick of a leader came lately; the feed consumer sets it."""
+        self.led_until = float("-inf")
+        """Until when a leader leads, as far as is known (monotonic seconds); the feed consumer sets it."""
         self.listeners: list[Callable[[Event], None]] = []
         """Called with each event, in order, right after it went to the subscribers."""
         self.on_reset: list[Callable[[], None]] = []
         """Called when events may have been missed: a listener must read again what it derived from them."""
+
+    @property
+    def led(self) -> bool:
+        """Whether a leader leads."""
+        return self._clock.monotonic() <= self.led_until
 
     # The feed's side
 

@@ -145,7 +145,7 @@ async def dropin() -> FrontEnd:
     """A front end with one CVM and a leader."""
     backend, clock = fake_backend(), VirtualClock()
     front = FrontEnd(Settings(), backend, clock, open_access=True)
-    front.hub.led = True
+    front.hub.led_until = float("inf")
     await Watches(backend).want("cvm-1")
     seen = Snapshot("cvm-1", RAW, "running", "web", None, "2026-11-24T16:00:00.000Z")
     await backend.client.hset(backend.keys.state, "cvm-1", seen.to_json())

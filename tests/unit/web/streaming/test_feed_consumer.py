@@ -32,7 +32,10 @@ class ScriptedFeed(Feed):
 
 def consumer_on(log: FakeLog, feed: Feed, answered: list[str] | None = None) -> FeedConsumer:
     references: list[str] = [] if answered is None else answered
-    return FeedConsumer(hub_on(log), feed, references.append, VirtualClock(), period=2.0)
+    return FeedConsumer(hub_on(log), feed, nobody_leads, references.append, VirtualClock(), period=2.0)
+
+
+async def nobody_leads() -> None: ...
 
 
 def test_a_subscription_without_ticks_is_replaced_and_the_missed_events_are_read() -> None:
@@ -65,7 +68,7 @@ def test_without_ticks_there_is_no_leader_and_the_subscription_is_replaced() -> 
         consumer = consumer_on(log, feed)
         following = asyncio.create_task(consumer.follow())
         await asyncio.sleep(99)
-        assert (feed.subscriptions, consumer._hub.led, consumer.ready) == (1, True, True)
+        assert (feed.subscriptions, consumer._hub.led, consumer.arrives) == (1, True, True)
         await asyncio.sleep(7)
         assert (feed.subscriptions, consumer._hub.led) == (2, False)
         await ended(following)
@@ -73,7 +76,7 @@ def test_without_ticks_there_is_no_leader_and_the_subscription_is_replaced() -> 
     run_virtual(scenario())
 
 
-def test_an_unconfirmed_subscription_is_not_ready() -> None:
+def test_an_unconfirmed_subscription_brings_nothing() -> None:
     async def scenario() -> None:
         feed = ScriptedFeed([Subscribed()], [], [5.0, Subscribed()])
         consumer = consumer_on(FakeLog(), feed)
@@ -81,7 +84,7 @@ def test_an_unconfirmed_subscription_is_not_ready() -> None:
         seen = []
         for wait in (6.1, 6.0, 5.0):
             await asyncio.sleep(wait)
-            seen.append((feed.subscriptions, consumer.ready))
+            seen.append((feed.subscriptions, consumer.arrives))
         # The second got no answer in three periods, the third gets one after five seconds.
         assert seen == [(2, True), (3, False), (3, True)]
         await ended(following)
@@ -89,7 +92,7 @@ def test_an_unconfirmed_subscription_is_not_ready() -> None:
     run_virtual(scenario())
 
 
-def test_a_broken_subscription_is_not_ready_until_the_next_one_is_confirmed() -> None:
+def test_a_broken_subscription_brings_nothing_until_the_next_one_is_confirmed() -> None:
     async def scenario() -> None:
         feed = ScriptedFeed([Subscribed(), 1.0, None], [Subscribed()])
         consumer = consumer_on(FakeLog(), feed)
@@ -97,7 +100,7 @@ def test_a_broken_subscription_is_not_ready_until_the_next_one_is_confirmed() ->
         seen = []
         for wait in (0.5, 0.7, 0.6):
             await asyncio.sleep(wait)
-            seen.append(consumer.ready)
+            seen.append(consumer.arrives)
         assert seen == [True, False, True]
         await ended(following)
 
