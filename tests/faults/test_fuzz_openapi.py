@@ -162,7 +162,8 @@ class Caller:
         status, media_type = answer.status_code, answer.headers.get("content-type", "")
         assert status < 500 or (status == 503 and "retry-after" in answer.headers), (status, answer.text)
         if media_type.startswith("text/event-stream"):
-            assert next(answer.iter_lines()).startswith((b"event: ", b"retry: ", b":"))
+            if answer.request.method != "HEAD":
+                assert next(answer.iter_lines()).startswith((b"event: ", b"retry: ", b":"))
             return
         if foreign:
             return
@@ -224,4 +225,4 @@ def test_every_operation_answers_as_its_document_says(tmp_path: Path, redis_url:
     with populated(tmp_path, redis_url) as caller:
         document = json.loads(requests.get(f"{caller.web.url}/openapi.json", timeout=PATIENCE).content)
         tried(400, drawn_from(document), caller.calls)
-        print(caller.statuses)
+        assert {200, 201, 401, 403, 405, 422} <= set(caller.statuses), caller.statuses
