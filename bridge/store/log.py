@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from bridge.events import SEQUENCE_DIGITS, Event, entry_key
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, load_script
 from bridge.store.snapshots import Snapshot, read_all
 
 HIGHEST_ID = f"{2**64 - 1}-{2**64 - 1}"
 """No entry can be above it, and Redis refuses to search there."""
+
+READ_BYTES = 1 << 20
+"""Of events that a bounded read takes from Redis at once: some hundred of the usual size, or the largest alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ def _count(text: str | None) -> int:
 class Log:
     """The log's readers' side; any process may use it."""
 
+    _read_log = load_script("read_log")
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
@@ -68,6 +74,16 @@ class Log:
             return []
         client, key = self._backend.client, self._backend.keys.log
         return _events(await self._backend.call(client.xrange(key, f"({after}", "+", count)))
+
+    async def read_some(self, after: str, count: int) -> list[Event]:
+        """As `read`, but also no more than `READ_BYTES` and one event. Empty only at the log's end."""
+        while True:
+            flat = await self._backend.run(self._read_log, [self._backend.keys.log], [after, count, READ_BYTES])
+            if not flat:
+                return []
+            if events := _events((entry_id, {"event": text}) for entry_id, text in zip(*[iter(flat)] * 2, strict=True)):
+                return events
+            after = flat[-2]  # the bridge wrote none of these entries
 
     async def latest(self, count: int) -> list[Event]:
         """The newest `count` events, oldest first."""
@@ -87,7 +103,7 @@ class Log:
         return _position(meta), snapshots
 
 
-def _events(entries: list[Any]) -> list[Event]:
+def _events(entries: Iterable[Any]) -> list[Event]:
     events = []
     for entry_id, fields in entries:
         try:

@@ -35,6 +35,7 @@ from bridge.web.api import answers
 from bridge.web.api.cvms import CvmRoutes
 from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.events import EventRoutes
+from bridge.web.api.log_pages import LogPages
 from bridge.web.api.phala_webhooks import PhalaWebhooks
 from bridge.web.api.references import ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.webhook_secrets import WebhookSecrets
@@ -43,6 +44,7 @@ from bridge.web.dropin.endpoint import DropIn
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import OPERATION, Call, Operation, declared, json_answer, routes, text_answer
+from bridge.web.http.page_turns import PageTurns
 from bridge.web.http.problems import HANDLERS
 from bridge.web.http.responses import NO_STORE, json_response
 from bridge.web.http.same_origin import SameOrigin
@@ -77,6 +79,7 @@ class FrontEnd:
         self._backend = backend
         self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
+        self._page_turns = PageTurns()
         self._watches = watches = Watches(backend)
         log, snapshots = Log(backend), Snapshots(backend)
         self.hub = Hub(
@@ -102,7 +105,7 @@ class FrontEnd:
             access=access,
             hub=self.hub,
             capacity=self.capacity,
-            log=log,
+            pages=LogPages(log, self._page_turns),
             watches=watches,
             references=references,
             single_flight=self._single_flight,

@@ -13,16 +13,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.config import Settings
-from bridge.events import Event, dumps, entry_key
+from bridge.events import Event, dumps
 from bridge.store.errors import StoreError
-from bridge.store.log import Log
 from bridge.store.watches import Watches
 from bridge.web.api import answers, samples
+from bridge.web.api.log_pages import LogPages
 from bridge.web.api.references import REF, ReferenceRefusedError, References, problem_of
 from bridge.web.http.access import STREAM_TOKEN_SECONDS, Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import EVENTS, Answer, Call, Content, Operation, json_answer, routes
-from bridge.web.http.parameters import CVM, MOST_LIMIT, STREAM_PARAMETERS, EventQuery, cursor, event_query
+from bridge.web.http.parameters import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query
 from bridge.web.http.problems import COME_BACK, ProblemError, ProblemType, invalid, no_redis
 from bridge.web.http.responses import NO_STORE, json_response, page_response
 from bridge.web.http.single_flight import SingleFlight
@@ -30,9 +30,6 @@ from bridge.web.streaming.event_stream import EventStream
 from bridge.web.streaming.frames import block, retry_line
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.subscriber import Begin, Subscriber
-
-SCAN_PAGES = 20
-"""Pages of the log read for one filtered JSON page; the client continues from `next`."""
 
 COME_BACK_MS = 10_000
 """A client waits this long after a passing problem, give or take a half: those that were refused together must not
@@ -60,7 +57,7 @@ ANSWER = Answer(
         "X-Accel-Buffering": {"description": "Of the stream", "schema": {"type": "string", "const": "no"}},
     },
 )
-REFUSALS = (ProblemType.HISTORY_LOST, ProblemType.TOO_MANY_STREAMS, ProblemType.OVERLOADED)
+REFUSALS = (ProblemType.HISTORY_LOST, ProblemType.UNKNOWN_CURSOR, ProblemType.TOO_MANY_STREAMS, ProblemType.OVERLOADED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +91,7 @@ class EventRoutes:
     access: Access
     hub: Hub
     capacity: Capacity
-    log: Log
+    pages: LogPages
     watches: Watches
     references: References
     single_flight: SingleFlight
@@ -151,37 +148,15 @@ class EventRoutes:
         return frozenset(await self.references.resolve_all(wanted, principal))
 
     async def _page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
-        """One page of the log as JSON, oldest first. Raises ProblemError (410, 422) or StoreError."""
-        size = query.limit
-        after = await self._page_start(query.after or cursor(request, query), query.since)
-        items: list[Event] = []
-        more = True
-        for _ in range(SCAN_PAGES):
-            events = await self.log.read(after, MOST_LIMIT)
-            more = len(events) == MOST_LIMIT
-            for event in events:
-                after = event.id
-                if (scope is None or event.cvm_id in scope) and query.filter.lets_through(event):
-                    items.append(event)
-                if len(items) == size:
-                    more = more or event is not events[-1]
-                    break
-            if len(items) == size or not more:
-                break
-        return page_response((event.json for event in items), after if more else None)
+        """One page of the log as JSON, oldest first. Raises ProblemError (410, 503) or StoreError."""
+        by_cursor = query.after or cursor(request, query)
+        named = "after" if query.after else "last_event_id" if by_cursor else "since"
 
-    async def _page_start(self, after: str | None, since: int | None) -> str:
-        position = await self.log.position()
-        low_water_mark = position.low_water_mark if position else "0-0"
-        if after is None:
-            return low_water_mark if since is None else f"{max(since - 1, 0)}-{2**64 - 1}"
-        try:
-            lost = entry_key(after) < entry_key(low_water_mark)
-        except ValueError as error:
-            raise invalid("after", "an event's id") from error
-        if lost:
-            raise ProblemError(ProblemType.HISTORY_LOST, faults=[("after", ProblemType.HISTORY_LOST.title)])
-        return after
+        def wants(event: Event) -> bool:
+            return (scope is None or event.cvm_id in scope) and query.filter.lets_through(event)
+
+        items, following = await self.pages.read(by_cursor or query.since, wants, query.limit, named=named)
+        return page_response(items, following)
 
     @Operation(
         "POST /v1/stream-tokens",

@@ -40,6 +40,7 @@ class ProblemType(Enum):
     ALREADY_PENDING = 409, "The delivery is already waiting for its attempt"
     TOO_MANY_ENDPOINTS = 409, "There are as many webhook endpoints as the bridge keeps"
     HISTORY_LOST = 410, "The log no longer has the events after this cursor"
+    UNKNOWN_CURSOR = 410, "The log does not have this cursor", "It is of another log, lost, in the future or malformed"
     TOO_LARGE = 413, "The body is too large"
     NO_JSON = 415, "The body must be declared as JSON"
     MISDIRECTED = 421, "This host name is not this bridge's"

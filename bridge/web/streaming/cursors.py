@@ -1,10 +1,12 @@
-"""Finds a client's cursor or time in the log: the result is an event to continue after, or a reset."""
+"""Finds a client's cursor or time in the log: the result is an event to continue after, or a reset.
+
+Streams and pages of JSON ask here, so that both refuse the same cursors.
+"""
 
 from __future__ import annotations
 
 from bridge.events import entry_key
 from bridge.store.log import Log
-from bridge.web.streaming.ring import Ring
 from bridge.web.streaming.subscriber import Begin, Start
 
 HISTORY_LOST = "history_lost"
@@ -12,22 +14,16 @@ UNKNOWN_CURSOR = "unknown_cursor"
 
 
 class Cursors:
-    """Looks in the ring first, then in the log. A bad cursor is a reset, never an error."""
+    """A bad cursor is a reset, never an error."""
 
-    def __init__(self, log: Log, ring: Ring) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._ring = ring
 
     async def find(self, begin: Begin) -> Start | None:
         """None without a cursor, and for a time while there is no log. Raises StoreError."""
         if isinstance(begin, str):
-            return self.in_ring(begin) or await self.locate(begin)
+            return await self.locate(begin)
         return await self.locate_time(begin) if isinstance(begin, int) else begin
-
-    def in_ring(self, cursor: str) -> Start | None:
-        """The position of an event that the ring has; None if it has not."""
-        sequence = self._ring.sequence_of(cursor)
-        return None if sequence is None else Start(sequence, cursor)
 
     async def locate(self, cursor: str) -> Start:
         """The position of a cursor in the log, or the reset that it gets. Raises StoreError."""

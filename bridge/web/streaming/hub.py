@@ -114,7 +114,7 @@ class Hub:
             await self._begin(position)
             return
         while self.sequence < position.sequence:
-            events = await self._log.read(self.last_id, PAGE)
+            events = await self._log.read_some(self.last_id, PAGE)
             if not events or not await self._publish_all(events):
                 await self._begin(position)
                 return

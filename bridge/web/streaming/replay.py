@@ -62,7 +62,7 @@ class Replays:
         self._clock = clock
         self._buffer = buffer
         self._skip_at_most = skip_at_most
-        self._cursors = Cursors(log, ring)
+        self._cursors = Cursors(log)
         self._initial_snapshots = InitialSnapshots(log, source, clock)
         self._position = SharedRead(log.position)
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
@@ -98,7 +98,7 @@ class Replays:
         return done
 
     def _replayed_at_once(self, subscriber: Subscriber, cursor: str) -> bool:
-        start = self._cursors.in_ring(cursor)
+        start = self._in_ring(cursor)
         frames = self._ring.after(start.sequence, RING_PAGE) if start else None
         if start is None or frames is None or start.sequence + len(frames) != self._edge.sequence:
             return False
@@ -108,6 +108,11 @@ class Replays:
         if frames:
             self._write_page(subscriber, frames)
         return True
+
+    def _in_ring(self, begin: Begin) -> Start | None:
+        """The position of an event that the ring has; None for anything else."""
+        sequence = self._ring.sequence_of(begin) if isinstance(begin, str) else None
+        return None if sequence is None else Start(sequence, str(begin))
 
     def _snapshots_at_once(self, subscriber: Subscriber) -> bool:
         edge = self._edge
@@ -159,7 +164,7 @@ class Replays:
     async def _until_live(self, subscriber: Subscriber, begin: Begin) -> None:
         if not self._edge.log_id:
             await self._edge.catch_up_to(0)
-        start = await self._cursors.find(begin)
+        start = self._in_ring(begin) or await self._cursors.find(begin)
         while not await self._advance(subscriber, start):
             if start is None or start.reset is not None:
                 await self._clock.sleep(CONTRADICTED)
@@ -245,7 +250,7 @@ class Replays:
         frames = self._ring.after(subscriber.sequence, RING_PAGE)
         if frames is None:
             async with self._reading:
-                events = await self._log.read(entry_id, LOG_PAGE)
+                events = await self._log.read_some(entry_id, LOG_PAGE)
             frames = [frame(event) for event in events if event.sequence <= self._edge.sequence]
         if subscriber.must_restart():
             return None

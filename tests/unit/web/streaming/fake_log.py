@@ -76,6 +76,9 @@ class FakeLog(Log):
         await asyncio.sleep(self.takes or 0)
         return answer
 
+    async def read_some(self, after: str, count: int) -> list[Event]:
+        return await self.read(after, count)
+
     async def latest(self, count: int) -> list[Event]:
         await self._answer()
         return self.events[-count:]
