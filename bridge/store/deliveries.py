@@ -67,6 +67,11 @@ class Delivery:
     next_attempt_at: str | None
     attempts: tuple[Attempt, ...]
 
+    @property
+    def size(self) -> int:
+        """Characters of its event and of the answers to its attempts."""
+        return len(self.event.json) + sum(len(each.response_body) for each in self.attempts)
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -89,16 +94,34 @@ class Deliveries:
         self._limits = (limits or LaneLimits()).to_json()
 
     async def page(
-        self, endpoint_id: str, *, status: DeliveryStatus | None = None, after: str = "", limit: int = 100
+        self,
+        endpoint_id: str,
+        *,
+        status: DeliveryStatus | None = None,
+        after: str = "",
+        limit: int = 100,
+        most_bytes: int = 1 << 20,
     ) -> tuple[list[Delivery], str | None]:
-        """Newest first, and the cursor of the next page. Raises ValueError if `after` is not such a cursor."""
+        """Newest first, and the cursor of the next page, which begins early behind `most_bytes` of events and answers.
+
+        Raises ValueError if `after` is not such a cursor.
+        """
         if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
             raise ValueError("not a cursor of this list")
         chosen: Sequence[DeliveryStatus] = (status,) if status else tuple(DELIVERY_STATUSES)
         lists = [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen]
         rows = await self._newest(lists, after, limit)
-        cursor = str(rows[limit - 1][0]) if len(rows) > limit else None
-        return await self._load([delivery_id for _, delivery_id in rows[:limit]]), cursor
+        found: list[Delivery] = []
+        for start in range(0, min(limit, len(rows)), READ_AT_ONCE):
+            some = rows[start : min(limit, start + READ_AT_ONCE)]
+            stamps = {delivery_id: stamp for stamp, delivery_id in some}
+            for delivery in await self._load([delivery_id for _, delivery_id in some]):
+                found.append(delivery)
+                most_bytes -= delivery.size
+                if most_bytes <= 0:
+                    last = delivery.id == rows[-1][1]
+                    return found, None if last else str(stamps[delivery.id])
+        return found, str(rows[limit - 1][0]) if len(rows) > limit else None
 
     async def _newest(self, lists: Sequence[str], after: str, limit: int) -> list[tuple[int, str]]:
         """(stamp, id), more than `limit` if there are. Read at one moment, so that each is in exactly one list."""

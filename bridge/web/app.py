@@ -141,6 +141,7 @@ class FrontEnd:
                 slots=Slots(backend),
                 backend=backend,
                 references=self._references,
+                page_turns=self._page_turns,
             ),
             WebhookRoutes(
                 settings=settings,
@@ -152,7 +153,7 @@ class FrontEnd:
                 clock=clock,
             ),
             PhalaWebhooks(settings.webhook_secret, lookups, clock),
-            DeliveryRoutes(endpoints, Deliveries(backend), clock),
+            DeliveryRoutes(endpoints, Deliveries(backend), clock, self._page_turns),
             self,
             Site(settings.namespace, operations()),
         )

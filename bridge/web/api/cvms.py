@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ from bridge.store.watches import Watch, Watches
 from bridge.web.api import answers
 from bridge.web.api.references import REF, References
 from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource, json_answer
+from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.responses import Verbatim, empty_response, json_response, page_response
 from bridge.web.streaming.frames import freshness
 from bridge.web.streaming.hub import Hub
+
+READ_AT_ONCE = 50
+"""Snapshots that a page reads at once, before it looks how large they are."""
 
 CVM = Resource("/v1/cvms/{ref}", CVMS, (REF,))
 
@@ -35,6 +39,7 @@ class CvmRoutes:
     slots: Slots
     backend: Backend
     references: References
+    page_turns: PageTurns
 
     @Operation(
         "GET /v1/cvms", CVMS, {200: json_answer("A page", answers.CvmPage)}, scope="read", parameters=(LIMIT, AFTER)
@@ -42,14 +47,27 @@ class CvmRoutes:
     async def list_cvms(self, call: Call) -> Response:
         """Watched CVMs."""
         size, after, seen = call.get(LIMIT), call.get(AFTER), call.principal.cvms
-        if seen is None:
-            watches = await self.watches.list(after, size + 1)
-            following = watches[size - 1].cvm_id if len(watches) > size else None
-            return page_response(await self._shown(watches[:size]), following)
-        ids = sorted(cvm_id for cvm_id in seen if cvm_id > after)
-        found = [await self.watches.get(cvm_id) for cvm_id in ids[:size]]
-        shown = await self._shown(watch for watch in found if watch is not None)
-        return page_response(shown, ids[size - 1] if len(ids) > size else None)
+        async with self.page_turns.take():
+            if seen is None:
+                watches = await self.watches.list(after, size + 1)
+                following = watches[size - 1].cvm_id if len(watches) > size else None
+                return await self._page(watches[:size], following)
+            ids = sorted(cvm_id for cvm_id in seen if cvm_id > after)
+            found = [await self.watches.get(cvm_id) for cvm_id in ids[:size]]
+            following = ids[size - 1] if len(ids) > size else None
+            return await self._page([watch for watch in found if watch is not None], following)
+
+    async def _page(self, watches: Sequence[Watch], following: str | None) -> Response:
+        """As many as fit; `following` is `next` where that is all of them."""
+        texts, size, streamed = [], 0, await self._streamed()
+        for start in range(0, len(watches), READ_AT_ONCE):
+            some = watches[start : start + READ_AT_ONCE]
+            for watch, cvm in zip(some, await self._shown(some, streamed), strict=True):
+                texts.append(cvm.json_text())
+                size += len(texts[-1])
+                if size >= PAGE_BYTES:
+                    return page_response(texts, following if watch is watches[-1] else watch.cvm_id)
+        return page_response(texts, following)
 
     @CVM("GET", {200: json_answer("The CVM", answers.Cvm)}, ProblemType.NOT_WATCHED, scope="read")
     async def get_cvm(self, call: Call) -> Response:
@@ -101,7 +119,8 @@ class CvmRoutes:
         return json_response(answers.Slots.model_construct(**shown))
 
     async def _one(self, cvm_id: str, call: Call, status: int = 200) -> Response:
-        return json_response((await self._shown([await self._watch(cvm_id, call)]))[0], status)
+        watch = await self._watch(cvm_id, call)
+        return json_response((await self._shown([watch], await self._streamed()))[0], status)
 
     async def _watch(self, cvm_id: str, call: Call) -> Watch:
         """Raises ProblemError 404."""
@@ -110,10 +129,11 @@ class CvmRoutes:
             raise ProblemError(ProblemType.NOT_WATCHED, f"PUT /v1/cvms/{call.path('ref')} watches it")
         return watch
 
-    async def _shown(self, watches: Iterable[Watch]) -> list[answers.Cvm]:
-        led, watches = self.hub.led, [*watches]
-        snapshots = await self.snapshots.get([watch.cvm_id for watch in watches])
-        streamed = _streamed(await self.slots.list()) if led else set()
+    async def _streamed(self) -> set[str | None]:
+        return _streamed(await self.slots.list()) if self.hub.led else set()
+
+    async def _shown(self, watches: Sequence[Watch], streamed: set[str | None]) -> list[answers.Cvm]:
+        led, snapshots = self.hub.led, await self.snapshots.get([watch.cvm_id for watch in watches])
         return [_cvm(watch, snapshots.get(watch.cvm_id), streamed, led=led) for watch in watches]
 
 

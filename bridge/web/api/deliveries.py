@@ -13,6 +13,7 @@ from bridge.store.errors import UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
+from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
 from bridge.web.http.parameters import AFTER, EXAMPLE_ID, LIMIT, chosen, in_path, moment
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import Verbatim, json_response, page_response
@@ -34,6 +35,7 @@ class DeliveryRoutes:
     endpoints: Endpoints
     deliveries: Deliveries
     clock: Clock
+    page_turns: PageTurns
 
     @ENDPOINT(
         "GET /deliveries",
@@ -47,10 +49,13 @@ class DeliveryRoutes:
         if await self.endpoints.get(call.path("id")) is None:
             raise UnknownEndpointError
         try:
-            found, following = await self.deliveries.page(call.path("id"), status=status, after=after, limit=size)
+            async with self.page_turns.take():
+                found, following = await self.deliveries.page(
+                    call.path("id"), status=status, after=after, limit=size, most_bytes=PAGE_BYTES
+                )
+                return page_response(map(_shown, found), following)
         except ValueError:
             raise invalid("after", "the `next` of an earlier page") from None
-        return page_response(map(_shown, found), following)
 
     @ENDPOINT(
         "POST /test",
