@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 
 from bridge.clock import set_within
 
+CLOSE = (b"connection", b"close")
+
 LAST_ANSWERS = 1
 """Whole seconds for which `small_server` awaits unfinished answers at its end."""
 
@@ -36,6 +38,11 @@ class Server(uvicorn.Server):
         """uvicorn's own polls ten times a second; this one waits for `stop`, and renews the Date header each second."""
         while not await self.on_tick(0):
             await set_within(self._stopping, 1)
+
+    def close_connections(self) -> None:
+        """From now on each answer is the last one on its connection."""
+        self.config.encoded_headers.append(CLOSE)
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
 
     def stop(self) -> None:
         """Makes `serve` end; idempotent."""

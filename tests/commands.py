@@ -25,7 +25,13 @@ class Command:
 
     def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
         bare = {name: value for name, value in os.environ.items() if name in KEPT}
-        own = {"XDG_STATE_HOME": str(home), "PYTHONWARNINGS": "error", "PYTHONPATH": str(Path.cwd()), **environment}
+        own = {
+            "XDG_STATE_HOME": str(home),
+            "PYTHONWARNINGS": "error",
+            "PYTHONPATH": str(Path.cwd()),
+            "BRIDGE_DRAIN_SECONDS": "0",
+            **environment,
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bridge", *arguments],
             cwd=home,

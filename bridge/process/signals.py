@@ -8,7 +8,20 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-Body = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+class Stop(asyncio.Event):
+    """Set when a command shall end; `at_once`: without the drain, because nobody sends anything here any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once = False
+
+    def set_at_once(self) -> None:
+        self.at_once = True
+        self.set()
+
+
+Body = Callable[[Stop], Coroutine[Any, Any, None]]
 """A command's work: it runs until the event is set, and returns once everything it started has ended."""
 
 
@@ -18,6 +31,8 @@ class CommandError(Exception):
 
 def execute(body: Body) -> None:
     """Runs a body, on uvloop where that is installed. SIGINT and SIGTERM set its `stop`; a second signal exits at once.
+
+    SIGINT comes from a person's keyboard, who does not want to wait for a drain.
 
     Raises CommandError and OSError without the exception groups that task groups put around them.
     """
@@ -48,7 +63,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _with_signals(body: Body) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop, loop = Stop(), asyncio.get_running_loop()
     received = False
 
     def receive(number: signal.Signals) -> None:
@@ -57,7 +72,10 @@ async def _with_signals(body: Body) -> None:
             os._exit(128 + number)  # the embedded server ends by its own watch
         # `stop` cannot tell whether this is the second signal: in a worker, the parent may have set it.
         received = True
-        stop.set()
+        if number == signal.SIGINT:
+            stop.set_at_once()
+        else:
+            stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, receive, number)

@@ -15,7 +15,7 @@ from bridge.config_values import masked_url
 from bridge.process.dispatcher import open_dispatcher
 from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
 from bridge.process.redis_connection import attend_redis, connected
-from bridge.process.signals import CommandError, run_role
+from bridge.process.signals import CommandError, Stop, run_role
 from bridge.process.startup import StartupInfo, open_access
 from bridge.process.upstream import phala_client
 from bridge.process.web import serve_front
@@ -30,7 +30,7 @@ STATUS_SECONDS = 2.0
 """How long the exit status of a server whose connections broke may take."""
 
 
-async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], stop: asyncio.Event) -> None:
+async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], stop: Stop) -> None:
     """Everything in one process. `announce` is called once the front end listens. Raises CommandError."""
     host, clock = settings.host or "127.0.0.1", ServerClock(SystemClock())
     opened = open_access(settings, host, alone=True)
@@ -89,7 +89,7 @@ async def _simulated(settings: Settings) -> AsyncIterator[Settings]:
 
 
 @contextlib.asynccontextmanager
-async def _watched(embedded: EmbeddedServer | None, stop: asyncio.Event) -> AsyncIterator[None]:
+async def _watched(embedded: EmbeddedServer | None, stop: Stop) -> AsyncIterator[None]:
     """Sets `stop` if the embedded server ends while the context is open, and raises its EmbeddedError at the end."""
     if embedded is None:
         yield
@@ -107,10 +107,10 @@ async def _watched(embedded: EmbeddedServer | None, stop: asyncio.Event) -> Asyn
         await embedded.wait()
 
 
-async def _stop_with(embedded: EmbeddedServer, stop: asyncio.Event) -> None:
+async def _stop_with(embedded: EmbeddedServer, stop: Stop) -> None:
     with contextlib.suppress(EmbeddedError):
         await embedded.wait()
-    stop.set()
+    stop.set_at_once()
 
 
 async def _has_ended(embedded: EmbeddedServer) -> bool:

@@ -10,7 +10,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.redis_connection import attend_redis, connected, required_redis
-from bridge.process.signals import run_role
+from bridge.process.signals import Stop, run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection
 from bridge.process.workers import end_with_parent, run_workers
 from bridge.store.connection import Backend
@@ -21,7 +21,7 @@ from bridge.web.server import serve_web
 logger = logging.getLogger(__name__)
 
 
-async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -> None:
+async def run_web_workers(settings: Settings, count: int, stop: Stop) -> None:
     """`count` front ends on one port, each a process. Raises CommandError."""
     required_redis(settings)
     host = settings.host or ALL_ADDRESSES
@@ -30,7 +30,7 @@ async def run_web_workers(settings: Settings, count: int, stop: asyncio.Event) -
         await run_workers(settings, host, count, stop)
 
 
-async def run_web(settings: Settings, stop: asyncio.Event, *, worker: bool = False) -> None:
+async def run_web(settings: Settings, stop: Stop, *, worker: bool = False) -> None:
     """One front end. Without Redis it listens already and is not ready. Raises CommandError.
 
     `worker`: this process shares its port with others and ends with its parent.
@@ -53,7 +53,7 @@ async def serve_front(
     settings: Settings,
     backend: Backend,
     clock: Clock,
-    stop: asyncio.Event,
+    stop: Stop,
     *,
     host: str,
     opened: bool,
@@ -76,5 +76,6 @@ async def serve_front(
             port=settings.port,
             open_access=opened,
             on_listening=on_listening,
+            drain_seconds=lambda: 0.0 if stop.at_once else settings.drain_seconds,
             shared=shared,
         )

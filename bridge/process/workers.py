@@ -21,7 +21,7 @@ from prometheus_client import multiprocess
 
 from bridge.clock import set_within
 from bridge.config import Settings
-from bridge.process.signals import CommandError
+from bridge.process.signals import CommandError, Stop
 from bridge.uvicorn_server import address_family
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,10 @@ KILL_SECONDS = 10.0
 """Beyond the drain; a worker that still runs then hangs, and is killed."""
 
 
-async def run_workers(settings: Settings, host: str, count: int, stop: asyncio.Event) -> None:
+STOP_AT_ONCE = b"stop at once\n"
+
+
+async def run_workers(settings: Settings, host: str, count: int, stop: Stop) -> None:
     """Runs until `stop`, and returns once all workers have drained. Raises CommandError, and OSError for the address.
 
     A worker that cannot start sets `stop`, so the others drain and end.
@@ -72,7 +75,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         yield int(bound.getsockname()[1])
 
 
-async def _keep_running(environment: Mapping[str, str], stop: asyncio.Event, end_seconds: float) -> bool:
+async def _keep_running(environment: Mapping[str, str], stop: Stop, end_seconds: float) -> bool:
     """Starts a worker again and again until `stop`. False if it could not start."""
     loop = asyncio.get_running_loop()
     while not stop.is_set():
@@ -81,14 +84,14 @@ async def _keep_running(environment: Mapping[str, str], stop: asyncio.Event, end
         if stop.is_set():
             break
         if status == CANNOT_START and loop.time() - started_at < START_SECONDS:
-            stop.set()
+            stop.set_at_once()
             return False
         logger.error("a worker ended unexpectedly and is started again", extra={"status": status})
         await set_within(stop, RESTART_SECONDS)
     return True
 
 
-async def _run(environment: Mapping[str, str], stop: asyncio.Event, end_seconds: float) -> int:
+async def _run(environment: Mapping[str, str], stop: Stop, end_seconds: float) -> int:
     """Runs one worker until it ends or `stop` is set; returns its exit status."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bridge", "web", "--worker"),
@@ -101,7 +104,7 @@ async def _run(environment: Mapping[str, str], stop: asyncio.Event, end_seconds:
     try:
         await asyncio.wait({stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
         if process.returncode is None and process.stdin is not None:
-            process.stdin.write(b"stop\n")
+            process.stdin.write(STOP_AT_ONCE if stop.at_once else b"stop\n")
             await asyncio.wait({ending}, timeout=end_seconds)
         if process.returncode is None:
             logger.error("a worker does not end and is killed", extra={"pid": process.pid})
@@ -116,7 +119,7 @@ async def _run(environment: Mapping[str, str], stop: asyncio.Event, end_seconds:
         )
 
 
-def end_with_parent(stop: asyncio.Event) -> None:
+def end_with_parent(stop: Stop) -> None:
     """In a worker: sets `stop` when the parent asks for it or is gone. Must be called inside the event loop.
 
     A parent that is gone while this worker already stops was told to exit at once, so this worker exits at once, too.
@@ -126,8 +129,11 @@ def end_with_parent(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def readable() -> None:
-        if os.read(reader, 64):
-            stop.set()
+        if line := os.read(reader, 64):
+            if line == STOP_AT_ONCE:
+                stop.set_at_once()
+            else:
+                stop.set()
             return
         loop.remove_reader(reader)
         os.close(reader)

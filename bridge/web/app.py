@@ -77,6 +77,7 @@ class FrontEnd:
         """
         self._settings = settings
         self._backend = backend
+        self._clock = clock
         self._rng = random.Random()
         self._single_flight = SingleFlight("look-up")
         self._page_turns = PageTurns()
@@ -170,14 +171,19 @@ class FrontEnd:
         finally:
             await self._single_flight.aclose()
 
-    async def drain(self) -> None:
-        """Ends every subscriber's connection within BRIDGE_DRAIN_SECONDS; `/readyz` is 503 from now on."""
+    async def drain(self, seconds: float) -> None:
+        """Ends every subscriber's connection within `seconds`, and serves other requests for as long.
+
+        `/readyz` is 503 from now on. Afterwards nothing here waits for anybody any more.
+        """
         self.capacity.closing = True
-        self._references.close()
-        waits, seconds = iter(lambda: jittered_retry(self._rng), None), self._settings.drain_seconds
+        waits = iter(lambda: jittered_retry(self._rng), None)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.hub.drain(seconds, waits), name="drain")
             group.create_task(self.dropin.drain(seconds), name="drain of the drop-in")
+            group.create_task(self._clock.sleep(seconds), name="drain's end")
+        self._references.close()
+        self.dropin.close()
 
     @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
     async def get_health(self, call: Call) -> Response:

@@ -76,9 +76,13 @@ async def serve_web(
     open_access: bool,
     on_listening: Callable[[int], None],
     protocol: Callable[..., asyncio.Protocol] | None = None,
+    drain_seconds: Callable[[], float] | None = None,
     shared: bool = False,
 ) -> None:
-    """Serves until `stop`, then drains and returns. Raises OSError if the address is taken."""
+    """Serves until `stop`, then drains and returns. Raises OSError if the address is taken.
+
+    `drain_seconds` is asked when the drain begins.
+    """
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
     front = FrontEnd(
@@ -109,11 +113,16 @@ async def serve_web(
         sockets = [listening.enter_context(bound)]
         sockets += [listening.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]
         on_listening(bound.getsockname()[1])
-        await _serve(front, server, sockets, waiting, stop)
+        await _serve(front, server, sockets, waiting, stop, drain_seconds or (lambda: settings.drain_seconds))
 
 
 async def _serve(
-    front: FrontEnd, server: Server, sockets: list[socket.socket], waiting: WaitingConnections, stop: asyncio.Event
+    front: FrontEnd,
+    server: Server,
+    sockets: list[socket.socket],
+    waiting: WaitingConnections,
+    stop: asyncio.Event,
+    drain_seconds: Callable[[], float],
 ) -> None:
     try:
         async with asyncio.TaskGroup() as group:
@@ -122,7 +131,9 @@ async def _serve(
             serving = group.create_task(server.serve(sockets=sockets), name="http")
             stopping = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
-            await front.drain()
+            server.close_connections()
+            # Whoever distributes requests needs a while to notice: until then requests come, and are served.
+            await front.drain(drain_seconds() if stop.is_set() else 0.0)
             await _closed(front)
             server.stop()
             await asyncio.wait({serving})

@@ -15,7 +15,7 @@ import pytest
 
 from bridge.config import Settings
 from bridge.process import workers
-from bridge.process.signals import CommandError
+from bridge.process.signals import CommandError, Stop
 from tests.commands import Command
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual
@@ -140,9 +140,9 @@ def test_a_second_signal_ends_the_workers_at_once_too(web: tuple[Command, int], 
 
 async def starts(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> int:
     """How often a worker is started if its runs last and exit as in `ends`, before `stop` is set."""
-    started, stop = 0, asyncio.Event()
+    started, stop = 0, Stop()
 
-    async def run(environment: object, stop: asyncio.Event, end_seconds: float) -> int:
+    async def run(environment: object, stop: Stop, end_seconds: float) -> int:
         nonlocal started
         started += 1
         if started > len(ends):

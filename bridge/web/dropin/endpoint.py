@@ -91,11 +91,14 @@ class DropIn:
                 await self.passthrough.aclose()
 
     async def drain(self, seconds: float) -> None:
-        """Ends the streams over `seconds`, so that their clients ask again, and waiting for first states at once."""
+        """Ends the streams over `seconds`, so that their clients ask again."""
+        await self.watchers.drain(seconds)
+
+    def close(self) -> None:
+        """Ends waiting for first states at once, and relayed requests soon."""
         self.states.close()
         if self.passthrough is not None:
-            self.passthrough.drain()
-        await self.watchers.drain(seconds)
+            self.passthrough.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._answer(Request(scope, receive))

@@ -73,7 +73,7 @@ class Passthrough:
         self._question_http = _client(transport)
         self._relay = Relay(_client(transport), Shares(MOST_OF_A_KEY), Uploads(MOST_UPLOADS), asyncio.Event())
 
-    def drain(self) -> None:
+    def close(self) -> None:
         """Gives relayed answers DRAIN_SECONDS more."""
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._relay.closing.set)
 

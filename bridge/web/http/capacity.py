@@ -22,7 +22,7 @@ class Capacity:
     def check(self, name: str) -> None:
         """Raises ProblemError: 503 if the front end is full or is shutting down, 429 if the token has its share."""
         if self.closing:
-            raise ProblemError(ProblemType.OVERLOADED, "it is shutting down")
+            raise ProblemError(ProblemType.OVERLOADED, "it is shutting down", retry_after=1)
         if self.open >= self.most:
             raise ProblemError(ProblemType.OVERLOADED, f"its limit is {self.most}")
         if self._per_token and self._by_name[name] >= self._per_token:
