@@ -17,7 +17,9 @@ from bridge.store.log import HIGHEST_ID
 
 TEST_TYPE = "webhook.test"
 
-Verdict = Literal["delivered", "failed", "given_up", "gone"]
+Verdict = Literal["delivered", "failed", "given_up", "gone", "postponed"]
+"""`postponed`: no attempt was made, so none is recorded and the delivery's failures stay as many."""
+
 Settled = Literal["lost", "done", "opened", "closed", "disabled", "broken"]
 
 _SETTLED: tuple[Settled, ...] = ("lost", "done", "opened", "closed", "disabled", "broken")

@@ -17,7 +17,7 @@ from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Rendered
-from bridge.webhooks.schedule import AttemptOutcome, Schedule
+from bridge.webhooks.schedule import AttemptOutcome, NotAttemptedError, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,12 @@ KEPT_BODY = 4096
 """Characters of a receiver's answer that are recorded (`docs/contract.md#webhooks`)."""
 
 
+TOLD_EVERY = 60.0
+"""Seconds between two error lines about the same fault of this machine, which all endpoints have at the same time."""
+
+
 class Poster(Protocol):
-    """One HTTP POST with a deadline of its own; raises nothing but CancelledError."""
+    """One HTTP POST with a deadline of its own; raises NotAttemptedError and CancelledError."""
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> AttemptOutcome: ...
 
@@ -58,6 +62,7 @@ class Attempts:
     schedule: Schedule
     clock: Clock
     _rendered: OrderedDict[tuple[str, str], Rendered] = field(default_factory=OrderedDict, init=False)
+    _told: dict[str, float] = field(default_factory=dict, init=False)
 
     async def make(self, claim: Claim) -> Result | None:
         """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError."""
@@ -67,6 +72,8 @@ class Attempts:
             if opened is None:
                 return None
             outcome = await self._post(claim, opened, at)
+        except NotAttemptedError as error:
+            return self._postponed(claim, error)
         except SealError as error:
             outcome = AttemptOutcome(error=f"sealed: {error}")
         except Exception as error:  # a fault in one delivery must not end the dispatcher
@@ -93,6 +100,14 @@ class Attempts:
                 if len(self._rendered) > RENDERED:
                     self._rendered.popitem(last=False)
         return found
+
+    def _postponed(self, claim: Claim, error: NotAttemptedError) -> Result:
+        metrics.NOT_ATTEMPTED.labels(error.why).inc()
+        now = self.clock.monotonic()
+        if now - self._told.get(error.why, -TOLD_EVERY) >= TOLD_EVERY:
+            self._told[error.why] = now
+            logger.error("attempts cannot be made and are postponed", extra={"why": error.why, "error": str(error)})
+        return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), "")
 
     def _result(self, claim: Claim, at: float, outcome: AttemptOutcome) -> Result:
         once = claim.event.type == TEST_TYPE

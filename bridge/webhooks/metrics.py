@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 QUEUED = Counter("bridge_webhook_queued", "Deliveries queued from the log")
 SKIPPED = Counter("bridge_webhook_skipped", "Deliveries not queued or dropped", ["why"])
 ATTEMPTS = Counter("bridge_webhook_attempts", "Attempts by their result for the delivery", ["verdict"])
+NOT_ATTEMPTED = Counter("bridge_webhook_not_attempted", "Attempts that this machine could not make", ["why"])
 ATTEMPT_SECONDS = Histogram(
     "bridge_webhook_attempt_seconds",
     "Duration of attempts",

@@ -13,6 +13,9 @@ GONE = 410
 HEEDED = (429, 503)
 """The statuses whose `Retry-After` counts."""
 
+POSTPONED = 2.0
+"""Seconds until an attempt that this machine could not make is due again, half as long or half as long again."""
+
 RETRY_AFTER_SPREAD = 0.1
 """A receiver may name the same moment to many lanes: each waits up to this share longer, never shorter."""
 
@@ -35,6 +38,14 @@ class AttemptOutcome:
         return self.error is None
 
 
+class NotAttemptedError(Exception):
+    """This machine could not make an attempt, which is not the receiver's fault. `why` is one word for metrics."""
+
+    def __init__(self, why: str, reason: str) -> None:
+        super().__init__(reason)
+        self.why = why
+
+
 class Schedule:
     """The waits of BRIDGE_WEBHOOK_RETRY, each with full jitter: a random time between nothing and all of it."""
 
@@ -52,6 +63,9 @@ class Schedule:
         if once or failures >= len(self._waits):
             return "given_up", 0.0
         return "failed", self._wait(outcome, failures)
+
+    def postponed(self) -> float:
+        return POSTPONED * (0.5 + self._rng.random())
 
     def jitter(self) -> float:
         return self._rng.random()

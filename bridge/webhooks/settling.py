@@ -79,7 +79,8 @@ def _report(result: Result, code: Settled) -> None:
         return
     if code == "broken":
         return  # the store reports each quarantine
-    metrics.ATTEMPTS.labels(result.verdict).inc()
+    if result.verdict != "postponed":
+        metrics.ATTEMPTS.labels(result.verdict).inc()
     if code == "opened":
         logger.warning("endpoint fails; only probes are sent until one succeeds", extra={"endpoint": claim.endpoint_id})
     elif code == "closed":

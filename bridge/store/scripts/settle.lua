@@ -1,5 +1,5 @@
 -- Record the results of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
---   (delivered, failed, given_up, gone), ms to wait, jitter of the probe's wait (0 to 1), attempt as JSON.
+--   (delivered, failed, given_up, gone, postponed), ms to wait, jitter of the probe's wait (0 to 1), attempt as JSON.
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 local function succeeded(E, lane)
@@ -46,11 +46,19 @@ local function pop(E, lane, id, status)
   if call('EXISTS', lane_key(E, lane)) == 1 then call('ZADD', of('due', E), whole(now), lane) end
 end
 
+-- The dispatcher could not make the attempt: the receiver has no part in it, so nothing counts.
+local function postpone(E, lane, wait)
+  call('ZADD', of('due', E), whole(now + wait), lane)
+  if call('HEXISTS', of('health', E), 'open') == 1 then call('HSET', of('health', E), 'probe_at', whole(now + wait)) end
+  return 1
+end
+
 local function settle(i)
   local E, lane, id, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
   if call('HGET', of('claims', E), lane) ~= ARGV[i + 2] or call('LINDEX', lane_key(E, lane), 0) ~= id then return 0 end
   call('HDEL', of('claims', E), lane)
   call('ZREM', of('busy', E), lane)
+  if verdict == 'postponed' then return postpone(E, lane, tonumber(ARGV[i + 5])) end
   if call('RPUSH', of('attempts', id), ARGV[i + 7]) > L.attempts then call('LPOP', of('attempts', id)) end
   if verdict == 'delivered' then
     pop(E, lane, id, 'delivered')

@@ -61,7 +61,7 @@ class Model:
         if verdict in ("delivered", "given_up"):
             assert self.waiting[claim.endpoint_id, claim.lane][0] == claim.delivery_id
             self._finish(claim.endpoint_id, claim.lane, claim.delivery_id, verdict)
-        elif verdict == "gone":
+        elif verdict == "gone":  # "failed" and "postponed" leave it at the head
             self.endpoints[claim.endpoint_id] = False
 
     def drop_beyond(self, endpoint: str, most: int, busy: set[str]) -> int:

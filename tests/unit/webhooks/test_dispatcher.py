@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from bridge.events import Event
 from bridge.sealing import SealError
 from bridge.store.connection import Backend, Script, load_script
@@ -16,6 +18,7 @@ from bridge.store.endpoints import Endpoints, SealedSecret
 from bridge.store.limits import LaneLimits
 from bridge.webhooks.dispatcher import LEASE
 from bridge.webhooks.formats import Rendered
+from bridge.webhooks.schedule import NotAttemptedError
 from tests.fakes import fake_client
 from tests.lanes import Answer, FakePoster, Got, endpoint, plain, unsealed
 from tests.unit.webhooks.stage import Stage, cvm, number, staged
@@ -282,6 +285,48 @@ def test_our_own_faults_are_failed_attempts_and_end_nothing() -> None:
             assert "BRIDGE_SECRET_KEY" in str(last.attempts[0].error)
 
     run_virtual(scenario())
+
+
+def test_what_this_machine_cannot_attempt_is_no_failure_and_comes_again_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also while the breaker of `probed` is open: its probe is made again."""
+
+    async def scenario() -> None:
+        async with staged() as stage:
+            began, exhausted = stage.clock.monotonic(), True
+
+            def answer(got: Got) -> Answer:
+                if "probed" in got.url and stage.clock.monotonic() - began < 10:
+                    return Answer(500, "http_5xx: no")
+                if exhausted:
+                    raise NotAttemptedError("connections", "Too many open files")
+                return Answer()
+
+            for name in ("e", "probed"):
+                await Endpoints(stage.backend).create(endpoint(name))
+            poster = FakePoster(answer)
+            stage.start(poster, retry=[1] * 50)
+            for name in "aabb":
+                await stage.writer.append(name)
+            await asyncio.sleep(100)
+            assert {each.status for name in ("e", "probed") for each in await stage.deliveries(name)} == {"pending"}
+            asked = len(poster.got)
+            assert asked < 300
+            exhausted = False
+            await stage.all_done("e", "probed")
+            assert [[got.error for got in each.attempts] for each in await stage.deliveries()] == [[None]] * 4
+            delivered = [number(got) for got in poster.got[asked:] if "e.test" in got.url]
+            assert sorted(delivered) == [1, 2, 3, 4]
+            assert delivered.index(1) < delivered.index(2)
+            assert delivered.index(3) < delivered.index(4)
+            known = await Endpoints(stage.backend).get("e")
+            assert known is not None
+            assert (known[1].last_failure_at, known[1].failing_since) == (None, None)
+
+    run_virtual(scenario())
+    told = [each for each in caplog.records if each.getMessage().startswith("attempts cannot be made")]
+    assert [each.levelname for each in told] == ["ERROR"] * 2  # at most one a minute
 
 
 def test_the_old_secret_signs_alongside_until_its_time() -> None:

@@ -171,7 +171,7 @@ class Lanes(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(
         data=st.data(),
-        verdict=st.sampled_from(["delivered", "failed", "failed", "given_up", "gone"]),
+        verdict=st.sampled_from(["delivered", "failed", "failed", "given_up", "gone", "postponed"]),
         wait=st.floats(0, 30),
     )
     def settle(self, data: st.DataObject, verdict: Verdict, wait: float) -> None:
