@@ -27,6 +27,26 @@ SHORTEST_PRIVATE = 4
 _CHUNK = 16 * 1024
 
 
+class KeptBody:
+    """The beginning of a body as it comes, so that an attempt that is cancelled leaves it there."""
+
+    def __init__(self) -> None:
+        self.kept = bytearray()
+        self._plain = self._raw = 0
+        self._inflate: Callable[[bytes], bytes] | None = None
+
+    def begin(self, encoding: str) -> None:
+        """Before the first part; `encoding` is the `Content-Encoding`."""
+        self._inflate = _inflater(encoding)
+
+    def add(self, raw: bytes) -> bool:
+        """False once READ_BYTES have come: the rest is not read."""
+        plain = self._inflate(raw) if self._inflate else raw
+        self._plain, self._raw = self._plain + len(plain), self._raw + len(raw)
+        self.kept += plain[: KEPT_BYTES + SPARE_BYTES - len(self.kept)]
+        return max(self._plain, self._raw) < READ_BYTES
+
+
 async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
     """Appends the beginning of the body to `kept` as it comes, so that a cancelled read leaves it there.
 
