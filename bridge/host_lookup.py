@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-MAX_LOOKUPS = 64
+MAX_LOOKUPS = 256
 """Threads at the same time, a few kB each while they wait; a resolver that is slower than that is the bottleneck."""
 
 Ask = Callable[[str, int], list[str]]
