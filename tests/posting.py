@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+import trustme
 
 from bridge.addresses import Resolve, with_loopback
 from bridge.clock import SystemClock
@@ -114,6 +117,28 @@ def fixed(status: str, body: bytes = b"", *headers: str) -> Answer:
 OK = fixed("200 OK", b"thanks")
 
 
+async def never(request: Conversation) -> None:
+    await asyncio.Event().wait()
+
+
+async def hang_up(request: Conversation) -> None:
+    request.writer.close()
+
+
+async def reset(request: Conversation) -> None:
+    raw = request.writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    request.writer.transport.abort()
+
+
+def raw(data: bytes) -> Answer:
+    async def answer(request: Conversation) -> None:
+        await request.send(data)
+        request.writer.close()
+
+    return answer
+
+
 def names(*answers: Sequence[str]) -> Resolve:
     """Every name has these addresses: those of the first answer, then of the second, the last for ever."""
     left = list(answers)
@@ -139,6 +164,23 @@ async def post(url: str, chosen: Poster | None = None, body: bytes = b"{}") -> A
     async with chosen or poster() as sender:
         async with asyncio.timeout(DEADLINE + SLACK):
             return await sender.post(url, {"content-type": "application/json", "webhook-id": "d-1"}, body)
+
+
+@dataclass
+class Certified:
+    """An authority's certificate for `hooks.test`, for a receiver and for a poster that trusts it."""
+
+    authority: trustme.CA
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+def certified() -> Certified:
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("hooks.test").configure_cert(server)
+    authority.configure_trust(client)
+    return Certified(authority, server, client)
 
 
 def word(outcome: AttemptOutcome) -> str | None:

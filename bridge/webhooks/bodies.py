@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
-import aiohttp
-
 READ_BYTES = 64 * 1024
 """Read after decompression; then the connection is cut. Real answers to webhooks have a few bytes."""
 
@@ -23,8 +21,6 @@ HIDDEN = "***"
 
 SHORTEST_PRIVATE = 4
 """Characters. A shorter text is not a secret, and hiding it would only damage the recorded body."""
-
-_CHUNK = 16 * 1024
 
 
 class KeptBody:
@@ -45,22 +41,6 @@ class KeptBody:
         self._plain, self._raw = self._plain + len(plain), self._raw + len(raw)
         self.kept += plain[: KEPT_BYTES + SPARE_BYTES - len(self.kept)]
         return max(self._plain, self._raw) < READ_BYTES
-
-
-async def read_body(response: aiohttp.ClientResponse, kept: bytearray) -> None:
-    """Appends the beginning of the body to `kept` as it comes, so that a cancelled read leaves it there.
-
-    A body of more than READ_BYTES costs the connection; a shorter one leaves it to the next attempt.
-    """
-    inflate = _inflater(response.headers.get("Content-Encoding", ""))
-    total = received = 0
-    async for raw in response.content.iter_chunked(_CHUNK):
-        plain = inflate(raw) if inflate else raw
-        total, received = total + len(plain), received + len(raw)
-        kept += plain[: KEPT_BYTES + SPARE_BYTES - len(kept)]
-        if max(total, received) >= READ_BYTES:
-            response.close()
-            return
 
 
 def _inflater(encoding: str) -> Callable[[bytes], bytes] | None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from dataclasses import dataclass
 
 import pytest
-import trustme
 
 from bridge.addresses import UrlRefusedError, check_url
 from bridge.config_values import Allowlist, allowlist
-from tests.posting import LOOPBACK, OK, fixed, names, post, poster, receiver, word
+from tests.posting import LOOPBACK, OK, Certified, fixed, names, post, poster, receiver, word
 from tests.servers import free_port
 
 
@@ -89,22 +86,6 @@ async def test_a_receivers_cookies_are_not_sent_back() -> None:
 
 
 # TLS
-
-
-@dataclass
-class Certified:
-    authority: trustme.CA
-    server: ssl.SSLContext
-    client: ssl.SSLContext
-
-
-@pytest.fixture
-def certified() -> Certified:
-    authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("hooks.test").configure_cert(server)
-    authority.configure_trust(client)
-    return Certified(authority, server, client)
 
 
 async def test_tls_is_verified_by_the_name_while_the_connection_goes_to_the_address(certified: Certified) -> None:
