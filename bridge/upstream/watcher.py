@@ -260,6 +260,8 @@ def _failed(context: LeaderContext, tracked: Tracked, slot: Slot, error: Upstrea
     if not absent and tracked.seen.fail(error.reason):
         extra = {"cvm_id": tracked.cvm_id, "reason": error.reason, "error": str(error)}
         logger.warning("a stream failed", extra=extra)
+    if tracked.stream.is_open:
+        return  # upstream answered this request; a proxy that restarts cuts all streams, and reads go on
     others = sum(other.life in (Life.OPENING, Life.OPEN) for other in context.slots if other is not slot)
     context.apply(error, tracked.cvm_id, other_streams=others)
     if absent:

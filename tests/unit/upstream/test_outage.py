@@ -108,6 +108,25 @@ def test_an_outage_of_a_few_seconds_makes_no_watch_stale() -> None:
     run_virtual(scenario())
 
 
+def test_streams_that_are_cut_while_reads_are_answered_are_no_outage() -> None:
+    async def scenario() -> None:
+        cloud = Cloud([f"cvm-{number}" for number in range(8)])
+        async with leading(cloud) as (_, backend, upstream):
+            await asyncio.sleep(30)
+            streamed = cloud.open[0]
+            cloud.cut += 1
+            await asyncio.sleep(1.2)
+            assert cloud.open == []
+            assert upstream.degraded == ""
+            cloud.change(streamed, "stopped")
+            await ReferenceLookups(backend).hint(streamed)
+            await asyncio.sleep(1)
+            assert (await Snapshots(backend).get([streamed]))[streamed].status == "stopped"
+            assert {event.type for event in await Log(backend).read("0-0", 99)} == {"cvm.state", "cvm.transition"}
+
+    run_virtual(scenario())
+
+
 def test_one_cvm_that_fails_has_the_others_read_as_before() -> None:
     async def scenario() -> None:
         cloud = Cloud(["a", "b", "c"])
