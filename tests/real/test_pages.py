@@ -193,6 +193,17 @@ async def test_a_page_runs_and_loads_only_its_own_code(redis_url: str, path: str
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+async def test_the_dashboards_worker_may_connect_to_the_bridge_alone(redis_url: str) -> None:
+    async with front(redis_url) as web:
+        worker = await web.http.get(f"{web.url}/stream-worker.js")
+        policy = "default-src 'none'; connect-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
+        assert worker.headers["content-security-policy"] == policy
+        assert worker.headers["content-type"] == "text/javascript; charset=utf-8"
+        _, looked = await page(web, "/")
+        digest = base64.b64encode(hashlib.sha256(worker.content).digest()).decode()
+        assert ("body", "data-worker", f"sha256-{digest}") in looked.attributes
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_a_page_has_no_outside_address_and_no_dead_link(redis_url: str, path: str) -> None:
     async with front(redis_url) as web:

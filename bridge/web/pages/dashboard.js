@@ -13,7 +13,7 @@ class Dashboard {
     this.table = new Table(this.client, (row) => this.open(row));
     this.slots = new SlotCards(this.client, (id) => this.table.rows.get(id)?.name ?? id);
     this.feed = new Feed(this.client);
-    this.stream = new Stream(this.client, {
+    this.stream = new TabStream(this.client, {
       heard: (name, data) => this.heard(name, data),
       told: (tone, words) => this.connection(tone, words),
       refused: () => this.askToken(UNKNOWN_TOKEN),
@@ -33,7 +33,7 @@ class Dashboard {
     });
     const ask = document.getElementById("ask");
     ask.addEventListener("cancel", (event) => event.preventDefault());
-    document.addEventListener("visibilitychange", () => document.hidden || this.running && this.refresh());
+    document.addEventListener("visibilitychange", () => this.running && this.turned());
     // A page in the browser's cache of pages holds no connection.
     addEventListener("pagehide", () => this.stop());
     addEventListener("pageshow", (event) => event.persisted && this.start());
@@ -45,14 +45,19 @@ class Dashboard {
     this.running = true;
     document.getElementById("forget").hidden = !this.client.token;
     if (!(await this.refresh()) || !this.running) return;
-    try {
-      for (const event of await this.client.latest()) this.feed.add(event, false);
-    } catch {
-      // The feed begins with what comes.
-    }
-    if (!this.running) return;
     this.begun = true;
-    this.stream.open();
+    this.turned();
+  }
+
+  /** Shown or hidden: a hidden tab holds no connection. */
+  turned() {
+    if (!this.begun) return;
+    if (!document.hidden) {
+      this.stream.open();
+      return;
+    }
+    this.stream.close();
+    this.connection("busy", "Paused while hidden");
   }
 
   stop() {
@@ -92,26 +97,22 @@ class Dashboard {
 
   heard(name, data) {
     if (data.sequence) say(document.getElementById("sequence"), `#${Number(data.sequence)}`);
-    if (name === "position") return;
-    if (name === "snapshot") this.snapshot(data);
+    if (name === "position") this.catchUp();
     else if (name === "reset") this.reset(data);
     else this.event(name, data);
   }
 
-  snapshot({ id, data }) {
-    const known = this.table.rows.get(data.cvm_id);
-    const position = id.split("/")[0];
-    if (known && isNewer(known.eventId, position)) return;
-    // The state is of an earlier event; the list contains its id.
-    const fields = fieldsOf(data, data.to, known?.eventId ?? "");
-    this.table.change(data.cvm_id, { ...fields, seen: Date.parse(data.observed_at ?? "") || null });
+  /** Every event after this position comes; lists tell what came before. */
+  async catchUp() {
+    this.list();
+    const latest = await this.client.latest().catch(() => []);
+    for (const event of latest) this.feed.add(event, false);
   }
 
-  /** The states shown may be wrong: a new list replaces them. */
+  /** The states shown may be wrong: with the position that follows, a new list replaces them. */
   reset(event) {
     for (const row of this.table.rows.values()) row.eventId = "";
     this.feed.add(event);
-    this.listSoon();
   }
 
   event(name, event) {
@@ -191,10 +192,11 @@ class Dashboard {
   /** A connection may be dead without knowing it: twice behind the list, it is made anew. */
   checkStream(items) {
     const newest = items.reduce((id, item) => (isNewer(item.event_id, id) ? item.event_id : id), "");
-    this.behind = this.stream.source && isNewer(newest, this.stream.cursor) ? this.behind + 1 : 0;
+    const isLive = this.stream.tone === "good" && this.stream.cursor;
+    this.behind = isLive && isNewer(newest, this.stream.cursor) ? this.behind + 1 : 0;
     if (this.behind < 2) return;
     this.behind = 0;
-    this.stream.open();
+    this.stream.renew();
   }
 
   async watchSlots() {

@@ -1,6 +1,6 @@
 "use strict";
 
-// The latest events, newest first, each once; and what a screen reader is told of them.
+// The latest events, newest first, each once, in whatever order they come; and what a screen reader is told of them.
 
 const MOST_EVENTS = 100;
 const SPEAK_EVERY = 4000;
@@ -9,7 +9,7 @@ class Feed {
   constructor(client) {
     this.client = client;
     this.list = document.getElementById("feed");
-    this.waiting = []; // newest last; at most MOST_EVENTS, also while the page is hidden and nothing is drawn
+    this.waiting = []; // at most MOST_EVENTS, also while nothing is drawn
     this.known = new Set();
     this.frame = 0;
     this.unspoken = [];
@@ -20,18 +20,25 @@ class Feed {
     if (this.known.has(event.id)) return;
     this.known.add(event.id);
     this.waiting.push({ ...event, news });
-    if (this.waiting.length > MOST_EVENTS) this.waiting.shift();
+    if (this.waiting.length > MOST_EVENTS) this.waiting.sort(byAge).shift();
     this.frame ||= requestAnimationFrame(() => this.draw());
     if (news && event.type === "cvm.transition") this.speak(event.data);
   }
 
   draw() {
     this.frame = 0;
-    const made = this.waiting.splice(0).reverse().map((event) => this.entry(event));
-    this.list.prepend(...made);
+    for (const event of this.waiting.splice(0).sort(byAge)) this.place(this.entry(event), orderOf(event));
     while (this.list.children.length > MOST_EVENTS) this.list.lastChild.remove();
     document.getElementById("quiet").hidden = this.list.children.length > 0;
     if (this.known.size > 20 * MOST_EVENTS) this.known = new Set([...this.known].slice(-2 * MOST_EVENTS));
+  }
+
+  /** Nearly always the newest, and first. */
+  place(item, order) {
+    item.order = order;
+    let next = this.list.firstChild;
+    while (next && isNewer(next.order, order)) next = next.nextSibling;
+    this.list.insertBefore(item, next);
   }
 
   entry({ type, time, sequence, data, news }) {
@@ -56,6 +63,16 @@ class Feed {
     this.speaking = words.length ? setTimeout(() => this.spoken(), SPEAK_EVERY) : 0;
     if (words.length) say(document.getElementById("spoken"), words.length > 3 ? `${words.length} CVMs changed` : words.join(". "));
   }
+}
+
+/** The id that tells an event's place in the log; a reset has that of its position. */
+function orderOf({ id }) {
+  return id.split("/")[0];
+}
+
+/** Oldest first. */
+function byAge(a, b) {
+  return isNewer(orderOf(a), orderOf(b)) ? 1 : -1;
 }
 
 /** One line about an event, as elements and text. */

@@ -1,7 +1,7 @@
 """The API documents, their page, and the dashboard. They need no token and contain no CVM's state.
 
 All are made at the first request for one of them, in a thread, so that the event loop goes on serving subscribers. A
-page has its styles and scripts inline, allowed by their hashes and nothing else (CSP level 2).
+page has its styles and scripts inline, allowed by their hashes and nothing else (CSP level 2); a worker must be a file.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _HERE = files(__package__)
 
 POLICY = (
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-"""Beside the hashes. Trusted types: no text can become markup or script."""
+"""Beside the hashes and the trusted types: no text can become markup or script."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -35,10 +35,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_NAMES = ("words", "client", "stream", "rows", "filters", "table", "slots", "feed", "dashboard")
-SCRIPTS = [f"{name}.js" for name in _NAMES]
-"""Of the dashboard, in this order."""
+_CONNECTION = ("client.js", "stream.js", "shared_stream.js")
+_REST = ("words", "tab_stream", "rows", "filters", "table", "slots", "feed", "dashboard")
+SCRIPTS = [*_CONNECTION, *(f"{name}.js" for name in _REST)]
+"""Of the dashboard, in this order. Without shared workers it needs the connection itself."""
 
+WORKER_SCRIPTS = [*_CONNECTION, "stream_worker.js"]
+
+NO_TYPES = "trusted-types 'none'"
+ONE_WORKER = "worker-src 'self'; trusted-types worker"
+"""Of the dashboard: `tab_stream.js` makes the only policy, and it takes the worker's address alone."""
 
 Page = tuple[str, Mapping[str, str], str]
 """A finished page or document, the headers that it needs, and its media type."""
@@ -76,6 +82,11 @@ class Site:
         """The dashboard."""
         return await self._get("dashboard")
 
+    @Operation("GET /stream-worker.js", OPERATION, {200: text_answer("A script", "text/javascript")})
+    async def get_stream_worker(self, call: Call) -> Response:
+        """The dashboard's shared worker: one connection for all tabs of a browser."""
+        return await self._get("worker")
+
     async def _get(self, name: str, address: str = ADDRESS) -> Response:
         if not self._made:
             self._made = await asyncio.to_thread(_make, self._namespace, self._operations)
@@ -91,10 +102,13 @@ def _make(namespace: str, operations: Sequence[Operation]) -> dict[str, Page]:
 
     documents = openapi(namespace, operations), asyncapi(namespace, operations)
     texts = {"namespace": escape(namespace), "version": escape(__version__)}
-    dashboard = _assemble("dashboard.html", ("look.css", "table.css", "dashboard.css"), SCRIPTS, **texts)
-    docs = _assemble("docs.html", ("look.css", "docs.css"), ("docs.js",), **texts, **reference(*documents))
+    worker = _script(WORKER_SCRIPTS)
+    texts["worker"] = _digest(worker[0])
+    styles = ("look.css", "table.css", "dashboard.css")
+    dashboard = _assemble("dashboard.html", styles, SCRIPTS, ONE_WORKER, **texts)
+    docs = _assemble("docs.html", ("look.css", "docs.css"), ("docs.js",), NO_TYPES, **texts, **reference(*documents))
     open_api, async_api = [(dumps(document), HEADERS, "application/json") for document in documents]
-    return {"openapi": open_api, "asyncapi": async_api, "docs": docs, "dashboard": dashboard}
+    return {"openapi": open_api, "asyncapi": async_api, "docs": docs, "dashboard": dashboard, "worker": worker}
 
 
 def _read(name: str) -> str:
@@ -102,7 +116,13 @@ def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], **texts: str) -> Page:
+def _script(names: Iterable[str]) -> Page:
+    """A worker of these files; a worker has a policy of its own."""
+    policy = f"default-src 'none'; connect-src 'self'; require-trusted-types-for 'script'; {NO_TYPES}"
+    return "\n".join(map(_read, names)), {"Content-Security-Policy": policy, **HEADERS}, "text/javascript"
+
+
+def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], policy: str, **texts: str) -> Page:
     """`template`, `styles` and `scripts` are names of files; `texts` is markup for the template's `{{name}}`s."""
     picture = base64.b64encode(_read("icon.svg").encode()).decode()
     icon = f'<link rel="icon" href="data:image/svg+xml;base64,{picture}">'
@@ -111,9 +131,9 @@ def _assemble(template: str, styles: Iterable[str], scripts: Iterable[str], **te
     html = _read(template)
     for name, markup in parts.items():
         html = html.replace(f"{{{{{name}}}}}", markup)
-    policy = f"{POLICY}; style-src {_hash(style)}; script-src {_hash(code)}"
+    policy = f"{POLICY}; {policy}; style-src '{_digest(style)}'; script-src '{_digest(code)}'"
     return html, {"Content-Security-Policy": policy, **HEADERS}, "text/html"
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,8 +1,8 @@
 "use strict";
 
-// The connection to /v1/events: opened, and opened again where it left off, for as long as the page is shown.
+// The connection to /v1/events: opened, and opened again where it left off, until it is closed.
 
-const EVENT_NAMES = ["snapshot", "transition", "state", "stale", "fresh", "dropped", "position", "reset"];
+const EVENT_NAMES = ["transition", "state", "stale", "fresh", "dropped", "position", "reset"];
 const LATER_NAMES = ["overloaded", "unavailable"];
 const LONGEST_WAIT = 30000;
 const FULL_WAIT = 10000;
@@ -29,6 +29,7 @@ class Stream {
     this.source = null;
   }
 
+  /** Begins where it left off, else with a `position`: lists tell what came before. */
   async open() {
     this.close();
     const attempt = this.attempt;
@@ -46,7 +47,7 @@ class Stream {
 
   /** A stream token lives for a minute: each connection has its own. */
   async address() {
-    const query = new URLSearchParams();
+    const query = new URLSearchParams({ snapshot: "0" });
     if (this.cursor) query.set("last_event_id", this.cursor);
     if (this.client.token) query.set("access_token", (await this.client.ask("/v1/stream-tokens", "POST")).access_token);
     return `/v1/events?${query}`;
