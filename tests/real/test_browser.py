@@ -1,0 +1,164 @@
+"""The dashboard and the event stream in a real Chromium, over plain HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from bridge.config import Settings
+from bridge.store.watches import Watches
+from tests.bridges import whole
+from tests.browsers import HOST, chromium, connected
+from tests.real.fronts import Front, front
+
+expect.set_options(timeout=15_000)
+
+TOKENS = Settings.model_validate({"tokens": "all:rootsecret:admin one:onesecret:read:cvm-1"}).tokens
+
+
+@pytest.fixture(scope="session")
+def browser_address() -> Iterator[str]:
+    with chromium() as address:
+        yield address
+
+
+@pytest.fixture
+async def browser(browser_address: str) -> AsyncIterator[Browser]:
+    async with connected(browser_address) as made:
+        yield made
+
+
+@pytest.fixture
+async def web(redis_url: str) -> AsyncIterator[Front]:
+    """A front end that needs a token, as one that is reached by its name does. It knows cvm-1."""
+    async with front(redis_url, tokens=TOKENS, open_access=False) as made:
+        await made.lead()
+        await happens(made, "cvm-1")
+        yield made
+
+
+@pytest.fixture
+async def window(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A real window: the tab that was opened last, or brought to the front, is shown and hides the others."""
+    window = browser.contexts[0]
+    before = list(window.pages)
+    yield window
+    for page in window.pages:
+        if page not in before:
+            await page.close()
+
+
+async def dashboard(
+    context: BrowserContext, web: Front, token: str = "rootsecret", scripts: Iterable[str] = ()
+) -> Page:
+    """A page of the dashboard that is live; `scripts` run before its own."""
+    page = await context.new_page()
+    for script in scripts:
+        await page.add_init_script(script)
+    await page.goto(f"http://{HOST}:{web.port}/")
+    await page.fill("#token", token)
+    await page.click("#ask-form button")
+    await expect(page.locator("#connection")).to_have_text("Live")
+    return page
+
+
+async def happens(web: Front, cvm_id: str) -> None:
+    """The first event of a watched CVM."""
+    await Watches(web.backend).renew([cvm_id])
+    await web.append(cvm_id)
+
+
+async def shown(page: Page, text: str) -> None:
+    await expect(page.locator("#rows")).to_contain_text(text)
+
+
+async def test_eight_windows_of_one_browser_are_live_at_once_over_one_connection(browser: Browser, web: Front) -> None:
+    context = await browser.new_context()
+    pages = [await dashboard(context, web) for _ in range(8)]
+    assert await web.metric("bridge_subscribers") == 1
+    await happens(web, "cvm-2")
+    for page in pages:
+        await shown(page, "cvm-1")
+        await shown(page, "cvm-2")
+    await context.close()
+    await web.until_present(0)
+
+
+async def test_tabs_with_different_tokens_share_no_event(browser: Browser, web: Front) -> None:
+    context = await browser.new_context()
+    limited, free = await dashboard(context, web, "onesecret"), await dashboard(context, web)
+    assert await web.metric("bridge_subscribers") == 2
+    await happens(web, "cvm-2")
+    await happens(web, "cvm-1")
+    last = f"#{web.written.sequence}"
+    for page, count in ((free, 3), (limited, 2)):
+        await expect(page.locator("#sequence")).to_have_text(last)
+        await expect(page.locator("#feed li")).to_have_count(count)
+    await expect(limited.locator("#rows tr")).to_have_count(1)
+    await context.close()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared-worker", "no-shared-worker"])
+async def test_a_hidden_tab_holds_no_connection_and_has_the_present_state_when_it_is_shown_again(
+    browser: Browser, window: BrowserContext, web: Front, shared: bool
+) -> None:
+    page = await dashboard(window, web, scripts=[] if shared else ["delete globalThis.SharedWorker"])
+    other = await window.new_page()
+    await expect(page.locator("#connection")).to_have_text("Paused while hidden")
+    await web.until_present(0)
+    await happens(web, "cvm-2")
+    await page.bring_to_front()
+    await expect(page.locator("#connection")).to_have_text("Live")
+    await shown(page, "cvm-2")
+    await expect(page.locator("#feed li").first).to_contain_text(f"#{web.written.sequence}")
+    await happens(web, "cvm-3")
+    await shown(page, "cvm-3")
+    await other.close()
+
+
+async def test_a_tab_is_live_without_the_workers_script(browser: Browser, web: Front) -> None:
+    context = await browser.new_context()
+    await context.route("**/stream-worker.js", lambda route: route.abort())
+    page = await dashboard(context, web)
+    await happens(web, "cvm-2")
+    await shown(page, "cvm-2")
+    await context.close()
+
+
+async def test_a_restart_of_the_server_loses_nothing(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    async with front(redis_url, tokens=TOKENS, open_access=False) as web:
+        await web.lead()
+        page = await dashboard(context, web)
+        await happens(web, "cvm-1")
+        await shown(page, "cvm-1")
+        term, written = web.term, web.written
+    await expect(page.locator("#connection")).to_have_text("Reconnecting")
+    async with front(redis_url, tokens=TOKENS, open_access=False, port=web.port) as again:
+        again.term, again.written = term, written
+        await happens(again, "cvm-2")
+        await expect(page.locator("#connection")).to_have_text("Live")
+        await shown(page, "cvm-2")
+        await expect(page.locator("#feed li")).to_have_count(2)
+    await context.close()
+
+
+async def test_a_transition_is_shown_as_it_happens(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    async with whole(redis_url, cvms=3) as bridge:
+        await bridge.until_streamed(3)
+        page = await context.new_page()
+        await page.goto(bridge.url)
+        await expect(page.locator("#connection")).to_have_text("Live")
+        await expect(page.locator("#slots [data-state=held]")).to_have_count(3)
+        changed = bridge.ids[0]
+        await bridge.patch(changed, status="stopping")
+        row = page.locator("#rows tr", has_text=changed)
+        await expect(row.locator(".c-status")).to_contain_text("stopping")
+        await expect(page.locator("#feed li").first).to_contain_text("running → stopping")
+        await context.close()
+    assert {url for url in asked if not url.startswith((bridge.url, "data:"))} == set()
