@@ -17,7 +17,7 @@ from bridge.clock import SystemClock
 from bridge.config_values import Allowlist
 from bridge.host_lookup import HostLookup
 from bridge.webhooks.schedule import AttemptOutcome
-from bridge.webhooks.transport import Poster
+from bridge.webhooks.transport import MOST_CONNECTIONS, Poster
 
 DEADLINE = 0.5
 SLACK = 2.0
@@ -155,9 +155,12 @@ def poster(
     allow: Allowlist = LOOPBACK,
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
+    most_connections: int = MOST_CONNECTIONS,
 ) -> Poster:
     resolve, tls = resolve or HostLookup(), tls or ssl.create_default_context()
-    return Poster(timeout=timeout, allow=allow, clock=SystemClock(), resolve=resolve, tls=tls)
+    return Poster(
+        timeout=timeout, allow=allow, clock=SystemClock(), resolve=resolve, tls=tls, most_connections=most_connections
+    )
 
 
 async def post(url: str, chosen: Poster | None = None, body: bytes = b"{}") -> AttemptOutcome:

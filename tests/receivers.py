@@ -34,6 +34,7 @@ async def accept(hit: Hit) -> int:
 @dataclass
 class Receiver:
     url: str = ""
+    port: int = 0
     answer: Callable[[Hit], Awaitable[int]] = accept
     hits: list[Hit] = field(default_factory=list)
     accepted: list[Hit] = field(default_factory=list)
@@ -76,16 +77,16 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    """On a loopback port; requests that are still open at the end are cut."""
+async def receiving(host: str = "127.0.0.1") -> AsyncIterator[Receiver]:
+    """On a port of this address; requests that are still open at the end are cut."""
     receiver = Receiver()
     server = web.Server(receiver.handle, handler_cancellation=True)
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, host, 0)
     await site.start()
-    host, port = runner.addresses[0][:2]
-    receiver.url = f"http://{host}:{port}"
+    receiver.port = runner.addresses[0][1]
+    receiver.url = f"http://{host}:{receiver.port}"
     try:
         yield receiver
     finally:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
+from bridge.open_files import OWN_FILES, raise_open_files
 from bridge.process.probe import create_app, start_probe
 from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import CommandError, run_role
@@ -16,8 +17,11 @@ from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.server_clock import ServerClock
-from bridge.webhooks.dispatcher import Dispatcher
-from bridge.webhooks.transport import Poster
+from bridge.webhooks.dispatcher import MOST_IN_FLIGHT, Dispatcher
+from bridge.webhooks.transport import MOST_CONNECTIONS, Poster
+
+LEAST_CONNECTIONS = 8
+"""However few files a process may open: beyond them attempts are postponed."""
 
 
 async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
@@ -42,6 +46,9 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
 @contextlib.asynccontextmanager
 async def open_dispatcher(settings: Settings, backend: Backend, clock: Clock) -> AsyncIterator[Dispatcher]:
     """A dispatcher whose connections to receivers are closed at the end."""
-    async with Poster(timeout=settings.webhook_timeout, allow=settings.webhook_allow, clock=clock) as poster:
+    most = max(min(raise_open_files() - OWN_FILES, MOST_CONNECTIONS), LEAST_CONNECTIONS)
+    poster = Poster(timeout=settings.webhook_timeout, allow=settings.webhook_allow, clock=clock, most_connections=most)
+    async with poster:
         unseal, retry = Sealer(settings.secret_key).open, settings.webhook_retry
-        yield Dispatcher(backend, poster, unseal=unseal, retry=retry, clock=clock)
+        in_flight = min(most, MOST_IN_FLIGHT)
+        yield Dispatcher(backend, poster, unseal=unseal, retry=retry, clock=clock, most_in_flight=in_flight)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import resource
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -17,6 +15,7 @@ import uvicorn
 from bridge.addresses import is_loopback
 from bridge.clock import Clock
 from bridge.config import Settings
+from bridge.open_files import OWN_FILES, raise_open_files
 from bridge.store.connection import Backend
 from bridge.uvicorn_server import Server, address_family
 from bridge.web.app import FrontEnd
@@ -24,9 +23,6 @@ from bridge.web.http.waiting_connections import WaitingConnections
 from bridge.web.streaming.detach import CLOSE_GRACE, Http1Protocol
 
 logger = logging.getLogger(__name__)
-
-OWN_FILES = 100
-"""Open files that no client may take: listeners, connections to Redis, logs."""
 
 SEND_BUFFER = 128 * 1024
 """Bytes for one connection in the kernel. By itself it grows to megabytes for a client that does not read, on top of
@@ -42,17 +38,6 @@ ACCEPTED_AT_ONCE = 8
 """Connections that one turn of the event loop accepts. libuv accepts one for each readable file, and a turn costs about
 as much as a connection, so the listening socket is duplicated into as many files. 10 000 clients are then connected
 after 0.8 s instead of 1.2 s."""
-
-
-def raise_open_files() -> int:
-    """Raises the soft limit of open files to the hard one; returns the limit that holds then."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return sys.maxsize
-    with contextlib.suppress(ValueError, OSError):  # some systems report a hard limit that they do not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:

@@ -38,7 +38,7 @@ LEASE = 5.0
 """Seconds; renewed while an attempt runs. A killed dispatcher's lanes stand still for at most this time."""
 
 MOST_IN_FLIGHT = 900
-"""Attempts at once, each a socket and some 20 kB: under the usual 1024 open files."""
+"""Attempts at once, each a socket and some 20 kB; fewer where the limit of open files is lower."""
 
 SHARE = 64
 """An endpoint may have one in SHARE of the free attempts, at most ten and at least one. So it takes some 270 endpoints
@@ -85,8 +85,10 @@ class Dispatcher:
         sign: Sign = sign,
         rng: random.Random | None = None,
         limits: LaneLimits | None = None,
+        most_in_flight: int = MOST_IN_FLIGHT,
     ) -> None:
         self._backend = backend
+        self._most_in_flight = most_in_flight
         self._clock = clock
         self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
@@ -175,7 +177,7 @@ class Dispatcher:
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
             self._work.clear()
-            free = MOST_IN_FLIGHT - len(self._in_flight)
+            free = self._most_in_flight - len(self._in_flight)
             wait = SLOW_TICK
             if free > 0:
                 try:
@@ -235,7 +237,7 @@ class Dispatcher:
 
     def _ended(self, key: tuple[str, str], claim: Claim) -> None:
         if key in self._in_flight and self._in_flight[key][0] is claim:
-            if len(self._in_flight) == MOST_IN_FLIGHT:
+            if len(self._in_flight) == self._most_in_flight:
                 self._work.set()
             del self._in_flight[key]
 

@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from bridge.clock import SystemClock
+from bridge.open_files import OWN_FILES
 from bridge.web import server
 from bridge.web.http.http1 import MOST_PIPELINED
 from bridge.web.http.waiting_connections import CLIENT_SECONDS
@@ -63,7 +64,7 @@ async def test_requests_that_are_piled_up_behind_the_first_end_the_connection(re
 async def test_connections_at_rest_give_way_when_files_run_short(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "raise_open_files", lambda: server.OWN_FILES + 30)
+    monkeypatch.setattr(server, "raise_open_files", lambda: OWN_FILES + 30)
     async with front(redis_url) as web:
         for _ in range(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", web.port)

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.config import Settings
+from bridge.open_files import OWN_FILES
 from bridge.sealing import new_key
 from bridge.web import server
 from bridge.web.http.waiting_connections import CLIENT_SECONDS
@@ -196,7 +197,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_costs_one_line(
 async def test_connections_without_a_request_give_way_when_files_run_short(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "raise_open_files", lambda: server.OWN_FILES + 30)
+    monkeypatch.setattr(server, "raise_open_files", lambda: OWN_FILES + 30)
     async with front(redis_url) as web:
         silent = [await asyncio.open_connection("127.0.0.1", web.port) for _ in range(60)]
         assert (await web.http.get(f"{web.url}/healthz")).status_code == 200

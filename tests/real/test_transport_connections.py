@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 
 import pytest
 
+from bridge.webhooks.schedule import NotAttemptedError
 from tests.posting import (
     OK,
     Answer,
@@ -54,7 +56,7 @@ STRAY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("when", ["with the answer", "at once", "later"])
-async def test_an_answer_to_no_request_isnever_taken_for_one(when: str, tls: bool, certified: Certified) -> None:
+async def test_an_answer_to_no_request_is_never_taken_for_one(when: str, tls: bool, certified: Certified) -> None:
     requests = 0
 
     async def answer(request: Conversation) -> None:
@@ -94,6 +96,26 @@ async def test_a_kept_connection_that_ends_at_the_request_is_replaced_at_once(en
             assert (await sender.post(inner.url(), {"webhook-id": number}, b"")).ok
         assert [request.headers["webhook-id"] for request in inner.requests] == ["1", "2", "2"]
         assert inner.connections == 2
+
+
+async def test_a_machine_without_open_files_makes_no_attempt_and_blames_nobody() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with receiver(OK) as inner, poster() as sender:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(NotAttemptedError, match="Too many open files"):
+                await sender.post(inner.url(), {}, b"")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await sender.post(inner.url(), {}, b"")).ok
+
+
+async def test_idle_connections_make_room_for_those_in_use() -> None:
+    async with receiver(OK, host="0.0.0.0") as inner, poster(most_connections=3) as sender:  # noqa: S104
+        for host in (1, 2, 3, 4, 4, 1):
+            assert (await sender.post(inner.url(f"127.0.3.{host}"), {}, b"")).ok
+        assert inner.connections == 5
+        await until(lambda: sum(request.reader.at_eof() for request in inner.requests) >= 2)
 
 
 async def test_only_a_kept_connection_without_a_byte_of_an_answer_is_replaced() -> None:
