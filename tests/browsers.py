@@ -24,6 +24,9 @@ HOST = "bridge.test"
 """A name that the browser resolves to 127.0.0.1. To the browser it is some host of the network: over plain HTTP it is
 no secure context, and requests to it have no `Sec-Fetch-` headers."""
 
+REBOUND = "evil.test"
+"""Another one, of a stranger who has it resolved to this machine."""
+
 OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # root may not use it
@@ -31,7 +34,7 @@ OPTIONS = (
     "--disable-gpu",
     "--no-first-run",
     "--remote-debugging-port=0",
-    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP evil.test 127.0.0.1",
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP {REBOUND} 127.0.0.1",
 )
 
 

@@ -9,8 +9,9 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from bridge.config import Settings
 from bridge.store.watches import Watches
+from bridge.web.api import events
 from tests.bridges import whole
-from tests.browsers import HOST, chromium, connected
+from tests.browsers import HOST, REBOUND, chromium, connected
 from tests.real.fronts import Front, front
 
 expect.set_options(timeout=15_000)
@@ -162,3 +163,61 @@ async def test_a_transition_is_shown_as_it_happens(browser: Browser, redis_url: 
         await expect(page.locator("#feed li").first).to_contain_text("running → stopping")
         await context.close()
     assert {url for url in asked if not url.startswith((bridge.url, "data:"))} == set()
+
+
+LISTENS = """token => {
+  globalThis.heard = [];
+  globalThis.source = new EventSource(`/v1/events?snapshot=0&access_token=${token}`);
+  for (const name of ["overloaded", "position", "state"]) source.addEventListener(name, () => heard.push(name));
+}"""
+
+
+async def test_an_overloaded_front_end_is_told_in_band_and_the_event_source_comes_back_by_itself(
+    browser: Browser, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in such a request tells that a browser sends it, but its `Accept`."""
+    monkeypatch.setattr(events, "COME_BACK_MS", 300)
+    context = await browser.new_context(bypass_csp=True)  # the test looks into the page with `eval`
+    async with front(redis_url, tokens=TOKENS, open_access=False, max_subscribers=1) as web:
+        await web.lead()
+        asked = await web.http.post(f"{web.url}/v1/stream-tokens", headers={"X-API-Key": "rootsecret"})
+        token = asked.json()["access_token"]
+        _, only = await web.connect(f"/v1/events?snapshot=0&access_token={token}")
+        await web.until_present(1)
+        page = await context.new_page()
+        await page.goto(f"http://{HOST}:{web.port}/docs")
+        async with page.expect_request("**/v1/events?*") as request:
+            await page.evaluate(LISTENS, token)
+        sent = await (await request.value).all_headers()
+        assert [name for name in sent if name == "origin" or name.startswith("sec-")] == []
+        await page.wait_for_function("heard.filter(name => name === 'overloaded').length > 1")
+        only.close()
+        await page.wait_for_function("heard.at(-1) === 'position'")
+        await web.append()
+        await page.wait_for_function("heard.at(-1) === 'state' && source.readyState === EventSource.OPEN")
+        await context.close()
+
+
+async def test_a_page_whose_name_was_rebound_is_not_served(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    async with front(redis_url) as web:
+        page = await context.new_page()
+        answer = await page.goto(f"http://{REBOUND}:{web.port}/v1/cvms")
+        assert answer is not None
+        assert answer.status == 421
+        await context.close()
+
+
+async def test_a_form_of_another_site_changes_nothing(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    form = '<form method="post" action="{}/v1/stream-tokens"><button>Win</button></form>'
+    async with front(redis_url) as web:
+        await context.route(
+            f"http://{REBOUND}/", lambda route: route.fulfill(body=form.format(web.url), content_type="text/html")
+        )
+        page = await context.new_page()
+        await page.goto(f"http://{REBOUND}/")
+        async with page.expect_response("**/v1/stream-tokens") as answer:
+            await page.click("button")
+        assert (await answer.value).status == 403
+        await context.close()
