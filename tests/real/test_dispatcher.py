@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from bridge.addresses import Resolve
 from bridge.clock import SystemClock
 from bridge.config import Settings
+from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoints, SealedSecret
@@ -55,10 +57,13 @@ class Sending:
 
 
 @asynccontextmanager
-async def sending(url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: float = 2.0) -> AsyncIterator[Sending]:
+async def sending(
+    url: str, retry: Sequence[float] = (0.2,) * 20, *, timeout: float = 2.0, resolve: Resolve | None = None
+) -> AsyncIterator[Sending]:
     clock, stop, backend, pen = SystemClock(), asyncio.Event(), connect(url, "bridge"), connect(url, "bridge")
     allow = Settings(webhook_allow="127.0.0.0/8").webhook_allow  # type: ignore[arg-type]
-    async with receiving() as receiver, Poster(timeout=timeout, allow=allow, clock=clock) as poster:
+    made = Poster(timeout=timeout, allow=allow, clock=clock, resolve=resolve or HostLookup())
+    async with receiving() as receiver, made as poster:
         dispatcher = Dispatcher(
             backend, poster, unseal=unsealed, retry=retry, clock=clock, rng=random.Random(5), limits=LaneLimits()
         )
