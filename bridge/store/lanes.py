@@ -6,14 +6,18 @@ Only a lane's head is ever attempted, so an endpoint gets each CVM's events in t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.events import Event, read_entry
 from bridge.store.connection import Backend, load_script
+from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
 from bridge.store.log import HIGHEST_ID
+
+logger = logging.getLogger(__name__)
 
 TEST_TYPE = "webhook.test"
 
@@ -103,13 +107,13 @@ class Result:
 
 
 class Lanes:
-    """The dispatchers' side. Every method but `read` and `lateness` is one atomic step; all raise StoreError.
+    """The dispatchers' side. Every method but `claim`, `read` and `lateness` is one atomic step; all raise StoreError.
 
     A step that meets a lane with damaged keys quarantines it, reports it, and continues with the others.
     Times are the server's.
     """
 
-    _checkpoint = load_script("lane_rules", "checkpoint")
+    _checkpoint = load_script("lane_rules", "log_rules", "checkpoint")
     _fill = load_script("lane_rules", "fill")
     _claim = load_script("lane_rules", "claim")
     _extend = load_script("lane_rules", "extend")
@@ -126,7 +130,9 @@ class Lanes:
         answer = await self._run(self._checkpoint)
         if not answer:
             return None
-        log_id, position, partial, revision, last_id, low_water_mark, trimmed = answer
+        log_id, position, partial, revision, last_id, low_water_mark, trimmed, mended = answer
+        if mended:
+            logger.error("what webhooks had read could not be told, and was found anew", extra={"field": mended})
         return Checkpoint(log_id, position, partial, int(revision), last_id, low_water_mark, trimmed == "1")
 
     async def read(self, after: str, count: int) -> tuple[list[Entry], str | None]:
@@ -134,7 +140,8 @@ class Lanes:
         if after == HIGHEST_ID:
             return [], None  # the bridge did not write that entry
         client, key = self._backend.client, self._backend.keys.log
-        rows = await self._backend.call(client.xrange(key, f"({after}", "+", count))
+        # A position at the highest id would never be passed, and the bridge wrote no such entry.
+        rows = await self._backend.call(client.xrange(key, f"({after}", f"({HIGHEST_ID}", count))
         entries = [entry for entry in (_entry(*row) for row in rows) if entry is not None]
         return entries, rows[-1][0] if rows else None
 
@@ -155,7 +162,7 @@ class Lanes:
     async def claim(self, token: str, lease: float, most: int, share: int) -> Claimed:
         """Borrows at most `most` lanes that are due, for `lease` seconds; `token` is new at each call.
 
-        Skips endpoints that have `share` lanes lent already.
+        Passes over endpoints that have `share` lanes lent already, and skips deliveries whose event cannot be read.
         """
         arguments = token, int(lease * 1000), most, share
         revision, wait, claims, events, broken = await self._run(self._claim, *arguments)
@@ -163,11 +170,16 @@ class Lanes:
         known: dict[str, tuple[Event | None, bool]] = {}
         for event_id, ran, text in zip(*[iter(events)] * 3, strict=True):
             known[event_id] = _event(text), ran == "1"
-        found = []
+        found, unreadable = [], []
         for endpoint_id, lane, delivery_id, event_id, failures in zip(*[iter(claims)] * 5, strict=True):
             event, ran = known[event_id]
             if event is not None:
                 found.append(Claim(endpoint_id, lane, token, delivery_id, event, ran, int(failures)))
+            else:
+                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, ""]
+        if unreadable:
+            await self._run(self._settle, *unreadable)
+            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 8})
         milliseconds = int(wait)
         return Claimed(int(revision), None if milliseconds < 0 else milliseconds / 1000, found)
 
@@ -212,8 +224,7 @@ class Lanes:
             self._quarantined(endpoint_id, lane, why)
 
     async def _run(self, script: Any, *arguments: object) -> Any:
-        keys = self._backend.keys
-        return await self._backend.run(script, [keys.webhooks, keys.meta], [self._limits, *arguments])
+        return await run_lane_script(self._backend, script, [self._limits, *arguments])
 
 
 def _entry(entry_id: str, fields: dict[str, str]) -> Entry | None:

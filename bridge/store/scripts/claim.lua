@@ -48,7 +48,7 @@ local function lend(E, lane)
   call('ZREM', of('due', E), lane)
   local id, delivery, event = head(E, lane)
   if not id then return end
-  local failures = whole(tonumber(delivery[2]))
+  local failures = whole(count(delivery[2]) or error('its failures are not an integer', 0))
   call('ZADD', of('busy', E), until_ms, lane)
   call('HSET', of('claims', E), lane, token)
   local n = #claims
@@ -85,5 +85,5 @@ for _, E in ipairs(call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT
   apart(E, borrow)
 end
 local first = call('ZRANGE', P .. ':due', 0, 0, 'WITHSCORES')
-local wait = first[2] and math.max(tonumber(first[2]) - now, 0) or -1
-return {call('HGET', P, 'revision') or '0', whole(wait), claims, events, broken}
+local wait = first[2] and math.min(math.max(tonumber(first[2]) - now, 0), 1e9) or -1
+return {current_revision(), whole(wait), claims, events, broken}

@@ -1,5 +1,6 @@
 -- What all scripts of the lanes share; it is put in front of each, behind `prelude.lua`.
--- KEYS[1]: the webhooks hash; every other name about webhooks begins with it, so all are of one hash slot.
+-- KEYS: the webhooks hash (every other name about webhooks begins with it, so all are of one hash slot), the log's
+--   meta, the log.
 -- ARGV[1]: the limits as JSON.
 --
 --   P hash                 position, partial, birth (the checkpoint and its log id), stamp, revision,
@@ -23,9 +24,15 @@ local function of(kind, id) return P .. ':' .. kind .. ':' .. id end
 local function lane_key(E, lane) return P .. ':lane:' .. E .. ':' .. lane end
 local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
 
+-- A whole number as the bridge writes it, small enough that Lua's numbers hold its successors; nil for anything else.
+local function count(text)
+  local number = tonumber(string.match(text or '', '^%d+$') and text)
+  return number and number < 2 ^ 52 and number or nil
+end
+
 local stamp
 local function next_stamp()
-  stamp = math.max((stamp or tonumber(call('HGET', P, 'stamp') or '0') or 0) + 1, micros)
+  stamp = math.max((stamp or count(call('HGET', P, 'stamp')) or 0) + 1, micros)
   return whole(stamp)
 end
 local function keep_stamp() if stamp then call('HSET', P, 'stamp', whole(stamp)) end end
@@ -54,12 +61,23 @@ end
 -- write and end the script. Returns whether the step was done, and its answer.
 local FOREIGN = {'WRONGTYPE', 'not an integer', 'not a valid float', 'overflow', 'must be strings', 'attempt to',
   'bad argument'}
+local SHARED = {[''] = 'hash', [':endpoints'] = 'hash', [':disabled'] = 'hash', [':ids'] = 'zset',
+  [':changed'] = 'zset', [':due'] = 'zset'}
 local broken, reported = {}, {}
+
+-- Whether a key that all endpoints share has another type than this.
+local function is_odd(suffix)
+  local kind = call('TYPE', P .. suffix).ok
+  return kind ~= 'none' and kind ~= SHARED[suffix]
+end
+
 local function guarded(E, lane, step, ...)
   local fine, answer = pcall(step, ...)
   if fine then return true, answer end
   local text, foreign = type(answer) == 'table' and answer.err or tostring(answer), false
   for _, sign in ipairs(FOREIGN) do foreign = foreign or string.find(text, sign, 1, true) end
+  -- Damage that all endpoints share is nobody's own: the script ends, and runs again once it is mended.
+  for suffix in pairs(SHARED) do foreign = foreign and not is_odd(suffix) end
   if not foreign then error(answer, 0) end
   local key, n = E .. ' ' .. lane, #broken
   if not reported[key] then broken[n + 1], broken[n + 2], broken[n + 3] = E, lane, text end
@@ -171,11 +189,30 @@ local function overflow(E)
   return count
 end
 
+-- Begins the revisions anew: every dispatcher reads all endpoints.
+local function renumber()
+  call('DEL', P .. ':changed')
+  call('HSET', P, 'revision', whole(micros), 'floor', whole(micros))
+  return whole(micros)
+end
+
+-- '0' before the first endpoint.
+local function current_revision()
+  local text = call('HGET', P, 'revision')
+  if count(text) and whole(count(text)) == text then return text end
+  return (text or call('EXISTS', P .. ':endpoints') == 1) and renumber() or '0'
+end
+
 -- Gives every change of an endpoint a revision of its own, which no earlier Redis server used either.
 local function touch(E)
-  local known = tonumber(call('HGET', P, 'revision') or '0')
+  local known = count(call('HGET', P, 'revision')) or 0
   local revision = whole(math.max(known + 1, micros))
-  if known == 0 then call('HSET', P, 'floor', revision) end
+  -- Where the present revision is not there, earlier changes are not there either.
+  local newest = call('ZREVRANGE', P .. ':changed', 0, 0, 'WITHSCORES')[2] or call('HGET', P, 'floor')
+  if known == 0 or tonumber(newest) ~= known then
+    call('DEL', P .. ':changed')
+    call('HSET', P, 'floor', revision)
+  end
   call('HSET', P, 'revision', revision)
   call('ZADD', P .. ':changed', revision, E)
   if call('HLEN', P .. ':endpoints') == 0 then
@@ -184,6 +221,24 @@ local function touch(E)
   elseif call('ZCARD', P .. ':changed') > L.changes then
     call('HSET', P, 'floor', call('ZPOPMIN', P .. ':changed')[2])
   end
+end
+
+-- Makes the names agree with the registrations. What is only a name remains: it is listed, and can be removed. Returns
+-- how many registrations were removed because they had no name that the bridge gives.
+local function restore_ids()
+  local function is_name(E) return #E <= 64 and string.match(E, '^[%w_-]+$') end
+  local removed = 0
+  for _, E in ipairs(call('ZRANGE', P .. ':ids', 0, -1)) do
+    if is_name(E) then call('ZADD', P .. ':ids', 0, E) else call('ZREM', P .. ':ids', E) end
+  end
+  for _, E in ipairs(call('HKEYS', P .. ':endpoints')) do
+    if is_name(E) then
+      call('ZADD', P .. ':ids', 0, E)
+    else
+      removed = removed + call('HDEL', P .. ':endpoints', E)
+    end
+  end
+  return removed
 end
 
 local function disable(E, reason)

@@ -1,11 +1,11 @@
 -- Repair what no other step would find. KEYS: webhooks. ARGV: limits, endpoint ids.
 -- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
--- history. If the server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes
+-- history. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes
 -- would wait for the old time. Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
 local pending, repaired = 0, 0
 
 local function move_back(E)
-  local back = tonumber(call('HGET', of('health', E), 'swept_at') or '0') - now
+  local back = (count(call('HGET', of('health', E), 'swept_at')) or 0) - now
   call('HSET', of('health', E), 'swept_at', whole(now))
   if back <= 0 then return end
   for _, kind in ipairs({'due', 'busy'}) do
@@ -17,9 +17,22 @@ local function move_back(E)
   if call('HEXISTS', of('health', E), 'probe_at') == 1 then call('HINCRBY', of('health', E), 'probe_at', whole(-back)) end
 end
 
+local FAR = 4e10  -- more than a year
+
+local function bring_near(E)
+  for _, kind in ipairs({'due', 'busy'}) do
+    for _, lane in ipairs(call('ZRANGEBYSCORE', of(kind, E), whole(now + FAR), '+inf', 'LIMIT', 0, 100)) do
+      call('ZADD', of(kind, E), whole(now), lane)
+    end
+  end
+  local probe = tonumber(call('HGET', of('health', E), 'probe_at') or '0')
+  if not (probe and probe < now + FAR) then call('HSET', of('health', E), 'probe_at', whole(now)) end
+end
+
 local function sweep(E)
   pending = pending + call('ZCARD', of('pending', E))
   move_back(E)
+  bring_near(E)
   for _, id in ipairs(call('ZRANGE', of('pending', E), 0, 99)) do
     local lane = call('HGET', of('delivery', id), 'c')
     if lane and not call('ZSCORE', of('due', E), lane) and not call('ZSCORE', of('busy', E), lane) then
