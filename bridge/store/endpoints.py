@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
 from bridge.clock import rfc3339
-from bridge.events import TRANSITION, dumps
+from bridge.events import TRANSITION, dumps, entry_key
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
+from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
+from bridge.store.foreign import json_object, stored_time
+from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ FORMATS: Mapping[Format, str] = {
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 """An endpoint's id becomes part of Redis keys and of the `webhook-id` header."""
+
+
+BROKEN = "broken: its record in Redis cannot be read; delete it, or register it again with PUT"
+"""The `disabled_reason` of such an endpoint."""
 
 
 def new_endpoint_id(ms: int) -> str:
@@ -66,6 +72,11 @@ class Endpoint:
     created_at: str = ""
     created_after: str = ""
     created_log_id: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Its record in Redis cannot be read: only its id is known."""
+        return not self.url_sealed
 
     def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None) -> bool:
         """Whether its filters let such an event through; `from_` and `to` are None if the event has none."""
@@ -105,24 +116,27 @@ class Endpoint:
 
         Raises ValueError, KeyError or TypeError for damaged JSON.
         """
-        fields: dict[str, Any] = json.loads(text)
-        return cls(
+        fields = json_object(text)
+        made = cls(
             endpoint_id,
-            fields["url"],
-            description=fields["description"],
-            cvms=tuple(fields["cvms"]),
-            from_=tuple(fields["from"]),
-            to=tuple(fields["to"]),
-            types=tuple(fields["types"]),
-            format=fields["format"],
-            headers_sealed=fields["headers"],
-            secrets_sealed=tuple(SealedSecret(*secret) for secret in fields["secrets"]),
+            _text(fields["url"]),
+            description=_text(fields["description"]),
+            cvms=_texts(fields["cvms"]),
+            from_=_texts(fields["from"]),
+            to=_texts(fields["to"]),
+            types=_texts(fields["types"]),
+            format=_format(fields["format"]),
+            headers_sealed=_headers(fields["headers"]),
+            secrets_sealed=tuple(_secret(*each) for each in fields["secrets"]),
             enabled=disabled is None,
             disabled_reason=disabled or None,
-            created_at=fields["created_at"],
-            created_after=fields["created_after"],
-            created_log_id=fields["created_birth"],
+            created_at=_text(fields["created_at"]),
+            created_after=_position(fields["created_after"]),
+            created_log_id=_text(fields["created_birth"]),
         )
+        if made.broken:
+            raise ValueError
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +151,26 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSet:
-    """All endpoints as of one revision; the revision moves with every change to any of them."""
+    """All endpoints as of one revision; the revision moves with every change to any of them.
+
+    `broken`: ids of those whose record cannot be read, which are not among the others.
+    """
 
     revision: int
     endpoints: Mapping[str, Endpoint]
+    broken: frozenset[str] = frozenset()
 
 
 class Endpoints:
     """Every change is one atomic step that moves the revision and wakes the dispatchers."""
 
-    _create = load_script("lane_rules", "create_endpoint")
+    _create = load_script("lane_rules", "log_rules", "create_endpoint")
     _change = load_script("lane_rules", "change_endpoint")
     _switch = load_script("lane_rules", "switch_endpoint")
     _remove = load_script("lane_rules", "remove_endpoint")
     _endpoint_set = load_script("lane_rules", "endpoint_set")
-    _health = load_script("endpoint_health")
+    _health = load_script("lane_rules", "endpoint_health")
+    _ids = load_script("lane_rules", "endpoint_ids")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend
@@ -173,23 +192,27 @@ class Endpoints:
         return (await self._load([endpoint_id])).get(endpoint_id)
 
     async def page(self, after: str = "", limit: int = 100) -> list[tuple[Endpoint, Health]]:
-        """At most `limit` endpoints with ids above `after`, ascending."""
-        client, key = self._backend.client, f"{self._backend.keys.webhooks}:ids"
-        ids = await self._backend.call(client.zrangebylex(key, f"({after}" if after else "-", "+", 0, limit))
+        """At most `limit` endpoints with ids above `after`, ascending; broken ones too."""
+        ids, removed = await self._run(self._ids, after, limit)
+        if int(removed):
+            logger.error("registrations in Redis without a usable name were removed", extra={"count": int(removed)})
         found = await self._load(ids)
         return [found[each] for each in ids if each in found]
 
     async def change(self, endpoint_id: str, edit: Callable[[Endpoint], Endpoint]) -> Endpoint:
-        """Reads, edits and writes as one step; `edit` may be called again. Raises UnknownEndpointError.
+        """Reads, edits and writes as one step; `edit` may be called again.
+
+        Raises UnknownEndpointError, BrokenEndpointError.
 
         What `edit` returns as `id`, `created_*`, `enabled` and `disabled_reason` is ignored.
         """
-        client, key = self._backend.client, self._backend.keys.webhook_endpoints
         while True:
-            stored = await self._backend.call(client.hget(key, endpoint_id))
-            if stored is None:
+            ((registered, stored, *_),) = await self._run(self._health, endpoint_id)
+            if not int(registered):
                 raise UnknownEndpointError
-            old = Endpoint.from_json(endpoint_id, stored, None)
+            old = _read(endpoint_id, stored, None)
+            if old.broken:
+                raise BrokenEndpointError
             kept = {name: getattr(old, name) for name in ("created_at", "created_after", "created_log_id")}
             text = replace(edit(old), **kept).to_json()
             done, disabled = await self._run(self._change, endpoint_id, stored, text)
@@ -215,40 +238,85 @@ class Endpoints:
         revision, whole, *rest = await self._run(self._endpoint_set, known.revision if known else 0)
         if int(whole):
             texts, disabled = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in rest)
-            rows = ((each, text, disabled.get(each)) for each, text in texts.items())
-            return EndpointSet(int(revision), _parsed(rows))
+            return _endpoint_set(int(revision), {}, ((each, text, disabled.get(each)) for each, text in texts.items()))
         changes = list(zip(*[iter(rest[0])] * 3, strict=True))
-        found = dict(known.endpoints) if known else {}
-        for each, _, _ in changes:
-            found.pop(each, None)
-        return EndpointSet(int(revision), found | _parsed(changes))
+        before = {**known.endpoints, **dict.fromkeys(known.broken)} if known else {}
+        return _endpoint_set(int(revision), before, changes)
 
     async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
         if not ids:
             return {}
-        rows = await self._backend.run(self._health, [self._backend.keys.webhooks], ids)
-        parsed = _parsed((endpoint_id, *row[:2]) for endpoint_id, row in zip(ids, rows, strict=True))
+        rows = await self._run(self._health, *ids)
         found = {}
-        for endpoint_id, (_, _, pending, *times) in zip(ids, rows, strict=True):
-            if endpoint_id in parsed:
-                moments = (rfc3339(int(ms) / 1000) if ms else None for ms in times)
-                found[endpoint_id] = parsed[endpoint_id], Health(int(pending), *moments)
+        for endpoint_id, (registered, text, disabled, pending, *times) in zip(ids, rows, strict=True):
+            if int(registered):
+                health = Health(int(pending), *(stored_time(ms) for ms in times))
+                found[endpoint_id] = _read(endpoint_id, text, disabled), health
         return found
 
     async def _run(self, script: Any, *arguments: object) -> Any:
-        keys = self._backend.keys
-        given = [self._limits, keys.webhook_wake_channel, *arguments]
-        return await self._backend.run(script, [keys.webhooks, keys.meta], given)
+        given = [self._limits, self._backend.keys.webhook_wake_channel, *arguments]
+        return await run_lane_script(self._backend, script, given)
 
 
-def _parsed(rows: Iterable[tuple[str, str | None, str | None]]) -> dict[str, Endpoint]:
-    """Of (id, JSON or None, reason or None); leaves out missing endpoints and those whose JSON is damaged."""
-    found = {}
+def _endpoint_set(
+    revision: int, before: Mapping[str, Endpoint | None], rows: Iterable[tuple[str, str | None, str | None]]
+) -> EndpointSet:
+    """`before` (None: broken) with these changes of (id, JSON or None, reason or None)."""
+    found = dict(before)
     for endpoint_id, text, disabled in rows:
-        if text is None:
-            continue
-        try:
-            found[endpoint_id] = Endpoint.from_json(endpoint_id, text, disabled)
-        except (ValueError, KeyError, TypeError) as error:
-            logger.error("an endpoint cannot be read", extra={"endpoint": endpoint_id, "kind": type(error).__name__})
-    return found
+        found.pop(endpoint_id, None)
+        if text is not None and re.fullmatch(ID_PATTERN, endpoint_id):
+            endpoint = _read(endpoint_id, text, disabled)
+            found[endpoint_id] = None if endpoint.broken else endpoint
+    usable = {each: endpoint for each, endpoint in found.items() if endpoint is not None}
+    return EndpointSet(revision, usable, frozenset(found.keys() - usable.keys()))
+
+
+def _read(endpoint_id: str, text: str | None, disabled: str | None) -> Endpoint:
+    """A broken one, with an error line, where the JSON is damaged or there is none."""
+    try:
+        return Endpoint.from_json(endpoint_id, text or "", disabled)
+    except (ValueError, KeyError, TypeError) as error:
+        logger.error(
+            "an endpoint's record cannot be read: it gets nothing until it is deleted or registered again",
+            extra={"endpoint": endpoint_id, "kind": type(error).__name__},
+        )
+        return Endpoint(endpoint_id, "", types=(), enabled=False, disabled_reason=BROKEN)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # raises ValueError for half of a surrogate pair
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(map(_text, value))
+
+
+def _format(value: object) -> Format:
+    for each in FORMATS:
+        if each == value:
+            return each
+    raise ValueError
+
+
+def _headers(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {_text(name): _text(sealed) for name, sealed in value.items()}
+
+
+def _secret(text: object, expires_at_ms: object) -> SealedSecret:
+    if expires_at_ms is not None and not isinstance(expires_at_ms, int):
+        raise TypeError
+    return SealedSecret(_text(text), expires_at_ms)
+
+
+def _position(value: object) -> str:
+    entry_key(_text(value))
+    return _text(value)

@@ -52,6 +52,10 @@ class EndpointDisabledError(StoreError):
     """the endpoint is disabled"""
 
 
+class BrokenEndpointError(StoreError):
+    """the endpoint's record in Redis cannot be read"""
+
+
 class TooManyEndpointsError(StoreError):
     """there are as many endpoints as the bridge allows"""
 

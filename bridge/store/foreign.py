@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from bridge.clock import rfc3339
 from bridge.events import MAX_ID_LENGTH, usable_id
 
 _UNDECODABLE = "\ufffd"
@@ -29,6 +30,13 @@ def whole_number(value: object, most: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value) if 0 <= value <= most else None
+
+
+def stored_time(ms: str | None) -> str | None:
+    """Milliseconds since the Unix epoch, as RFC 3339; None for anything else."""
+    if not ms or not (ms.isascii() and ms.isdigit() and len(ms) <= 14):
+        return None
+    return rfc3339(int(ms) / 1000)
 
 
 def names(members: Iterable[str]) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class EndpointCache:
             on = sum(endpoint.enabled for endpoint in now.values())
             metrics.ENDPOINTS.labels("enabled").set(on)
             metrics.ENDPOINTS.labels("disabled").set(len(now) - on)
+            metrics.ENDPOINTS.labels("broken").set(len(known.broken))
         return self.endpoint_set
 
     @property

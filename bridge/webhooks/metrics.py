@@ -24,4 +24,6 @@ PENDING = Gauge("bridge_webhook_pending", "Deliveries waiting, at the last sweep
 OLDEST_DUE = Gauge("bridge_webhook_oldest_due_seconds", "How long the most overdue lane has waited to be claimed")
 """Above some seconds there are too few dispatchers, or none makes progress."""
 FORGOTTEN = Counter("bridge_webhook_forgotten_lanes", "Lanes that a sweep had to repair; any is a fault")
-ENDPOINTS = Gauge("bridge_webhook_endpoints", "Endpoints, enabled and disabled", ["state"])
+ENDPOINTS = Gauge(
+    "bridge_webhook_endpoints", "Endpoints: enabled, disabled, or broken (not readable in Redis)", ["state"]
+)

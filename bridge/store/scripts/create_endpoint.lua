@@ -1,5 +1,5 @@
--- Register an endpoint. KEYS: webhooks, the log's meta. ARGV: limits, wake channel, id, JSON up to its last members, enabled (1/0),
---   reason, most endpoints. Returns {the last entry id before it, that log's id}, 'exists' or 'full'.
+-- Register an endpoint; behind `log_rules.lua`. ARGV: limits, wake channel, id, JSON up to its last members, enabled
+--   (1/0), reason, most endpoints. Returns {the last entry id before it, that log's id}, 'exists' or 'full'.
 local E, meta = ARGV[3], call('HMGET', KEYS[2], 'last_id', 'birth')
 local known = call('HGET', P .. ':endpoints', E)
 if known then
@@ -9,14 +9,16 @@ if known then
 end
 local count = call('HLEN', P .. ':endpoints')
 if count >= tonumber(ARGV[7]) then return 'full' end
-local after, log_id = meta[1] or '0-0', meta[2] or ''
+local after = meta[1] or '0-0'
+if not is_id(after) then after = (call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1] or {'0-0'})[1] end
+local log_id = string.match(meta[2] or '', '^[^"\\%c]*$') or ''
 if count == 0 or not call('HGET', P, 'position') then
   -- No endpoint waits for earlier events.
   call('HSET', P, 'position', after, 'birth', log_id, 'partial', '')
 end
 call('HSET', P .. ':endpoints', E, ARGV[4] .. ',"created_after":"' .. after .. '","created_birth":"' .. log_id .. '"}')
 call('ZADD', P .. ':ids', 0, E)
-if ARGV[5] == '0' then call('HSET', P .. ':disabled', E, ARGV[6]) end
+if ARGV[5] == '0' then call('HSET', P .. ':disabled', E, ARGV[6]) else call('HDEL', P .. ':disabled', E) end
 touch(E)
 call('PUBLISH', ARGV[2], 'created')
 return {after, log_id}

@@ -1,9 +1,13 @@
--- KEYS: webhooks. ARGV: endpoint ids. Returns for each {JSON, disabled reason, pending, last success, last failure,
--- failing since}, times in ms.
+-- ARGV: limits, wake channel, endpoint ids. Returns for each {registered (1/0), JSON, disabled reason, pending, last
+-- success, last failure, failing since}, times in ms. Damaged keys of one count as if they were not there.
 local found = {}
-for i, E in ipairs(ARGV) do
-  local times = call('HMGET', KEYS[1] .. ':health:' .. E, 'success_at', 'failure_at', 'failing_since')
-  found[i] = {call('HGET', KEYS[1] .. ':endpoints', E), call('HGET', KEYS[1] .. ':disabled', E),
-    call('ZCARD', KEYS[1] .. ':pending:' .. E), times[1], times[2], times[3]}
+for i = 3, #ARGV do
+  local E = ARGV[i]
+  local text, reason = call('HGET', P .. ':endpoints', E), call('HGET', P .. ':disabled', E)
+  local pending = redis.pcall('ZCARD', of('pending', E))
+  local times = redis.pcall('HMGET', of('health', E), 'success_at', 'failure_at', 'failing_since')
+  if times.err then times = {false, false, false} end
+  found[#found + 1] = {(text or call('ZSCORE', P .. ':ids', E)) and 1 or 0, text, reason,
+    type(pending) == 'number' and pending or 0, times[1], times[2], times[3]}
 end
 return found
