@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ from bridge.events import Event, dumps, entry_key, envelope
 from bridge.store import errors
 from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.foreign import stored_time
+from bridge.store.lane_repair import run_lane_script
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
 from bridge.store.limits import LaneLimits
+
+logger = logging.getLogger(__name__)
 
 DeliveryStatus = Literal["pending", "delivered", "given_up", "skipped"]
 
@@ -33,6 +38,9 @@ READ_AT_ONCE = 25
 
 RECOVER_AT_ONCE = 100
 """Events per script: a recovery must not block the server."""
+
+_LEAST_TOO_HIGH = 10**16
+"""No stamp is so high; a cursor has at most its digits."""
 
 _NO_ID_ABOVE = 18_446_744_073_709_551_615
 
@@ -115,7 +123,11 @@ class Deliveries:
         for start in range(0, min(limit, len(rows)), READ_AT_ONCE):
             some = rows[start : min(limit, start + READ_AT_ONCE)]
             stamps = {delivery_id: stamp for stamp, delivery_id in some}
-            for delivery in await self._load([delivery_id for _, delivery_id in some]):
+            loaded = await self._load([delivery_id for _, delivery_id in some])
+            if lost := len(some) - len(loaded):
+                extra = {"endpoint": endpoint_id, "count": lost}
+                logger.warning("deliveries whose keys in Redis are damaged were left out of a list", extra=extra)
+            for delivery in loaded:
                 found.append(delivery)
                 most_bytes -= delivery.size
                 if most_bytes <= 0:
@@ -124,13 +136,16 @@ class Deliveries:
         return found, str(rows[limit - 1][0]) if len(rows) > limit else None
 
     async def _newest(self, lists: Sequence[str], after: str, limit: int) -> list[tuple[int, str]]:
-        """(stamp, id), more than `limit` if there are. Read at one moment, so that each is in exactly one list."""
+        """(stamp, id), more than `limit` if there are. Read at one moment, so that each is in exactly one list.
+
+        A key of another type is no list.
+        """
         highest = f"({after}" if after else "+inf"
         async with self._backend.transaction() as pipe:
             for key in lists:
                 pipe.execute_command("ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-            found = await self._backend.call(pipe.execute())
-        return sorted((row for rows in found for row in _stamped(rows)), reverse=True)
+            found = await self._backend.call(pipe.execute(raise_on_error=False))
+        return sorted((row for rows in found if isinstance(rows, list) for row in _stamped(rows)), reverse=True)
 
     async def get(self, delivery_id: str) -> Delivery | None:
         found = await self._load([delivery_id])
@@ -152,12 +167,14 @@ class Deliveries:
         """Queues the events of that time that the log still has and the endpoint wants, but that were not delivered.
 
         These are the given-up, the skipped, and those without a delivery (any more), if newer than the endpoint.
-        Raises UnknownEndpointError, EndpointDisabledError.
+        Raises UnknownEndpointError, BrokenEndpointError, EndpointDisabledError.
         """
         found = await self._endpoints.get(endpoint_id)
         checkpoint = await self._lanes.checkpoint()
         if found is None:
             raise errors.UnknownEndpointError
+        if found[0].broken:
+            raise errors.BrokenEndpointError
         if not found[0].enabled:
             raise errors.EndpointDisabledError
         after, queued = f"{since_ms - 1}-{_NO_ID_ABOVE}" if since_ms > 0 else "0-0", 0
@@ -193,20 +210,19 @@ class Deliveries:
         found: list[Delivery] = []
         for start in range(0, len(ids), READ_AT_ONCE):
             some = ids[start : start + READ_AT_ONCE]
-            rows = await self._backend.run(self._read, [self._backend.keys.webhooks], [self._limits, *some])
-            found += [_delivery(each, row) for each, row in zip(some, rows, strict=True) if row]
+            rows = await run_lane_script(self._backend, self._read, [self._limits, *some])
+            found += filter(None, map(_delivery, some, rows))
         return found
 
     async def _run(self, what: str, *arguments: object) -> Any:
-        keys = self._backend.keys
-        given = [self._limits, keys.webhook_wake_channel, what, *arguments]
-        return await self._backend.run(self._requeue, [keys.webhooks, keys.meta], given)
+        given = [self._limits, self._backend.keys.webhook_wake_channel, what, *arguments]
+        return await run_lane_script(self._backend, self._requeue, given)
 
 
 def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
     """(stamp, id) of a reply WITHSCORES, which a client gives in pairs or flat."""
     pairs = zip(rows[::2], rows[1::2], strict=True) if rows and isinstance(rows[0], str) else rows
-    return ((int(float(score)), member) for member, score in pairs)
+    return ((int(float(score)), member) for member, score in pairs if 0 <= float(score) < _LEAST_TOO_HIGH)
 
 
 def _refuse(answer: str, unknown: type[errors.StoreError]) -> None:
@@ -229,15 +245,33 @@ def _is_past(entry: Entry, until_ms: int | None) -> bool:
     return until_ms is not None and entry_key(entry.event.id)[0] > until_ms
 
 
-def _delivery(delivery_id: str, row: list[Any]) -> Delivery:
-    endpoint_id, status, created, finished, due, text, attempts = row
+def _delivery(delivery_id: str, row: list[Any]) -> Delivery | None:
+    """None for one that is not there, or has no readable event or status."""
+    try:
+        endpoint_id, status, created, finished, due, text, attempts = row
+        event = Event.from_json(text)
+    except ValueError:
+        return None
+    if status not in DELIVERY_STATUSES:
+        return None
     return Delivery(
         id=delivery_id,
         endpoint_id=endpoint_id,
-        event=Event.from_json(text),
+        event=event,
         status=status,
-        created_at=rfc3339(int(created) / 1000),
-        finished_at=rfc3339(int(finished) / 1000) if finished else None,
-        next_attempt_at=rfc3339(int(due) / 1000) if due else None,
-        attempts=tuple(Attempt(*json.loads(each)) for each in attempts),
+        created_at=stored_time(created) or rfc3339(0),
+        finished_at=stored_time(finished),
+        next_attempt_at=stored_time(due),
+        attempts=tuple(filter(None, map(_attempt, attempts))),
     )
+
+
+def _attempt(text: str) -> Attempt | None:
+    """None for what the bridge did not write."""
+    try:
+        match json.loads(text):
+            case [str(), int(), int() | None, str() | None, str()] as fields:
+                return Attempt(*fields)
+    except (ValueError, RecursionError):
+        pass
+    return None
