@@ -9,7 +9,7 @@ from starlette.responses import Response
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.endpoints import ID_PATTERN, Endpoints
-from bridge.store.errors import UnknownDeliveryError, UnknownEndpointError
+from bridge.store.errors import BrokenEndpointError, UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
@@ -60,6 +60,7 @@ class DeliveryRoutes:
     @ENDPOINT(
         "POST /test",
         {202: json_answer("It is queued", answers.Delivery, LOCATION)},
+        ProblemType.ENDPOINT_BROKEN,
         ProblemType.ENDPOINT_DISABLED,
         scope="admin all",
         body=EmptyBody,
@@ -71,6 +72,9 @@ class DeliveryRoutes:
         One attempt; its result is at the answer's `Location`.
         """
         await call.body(EmptyBody)
+        known = await self.endpoints.get(call.path("id"))
+        if known is not None and known[0].broken:
+            raise BrokenEndpointError
         delivery_id = await self.deliveries.test(call.path("id"), rfc3339(self.clock.time()))
         delivery = await self.deliveries.get(delivery_id)
         if delivery is None:  # the endpoint was removed meanwhile
@@ -80,6 +84,7 @@ class DeliveryRoutes:
     @ENDPOINT(
         "POST /recover",
         {202: json_answer("They are queued", answers.Recovered)},
+        ProblemType.ENDPOINT_BROKEN,
         ProblemType.ENDPOINT_DISABLED,
         scope="admin all",
         body=RecoveryPeriod,

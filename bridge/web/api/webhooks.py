@@ -19,7 +19,7 @@ from bridge.addresses import Resolve, UrlRefusedError, check_url
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret, new_endpoint_id
-from bridge.store.errors import EndpointExistsError, UnknownEndpointError
+from bridge.store.errors import BrokenEndpointError, EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
 from bridge.web.api import answers
 from bridge.web.api.deliveries import ENDPOINT_ID
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 ENDPOINTS = Resource("/v1/webhooks", WEBHOOKS)
 ENDPOINT = Resource("/v1/webhooks/{id}", WEBHOOKS, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
+BROKEN_OR_NO_KEY = (ProblemType.ENDPOINT_BROKEN, ProblemType.NO_SECRET_KEY)
 FULL_OR_NO_KEY = (ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY)
 
 SHOWN = json_answer("The endpoint", answers.Endpoint)
@@ -88,7 +89,7 @@ class WebhookRoutes:
     async def put_endpoint(self, call: Call) -> Response:
         """Register or replace under an id of your own.
 
-        May be repeated. A replaced endpoint keeps its secret unless another is given.
+        May be repeated. A replaced endpoint keeps its secret unless another is given; one that is broken is made anew.
         """
         self.secrets.check()
         endpoint_id = call.path("id")
@@ -99,13 +100,18 @@ class WebhookRoutes:
         try:
             return await self._made(draft, given, call)
         except EndpointExistsError:
+            pass
+        try:
             await self.endpoints.change(endpoint_id, lambda old: self._replaced(old, draft, given.secret))
+        except BrokenEndpointError:
+            await self.endpoints.remove(endpoint_id)
+            return await self._made(draft, given, call)
         await self._switch(endpoint_id, given.enabled)
         await self.watches.renew(draft.cvms)
         _log("an endpoint was replaced", endpoint_id, call)
         return await self._answered(call)
 
-    @ENDPOINT("PATCH", {200: SHOWN}, ProblemType.NO_SECRET_KEY, scope="admin all", body=EndpointChange)
+    @ENDPOINT("PATCH", {200: SHOWN}, *BROKEN_OR_NO_KEY, scope="admin all", body=EndpointChange)
     async def change_endpoint(self, call: Call) -> Response:
         """Change some of its fields."""
         self.secrets.check()
@@ -131,7 +137,7 @@ class WebhookRoutes:
     @ENDPOINT(
         "POST /rotate-secret",
         {200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
-        ProblemType.NO_SECRET_KEY,
+        *BROKEN_OR_NO_KEY,
         scope="admin all",
         body=SecretRotation,
         body_required=False,
@@ -148,10 +154,19 @@ class WebhookRoutes:
         _log("an endpoint's secret was rotated", call.path("id"), call)
         return await self._answered(call, secret)
 
-    @ENDPOINT("POST /enable", {200: SHOWN}, scope="admin all", body=EmptyBody, body_required=False)
+    @ENDPOINT(
+        "POST /enable",
+        {200: SHOWN},
+        ProblemType.ENDPOINT_BROKEN,
+        scope="admin all",
+        body=EmptyBody,
+        body_required=False,
+    )
     async def enable_endpoint(self, call: Call) -> Response:
         """Deliver to it again."""
         await call.body(EmptyBody)
+        if (await self._known(call.path("id")))[0].broken:
+            raise BrokenEndpointError
         await self.endpoints.enable(call.path("id"))
         _log("an endpoint was enabled", call.path("id"), call)
         return await self._answered(call)
@@ -174,6 +189,7 @@ class WebhookRoutes:
             **asdict(health),
             "url": self.secrets.shown_url(endpoint),
             "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
+            "created_at": endpoint.created_at or None,
         }
         if secret is None:
             return answers.Endpoint.model_construct(**shown)

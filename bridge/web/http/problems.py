@@ -36,6 +36,7 @@ class ProblemType(Enum):
     NO_SUCH_DELIVERY = 404, "There is no such delivery, or it is no longer kept"
     METHOD_NOT_ALLOWED = 405, "This route does not have this method"
     PINNED_BY_CONFIG = 409, "BRIDGE_CVMS pins this CVM"
+    ENDPOINT_BROKEN = 409, "The endpoint's record in Redis cannot be read: delete it, or register it again with PUT"
     ENDPOINT_DISABLED = 409, "The endpoint is disabled: enable it first"
     ALREADY_PENDING = 409, "The delivery is already waiting for its attempt"
     TOO_MANY_ENDPOINTS = 409, "There are as many webhook endpoints as the bridge keeps"
@@ -158,6 +159,7 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 _REFUSALS: Mapping[type[Exception], ProblemType] = {
     errors.UnknownEndpointError: ProblemType.NO_SUCH_ENDPOINT,
     errors.UnknownDeliveryError: ProblemType.NO_SUCH_DELIVERY,
+    errors.BrokenEndpointError: ProblemType.ENDPOINT_BROKEN,
     errors.EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
     errors.AlreadyPendingError: ProblemType.ALREADY_PENDING,
     errors.TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
