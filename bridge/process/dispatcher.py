@@ -38,7 +38,7 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as group,
     ):
         attend_redis(group, backend, clock, stop, masked_url(url))
-        start_probe(group, settings, create_app(backend, lambda: "dispatcher"), stop)
+        start_probe(group, settings, create_app(backend, lambda: "dispatcher", lambda: dispatcher.trouble), stop)
         settle_garbage_collection()
         group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
 

@@ -17,7 +17,7 @@ from bridge.clock import Clock, set_within
 from bridge.events import DELETED
 from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoints, EndpointSet
-from bridge.store.errors import StoreError
+from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
 from bridge.store.limits import LaneLimits
@@ -105,8 +105,26 @@ class Dispatcher:
         self._work = asyncio.Event()
         self._stopping = False
         self._settling = Settling(self._lanes, clock, self._work.set)
+        self._refused: dict[str, str] = {}  # by what waits: why Redis refuses it
         # The claiming task adds, an attempt that ends removes itself.
         self._in_flight: dict[tuple[str, str], tuple[Claim, asyncio.Task[None]]] = {}
+
+    @property
+    def trouble(self) -> str:
+        """What Redis refuses, and why: "" while all goes well, and while Redis is only unreachable."""
+        return "; ".join(f"{what}: {why}" for what, why in self._refused.items())
+
+    def _waits(self, what: str, error: StoreError) -> None:
+        """Logs it. A refusal is a fault that an operator must see; that Redis is unreachable passes."""
+        if isinstance(error, StoreUnavailableError):
+            logger.info(f"{what} waits for Redis", extra={"error": str(error)})
+        elif self._refused.get(what) != str(error):
+            self._refused[what] = str(error)
+            logger.error(f"{what} cannot go on: Redis refuses it", extra={"error": str(error)})
+
+    def _goes_on(self, what: str) -> None:
+        if self._refused.pop(what, None) is not None:
+            logger.info(f"{what} goes on")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Waits while Redis is unreachable."""
@@ -114,16 +132,12 @@ class Dispatcher:
             intake = [
                 group.create_task(self._listen(), name="webhook-news"),
                 group.create_task(self._fill(), name="webhook-fill"),
-                group.create_task(
-                    self._every(SWEEP_EVERY, self._sweep, "the sweep waits for Redis"), name="webhook-sweep"
-                ),
+                group.create_task(self._every(SWEEP_EVERY, self._sweep, "the sweep"), name="webhook-sweep"),
             ]
             claiming = group.create_task(self._claim(group), name="webhook-claim")
             keeping = [
                 group.create_task(self._settling.run(), name="webhook-settle"),
-                group.create_task(
-                    self._every(LEASE / 3, self._extend_all, "leases wait for Redis"), name="webhook-extend"
-                ),
+                group.create_task(self._every(LEASE / 3, self._extend_all, "renewing leases"), name="webhook-extend"),
             ]
             await stop.wait()
             self._stopping = True
@@ -167,8 +181,9 @@ class Dispatcher:
             self._news.clear()
             try:
                 await self._enqueuer.catch_up()
+                self._goes_on("queuing")
             except StoreError as error:
-                logger.info("filling waits for Redis", extra={"error": str(error)})
+                self._waits("queuing", error)
                 self._enqueuer.doubt()
                 self._news.set()
                 await self._clock.sleep(RETRY_EVERY)
@@ -182,6 +197,7 @@ class Dispatcher:
             if free > 0:
                 try:
                     wait = await self._borrow(group, free)
+                    self._goes_on("claiming")
                 except StoreError as error:
                     await self._recover(error)
                     wait = 0.0
@@ -190,7 +206,7 @@ class Dispatcher:
 
     async def _recover(self, error: StoreError) -> None:
         """After Redis was unreachable, renews the leases of the attempts in flight before anything else is borrowed."""
-        logger.warning("claiming waits for Redis", extra={"error": str(error)})
+        self._waits("claiming", error)
         while True:
             await self._clock.sleep(RETRY_EVERY)
             try:
@@ -241,13 +257,14 @@ class Dispatcher:
                 self._work.set()
             del self._in_flight[key]
 
-    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]], waiting: str) -> None:
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]], what: str) -> None:
         while True:
             await self._clock.sleep(seconds)
             try:
                 await step()
+                self._goes_on(what)
             except StoreError as error:
-                logger.info(waiting, extra={"error": str(error)})
+                self._waits(what, error)
 
     async def _extend_all(self) -> None:
         claims = [claim for claim, _ in self._in_flight.values()]
