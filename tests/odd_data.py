@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from bridge.store.keys import Keys
 from bridge.store.log import HIGHEST_ID
 
+OF_ENDPOINTS = ("due", "busy", "claims", "health", "pending", "delivered", "given_up", "skipped")
+"""Kinds of keys that each webhook endpoint has."""
+
 PUBLIC = {"events", "log", "state"}
 
 FIELDS: Mapping[str, Sequence[str]] = {
@@ -26,6 +29,9 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "rounds": ("0", "1", "revision"),
     "webhooks": ("position", "partial", "birth", "stamp", "revision", "floor"),
     "webhook_endpoints": ("e", "stranger"),
+    "webhook_disabled": ("stranger",),
+    "webhook_e_health": ("fails", "lane", "many", "open", "probe_at", "failing_since", "success_at", "swept_at"),
+    "webhook_e_claims": ("a", "b"),
 }
 """Fields that the bridge reads, by the hashes that have them."""
 
@@ -39,6 +45,8 @@ def private_keys() -> dict[str, str]:
         found
         | {"answer": Keys("bridge").answer("b"), "webhook_due": "{bridge}:webhooks:due"}
         | {f"webhook_{kind}": f"{{bridge}}:webhooks:{kind}" for kind in ("ids", "disabled", "changed")}
+        | {f"webhook_e_{kind}": f"{{bridge}}:webhooks:{kind}:e" for kind in OF_ENDPOINTS}
+        | {"webhook_e_lane": "{bridge}:webhooks:lane:e:a"}
     )
 
 

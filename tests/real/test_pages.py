@@ -14,6 +14,7 @@ import pytest
 
 from bridge.sealing import new_key
 from tests.bridges import Whole, sse, whole
+from tests.odd_data import private_keys
 from tests.real.fronts import front
 from tests.schemas import check_answer, check_named, document, operation
 
@@ -48,6 +49,14 @@ async def test_the_answers_of_a_running_bridge_match_the_document(redis_url: str
         await asked(bridge, "GET", f"/api/v1/cvms/{bridge.ids[0]}/state?interval=1", 422)
         for path in ("/healthz", "/readyz", "/metrics", *PAGES, *DOCUMENTS):
             await asked(bridge, "GET", path, 200)
+
+
+async def test_the_pages_need_nothing_of_redis(redis_url: str) -> None:
+    async with front(redis_url) as served:
+        for key in private_keys().values():
+            await served.backend.client.set(key, "not what belongs here")
+        for path in (*PAGES, *DOCUMENTS):
+            assert (await served.http.get(f"{served.url}{path}")).status_code == 200
 
 
 async def test_the_events_of_a_stream_match_the_documents(redis_url: str) -> None:

@@ -1,8 +1,9 @@
-"""Anything in any private key: nobody ends for it, somebody leads soon, and what happens is told."""
+"""Anything in any private key: nobody ends for it, somebody leads soon, and what happens is told and delivered."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack
 
 import httpx
@@ -10,13 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.config import Settings
+from bridge.sealing import Sealer, new_key
 from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
 from bridge.web.app import FrontEnd
-from tests.fakes import redis_time
+from bridge.webhooks.dispatcher import Dispatcher
+from tests.fakes import fake_backend, redis_time
+from tests.lanes import FakePoster
 from tests.odd_data import Spoil, private_keys, spoils
 from tests.unit.upstream.model import Cloud
-from tests.unit.upstream.replicas import SETTINGS, Replicas
+from tests.unit.upstream.replicas import Replicas
 from tests.virtual import run_virtual
 
 ROUTES = [
@@ -30,33 +35,48 @@ ROUTES = [
     "/v1/webhooks",
     "/v1/webhooks/e",
     "/v1/webhooks/e/deliveries",
+    "/v1/webhooks/f",
+    "/v1/webhooks/f/deliveries?status=pending",
     "/api/v1/cvms/a/state",
     "/readyz",
     "/metrics",
 ]
 KEYS = private_keys()
+FRONT = Settings(secret_key=new_key())  # type: ignore[arg-type]
+URL = "https://1.1.1.1/"
+ENDPOINT = {"url": URL, "types": []}
 
 
 class Stage:
-    """One replica of `bridge upstream`, one front end, and their Redis, in virtual time."""
+    """One replica of `bridge upstream`, one front end, one dispatcher, and their Redis, in virtual time.
+
+    The damage may be to endpoint `e`'s own keys: `f` must get everything then.
+    """
 
     def __init__(self, damage: list[Spoil]) -> None:
         self.damage = damage
         self.cloud = Cloud(["a", "b"])
         self.replicas = Replicas(self.cloud)
+        self.poster = FakePoster()
+        self.dispatching: asyncio.Task[None] | None = None
 
     async def play(self, *, led: bool) -> None:
         """`led`: the damage is done while a replica leads; else before one starts again."""
         async with AsyncExitStack() as stack:
             stack.enter_context(redis_time(self.replicas.redis_clock))
-            front = FrontEnd(SETTINGS, self.replicas.plain, self.replicas.redis_clock, open_access=True)
+            front = FrontEnd(FRONT, self.replicas.plain, self.replicas.redis_clock, open_access=True)
             fronting = asyncio.create_task(front.run(), name="front end")
             stack.push_async_callback(self.end, fronting)
             http = await stack.enter_async_context(
                 httpx.AsyncClient(transport=httpx.ASGITransport(front.app), base_url="http://localhost")
             )
             self.replicas.start(0)
+            self.dispatch(stack)
             await asyncio.sleep(30)
+            await self.register(http, "e", "f")
+            self.cloud.change("a", "starting")
+            self.cloud.change("b", "starting")
+            await asyncio.sleep(20)
             if not led:
                 await self.replicas.all[0].end()
                 await asyncio.sleep(1)  # its streams have certainly ended
@@ -67,10 +87,40 @@ class Stage:
             for pause in (0.0, 1.0, 5.0, 15.0, 60.0):
                 await asyncio.sleep(pause)
                 await self.ask(http)
+            await self.register(http, "f", "g")  # registrations may be what was damaged
             await self.check_that_a_change_is_told()
+            self.check_that_it_was_delivered()
             for route in ("/v1/cvms", "/v1/slots", "/v1/cvms/a", "/v1/cvms/b"):
                 assert (await http.get(route)).status_code == 200, route
             assert not fronting.done()
+
+    def dispatch(self, stack: AsyncExitStack) -> None:
+        stop, backend = asyncio.Event(), fake_backend(self.replicas.redis)
+        unseal, rng = Sealer(FRONT.secret_key).open, random.Random(1)
+        dispatcher = Dispatcher(
+            backend, self.poster, unseal=unseal, retry=[5.0], clock=self.replicas.redis_clock, rng=rng
+        )
+        self.dispatching = asyncio.create_task(dispatcher.run(stop), name="dispatcher")
+
+        async def end() -> None:
+            stop.set()
+            assert self.dispatching is not None
+            await self.dispatching
+            await backend.close()
+
+        stack.push_async_callback(end)
+
+    async def register(self, http: httpx.AsyncClient, *names: str) -> None:
+        for name in names:
+            answer = await http.put(f"/v1/webhooks/{name}", json={**ENDPOINT, "url": URL + name})
+            assert answer.status_code in (200, 201), answer.text
+
+    def check_that_it_was_delivered(self) -> None:
+        assert self.dispatching is not None
+        assert not self.dispatching.done(), self.dispatching
+        for name in ("f", "g"):
+            got = [each for each in self.poster.got if each.url == URL + name and b'"to":"stopped"' in each.body]
+            assert got, f"{name} got no change"
 
     async def end(self, fronting: asyncio.Task[None]) -> None:
         fronting.cancel()
@@ -106,8 +156,7 @@ def test_whatever_is_in_whichever_keys_all_goes_on(damage: list[Spoil], led: boo
     run_virtual(Stage(damage).play(led=led))
 
 
-@pytest.mark.parametrize("led", [True, False])
-@pytest.mark.parametrize("kind", ["string", "stream"])
+@pytest.mark.parametrize(("kind", "led"), [("string", True), ("stream", False)])
 @pytest.mark.parametrize("name", sorted(KEYS))
 def test_whichever_key_has_another_type_all_goes_on(name: str, kind: str, led: bool) -> None:
     run_virtual(Stage([Spoil(name, kind, "not what belongs here")]).play(led=led))
