@@ -117,14 +117,14 @@ class Dispatcher:
     def _waits(self, what: str, error: StoreError) -> None:
         """Logs it. A refusal is a fault that an operator must see; that Redis is unreachable passes."""
         if isinstance(error, StoreUnavailableError):
-            logger.info(f"{what} waits for Redis", extra={"error": str(error)})
+            logger.info("a part of the dispatcher waits for Redis", extra={"part": what, "error": str(error)})
         elif self._refused.get(what) != str(error):
             self._refused[what] = str(error)
-            logger.error(f"{what} cannot go on: Redis refuses it", extra={"error": str(error)})
+            logger.error("Redis refuses what the dispatcher needs", extra={"part": what, "error": str(error)})
 
     def _goes_on(self, what: str) -> None:
         if self._refused.pop(what, None) is not None:
-            logger.info(f"{what} goes on")
+            logger.info("a part of the dispatcher goes on", extra={"part": what})
 
     async def run(self, stop: asyncio.Event) -> None:
         """Waits while Redis is unreachable."""
