@@ -223,8 +223,22 @@ async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterato
             latest = tracked.seen.events
     finally:
         if pending is not None:
-            pending.cancel()
+            await _end(pending)
+
+
+async def _end(pending: asyncio.Task[StreamEvent | None]) -> None:
+    """Cancels it and waits for its end, also if the watcher is cancelled again meanwhile: before that the stream cannot
+    be closed, and the error would end the process.
+    """
+    pending.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while not pending.done():
+        try:
             await asyncio.wait([pending])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
