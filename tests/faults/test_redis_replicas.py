@@ -66,6 +66,25 @@ async def test_a_lease_that_the_silent_replica_does_not_confirm_ends() -> None:
             await bridge.until(lambda: streams(bridge, 5), "five streams again")
 
 
+async def test_a_lead_that_the_silent_replica_does_not_confirm_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
+    with pair() as (primary, replica):
+        replica.freeze()
+        async with whole(primary.url, cvms=6) as bridge:
+
+            async def given_back() -> bool:
+                until = await asyncio.to_thread(primary.call, "HMGET", "{bridge}:leader", "epoch", "until")
+                return int(until[0] or 0) > 1 and until[1] == "0"
+
+            await bridge.until(given_back, "a lead was given back, and asked for again")
+            assert "no replica of Redis confirms what is written" in caplog.text
+            assert not bridge.upstream.leading
+            assert await bridge.log() == []
+            replica.thaw()
+            await bridge.until(lambda: streams(bridge, 5), "five streams")
+            counted = await bridge.control("GET", "/streams")
+    assert counted["users"]["demo"]["opened"] == 5
+
+
 async def test_beside_a_promoted_replica_the_old_primary_opens_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.upstream.watcher.OPEN_GRACE", 1.0)
     monkeypatch.setattr("bridge.upstream.watcher.END_GRACE", 1.0)

@@ -31,9 +31,14 @@ DELETING = LASTING + SETTINGS.poll_interval + 2.0
 """The same for a deletion: it needs a second witness, an interval later."""
 
 
+SLOW = 1.0
+"""Seconds that a slow Redis takes for each command."""
+
+
 @dataclass
 class Link:
-    """A way to Redis: whole (""), "refused" at once, "hanging", or "deaf" (done, but every other answer is lost)."""
+    """A way to Redis: whole (""), "slow", "refused" at once, "hanging", or "deaf": done, but half of the answers are
+    lost."""
 
     mode: str = ""
 
@@ -67,6 +72,8 @@ class ModelBackend(Backend):
                 await asyncio.sleep(0 if "refused" in modes else CALL_TIMEOUT)
                 await self._thawed.wait()
                 raise StoreUnavailableError
+            if "slow" in modes:
+                await asyncio.sleep(SLOW)
         except BaseException:
             command.close()  # type: ignore[attr-defined]
             raise
