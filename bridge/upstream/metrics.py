@@ -8,16 +8,26 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.upstream.slots import Life, Slot
 
-LEADER = Gauge("bridge_leader", "1 while this process leads")
-WATCHES = Gauge("bridge_watches", "CVMs that this leader follows")
-STALE = Gauge("bridge_watches_stale", "Watches that are stale")
-STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream")
-REACHABLE = Gauge("bridge_upstream_reachable", "0 while this process leads and no request to upstream is answered")
+LEADER = Gauge("bridge_leader", "1 while this process leads", multiprocess_mode="livemax")
+WATCHES = Gauge("bridge_watches", "CVMs that this leader follows", multiprocess_mode="livemax")
+STALE = Gauge("bridge_watches_stale", "Watches that are stale", multiprocess_mode="livemax")
+STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream", multiprocess_mode="livemax")
+REACHABLE = Gauge(
+    "bridge_upstream_reachable",
+    "0 while this process leads and no request to upstream is answered",
+    multiprocess_mode="livemax",
+)
 REACHABLE.set(1)
-UNLISTED = Gauge("bridge_upstream_unlisted", "CVMs that upstream counts and its list does not name")
-UNRESOLVED = Gauge("bridge_references_unresolved", "References of BRIDGE_CVMS that name no known CVM")
-BUDGET = Gauge("bridge_upstream_stream_budget", "Streams that the account seems to allow us now")
-SLOTS = Gauge("bridge_slots", "This leader's slots by state", ["state"])
+UNLISTED = Gauge(
+    "bridge_upstream_unlisted", "CVMs that upstream counts and its list does not name", multiprocess_mode="livemax"
+)
+UNRESOLVED = Gauge(
+    "bridge_references_unresolved", "References of BRIDGE_CVMS that name no known CVM", multiprocess_mode="livemax"
+)
+BUDGET = Gauge(
+    "bridge_upstream_stream_budget", "Streams that the account seems to allow us now", multiprocess_mode="livemax"
+)
+SLOTS = Gauge("bridge_slots", "This leader's slots by state", ["state"], multiprocess_mode="livemax")
 """States as in docs/contract.md#http, and `opening`."""
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
 LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had confirmed them")

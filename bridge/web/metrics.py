@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
@@ -17,8 +18,19 @@ OUT_OF_FILES = Counter("bridge_out_of_files", "Connections without a request tha
 RESETS = Counter("bridge_resets", "Times that a log was lost or born anew under the subscribers")
 RESUBSCRIBES = Counter("bridge_feed_resubscribes", "Subscriptions to Redis made, the first included")
 HEALED = Counter("bridge_feed_holes", "Holes in the feed that were read from the log")
-POSITION = Gauge("bridge_position", "Sequence of the last event that this front end has", multiprocess_mode="livemin")
-"""Compare with the leader's: a front end that stays behind is deaf."""
+WORKERS_REPLACED = Counter("bridge_workers_replaced", "Workers started in place of one that crashed or hung", ["cause"])
+for _cause in ("crashed", "hung"):
+    WORKERS_REPLACED.labels(_cause)
+
+
+@functools.cache
+def position() -> Gauge:
+    """Compare with the leader's: a front end that stays behind is deaf.
+
+    Made at its first use: a worker that has no position yet must not be the least of all workers.
+    """
+    meaning = "Sequence of the last event that this front end has"
+    return Gauge("bridge_position", meaning, multiprocess_mode="livemin")
 
 
 def exposition() -> bytes:

@@ -18,12 +18,19 @@ BREAKERS = Counter(
     "bridge_webhook_breakers", "Breakers of endpoints that opened, closed, or endpoints disabled", ["how"]
 )
 UNQUEUED = Counter("bridge_webhook_history_lost", "Times that the log was trimmed beyond what webhooks had read")
-IN_FLIGHT = Gauge("bridge_webhook_in_flight", "Attempts that this process is making")
+IN_FLIGHT = Gauge("bridge_webhook_in_flight", "Attempts that this process is making", multiprocess_mode="livemax")
 BROKEN = Counter("bridge_webhook_broken_lanes", "Lanes and endpoints quarantined for damaged keys in Redis")
-PENDING = Gauge("bridge_webhook_pending", "Deliveries waiting, at the last sweep")
-OLDEST_DUE = Gauge("bridge_webhook_oldest_due_seconds", "How long the most overdue lane has waited to be claimed")
+PENDING = Gauge("bridge_webhook_pending", "Deliveries waiting, at the last sweep", multiprocess_mode="livemax")
+OLDEST_DUE = Gauge(
+    "bridge_webhook_oldest_due_seconds",
+    "How long the most overdue lane has waited to be claimed",
+    multiprocess_mode="livemax",
+)
 """Above some seconds there are too few dispatchers, or none makes progress."""
 FORGOTTEN = Counter("bridge_webhook_forgotten_lanes", "Lanes that a sweep had to repair; any is a fault")
 ENDPOINTS = Gauge(
-    "bridge_webhook_endpoints", "Endpoints: enabled, disabled, or broken (not readable in Redis)", ["state"]
+    "bridge_webhook_endpoints",
+    "Endpoints: enabled, disabled, or broken (not readable in Redis)",
+    ["state"],
+    multiprocess_mode="livemax",
 )

@@ -156,7 +156,7 @@ class Hub:
                 self._ring.add(frame(event))
         self.log_id, self.sequence, self.last_id = position.log_id, position.sequence, position.id
         self._replays.forget_snapshots()
-        metrics.POSITION.set(self.sequence)
+        metrics.position().set(self.sequence)
         if replaced:
             metrics.RESETS.inc()
             logger.warning("history was lost: subscribers are reset", extra={"sequence": self.sequence})
@@ -176,7 +176,7 @@ class Hub:
 
     def _publish(self, new: Frame) -> None:
         self.sequence, self.last_id = new.sequence, new.id
-        metrics.POSITION.set(new.sequence)
+        metrics.position().set(new.sequence)
         self._ring.add(new)
         self._unsent += len(new.chunk)
         for group in self._index.of(new):
