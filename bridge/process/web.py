@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
@@ -12,10 +15,13 @@ from bridge.config_values import masked_url
 from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import Stop, run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection
-from bridge.process.workers import end_with_parent, run_workers
+from bridge.process.worker import answer_parent
+from bridge.process.worker_metrics import VARIABLE, used
+from bridge.process.workers import run_workers
 from bridge.store.connection import Backend
 from bridge.store.server_clock import ServerClock
 from bridge.uvicorn_server import http_url
+from bridge.web import metrics
 from bridge.web.server import serve_web
 
 logger = logging.getLogger(__name__)
@@ -35,8 +41,14 @@ async def run_web(settings: Settings, stop: Stop, *, worker: bool = False) -> No
 
     `worker`: this process shares its port with others and ends with its parent.
     """
-    if worker:
-        end_with_parent(stop)
+    with contextlib.ExitStack() as stack:
+        if worker:
+            stack.enter_context(used(Path(os.environ[VARIABLE])))
+            answer_parent(stop, lambda cause: metrics.WORKERS_REPLACED.labels(cause).inc())
+        await _run_web(settings, stop, shared=worker)
+
+
+async def _run_web(settings: Settings, stop: Stop, *, shared: bool) -> None:
     host, url, clock = settings.host or ALL_ADDRESSES, required_redis(settings), ServerClock(SystemClock())
     opened = open_access(settings, host, alone=False)
 
@@ -45,7 +57,7 @@ async def run_web(settings: Settings, stop: Stop, *, worker: bool = False) -> No
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         attend_redis(group, backend, clock, stop, masked_url(url))
-        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=worker)
+        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=shared)
         group.create_task(run_role("web", web, stop), name="web")
 
 
