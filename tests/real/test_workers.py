@@ -16,7 +16,9 @@ import pytest
 from bridge.config import Settings
 from bridge.process import workers
 from bridge.process.signals import CommandError, Stop
+from bridge.process.worker import End
 from tests.commands import Command
+from tests.real.fronts import front
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual
 
@@ -27,6 +29,7 @@ def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) 
     port = free_port()
     environment = {"REDIS_URL": own_server.url, "BRIDGE_AUTH": "off", "HOST": "127.0.0.1", "PORT": str(port)}
     drain = getattr(request, "param", "0.2")
+    environment["TMPDIR"] = str(tmp_path)
     command = Command(tmp_path, "web", "--workers", "2", BRIDGE_DRAIN_SECONDS=drain, **environment)
     eventually(lambda: command.errors.count("listening") >= 2, "both listen")
     yield command, port
@@ -65,9 +68,14 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
     return read
 
 
-def subscribers_of(port: int) -> int:
+def metric(port: int, name: str) -> list[float]:
+    """Its value, if there is one."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    return int(float(next(line for line in text.splitlines() if line.startswith("bridge_subscribers ")).split()[1]))
+    return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} ")]
+
+
+def subscribers_of(port: int) -> float:
+    return metric(port, "bridge_subscribers")[0]
 
 
 def workers_of(parent: int) -> list[int]:
@@ -103,6 +111,31 @@ def test_a_killed_worker_is_replaced_and_the_others_streams_go_on(
     assert len(set(first) & set(workers_of(command.process.pid))) == 1
     eventually(lambda: command.errors.count("listening") >= 3, "it listens")
     subscribed(port, 10)
+
+
+async def write_events(url: str, count: int) -> None:
+    async with front(url, namespace="bridge") as leader:
+        await leader.lead()
+        for _ in range(count):
+            await leader.append()
+
+
+def test_metrics_are_true_while_a_worker_is_replaced(web: tuple[Command, int], own_server: RealServer) -> None:
+    command, port = web
+    asyncio.run(write_events(own_server.url, 3))
+    eventually(lambda: metric(port, "bridge_position") == [3.0], "the position")
+    os.kill(workers_of(command.process.pid)[0], signal.SIGKILL)
+    positions = set[tuple[float, ...]]()
+
+    def replaced() -> bool:
+        positions.add(tuple(metric(port, "bridge_position")))
+        return metric(port, 'bridge_workers_replaced_total{cause="crashed"}') == [1.0]
+
+    eventually(replaced, "the new worker's count")
+    eventually(lambda: metric(port, "bridge_feed_resubscribes_total") == [3.0], "its subscription")
+    positions.add(tuple(metric(port, "bridge_position")))
+    assert positions == {(3.0,)}
+    assert "pid=" not in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 def test_a_stop_drains_and_ends_all_workers(web: tuple[Command, int], subscribed: Subscribe) -> None:
@@ -142,17 +175,17 @@ async def starts(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> i
     """How often a worker is started if its runs last and exit as in `ends`, before `stop` is set."""
     started, stop = 0, Stop()
 
-    async def run(environment: object, stop: Stop, end_seconds: float) -> int:
+    async def run(environment: object, stop: Stop, *_: object) -> End:
         nonlocal started
         started += 1
         if started > len(ends):
             stop.set()
-            return 0
+            return End(0, hung=False)
         seconds, status = ends[started - 1]
         await asyncio.sleep(seconds)
-        return status
+        return End(status, hung=False)
 
-    monkeypatch.setattr(workers, "_run", run)
+    monkeypatch.setattr(workers, "run_worker", run)
     await workers.run_workers(Settings(port=0), "127.0.0.1", 1, stop)
     return started
 
@@ -164,11 +197,13 @@ def test_a_crash_restarts_a_worker_and_a_failed_start_ends_all(monkeypatch: pyte
         run_virtual(starts(monkeypatch, (60.0, 1), (0.5, 1)))
 
 
-def test_workers_end_with_a_parent_that_was_killed(web: tuple[Command, int]) -> None:
+def test_workers_end_with_a_parent_that_was_killed_and_leave_no_files(web: tuple[Command, int], tmp_path: Path) -> None:
     command, _ = web
     workers = workers_of(command.process.pid)
+    assert list(tmp_path.glob("bridge-*"))
     command.process.kill()
     eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "they end")
+    assert list(tmp_path.glob("bridge-*")) == []
 
 
 def test_a_port_in_use_and_a_wrong_setting_are_one_line(tmp_path: Path, own_server: RealServer) -> None:
