@@ -47,7 +47,7 @@ _NO_ID_ABOVE = 18_446_744_073_709_551_615
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One HTTP request; `at` in RFC 3339, the body cut to its first 4 KiB."""
+    """One HTTP request; `at` in RFC 3339. The body is cut; of the last two failed attempts only."""
 
     at: str
     duration_ms: int

@@ -27,9 +27,6 @@ RENDERED = 256
 LARGEST_KEPT = 64 * 1024
 """Bytes of a body that is kept; states have some 700."""
 
-KEPT_BODY = 4096
-"""Characters of a receiver's answer that are recorded (`docs/contract.md#webhooks`)."""
-
 
 TOLD_EVERY = 60.0
 """Seconds between two error lines about the same fault of this machine, which all endpoints have at the same time."""
@@ -113,7 +110,6 @@ class Attempts:
         once = claim.event.type == TEST_TYPE
         verdict, wait = self.schedule.verdict(outcome, claim.failures, once=once)
         metrics.ATTEMPT_SECONDS.observe(outcome.duration_ms / 1000)
-        attempt = Attempt(
-            rfc3339(at), outcome.duration_ms, outcome.status_code, outcome.error, outcome.response_body[:KEPT_BODY]
-        )
+        body = "" if verdict == "delivered" else outcome.response_body  # it would only cost memory
+        attempt = Attempt(rfc3339(at), outcome.duration_ms, outcome.status_code, outcome.error, body)
         return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json())

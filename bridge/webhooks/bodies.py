@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
+from bridge.events import dumps
+
 READ_BYTES = 64 * 1024
 """Read after decompression; then the connection is cut. Real answers to webhooks have a few bytes."""
 
 KEPT_BYTES = 4 * 1024
-"""Kept for the delivery's history."""
+"""Kept for the delivery's history, as JSON: there a byte that is no text becomes six."""
 
 SPARE_BYTES = 8 * 1024
 """Kept beyond that until private texts are removed: one at the cut must be complete (a header may have 4 KiB)."""
@@ -87,11 +90,22 @@ def _spellings(text: str) -> list[bytes]:
 
 
 def shown(body: bytes, url: str, headers: Mapping[str, str]) -> str:
-    """The first KEPT_BYTES of a body for the delivery's history, with `***` for the request's private texts."""
+    """The beginning of a body for the delivery's history, with `***` for the request's private texts."""
     private = private_texts(url, headers) if body else []
     whole = len(body) < KEPT_BYTES + SPARE_BYTES
     for text in private:
         body = body.replace(text, HIDDEN.encode())
     if private and not whole:  # the end may hold a part of one
         body = body[: -len(private[0])]
-    return body[:KEPT_BYTES].decode("utf-8", "replace")
+    return _fitting(body[:KEPT_BYTES].decode("utf-8", "replace"))
+
+
+def _fitting(text: str) -> str:
+    """As much of its beginning as is KEPT_BYTES in JSON."""
+
+    def size(letters: int) -> int:
+        return len(dumps(text[:letters])) - 2
+
+    if size(len(text)) <= KEPT_BYTES:
+        return text
+    return text[: bisect.bisect_right(range(len(text) + 1), KEPT_BYTES, key=size) - 1]

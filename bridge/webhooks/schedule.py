@@ -24,7 +24,7 @@ RETRY_AFTER_SPREAD = 0.1
 class AttemptOutcome:
     """The result of one attempt. `error` is a stable word, a colon and a sentence; None after a 2xx.
 
-    `retry_after`: seconds that a 429 or 503 asked for, above 0 and at most a day. `response_body`: the first 4 KiB.
+    `retry_after`: seconds that a 429 or 503 asked for, above 0 and at most a day. `response_body`: its first 4 KiB.
     """
 
     status_code: int | None = None

@@ -72,6 +72,39 @@ async def test_the_last_attempts_are_kept(backend: Backend) -> None:
     assert (await made.claim()).claims[0].failures == 5
 
 
+async def test_the_last_two_attempts_keep_what_the_receiver_answered(backend: Backend) -> None:
+    made = await bench(backend, attempts=4)
+    await made.endpoints.create(endpoint())
+    await made.writer.append()
+    await made.fill()
+    for number in range(7):
+        (claim,) = (await made.claim()).claims
+        attempt = Attempt(
+            f"at {number}", 1, None if number % 2 else 500, 'http: "x/ä"', f'answer/ä" {number}'
+        ).to_json()
+        await made.lanes.settle([Result(claim, "failed", 0, 0.5, attempt)])
+        (delivery,) = (await Deliveries(backend).page("e"))[0]
+        bodies = [each.response_body for each in delivery.attempts]
+        assert bodies == ([""] * 4 + [f'answer/ä" {each}' for each in range(number + 1)][-2:])[-len(bodies) :]
+    assert [(each.at, each.status_code, each.error) for each in delivery.attempts] == [
+        (f"at {number}", None if number % 2 else 500, 'http: "x/ä"') for number in (3, 4, 5, 6)
+    ]
+
+
+async def test_a_test_that_is_answered_410_ends_with_its_endpoint(backend: Backend) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint())
+    test = await Deliveries(backend).test("e", "2026-11-24T16:00:00.000Z")
+    (claim,) = (await made.claim()).claims
+    assert await settle(made, claim, "gone") == "disabled"
+    delivery = await Deliveries(backend).get(test)
+    assert delivery is not None
+    assert (delivery.status, len(delivery.attempts)) == ("given_up", 1)
+    known = await made.endpoints.get("e")
+    assert known is not None
+    assert (known[0].disabled_reason, known[1].pending) == ("the receiver answered 410 Gone", 0)
+
+
 async def test_the_memory_of_history_reaches_a_plateau(backend: Backend) -> None:
     made = await bench(backend, finished=40, lost=20, failures=10_000)
     made.writer.log_length = 20

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from bridge.events import dumps
 from bridge.webhooks.bodies import shown
 from tests.posting import (
     DEADLINE,
@@ -189,10 +190,17 @@ async def test_what_is_too_much_is_cut_with_flat_memory(
         assert peak < 8 << 20
 
 
-async def test_a_body_is_kept_to_4_kib_whatever_its_length_and_letters() -> None:
-    long = "ä".encode() * 5000
-    async with receiver(fixed("500 x", long)) as inner, receiver(fixed("500 x", b"\xff\x00ok")) as other:
-        assert (await post(inner.url())).response_body == "ä" * 2048
+@pytest.mark.parametrize("letter", ["a", '"', "ä", "\ufffd", "\x00", "\U0001f600"])
+async def test_a_body_is_kept_to_4_kib_of_json_whatever_its_length_and_letters(letter: str) -> None:
+    async with receiver(fixed("500 x", letter.encode() * 5000)) as inner:
+        kept = (await post(inner.url())).response_body
+        assert 4096 - 12 < len(dumps(kept)) - 2 <= 4096
+        assert set(kept) <= {letter, "\ufffd"}
+
+
+async def test_bytes_that_are_no_text_take_no_more_room_than_text() -> None:
+    async with receiver(fixed("500 x", b"\xff" * 4096)) as inner, receiver(fixed("500 x", b"\xff\x00ok")) as other:
+        assert (await post(inner.url())).response_body == "\ufffd" * (4096 // 6)
         assert (await post(other.url())).response_body == "\ufffd\x00ok"
 
 

@@ -135,7 +135,7 @@ class Attempt(Shape):
     duration_ms: int = described("Milliseconds", 82)
     status_code: int | None = described("Null without an answer", 204)
     error: str | None = described("What went wrong")
-    response_body: str = described("The first 4 KiB")
+    response_body: str = described("The beginning of the answer, of the last two attempts that failed")
 
 
 class Delivery(Shape):
