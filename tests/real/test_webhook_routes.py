@@ -347,6 +347,24 @@ async def test_an_id_of_other_characters_is_422(api: Api, endpoint_id: str) -> N
     assert fields(await api.put(path, json={"url": URL})) == ["id"]
 
 
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://1.1.1.1/other?key=2", True),
+        ("HTTPS://1.1.1.1:443/", True),
+        ("https://1.1.1.2/", False),
+        ("https://1.1.1.1:8443/", False),
+        ("http://1.1.1.1:443/", False),
+    ],
+)
+async def test_hidden_headers_do_not_move_to_another_host(api: Api, url: str, kept: bool) -> None:
+    made = await api.made(url="https://1.1.1.1/hook", headers={"X-A": "1"})
+    one = f"/v1/webhooks/{made['id']}"
+    assert (await api.patch(one, json={"url": url})).json()["headers"] == ({"X-A": "***"} if kept else {})
+    moved = await api.patch(one, json={"url": "https://1.1.1.3/", "headers": {"X-B": "2"}})
+    assert moved.json()["headers"] == {"X-B": "***"}
+
+
 async def test_patch_changes_only_the_given_fields(api: Api) -> None:
     made = await api.made(secret=SECRET, headers={"X-A": "1"}, to=["running"], description="old")
     del made["secret"]

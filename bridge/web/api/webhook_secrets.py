@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
+from bridge.addresses import parse_url
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
 from bridge.store.endpoints import Endpoint, SealedSecret
@@ -48,6 +49,14 @@ class WebhookSecrets:
         except SealError:
             return None
         return f"{plain}?{HIDDEN}" if mark else plain or None
+
+    def leads_elsewhere(self, endpoint: Endpoint, url: str) -> bool:
+        """Whether `url` has another scheme, host or port than the endpoint's; True if that one cannot be opened."""
+        try:
+            old = self.check().open(endpoint.url_sealed)
+        except SealError:
+            return True
+        return (old.partition(":")[0].lower(), parse_url(old)) != (url.partition(":")[0].lower(), parse_url(url))
 
     def new_secret(self) -> str:
         return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -113,13 +113,13 @@ class WebhookRoutes:
 
     @ENDPOINT("PATCH", {200: SHOWN}, *BROKEN_OR_NO_KEY, scope="admin all", body=EndpointChange)
     async def change_endpoint(self, call: Call) -> Response:
-        """Change some of its fields."""
+        """Change some of its fields. A `url` on another host drops the headers unless they are sent again."""
         self.secrets.check()
         endpoint_id = call.path("id")
         given = await call.body(EndpointChange)
         await self._known(endpoint_id)
         fields = await self._fields(given, given.model_fields_set)
-        await self.endpoints.change(endpoint_id, lambda old: replace(old, **fields))
+        await self.endpoints.change(endpoint_id, lambda old: self._changed(old, given, fields))
         if "enabled" in given.model_fields_set:
             await self._switch(endpoint_id, given.enabled)
         await self.watches.renew(fields.get("cvms", ()))
@@ -203,6 +203,11 @@ class WebhookRoutes:
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
+
+    def _changed(self, old: Endpoint, given: EndpointChange, fields: Mapping[str, Any]) -> Endpoint:
+        """The header values are not shown: whoever may only change the URL must not have them sent elsewhere."""
+        elsewhere = "url" in given.model_fields_set and self.secrets.leads_elsewhere(old, given.url)
+        return replace(old, **{"headers_sealed": {}, **fields} if elsewhere else fields)
 
     def _replaced(self, old: Endpoint, new: Endpoint, secret: str | None) -> Endpoint:
         """`new` with the old secret; another one that is given is a rotation."""
