@@ -41,8 +41,9 @@ Without a cursor the stream begins with a `snapshot` of each watched CVM in scop
 missed events. Changes follow as they happen, and a comment every few seconds. A client that reconnects with the last \
 `id:` it saw gets every event once, in order. A cursor that the log cannot honour gets one `reset` and then snapshots.
 
-`position` is a cursor without news. A front end that is full or without Redis answers 503; a browser, whose \
-EventSource would give up for good, gets an event named after the problem and a `retry:` instead."""
+`position` is a cursor without news. A front end that is full or without Redis answers 200 with an event named after \
+the problem and a `retry:`, because a browser's EventSource gives up for good at any other status; \
+`Accept: text/event-stream;status=1` gets a 503 instead."""
 
 ANSWER = Answer(
     "The stream, or a page of the log",
