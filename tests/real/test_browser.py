@@ -165,6 +165,26 @@ async def test_a_transition_is_shown_as_it_happens(browser: Browser, redis_url: 
     assert {url for url in asked if not url.startswith((bridge.url, "data:"))} == set()
 
 
+CUT_OFF = """() => {
+  const texts = document.querySelectorAll(".bar *, #slots span, #tallies button, #cvms button, #cvms span");
+  const parts = [document.documentElement, ...texts];
+  return parts.filter(part => part.scrollWidth > part.clientWidth && part.clientWidth > 0).map(part => part.outerHTML);
+}"""
+
+
+async def test_nothing_is_cut_off_at_the_width_of_a_phone_a_tablet_and_a_desk(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    async with whole(redis_url, cvms=3) as bridge:
+        await bridge.until_streamed(3)
+        page = await context.new_page()
+        await page.goto(bridge.url)
+        await expect(page.locator("#slots [data-state=held]")).to_have_count(3)
+        for width in (390, 820, 1600):
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await page.evaluate(CUT_OFF) == []
+        await context.close()
+
+
 LISTENS = """token => {
   globalThis.heard = [];
   globalThis.source = new EventSource(`/v1/events?snapshot=0&access_token=${token}`);

@@ -22,7 +22,10 @@ class SlotCards {
   /** Why there is nothing to show. */
   hide(words) {
     this.slots = [];
-    for (const card of this.list.children) card.replaceChildren();
+    for (const card of this.list.children) {
+      card.replaceChildren();
+      card.parts = null;
+    }
     say(document.getElementById("polled"), words);
   }
 
@@ -41,26 +44,30 @@ class SlotCards {
 
   build(card) {
     const parts = { number: make("span", "muted"), state: make("span", "state"), who: make("span", "who") };
-    Object.assign(parts, { holder: make("span", "detail muted"), until: make("span", "detail muted") });
+    Object.assign(parts, { holder: make("span", "spare"), age: make("span"), rest: make("span"), until: make("span", "spare") });
     parts.left = make("span", "left");
-    const head = make("div", "head");
+    const [head, held, ends] = [make("div", "head"), make("span", "detail held muted"), make("span", "detail muted")];
     head.append(parts.number, parts.state);
-    card.replaceChildren(head, parts.who, parts.holder, parts.until, parts.left);
+    held.append(parts.holder, parts.age);
+    ends.append(parts.rest, parts.until);
+    card.replaceChildren(head, parts.who, held, ends, parts.left);
     card.parts = parts;
   }
 
   tick() {
     const now = this.client.now();
     this.slots.forEach((slot, index) => {
-      const { holder, until, left } = this.list.children[index].parts;
+      const { holder, age, rest, until, left } = this.list.children[index].parts;
       if (slot.until === null) {
-        say(holder, slot.state === "free" ? "no stream" : "");
-        say(until, "");
+        say(age, slot.state === "free" ? "no stream" : "");
+        for (const part of [holder, rest, until]) say(part, "");
         return;
       }
       const [from, end] = [Date.parse(slot.since), Date.parse(slot.until)];
-      say(holder, `by ${slot.holder.slice(0, 8)} for ${span(now - from)}`);
-      say(until, `${span(end - now)} left, until ${moment(end, now)}`);
+      say(holder, `by ${slot.holder.slice(0, 8)} `);
+      say(age, `for ${span(now - from)}`);
+      say(rest, `${span(end - now)} left`);
+      say(until, `, until ${moment(end, now)}`);
       const share = Math.min(1, Math.max(0, (end - now) / (end - from)));
       left.style.setProperty("--share", share.toFixed(3));
     });
