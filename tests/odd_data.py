@@ -40,7 +40,7 @@ def private_keys() -> dict[str, str]:
     """Every key by the name of its attribute; `state` and `log` too, which only the bridge may write."""
     given = vars(Keys("bridge"))
     found = {name: key for name, key in given.items() if str(key).startswith("{bridge}:") and "channel" not in name}
-    found = {name: key for name, key in found.items() if name not in ("events", "_answer")}
+    found = {name: key for name, key in found.items() if name not in ("events", "_answer", "_last_answer")}
     return (
         found
         | {"answer": Keys("bridge").answer("b"), "webhook_due": "{bridge}:webhooks:due"}

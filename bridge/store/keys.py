@@ -43,6 +43,7 @@ class Keys:
         self.wake_channel = f"{prefix}wake"
         self.answer_channel = f"{prefix}answers"
         self._answer = f"{prefix}answer:"
+        self._last_answer = f"{prefix}last_answer:"
 
     def events_of(self, cvm_id: str) -> str:
         """The channel of one CVM's events."""
@@ -51,3 +52,7 @@ class Keys:
     def answer(self, reference: str) -> str:
         """Where the leader's answer about a reference is kept for a minute."""
         return f"{self._answer}{reference}"
+
+    def last_answer(self, reference: str) -> str:
+        """Where it is kept longer, for the time in which no new one can be had."""
+        return f"{self._last_answer}{reference}"

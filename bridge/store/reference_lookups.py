@@ -23,19 +23,31 @@ DROPPED_HINTS = Counter("bridge_hints_dropped", "Hints that were dropped because
 FOUND_SECONDS = 60
 """Names move between CVMs: an answer is used for a minute."""
 
+LAST_SECONDS = 86_400
+"""What a reference meant last stands in for so long while upstream cannot be asked."""
+
 REFUSED_SECONDS = 5
 """An error is used briefly: many callers at once cost one request, and a new CVM is found soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The leader's answer: `cvm_id` where the reference names one CVM, else upstream's error as it came."""
+    """The leader's answer: `cvm_id` where the reference names one CVM, else upstream's error as it came.
+
+    `by_name`: the reference was that CVM's name.
+    """
 
     reference: str
     cvm_id: str | None
     status: int = 200
     body: str = ""
     content_type: str = "application/json"
+    by_name: bool = False
+
+    @property
+    def is_about_reference(self) -> bool:
+        """Whether it tells what the reference means: the CVM, or that it is none."""
+        return self.cvm_id is not None or self.is_final
 
     @property
     def is_final(self) -> bool:
@@ -54,12 +66,19 @@ class ReferenceLookups:
 
     async def find(self, reference: str) -> Answer | None:
         """The answer if there is a recent one. Raises StoreUnavailableError."""
+        return await self._read(reference, self._backend.keys.answer(reference))
+
+    async def last(self, reference: str) -> Answer | None:
+        """The last one that named a CVM or several, at most a day old. Raises StoreUnavailableError."""
+        return await self._read(reference, self._backend.keys.last_answer(reference))
+
+    async def _read(self, reference: str, key: str) -> Answer | None:
         try:
-            text = await self._backend.call(self._backend.client.get(self._backend.keys.answer(reference)))
+            text = await self._backend.call(self._backend.client.get(key))
         except StoreUnavailableError:
             raise
         except StoreError:
-            return None  # a key of another type: `ask` replaces it
+            return None  # a key of another type: the next answer replaces it
         return _answer(reference, text) if text else None
 
     async def ask(self, reference: str) -> Answer | None:
@@ -83,10 +102,16 @@ class ReferenceLookups:
     async def answer(self, answer: Answer) -> None:
         """Writes an answer, ends the lookup and wakes the front ends that wait for it."""
         keys = self._backend.keys
-        text = dumps({name: getattr(answer, name) for name in ("cvm_id", "status", "body", "content_type")})
+        fields = ("cvm_id", "status", "body", "content_type", "by_name")
+        text = dumps({name: getattr(answer, name) for name in fields})
         lifetime = FOUND_SECONDS if answer.cvm_id is not None else REFUSED_SECONDS
         async with self._backend.transaction() as pipe:
             pipe.set(keys.answer(answer.reference), text, ex=lifetime)
+            # A name of several CVMs lasts as well; of names that there are not, there is no end.
+            if answer.cvm_id is not None or answer.status == 409:
+                pipe.set(keys.last_answer(answer.reference), text, ex=LAST_SECONDS)
+            elif answer.is_final:
+                pipe.delete(keys.last_answer(answer.reference))
             pipe.zrem(keys.lookups, answer.reference)
             await self._backend.call(pipe.execute())
         await self._backend.call(self._backend.client.publish(keys.answer_channel, answer.reference))
@@ -116,4 +141,5 @@ def _answer(reference: str, text: str) -> Answer | None:
     if not isinstance(body, str) or not isinstance(content_type, str):
         return None
     readable = content_type.isascii() and content_type.isprintable()
-    return Answer(reference, cvm_id, status, body, content_type) if readable else None
+    by_name = fields.get("by_name") is True
+    return Answer(reference, cvm_id, status, body, content_type, by_name) if readable else None

@@ -133,6 +133,7 @@ class Snapshots:
     """Reads snapshots with the time of their last confirmation. Only the leader writes them (`log_writer.py`)."""
 
     _read = load_script("read_snapshots")
+    _read_names = load_script("read_names")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -144,6 +145,16 @@ class Snapshots:
         keys = self._backend.keys
         found = await self._backend.run(self._read, [keys.state, keys.confirmed, keys.rounds], cvm_ids)
         return _parse_all(*(dict(zip(fields[::2], fields[1::2], strict=True)) for fields in found))
+
+    async def names(self) -> dict[str, str]:
+        """The names of all CVMs that have one, by canonical id. Of large states, only these leave Redis."""
+        flat = await self._backend.run(self._read_names, [self._backend.keys.state], [])
+        found = {}
+        for cvm_id, text in zip(flat[::2], flat[1::2], strict=True):
+            with suppress(ValueError):
+                if is_name(cvm_id) and isinstance(name := json.loads(text), str):
+                    found[cvm_id] = name
+        return found
 
     async def all(self) -> dict[str, Snapshot]:
         return (await read_all(self._backend, "EXISTS", self._backend.keys.state))[1]

@@ -59,7 +59,8 @@ class Resolver:
         tracked = context.watches.get(resolved.cvm_id)
         if tracked is not None and resolved.reading is not None:
             await observed(context, tracked, resolved.reading)
-        return Answer(reference, resolved.cvm_id)
+        by_name = resolved.reading is not None and resolved.reading.state.name == reference
+        return Answer(reference, resolved.cvm_id, by_name=by_name)
 
     async def resolve(self, reference: str, *, ours: bool, listed_as: str | None = None) -> Resolved:
         """By the state's `id`, else the list's `vm_uuid`, else the reference if it is such an id itself.

@@ -37,7 +37,8 @@ from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.events import EventRoutes
 from bridge.web.api.log_pages import LogPages
 from bridge.web.api.phala_webhooks import PhalaWebhooks
-from bridge.web.api.references import ReferenceRefusedError, References, on_refused_reference
+from bridge.web.api.references import LAST_KNOWN, ReferenceRefusedError, References, on_refused_reference
+from bridge.web.api.stand_ins import StandIns
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.endpoint import DropIn
@@ -88,7 +89,13 @@ class FrontEnd:
         )
         lookups = ReferenceLookups(backend)
         self._references = references = References(
-            lookups, watches, clock, self._single_flight, per_minute=settings.lookups_per_minute
+            lookups,
+            watches,
+            clock,
+            self._single_flight,
+            StandIns(snapshots, lookups, clock),
+            led=lambda: self.hub.led,
+            per_minute=settings.lookups_per_minute,
         )
         self.feed_consumer = FeedConsumer(
             self.hub,
@@ -243,7 +250,7 @@ def _application(all_routes: list[Route], origins: tuple[str, ...], *, loopback_
         allow_origins=origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
-        expose_headers=["Retry-After"],
+        expose_headers=["Retry-After", LAST_KNOWN],
         max_age=3600,
     )
     handlers = {**HANDLERS, ReferenceRefusedError: on_refused_reference}

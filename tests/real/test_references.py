@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from bridge.clock import SystemClock, rfc3339
 from bridge.config import Settings
 from bridge.sealing import new_key
 from bridge.store.reference_lookups import Answer, ReferenceLookups
+from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from tests.real.fronts import Front, front
 from tests.servers import PATIENCE
@@ -121,3 +123,80 @@ async def test_a_refusal_of_the_reference_is_final_and_passed_on(redis_url: str,
         await answered(web, Answer("x", None, status, '{"detail":"no"}'))
         answer = await web.http.get(f"{web.url}/v1/cvms/x/events", headers=EVENTS)
         assert (answer.status_code, answer.json()) == (status, {"detail": "no"})
+
+
+async def seen_last(web: Front, **names: str) -> None:
+    """Watched CVMs with these names, that have been seen just now."""
+    now = rfc3339(SystemClock().time())
+    for cvm_id, name in names.items():
+        raw = f'{{"id":"{cvm_id}","name":"{name}","status":"running"}}'
+        snapshot = Snapshot(cvm_id, raw, "running", name, now, now)
+        await web.backend.client.hset(web.backend.keys.state, cvm_id, snapshot.to_json())
+    await Watches(web.backend).renew(names)
+
+
+ROUTES = ("/v1/cvms/{}", "/v1/cvms/{}/events", "/v1/events?cvm={}", "/api/v1/cvms/{}/state")
+
+
+async def asked(web: Front, name: str, **headers: str) -> list[httpx.Response]:
+    given = {"Accept": "application/json", **headers}
+    return [await web.http.get(web.url + route.format(name), headers=given, timeout=PATIENCE) for route in ROUTES]
+
+
+@pytest.mark.parametrize("leader", [None, 500, 429, 401])
+async def test_a_name_of_a_watched_cvm_is_served_without_leader_or_upstream_and_marked(
+    redis_url: str, leader: int | None
+) -> None:
+    """Without a leader nobody answers; else the leader does, with an error of upstream that is not about the name."""
+
+    async def passing(web: Front, *names: str) -> None:
+        if leader is not None:
+            await answered(web, *(Answer(name, None, leader, "{}") for name in names))
+
+    async with front(redis_url) as web:
+        await seen_last(web, a="web-1", b="web-2", c="web-2")
+        await answered(web, Answer("app_1", "a"))
+        await web.backend.client.delete(web.backend.keys.answer("app_1"))  # a minute later
+        await passing(web, "web-1", "app_1")
+        for name in ("web-1", "app_1"):
+            answers = await asked(web, name)
+            assert [answer.status_code for answer in answers] == [200] * 4
+            assert {answer.headers.get("bridge-reference") for answer in answers} == {"last-known"}
+            assert (answers[0].json()["cvm_id"], answers[3].json()["id"]) == ("a", "a")
+        stream = "/v1/cvms/web-1/events?snapshot=0", "/api/v1/cvms/web-1/state?target=stopped"
+        for path in stream:
+            async with web.http.stream("GET", web.url + path) as answer:
+                assert (answer.status_code, answer.headers["bridge-reference"]) == (200, "last-known")
+        await passing(web, "web-2")
+        assert [answer.status_code for answer in await asked(web, "web-2")] == [409] * 4
+        # An answer of the leader counts before all that; an id needs none.
+        await answered(web, Answer("web-1", "b"))
+        current = (await asked(web, "web-1"))[0]
+        assert (current.json()["cvm_id"], "bridge-reference" in current.headers) == ("b", False)
+        assert "bridge-reference" not in (await asked(web, "a"))[0].headers
+        await answered(web, Answer("web-1", None, 404, '{"detail":"CVM not found"}'))
+        assert [answer.status_code for answer in await asked(web, "web-1")] == [404] * 4
+
+
+async def test_what_is_changed_by_a_name_needs_an_answer_of_upstream(redis_url: str) -> None:
+    async with front(redis_url, secret_key=new_key()) as web:
+        await seen_last(web, a="web-1")
+        await answered(web, Answer("web-1", None, 503))
+        body = {"url": "https://93.184.216.34/hook", "cvms": ["web-1"]}
+        changes = [
+            await web.http.put(f"{web.url}/v1/cvms/web-1"),
+            await web.http.delete(f"{web.url}/v1/cvms/web-1"),
+            await web.http.post(f"{web.url}/v1/webhooks", json=body),
+        ]
+        assert [answer.status_code for answer in changes] == [503] * 3
+
+
+async def test_a_limited_token_cannot_tell_in_an_outage_which_names_there_are(redis_url: str) -> None:
+    async with front(redis_url, open_access=False, tokens=TOKENS) as web:
+        await seen_last(web, **{"cvm-1": "mine", "cvm-2": "other", "cvm-3": "twice", "cvm-4": "twice"})
+        hidden = ("other", "twice", "nobody")
+        await answered(web, *(Answer(name, None, 503) for name in ("mine", *hidden)))
+        assert [answer.status_code for answer in await asked(web, "mine", **LIMITED)] == [200] * 4
+        answers = [await asked(web, name, **LIMITED) for name in hidden]
+        for route in zip(*answers, strict=True):
+            assert {(each.status_code, each.text) for each in route} == {(503, route[0].text)}

@@ -14,7 +14,7 @@ from bridge.store.slots import SlotRecord, Slots
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watch, Watches
 from bridge.web.api import answers
-from bridge.web.api.references import REF, References
+from bridge.web.api.references import LAST_KNOWN_HEADER, REF, References
 from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource, json_answer
 from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
 from bridge.web.http.parameters import AFTER, LIMIT
@@ -69,10 +69,11 @@ class CvmRoutes:
                     return page_response(texts, following if watch is watches[-1] else watch.cvm_id)
         return page_response(texts, following)
 
-    @CVM("GET", {200: json_answer("The CVM", answers.Cvm)}, ProblemType.NOT_WATCHED, scope="read")
+    @CVM("GET", {200: json_answer("The CVM", answers.Cvm, LAST_KNOWN_HEADER)}, ProblemType.NOT_WATCHED, scope="read")
     async def get_cvm(self, call: Call) -> Response:
         """One watched CVM."""
-        return await self._one(await self.references.resolve(call.path("ref"), call.principal), call)
+        found = await self.references.find([call.path("ref")], call.principal)
+        return await self._one(found.cvm_ids[0], call, headers=found.headers)
 
     @CVM(
         "PUT",
@@ -118,9 +119,11 @@ class CvmRoutes:
         shown |= {"items": items, "next": None, "polling": polling}
         return json_response(answers.Slots.model_construct(**shown))
 
-    async def _one(self, cvm_id: str, call: Call, status: int = 200) -> Response:
+    async def _one(
+        self, cvm_id: str, call: Call, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> Response:
         watch = await self._watch(cvm_id, call)
-        return json_response((await self._shown([watch], await self._streamed()))[0], status)
+        return json_response((await self._shown([watch], await self._streamed()))[0], status, headers)
 
     async def _watch(self, cvm_id: str, call: Call) -> Watch:
         """Raises ProblemError 404."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,7 @@ from bridge.store.errors import StoreError
 from bridge.store.watches import Watches
 from bridge.web.api import answers, samples
 from bridge.web.api.log_pages import LogPages
-from bridge.web.api.references import REF, ReferenceRefusedError, References, problem_of
+from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, ReferenceRefusedError, References, problem_of
 from bridge.web.http.access import STREAM_TOKEN_SECONDS, Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import EVENTS, Answer, Call, Content, Operation, json_answer, routes
@@ -56,6 +57,7 @@ ANSWER = Answer(
     {
         "Cache-Control": {"schema": {"type": "string", "const": "no-store"}},
         "X-Accel-Buffering": {"description": "Of the stream", "schema": {"type": "string", "const": "no"}},
+        **LAST_KNOWN_HEADER,
     },
 )
 REFUSALS = (ProblemType.HISTORY_LOST, ProblemType.UNKNOWN_CURSOR, ProblemType.TOO_MANY_STREAMS, ProblemType.OVERLOADED)
@@ -124,10 +126,12 @@ class EventRoutes:
         """SSE, or one page of JSON, by `Accept`."""
         principal = self.access.reader(request)
         query = event_query(request.scope["query_string"])
-        wanted = await self._scope_of(request, query, principal)
+        found = await self._named(request, query, principal)
+        wanted = principal.cvms if found is None else frozenset(found.cvm_ids)
+        headers = found.headers if found else {}
         if _prefers_json(request):
-            return await self._page(request, query, wanted)
-        named = wanted is not None and wanted is not principal.cvms
+            return await self._page(request, query, wanted, headers)
+        named = found is not None
         begin: Begin = cursor(request, query) or query.since
         subscribe = partial(Subscriber, cvms=wanted, filter=query.filter, snapshots=query.snapshots, asked=named)
         if wanted is not None and named and request.method == "GET":
@@ -135,20 +139,20 @@ class EventRoutes:
             await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(principal.name)
-        return EventStream(self.hub, self.capacity, subscribe, begin, principal.name, self.settings, self.rng)
+        return EventStream(self.hub, self.capacity, subscribe, begin, principal.name, self.settings, self.rng, headers)
 
-    async def _scope_of(self, request: Request, query: EventQuery, principal: Principal) -> frozenset[str] | None:
-        """Canonical ids that the request asks for and the token allows; None: all. Raises as `References.resolve`."""
+    async def _named(self, request: Request, query: EventQuery, principal: Principal) -> Found | None:
+        """The CVMs that the request names; None: none in particular. Raises as `References.find`."""
         wanted = query.cvms
         if "ref" in request.path_params:
             if wanted:
                 raise invalid("cvm", "the path names the CVM already")
             wanted = (request.path_params["ref"],)
-        if not wanted:
-            return principal.cvms
-        return frozenset(await self.references.resolve_all(wanted, principal))
+        return await self.references.find(wanted, principal) if wanted else None
 
-    async def _page(self, request: Request, query: EventQuery, scope: frozenset[str] | None) -> Response:
+    async def _page(
+        self, request: Request, query: EventQuery, scope: frozenset[str] | None, headers: Mapping[str, str]
+    ) -> Response:
         """One page of the log as JSON, oldest first. Raises ProblemError (410, 503) or StoreError."""
         by_cursor = query.after or cursor(request, query)
         named = "after" if query.after else "last_event_id" if by_cursor else "since"
@@ -157,7 +161,7 @@ class EventRoutes:
             return (scope is None or event.cvm_id in scope) and query.filter.lets_through(event)
 
         items, following = await self.pages.read(by_cursor or query.since, wants, query.limit, named=named)
-        return page_response(items, following)
+        return page_response(items, following, headers)
 
     @Operation(
         "POST /v1/stream-tokens",

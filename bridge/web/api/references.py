@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -17,6 +19,7 @@ from bridge.store.errors import TooManyLookupsError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.api.envelopes import CVM_ID
+from bridge.web.api.stand_ins import StandIns
 from bridge.web.http.access import ANYBODY, Principal
 from bridge.web.http.allowance import Allowance
 from bridge.web.http.parameters import REFERENCE, in_path
@@ -25,6 +28,9 @@ from bridge.web.http.responses import NO_STORE
 from bridge.web.http.single_flight import SingleFlight
 
 PATIENCE = 10.0
+SOON = 2.0
+"""Seconds after which the last known answer stands in for the leader's, where it may."""
+
 ASK_AGAIN_EVERY = 1.0
 """Seconds between two reads of the answer; the message that it exists is only a hint."""
 
@@ -37,6 +43,27 @@ class ReferenceRefusedError(Exception):
         self.answer = answer
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Canonical ids. `last_known`: upstream could not be asked about one, and what it meant last stands in."""
+
+    cvm_ids: list[str]
+    last_known: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer tells about it."""
+        return {LAST_KNOWN: "last-known"} if self.last_known else {}
+
+
+LAST_KNOWN = "Bridge-Reference"
+LAST_KNOWN_HEADER = {
+    LAST_KNOWN: {
+        "description": "Upstream could not be asked which CVM this is: what the reference meant last stands in",
+        "schema": {"type": "string", "const": "last-known"},
+    }
+}
+
 REF = in_path(
     "ref", "An id or a name: any reference that Phala Cloud accepts for a CVM", CVM_ID, REFERENCE, is_reference=True
 )
@@ -46,9 +73,19 @@ class References:
     """`resolve` and `ask` wait at most `PATIENCE` seconds for a leader."""
 
     def __init__(
-        self, lookups: ReferenceLookups, watches: Watches, clock: Clock, single_flight: SingleFlight, *, per_minute: int
+        self,
+        lookups: ReferenceLookups,
+        watches: Watches,
+        clock: Clock,
+        single_flight: SingleFlight,
+        stand_ins: StandIns,
+        *,
+        led: Callable[[], bool],
+        per_minute: int,
     ) -> None:
         """`per_minute`: look-ups of unknown references for each token."""
+        self._stand_ins = stand_ins
+        self._led = led
         self._allowance = Allowance(per_minute, clock)
         self._lookups = lookups
         self._watches = watches
@@ -74,52 +111,82 @@ class References:
         return (await self.resolve_all([reference], principal))[0]
 
     async def resolve_all(self, references: Sequence[str], principal: Principal = ANYBODY) -> list[str]:
-        """The canonical ids, in order; ids that are watched cost one round trip in all.
+        """The canonical ids, in order, as upstream has them now; ids that are watched cost one round trip in all.
 
         Raises ProblemError (403, 422, 429, 503), StoreError or ReferenceRefusedError.
         """
+        return (await self._resolve(references, principal, last_known=False)).cvm_ids
+
+    async def find(self, references: Sequence[str], principal: Principal) -> Found:
+        """As `resolve_all`, for reading: what a reference meant last stands in while upstream cannot be asked."""
+        return await self._resolve(references, principal, last_known=True)
+
+    async def _resolve(self, references: Sequence[str], principal: Principal, *, last_known: bool) -> Found:
         if any(usable_id(reference) is None for reference in references):
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
         if not references:
-            return []
+            return Found([])
         # Callers that ask for the same at the same moment share one question.
         wanted = tuple(references)
         watched = await self._single_flight.ask(("watched", wanted), lambda: self._watches.existing(wanted))
-        unknown = [reference for reference in wanted if reference not in watched]
-        asking = [asyncio.ensure_future(self._look_up(reference, principal)) for reference in unknown]
+        unknown = [each for each in wanted if each not in watched]
+        asking = [asyncio.ensure_future(self._look_up(each, principal, last_known=last_known)) for each in unknown]
         try:
             found = dict(zip(unknown, await asyncio.gather(*asking), strict=True))
         finally:
             for each in asking:
                 each.cancel()
-        cvm_ids = [found.get(reference, reference) for reference in wanted]
+        cvm_ids = [found[each].cvm_ids[0] if each in found else each for each in wanted]
         for cvm_id in cvm_ids:
             principal.require(cvm_id)
-        return cvm_ids
+        return Found(cvm_ids, any(each.last_known for each in found.values()))
 
-    async def _look_up(self, reference: str, principal: Principal) -> str:
+    async def _look_up(self, reference: str, principal: Principal, *, last_known: bool) -> Found:
         # By token, because each has an allowance: nobody is refused for another's.
-        question = partial(self._answer, reference, principal)
-        answer = await self._single_flight.ask(("reference", reference, principal.name), question)
+        question = partial(self._answer_or_last if last_known else self._answer, reference, principal)
+        key = ("reference", reference, principal.name, last_known)
+        answer, stands_in = await self._single_flight.ask(key, question)
         if answer.cvm_id is not None:
-            return answer.cvm_id
+            return Found([answer.cvm_id], stands_in)
         if answer.is_final and principal.cvms is not None:
             principal.refuse()  # the same answer as for another's CVM: it tells nothing about what exists
         raise ReferenceRefusedError(answer)
 
-    async def _answer(self, reference: str, principal: Principal) -> Answer:
+    async def _answer(self, reference: str, principal: Principal) -> tuple[Answer, bool]:
         if (known := await self._lookups.find(reference)) is not None:
-            return known
-        # An administrator may name as many as upstream bears; the leader has a budget for all.
+            return known, False
+        self._allow(principal)
+        return await self.ask(reference), False
+
+    async def _answer_or_last(self, reference: str, principal: Principal) -> tuple[Answer, bool]:
+        """The answer, and whether it is the last known one: that comes before a wait for a leader that is away."""
+        known = await self._lookups.find(reference)
+        if asks_first := known is None and self._led():
+            self._allow(principal)
+            with suppress(ProblemError):
+                known = await self.ask(reference, SOON)
+        if known is not None and known.is_about_reference:
+            return known, False
+        last = await self._stand_ins.find(reference)
+        # To a limited token, a name that others have must look like one that nobody has.
+        if last is not None and (principal.cvms is None or principal.may_see(last.cvm_id or "")):
+            return last, True
+        if known is None:
+            if not asks_first:
+                self._allow(principal)
+            known = await self.ask(reference)
+        return known, False
+
+    def _allow(self, principal: Principal) -> None:
+        """Raises ProblemError 429. An administrator has no limit of its own; the leader has a budget for all."""
         wait = 0.0 if principal.admin else self._allowance.take(principal.name)
         if wait:
             detail = f"BRIDGE_LOOKUPS_PER_MINUTE is {self._allowance.per_minute}"
             raise ProblemError(ProblemType.TOO_MANY_LOOKUPS, detail, retry_after=math.ceil(wait))
-        return await self.ask(reference)
 
-    async def ask(self, reference: str) -> Answer:
+    async def ask(self, reference: str, patience: float = PATIENCE) -> Answer:
         """Upstream's answer about a reference, at most a minute old. Raises ProblemError 503 or StoreError."""
-        deadline = self._clock.monotonic() + PATIENCE
+        deadline = self._clock.monotonic() + patience
         while not self._closed and self._clock.monotonic() < deadline:
             # Before the read, so that an answer that comes in between is not missed.
             event = self._waiting.setdefault(reference, asyncio.Event())

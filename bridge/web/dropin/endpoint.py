@@ -18,7 +18,7 @@ from bridge.store.errors import StoreError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
-from bridge.web.api.references import ReferenceRefusedError, References
+from bridge.web.api.references import Found, ReferenceRefusedError, References
 from bridge.web.dropin import wire
 from bridge.web.dropin.last_state import LastState
 from bridge.web.dropin.operation import STATE_ROUTE
@@ -30,7 +30,7 @@ from bridge.web.http.capacity import Capacity
 from bridge.web.http.problems import ProblemError
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.hub import Hub
-from bridge.web.streaming.sse_response import HEADERS, SseResponse
+from bridge.web.streaming.sse_response import HEADERS, SseResponse, with_headers
 
 RETRY = {"Retry-After": "5"}
 """Seconds. A leader reads again every few seconds, and a standby takes over within ten."""
@@ -156,25 +156,29 @@ class DropIn:
     async def _serve(self, principal: Principal, reference: str, target: str | None, pace: tuple[int, int]) -> ASGIApp:
         """Without `target` the answer is one JSON body; `pace`: interval and timeout, in seconds."""
         if target is None:
-            return await self._immediate(*await self._find(principal, reference))
+            found, snapshot = await self._find(principal, reference)
+            answer = await self._immediate(found.cvm_ids[0], snapshot)
+            answer.headers.update(found.headers)
+            return answer
         self.capacity.check(principal.name)
         if self.watchers.follows(reference):
             principal.require(reference)
-            cvm_id = reference
+            found = Found([reference])
         else:
-            cvm_id, _ = await self._find(principal, reference)
-        return await self._stream(principal, cvm_id, target, *pace)
+            found, _ = await self._find(principal, reference)
+        return await self._stream(principal, found, target, *pace)
 
-    async def _find(self, principal: Principal, reference: str) -> tuple[str, Snapshot | None]:
+    async def _find(self, principal: Principal, reference: str) -> tuple[Found, Snapshot | None]:
         """Canonical id and snapshot of a CVM that exists as far as is known; it is watched from here on.
 
-        Many callers at once cost Redis as much as one. Raises as `References.resolve`.
+        Many callers at once cost Redis as much as one. Raises as `References.find`.
         """
         ask = self.single_flight.ask
-        cvm_id = await self.references.resolve(reference, principal)
+        found = await self.references.find([reference], principal)
+        cvm_id = found.cvm_ids[0]
         snapshot = await ask(("state", cvm_id), lambda: self._visit(cvm_id))
         if snapshot is None or not LastState.of(snapshot).gone:
-            return cvm_id, snapshot
+            return found, snapshot
         answer = await ask(("gone", reference), lambda: self.references.ask_anew(reference))
         if answer.cvm_id is None:
             raise ReferenceRefusedError(answer)
@@ -182,8 +186,8 @@ class DropIn:
         principal.require(answer.cvm_id)
         if answer.cvm_id == cvm_id:
             await self.lookups.hint(cvm_id)
-            return cvm_id, await self.states.wait(cvm_id, snapshot.event_id)
-        return answer.cvm_id, await self._visit(answer.cvm_id)
+            return Found([cvm_id]), await self.states.wait(cvm_id, snapshot.event_id)
+        return Found([answer.cvm_id]), await self._visit(answer.cvm_id)
 
     async def _visit(self, cvm_id: str) -> Snapshot | None:
         """The snapshot; makes or renews the watch, unless the CVM is gone."""
@@ -205,7 +209,8 @@ class DropIn:
         headers = {"Age": str(age), "Cache-Control": "no-store"}
         return Response(snapshot.raw_state, 200, headers, "application/json")
 
-    async def _stream(self, principal: Principal, cvm_id: str, target: str, interval: int, timeout: int) -> ASGIApp:
+    async def _stream(self, principal: Principal, found: Found, target: str, interval: int, timeout: int) -> ASGIApp:
+        cvm_id, headers = found.cvm_ids[0], with_headers(STREAM_HEADERS, found.headers)
         # Not earlier: many callers may have waited above at the same time.
         self.capacity.take(principal.name)
         watcher = Watcher(principal.name, cvm_id, target, interval, timeout, self.clock.monotonic())
@@ -221,7 +226,7 @@ class DropIn:
             ended()
             raise
         begin = partial(self.watchers.begin, watcher)
-        return SseResponse(b"", begin, ended, buffer=self.settings.subscriber_buffer, headers=STREAM_HEADERS)
+        return SseResponse(b"", begin, ended, buffer=self.settings.subscriber_buffer, headers=headers)
 
 
 @dataclass(eq=False, slots=True)

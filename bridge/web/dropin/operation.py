@@ -7,7 +7,7 @@ from typing import Any
 from bridge.phala_queries import DEFAULT_INTERVAL, DEFAULT_TIMEOUT, INTERVAL, TIMEOUT, Integer
 from bridge.web.api.answers import UpstreamProblem
 from bridge.web.api.envelopes import CvmState
-from bridge.web.api.references import REF
+from bridge.web.api.references import LAST_KNOWN_HEADER, REF
 from bridge.web.http.operations import DROP_IN, Answer, Content, Operation, json_answer
 from bridge.web.http.parameters import Parameter, last
 from bridge.web.http.responses import Shape, described
@@ -48,7 +48,10 @@ STATE_ROUTE = Operation(
                 "application/json": Content(schema=CvmState),
                 "text/event-stream": Content(example=lambda source: EXAMPLE),
             },
-            {"Age": {"description": "Seconds since the state was confirmed", "schema": {"type": "integer"}}},
+            {
+                "Age": {"description": "Seconds since the state was confirmed", "schema": {"type": "integer"}},
+                **LAST_KNOWN_HEADER,
+            },
         ),
         401: json_answer("The key is absent, or is not one of the bridge's tokens", DropInError),
         403: json_answer("The token may not see this CVM", DropInError),

@@ -52,10 +52,12 @@ def json_response(body: Shape | str, status: int = 200, headers: Mapping[str, st
     return Response(text, status, {**NO_STORE, **(headers or {})}, "application/json")
 
 
-def page_response(items: Iterable[Shape | str], following: str | None) -> Response:
+def page_response(
+    items: Iterable[Shape | str], following: str | None, headers: Mapping[str, str] | None = None
+) -> Response:
     """One page of a list; `following` is `after` of the next page, None on the last."""
     texts = [item if isinstance(item, str) else item.json_text() for item in items]
-    return json_response(f'{{"items":[{",".join(texts)}],"next":{dumps(following)}}}')
+    return json_response(f'{{"items":[{",".join(texts)}],"next":{dumps(following)}}}', headers=headers)
 
 
 def empty_response() -> Response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,7 +14,7 @@ from bridge.web.http.capacity import Capacity
 from bridge.web.streaming.frames import OPENING
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.sinks import Sink
-from bridge.web.streaming.sse_response import SseResponse
+from bridge.web.streaming.sse_response import HEADERS, SseResponse, with_headers
 from bridge.web.streaming.subscriber import Begin, Subscriber
 
 
@@ -32,12 +32,14 @@ class EventStream:
     name: str
     settings: Settings
     rng: random.Random
+    headers: Mapping[str, str] = field(default_factory=dict)
     _subscriber: Subscriber | None = None
     _ageing: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         buffer = self.settings.subscriber_buffer
-        await SseResponse(OPENING, self._start, self._end, buffer=buffer)(scope, receive, send)
+        headers = with_headers(HEADERS, self.headers)
+        await SseResponse(OPENING, self._start, self._end, buffer=buffer, headers=headers)(scope, receive, send)
 
     def _start(self, sink: Sink) -> None:
         subscriber = self._subscriber = self.subscribe(sink)

@@ -7,7 +7,7 @@ and passes on what the owner writes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -23,6 +23,11 @@ HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+def with_headers(headers: list[tuple[bytes, bytes]], more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """`more` are names and values of ASCII; most streams have none."""
+    return [*headers, *((name.lower().encode(), value.encode()) for name, value in more.items())] if more else headers
 
 
 class SseResponse:

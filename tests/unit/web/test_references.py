@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from bridge.store.reference_lookups import Answer, ReferenceLookups
+from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web.api.references import References
+from bridge.web.api.stand_ins import StandIns
 from bridge.web.http.access import Principal
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.single_flight import SingleFlight
@@ -21,7 +23,10 @@ def test_a_token_that_may_ask_no_more_has_nobody_else_refused() -> None:
     async def scenario() -> None:
         backend, clock = fake_backend(), VirtualClock()
         lookups = ReferenceLookups(backend)
-        references = References(lookups, Watches(backend), clock, SingleFlight("look-up"), per_minute=1)
+        stand_ins = StandIns(Snapshots(backend), lookups, clock)
+        references = References(
+            lookups, Watches(backend), clock, SingleFlight("look-up"), stand_ins, led=lambda: True, per_minute=1
+        )
         await lookups.answer(Answer("web-1", "cvm-1"))
         assert await references.resolve("web-1", READER) == "cvm-1"  # it was answered lately, and costs nothing
         used = asyncio.create_task(references.resolve("web-2", READER))
