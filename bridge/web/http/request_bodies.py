@@ -50,9 +50,16 @@ async def read_model(request: Request, model: type[Model], *, optional: bool = F
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[:MOST_ERRORS]
-        first, *more = [(_field(each), _detail(each)) for each in found]
+        first, *more = _faults(error)
         raise invalid(*first, *more) from None
+
+
+def _faults(error: ValidationError) -> list[tuple[str, str]]:
+    """Fields and details. A function of its own: a validator's error knows the frames that called it, and a variable in
+    one of them would keep it, and the whole body, until the garbage collector comes.
+    """
+    found = error.errors(include_url=False, include_input=False)[:MOST_ERRORS]
+    return [(_field(each), _detail(each)) for each in found]
 
 
 def _field(error: ErrorDetails) -> str:
