@@ -80,7 +80,7 @@ ODD_QUERIES = [
     "access_token=WzEsMV0.x&access_token=e30.x",
     "interval=5_0&timeout=\u0661\u0660&target=%0a",
     "snapshot=0&type=cvm.state&limit=1",
-    "&".join(f"x{number}=" for number in range(5000)),
+    "&".join(f"x{number}=" for number in range(2000)),
 ]
 
 ODD_HEADERS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 
@@ -13,6 +14,7 @@ from bridge.config import Settings
 from bridge.open_files import OWN_FILES
 from bridge.sealing import new_key
 from bridge.web import server
+from bridge.web.http.http1 import BoundedProtocol
 from bridge.web.http.waiting_connections import CLIENT_SECONDS
 from tests.real.fronts import Front, front, played
 from tests.real.test_stream_servers import body_until, head_of, ids_in
@@ -42,6 +44,7 @@ async def answer_to(web: Front, *pieces: bytes) -> bytes:
         (431, [LINE, *[b"X-%d: a\r\n" % number for number in range(101)], b"\r\n"]),
         (414, [b"GET /healthz?", b"a" * 70_000, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"]),
         (414, [b"GET /healthz?", *[b"a" * 10_000] * 30]),
+        (414, [b"GET /v1/cvms?", b"a&" * 2000, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"]),
         (431, [b"\r\n" * 100_000]),
         (400, [b"nonsense\r\n\r\n"]),
         (400, [b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n"]),
@@ -54,6 +57,27 @@ async def test_a_head_without_bounds_is_refused_and_the_connection_ends(
         answer = await answer_to(web, *head)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert (await web.http.get(f"{web.url}/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        LINE + b"X-Long: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET /v1/cvms?" + b"a&" * 2000 + b" HTTP/1.1\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        LINE + b"Connection: close\r\n\r\n",
+        LINE + b"Connection: close, upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+)
+async def test_a_connection_is_let_go_without_the_garbage_collector(redis_url: str, given: bytes) -> None:
+    async with front(redis_url) as web:
+        gc.collect()
+        gc.disable()
+        try:
+            await answer_to(web, given)
+            await until(lambda: not any(isinstance(each, BoundedProtocol) for each in gc.get_objects()))
+        finally:
+            gc.enable()
 
 
 async def test_a_head_within_the_bounds_is_served(redis_url: str) -> None:
