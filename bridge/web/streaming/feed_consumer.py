@@ -128,7 +128,8 @@ class FeedConsumer:
         except StoreError:
             health.fail()
             return
-        if moved := (hub.log_id, hub.sequence) != before:
+        moved = (hub.log_id, hub.sequence) != before
+        if moved and before[0]:  # else it is the first sight of the log
             metrics.HEALED.inc()
         health.answer(self._clock.monotonic(), heard_at=heard_at, news=renewed or moved)
 

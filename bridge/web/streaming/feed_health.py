@@ -72,7 +72,7 @@ class FeedHealth:
     def answer(self, now: float, *, heard_at: float, news: bool) -> None:
         """Redis answered. `news`: of something that a subscription tells, too; `heard_at`: as it was before."""
         self.readable = True
-        if news and self.heard_at == heard_at and self._missed_at is None:
+        if news and self._stands and self.heard_at == heard_at and self._missed_at is None:
             self._missed_at = now
 
     def fail(self) -> None:

@@ -13,6 +13,7 @@ from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import Feed, Message, Published, Subscribed, Tick
 from bridge.store.leadership import Lease
 from bridge.web.streaming.feed_consumer import FeedConsumer
+from bridge.web.streaming.feed_health import FeedHealth
 from tests.unit.web.streaming.fake_log import FakeLog
 from tests.unit.web.streaming.test_hub import ListSink, connect, ended, hub_on
 from tests.virtual import VirtualClock, run_virtual
@@ -184,3 +185,13 @@ def test_without_a_leader_a_quiet_subscription_is_none_that_died() -> None:
         assert (all(seen), stage.hub.led, stage.consumer.readable) == (True, False, True)
 
     run_virtual(played(scenario))
+
+
+def test_what_was_read_before_the_subscription_stood_tells_nothing_about_it() -> None:
+    health = FeedHealth(PERIOD)
+    health.subscribe(0.0)
+    health.look(0.0)
+    health.answer(0.1, heard_at=health.heard_at, news=True)
+    assert (health.readable, health.arrives(0.1)) == (True, False)
+    health.confirm(0.2)
+    assert health.arrives(5.0)
