@@ -34,7 +34,7 @@ _SECRETS = (
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 #: Libraries that log a line with a URL per request or connection at INFO; they log from WARNING on.
-_VERBOSE = ("httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access")
+_VERBOSE = ("httpx", "httpcore", "asyncio", "hpack", "uvicorn.access")
 
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1", "DEBUG": "2"}
 

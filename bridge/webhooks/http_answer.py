@@ -72,7 +72,8 @@ class HttpAnswer:
     _keeps: bool = False
 
     def __post_init__(self) -> None:
-        self._step: Callable[[], bool] = self._head
+        # Not bound: a cycle would keep the body until the next garbage collection, which is rare here.
+        self._step: Callable[[HttpAnswer], bool] = HttpAnswer._head
 
     def feed(self, data: bytes) -> bool:
         """Takes the next bytes. True: it wants no more."""
@@ -82,7 +83,7 @@ class HttpAnswer:
             self.reusable = False
             return True
         self._buffer += data if len(data) <= room else data[:room]
-        while self._step():
+        while self._step(self):
             pass
         if self.wire >= MOST_WIRE:
             self._end(TOO_LONG)
@@ -146,13 +147,13 @@ class HttpAnswer:
             self._end(clean=self.status != SWITCHING_PROTOCOLS)
         elif coding is not None and "chunked" in coding.lower():
             self._keeps = self._keeps and "content-length" not in fields
-            self._step = self._chunk_size
+            self._step = HttpAnswer._chunk_size
         elif coding is None and length is not None:
             self._left = length
-            self._step = self._sized
+            self._step = HttpAnswer._sized
         else:
             self._keeps = False
-            self._step = self._unsized
+            self._step = HttpAnswer._unsized
 
     def _take(self, most: int) -> int:
         """Moves up to `most` bytes into the body; ends the answer once the body is long enough to keep."""
@@ -182,12 +183,12 @@ class HttpAnswer:
             return self._end()
         self._left = int(line[1], 16)
         del self._buffer[: line.end()]
-        self._step = self._chunk if self._left else self._trailers
+        self._step = HttpAnswer._chunk if self._left else HttpAnswer._trailers
         return True
 
     def _chunk(self) -> bool:
         self._left -= self._take(self._left)
-        self._step = self._chunk if self._left else self._chunk_end
+        self._step = HttpAnswer._chunk if self._left else HttpAnswer._chunk_end
         return self._left == 0 and not self.ended
 
     def _chunk_end(self) -> bool:
@@ -196,7 +197,7 @@ class HttpAnswer:
         for end in (b"\r\n", b"\n"):
             if self._buffer.startswith(end):
                 del self._buffer[: len(end)]
-                self._step = self._chunk_size
+                self._step = HttpAnswer._chunk_size
                 return True
         return self._end() if self._buffer else False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +96,13 @@ def test_an_answer_is_reusable_exactly_where_its_end_is_certain() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000,
     ):
         assert not read(data).reusable
+
+
+def test_an_answer_that_nobody_needs_any_more_is_freed_without_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        for data in (b"", b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100, b"HTTP/1.1 500 x\r\nContent-Length: 1\r\n\r\nx"):
+            known = weakref.ref(read(data))
+            assert known() is None
+    finally:
+        gc.enable()
