@@ -24,8 +24,8 @@ HOST = "bridge.test"
 """A name that the browser resolves to 127.0.0.1. To the browser it is some host of the network: over plain HTTP it is
 no secure context, and requests to it have no `Sec-Fetch-` headers."""
 
-REBOUND = "evil.test"
-"""Another one, of a stranger who has it resolved to this machine."""
+STRANGER = "evil.test"
+"""Another one: a stranger has it resolved to this machine."""
 
 OPTIONS = (
     "--headless=new",
@@ -34,7 +34,7 @@ OPTIONS = (
     "--disable-gpu",
     "--no-first-run",
     "--remote-debugging-port=0",
-    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP {REBOUND} 127.0.0.1",
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP {STRANGER} 127.0.0.1",
 )
 
 

@@ -11,10 +11,11 @@ from bridge.config import Settings
 from bridge.store.watches import Watches
 from bridge.web.api import events
 from tests.bridges import whole
-from tests.browsers import HOST, REBOUND, chromium, connected
+from tests.browsers import HOST, STRANGER, chromium, connected
 from tests.real.fronts import Front, front
+from tests.servers import PATIENCE
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=PATIENCE * 1000)
 
 TOKENS = Settings.model_validate({"tokens": "all:rootsecret:admin one:onesecret:read:cvm-1"}).tokens
 
@@ -56,11 +57,9 @@ async def dashboard(
 ) -> Page:
     """A page of the dashboard that is live; `scripts` run before its own."""
     page = await context.new_page()
-    for script in scripts:
+    for script in (*scripts, f"sessionStorage.setItem('bridge-token', '{token}')"):
         await page.add_init_script(script)
     await page.goto(f"http://{HOST}:{web.port}/")
-    await page.fill("#token", token)
-    await page.click("#ask-form button")
     await expect(page.locator("#connection")).to_have_text("Live")
     return page
 
@@ -85,6 +84,20 @@ async def test_eight_windows_of_one_browser_are_live_at_once_over_one_connection
         await shown(page, "cvm-2")
     await context.close()
     await web.until_present(0)
+
+
+async def test_a_token_is_asked_for_until_the_bridge_knows_it(browser: Browser, web: Front) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"http://{HOST}:{web.port}/")
+    await page.fill("#token", "wrong")
+    await page.click("#ask-form button")
+    await expect(page.locator("#ask-fault")).to_have_text("The bridge does not know this token.")
+    await page.fill("#token", "rootsecret")
+    await page.click("#ask-form button")
+    await expect(page.locator("#connection")).to_have_text("Live")
+    await shown(page, "cvm-1")
+    await context.close()
 
 
 async def test_tabs_with_different_tokens_share_no_event(browser: Browser, web: Front) -> None:
@@ -218,25 +231,18 @@ async def test_an_overloaded_front_end_is_told_in_band_and_the_event_source_come
         await context.close()
 
 
-async def test_a_page_whose_name_was_rebound_is_not_served(browser: Browser, redis_url: str) -> None:
-    context = await browser.new_context()
-    async with front(redis_url) as web:
-        page = await context.new_page()
-        answer = await page.goto(f"http://{REBOUND}:{web.port}/v1/cvms")
-        assert answer is not None
-        assert answer.status == 421
-        await context.close()
-
-
-async def test_a_form_of_another_site_changes_nothing(browser: Browser, redis_url: str) -> None:
+async def test_a_strangers_site_reads_and_changes_nothing_of_an_open_bridge(browser: Browser, redis_url: str) -> None:
     context = await browser.new_context()
     form = '<form method="post" action="{}/v1/stream-tokens"><button>Win</button></form>'
     async with front(redis_url) as web:
-        await context.route(
-            f"http://{REBOUND}/", lambda route: route.fulfill(body=form.format(web.url), content_type="text/html")
-        )
         page = await context.new_page()
-        await page.goto(f"http://{REBOUND}/")
+        rebound = await page.goto(f"http://{STRANGER}:{web.port}/v1/cvms")
+        assert rebound is not None
+        assert rebound.status == 421
+        await page.route(
+            f"http://{STRANGER}/", lambda route: route.fulfill(body=form.format(web.url), content_type="text/html")
+        )
+        await page.goto(f"http://{STRANGER}/")
         async with page.expect_response("**/v1/stream-tokens") as answer:
             await page.click("button")
         assert (await answer.value).status == 403
