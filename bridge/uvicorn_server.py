@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -50,11 +51,17 @@ class Server(uvicorn.Server):
         self._stopping.set()
 
 
-def small_server(app: ASGIApp) -> Server:
-    """A server for an app without lifespan and long answers, that logs nothing."""
+def small_server(app: ASGIApp, *, protocol: Callable[..., asyncio.Protocol] | None = None) -> Server:
+    """A server for an app without lifespan and long answers, that logs nothing. `protocol`: in place of uvicorn's."""
     return Server(
         uvicorn.Config(
-            app, ws="none", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=LAST_ANSWERS
+            app,
+            http=cast(Any, protocol or "auto"),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=LAST_ANSWERS,
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -11,12 +12,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.process.signals import run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
 from bridge.uvicorn_server import listening_socket, serving, small_server
+from bridge.web.http.http1 import BoundedProtocol
+from bridge.web.http.waiting_connections import WaitingConnections
+
+MOST_CONNECTIONS = 100
+"""More than all who ask for health; a leader needs its files and its time for streams and Redis."""
 
 
 def create_app(
@@ -54,5 +61,9 @@ def start_probe(group: asyncio.TaskGroup, settings: Settings, app: Starlette, st
 async def _serve(port: int, app: Starlette, stop: asyncio.Event) -> None:
     with named_address(ALL_ADDRESSES, port, "BRIDGE_PROBE_PORT"):
         listener = listening_socket(ALL_ADDRESSES, port)
-    async with serving(small_server(app), listener):
+    waiting = WaitingConnections(SystemClock(), most=MOST_CONNECTIONS, streams=lambda: 0)
+    server = small_server(app, protocol=partial(BoundedProtocol, waiting=waiting))
+    async with serving(server, listener), asyncio.TaskGroup() as group:
+        expiring = group.create_task(waiting.run(), name="waiting connections")
         await stop.wait()
+        expiring.cancel()
