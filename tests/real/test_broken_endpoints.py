@@ -224,6 +224,7 @@ async def test_registrations_that_were_overwritten_are_told_and_new_ones_work(re
         {"position": "18446744073709551615-18446744073709551615"},
         {"position": "99999999999999-0"},
         {"partial": "\ufffd"},
+        {"partial": "words"},
         {"revision": "words"},
         {"revision": "1e300"},
         {"revision": "-1"},

@@ -40,8 +40,9 @@ elseif known[1] ~= meta[1] or not position then
   position, partial = low_water_mark, ''
 elseif not is_position(position) then
   position, partial, mended = found_position(), '', 'position'
-elseif partial ~= '' and not string.match(partial, '^[%w_-]+$') then
-  partial, mended = '', 'partial'
+elseif partial ~= '' and call('HEXISTS', P .. ':endpoints', partial) == 0 then
+  -- Always right: no event is queued twice. Endpoints up to a name that stands for nothing would miss the event.
+  partial = ''
 end
 if known[1] ~= meta[1] or known[2] ~= position or known[3] ~= partial then
   call('HSET', P, 'birth', meta[1], 'position', position, 'partial', partial)
