@@ -139,6 +139,8 @@ class Watches:
 
     async def existing(self, cvm_ids: Sequence[str]) -> set[str]:
         """Those of the ids that are watched, in one round trip."""
+        if not cvm_ids:
+            return set()
         scores = await self._backend.call(self._backend.client.zmscore(self._backend.keys.watches, list(cvm_ids)))
         return {cvm_id for cvm_id, score in zip(cvm_ids, scores, strict=True) if score is not None}
 
@@ -166,10 +168,13 @@ class Watches:
 
     async def unpin(self, cvm_id: str) -> bool:
         """Drops the API's pin and the linger time with it; True when there was a pin or a watch."""
-        removed = await self._backend.call(self._backend.client.srem(self._backend.keys.pins, cvm_id))
-        known = bool(await self.existing([cvm_id]))
-        if known:
-            await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, {cvm_id: 0}, xx=True))
+        keys = self._backend.keys
+        async with self._backend.transaction() as pipe:  # at once: without its pin alone its linger time would begin
+            pipe.srem(keys.pins, cvm_id)
+            pipe.zscore(keys.watches, cvm_id)
+            pipe.zadd(keys.watches, {cvm_id: 0}, xx=True)
+            removed, score, _ = await self._backend.call(pipe.execute())
+        known = score is not None
         if removed or known:
             await self.wake("watch")
         return bool(removed) or known

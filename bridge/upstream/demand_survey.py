@@ -50,6 +50,8 @@ class DemandSurvey:
         self._known: Survey | None = None
         """The last survey; None where everything must be read."""
         self._whole_at = self._kept_at = NEVER
+        self._wanted: set[str] | None = None
+        """By pins or demand, at the last survey; None before this term's first."""
 
     async def run(self) -> None:
         """Never returns."""
@@ -90,8 +92,7 @@ class DemandSurvey:
         await self._take_hints(survey.hints)
         if changed or now >= self._kept_at + SURVEY_EVERY:
             self._kept_at = now
-            await self._keep_wanted(survey)
-            await self._drop_unwanted(survey)
+            await self._drop_unwanted(survey, await self._begin_linger(survey))
             metrics.WATCHES.set(len(self._context.watches))
 
     def _apply(self, survey: Survey, now: float) -> None:
@@ -141,18 +142,29 @@ class DemandSurvey:
         if tracked is not None and tracked.reads.served_at < now:
             tracked.reads.hint(self._context.clock.monotonic(), first=True)
 
-    async def _keep_wanted(self, survey: Survey) -> None:
-        """Demand and pins renew a watch well before its linger time ends."""
-        old = survey.now_ms - int(self._context.settings.watch_linger * 250)
-        wanted = {*survey.demand, *survey.pins, *survey.config_pins}
-        if due := [cvm_id for cvm_id in wanted if survey.watches.get(cvm_id, 0) <= old]:
-            await self._watches.renew(due)
-            self._whole_at = NEVER
+    async def _begin_linger(self, survey: Survey) -> set[str]:
+        """Marks as wanted now what pins and demand have just left: their linger time begins. Returns these.
 
-    async def _drop_unwanted(self, survey: Survey) -> None:
+        While something is wanted its watch cannot end, and its time is not written again and again. A time of 0 stands
+        for a linger time that was taken from the watch. A term's first survey cannot tell what has just been left, and
+        takes everything for it that is not wanted.
+        """
+        wanted = {*survey.demand, *survey.pins, *survey.config_pins}
+        left = (survey.watches.keys() if self._wanted is None else self._wanted) - wanted
+        begun = {cvm_id for cvm_id in left if survey.watches.get(cvm_id)}
+        if begun or not all(survey.watches.get(cvm_id) for cvm_id in wanted):
+            await self._watches.renew(begun.union(each for each in wanted if not survey.watches.get(each)))
+            self._whole_at = NEVER
+        self._wanted = wanted
+        return begun
+
+    async def _drop_unwanted(self, survey: Survey, begun: set[str]) -> None:
+        """`begun`: those whose linger time begins with this survey."""
         cutoff = survey.now_ms - int(self._context.settings.watch_linger * 1000)
         for tracked in list(self._context.watches.values()):
             if tracked.demand.pinned or tracked.demand.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
+                continue
+            if tracked.cvm_id in begun:
                 continue
             self._whole_at = NEVER  # it ends, or was wanted again since
             if await self._context.recorder.drop(tracked, cutoff):

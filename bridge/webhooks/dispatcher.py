@@ -174,20 +174,21 @@ class Dispatcher:
     async def _fill(self) -> None:
         believed_since = self._clock.monotonic()
         while True:
-            await set_within(self._news, SLOW_TICK)
+            news = await set_within(self._news, SLOW_TICK)
             if self._clock.monotonic() - believed_since >= SLOW_TICK:
                 self._enqueuer.doubt()
                 believed_since = self._clock.monotonic()
             self._news.clear()
             try:
-                await self._enqueuer.catch_up()
+                news = await self._enqueuer.catch_up() or news
                 self._goes_on("queuing")
             except StoreError as error:
                 self._waits("queuing", error)
                 self._enqueuer.doubt()
                 self._news.set()
                 await self._clock.sleep(RETRY_EVERY)
-            self._work.set()
+            if news:
+                self._work.set()
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping:
@@ -304,12 +305,13 @@ async def announce_named_cvms(backend: Backend, endpoint_set: EndpointSet, secon
     """
     enabled = [endpoint for endpoint in endpoint_set.endpoints.values() if endpoint.enabled]
     counts = Counter(cvm_id for endpoint in enabled for cvm_id in endpoint.cvms)
+    watches = Watches(backend)
     if counts:
         for cvm_id, known in (await Snapshots(backend).get(list(counts))).items():
             if known.status == DELETED and known.raw_state is None:
                 del counts[cvm_id]
-    watches = Watches(backend)
-    await watches.renew(counts)
+        # Demand keeps those that there are: their times need not be written again and again.
+        await watches.renew(counts.keys() - await watches.existing(list(counts)))
     await watches.announce(ANNOUNCER, counts, seconds)
 
 

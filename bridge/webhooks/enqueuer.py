@@ -33,10 +33,12 @@ class Enqueuer:
         """Forgets the checkpoint, so that it is read again: on a slow tick, to notice a new log."""
         self._checkpoint = None
 
-    async def catch_up(self) -> None:
-        """Returns at the end of the log. Raises StoreError."""
+    async def catch_up(self) -> bool:
+        """Returns at the end of the log: whether the log had anything new. Raises StoreError."""
+        moved = False
         while await self._step():
-            pass
+            moved = True
+        return moved
 
     async def _step(self) -> bool:
         """Whether there may be more."""

@@ -29,9 +29,10 @@ local function found_position()
   return before and is_above(before[1], low_water_mark) and before[1] or low_water_mark
 end
 
-local known = call('HMGET', P, 'birth', 'position', 'partial')
-local position, partial, mended, revision = known[2], known[3] or '', '', current_revision()
-if call('HLEN', P .. ':endpoints') == 0 then
+local known, endpoints = call('HMGET', P, 'birth', 'position', 'partial', 'revision'), call('HLEN', P .. ':endpoints')
+local position, partial, mended = known[2], known[3] or '', ''
+local revision = (known[4] or endpoints == 0) and readable_revision(known[4]) or renumber()
+if endpoints == 0 then
   -- No endpoint waits for an event.
   position, partial = last, ''
   if not known[2] then return {meta[1], position, '', revision, last, low_water_mark, meta[4], ''} end

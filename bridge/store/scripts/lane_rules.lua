@@ -196,12 +196,12 @@ local function renumber()
   return whole(micros)
 end
 
--- '0' before the first endpoint.
-local function current_revision()
-  local text = call('HGET', P, 'revision')
-  if count(text) and whole(count(text)) == text then return text end
-  return (text or call('EXISTS', P .. ':endpoints') == 1) and renumber() or '0'
+-- '0' where there is none, as before the first endpoint.
+local function readable_revision(text)
+  if not text or count(text) and whole(count(text)) == text then return text or '0' end
+  return renumber()
 end
+local function current_revision() return readable_revision(call('HGET', P, 'revision')) end
 
 -- Gives every change of an endpoint a revision of its own, which no earlier Redis server used either.
 local function touch(E)

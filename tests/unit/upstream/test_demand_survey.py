@@ -134,3 +134,75 @@ def test_a_watch_that_nobody_renews_ends_once_and_one_that_is_renewed_meanwhile_
             assert not await watched(backend, "b")
 
     run_virtual(scenario())
+
+
+def test_a_watch_outlives_its_last_demand_by_the_linger_time_and_its_time_is_not_written_meanwhile() -> None:
+    async def scenario() -> None:
+        async with leading("a") as (cloud, _, backend):
+            watches, client, key = Watches(backend), backend.client, backend.keys.watches
+            cloud.status["b"] = "running"
+            await watches.want("b")
+            times = await client.zrange(key, 0, -1, withscores=True)
+            for _ in range(100):
+                await watches.announce("front", {"b": 1}, 15)
+                await asyncio.sleep(10)
+            assert await client.zrange(key, 0, -1, withscores=True) == times
+            await watches.retire("front")
+            await asyncio.sleep(299)
+            assert await watched(backend, "b")
+            await asyncio.sleep(4)
+            assert not await watched(backend, "b")
+            assert await watched(backend, "a")
+
+    run_virtual(scenario())
+
+
+def test_a_pin_that_is_removed_takes_the_linger_time_with_it_but_not_the_demand() -> None:
+    async def scenario() -> None:
+        async with leading("a") as (cloud, _, backend):
+            watches = Watches(backend)
+            for name in ("b", "c"):
+                cloud.status[name] = "running"
+                await watches.pin(name)
+            await asyncio.sleep(1000)
+            await watches.announce("front", {"c": 1}, 20)
+            await watches.unpin("b")
+            await watches.unpin("c")
+            await asyncio.sleep(3)
+            assert not await watched(backend, "b")
+            assert await watched(backend, "c")
+            await asyncio.sleep(300)  # demand ended by itself, and the linger time after it runs
+            assert await watched(backend, "c")
+            await asyncio.sleep(30)
+            assert not await watched(backend, "c")
+
+    run_virtual(scenario())
+
+
+def test_a_watch_whose_demand_ended_while_nobody_led_lingers_from_the_takeover_on() -> None:
+    async def scenario() -> None:
+        clock, thawed, backend = VirtualClock(), asyncio.Event(), fake_backend()
+        thawed.set()
+        client = ModelClient(Cloud(["a"]), clock, thawed)
+        watches, settings = Watches(backend), Settings(poll_interval=600, max_streams=0)
+        with redis_time(clock):
+            for turn in range(2):
+                stop = asyncio.Event()
+                running = asyncio.create_task(Upstream(settings, backend, client, clock, alone=True).run(stop))
+                if turn == 0:
+                    await watches.want("a")
+                    for _ in range(100):
+                        await watches.announce("front", {"a": 1}, 15)
+                        await asyncio.sleep(10)
+                else:
+                    await asyncio.sleep(299)
+                    assert await watched(backend, "a")
+                    await asyncio.sleep(5)
+                    assert not await watched(backend, "a")
+                stop.set()
+                await running
+                await watches.retire("front")
+                await asyncio.sleep(5)
+        await backend.close()
+
+    run_virtual(scenario())
