@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from bridge.config import Settings
 from bridge.store.watches import Watches
@@ -196,6 +196,21 @@ async def test_nothing_is_cut_off_at_the_width_of_a_phone_a_tablet_and_a_desk(br
             await page.set_viewport_size({"width": width, "height": 900})
             assert await page.evaluate(CUT_OFF) == []
         await context.close()
+
+
+async def test_the_feed_shows_what_the_log_has_where_an_hour_of_it_is_gone(browser: Browser, web: Front) -> None:
+    context = await browser.new_context()
+    asked: list[str] = []
+
+    async def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        await (route.fulfill(status=410, json={"status": 410}) if len(asked) == 1 else route.continue_())
+
+    await context.route("**/v1/events?limit=*", answer)
+    page = await dashboard(context, web)
+    await expect(page.locator("#feed li")).to_have_count(1)
+    assert len(set(asked)) == 2
+    await context.close()
 
 
 LISTENS = """token => {
