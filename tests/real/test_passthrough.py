@@ -349,7 +349,8 @@ async def test_a_client_that_stops_in_its_upload_is_told_and_upstream_is_left(
 
 
 async def test_a_client_that_does_not_read_its_answer_is_left(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.web.dropin.relay.UNREAD", 0.2)
+    monkeypatch.setattr("bridge.web.http.waiting_connections.CLIENT_SECONDS", 0.2)
+    monkeypatch.setattr("bridge.web.http.http1.MOST_STANDSTILLS", 1)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % 10**8
     async with upstream(head + b"x" * 10**7, b"") as sim, front(redis_url, **through(sim)) as web:
         _, writer = await asyncio.open_connection("127.0.0.1", web.port, limit=2048)

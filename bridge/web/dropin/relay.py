@@ -27,9 +27,6 @@ _HOP_BY_HOP = frozenset(
 _NOT_SENT = _HOP_BY_HOP | {b"host", b"expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {b"date"}
 
-UNREAD = 60.0
-"""Seconds for which a client may leave a full buffer of its answer unread."""
-
 
 @dataclass(frozen=True, slots=True)
 class Relay:
@@ -88,8 +85,8 @@ class RelayedRequest:
             return
         try:
             await self._answer(response, scope, send)
-        except (httpx.HTTPError, TimeoutError) as error:
-            logger.info("a relayed answer broke off", extra={"reason": type(error).__name__})
+        except httpx.HTTPError as error:
+            logger.info("upstream broke off a relayed answer", extra={"reason": type(error).__name__})
             await self._abort(upload, scope)
         finally:
             await response.aclose()
@@ -117,8 +114,7 @@ class RelayedRequest:
             headers.append((b"location", location))
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         async for chunk in response.aiter_raw():
-            async with asyncio.timeout(UNREAD):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def _abort(self, upload: _Upload, scope: Scope) -> None:
