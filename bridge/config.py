@@ -81,6 +81,8 @@ class Settings(BaseModel):
     )
     host: str | None = _setting("HOST", None, "an address or host name", pattern=r"^[A-Za-z0-9._:%-]+$")
     port: int = _whole("PORT", 8000, 0, 65535, " (0: any free port)")
+    tls_cert: str | None = _setting("BRIDGE_TLS_CERT", None, "the path of a PEM file")
+    tls_key: str | None = _setting("BRIDGE_TLS_KEY", None, "the path of a PEM file")
     namespace: str = _setting(
         "BRIDGE_NAMESPACE",
         "bridge",

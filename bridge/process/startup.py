@@ -14,6 +14,7 @@ from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer
 from bridge.process.signals import CommandError
 from bridge.uvicorn_server import http_url
+from bridge.web.http.tls import Certificate, CertificateError
 
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the default of `bridge web`, see docs/contract.md#environment
 
@@ -45,6 +46,19 @@ def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
         "BRIDGE_TOKENS is not set, so no caller could get access: set it to name:secret:scope, or set BRIDGE_AUTH=off "
         "to give everyone access"
     )
+
+
+def tls_certificate(settings: Settings) -> Certificate | None:
+    """What the front end shows its clients; None: it speaks no TLS. Raises CommandError."""
+    if settings.tls_cert is None and settings.tls_key is None:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        names = ("BRIDGE_TLS_KEY", "BRIDGE_TLS_CERT") if settings.tls_cert else ("BRIDGE_TLS_CERT", "BRIDGE_TLS_KEY")
+        raise CommandError(f"{names[0]} is not set, but {names[1]} is: TLS needs both")
+    try:
+        return Certificate(settings.tls_cert, settings.tls_key)
+    except CertificateError as error:
+        raise CommandError(str(error)) from None
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
         def report(port: int) -> None:
             announce(
                 StartupInfo(
-                    address=http_url(host, port),
+                    address=http_url(host, port, tls=settings.tls_cert is not None),
                     redis_url=embedded.url if embedded else masked_url(url),
                     settings=settings,
                     simulated=simulated,

@@ -14,7 +14,7 @@ from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import Stop, run_role
-from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection
+from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection, tls_certificate
 from bridge.process.worker import answer_parent
 from bridge.process.worker_metrics import VARIABLE, used
 from bridge.process.workers import run_workers
@@ -32,6 +32,7 @@ async def run_web_workers(settings: Settings, count: int, stop: Stop) -> None:
     required_redis(settings)
     host = settings.host or ALL_ADDRESSES
     open_access(settings, host, alone=False)
+    tls_certificate(settings)
     with named_address(host, settings.port, "PORT"):
         await run_workers(settings, host, count, stop)
 
@@ -53,7 +54,8 @@ async def _run_web(settings: Settings, stop: Stop, *, shared: bool) -> None:
     opened = open_access(settings, host, alone=False)
 
     def report(port: int) -> None:
-        logger.info("listening", extra={"address": http_url(host, port), "redis": masked_url(url)})
+        address = http_url(host, port, tls=settings.tls_cert is not None)
+        logger.info("listening", extra={"address": address, "redis": masked_url(url)})
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         attend_redis(group, backend, clock, stop, masked_url(url))
@@ -74,6 +76,8 @@ async def serve_front(
 ) -> None:
     """Serves until `stop`; `report` gets the port once the front end listens. Raises CommandError."""
 
+    certificate = tls_certificate(settings)
+
     def on_listening(port: int) -> None:
         settle_garbage_collection()
         report(port)
@@ -88,6 +92,7 @@ async def serve_front(
             port=settings.port,
             open_access=opened,
             on_listening=on_listening,
+            certificate=certificate,
             drain_seconds=lambda: 0.0 if stop.at_once else settings.drain_seconds,
             shared=shared,
         )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from bridge.open_files import OWN_FILES, raise_open_files
 from bridge.store.connection import Backend
 from bridge.uvicorn_server import Server, address_family
 from bridge.web.app import FrontEnd
+from bridge.web.http.tls import Certificate, TlsServer
 from bridge.web.http.waiting_connections import WaitingConnections
 from bridge.web.streaming.detach import CLOSE_GRACE, Http1Protocol
 
@@ -61,12 +62,13 @@ async def serve_web(
     open_access: bool,
     on_listening: Callable[[int], None],
     protocol: Callable[..., asyncio.Protocol] | None = None,
+    certificate: Certificate | None = None,
     drain_seconds: Callable[[], float] | None = None,
     shared: bool = False,
 ) -> None:
     """Serves until `stop`, then drains and returns. Raises OSError if the address is taken.
 
-    `drain_seconds` is asked when the drain begins.
+    With a `certificate` it speaks TLS. `drain_seconds` is asked when the drain begins.
     """
     bound = listen(host, port, shared=shared)
     files = raise_open_files()
@@ -93,26 +95,32 @@ async def serve_web(
         timeout_keep_alive=75,
         backlog=BACKLOG,
     )
-    server = Server(config)
+    beside = [waiting.run()]
+    if certificate is None:
+        server = Server(config)
+    else:
+        server = TlsServer(config, certificate, waiting)
+        beside.append(certificate.run(clock))
     with contextlib.ExitStack() as listening:
         sockets = [listening.enter_context(bound)]
         sockets += [listening.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]
         on_listening(bound.getsockname()[1])
-        await _serve(front, server, sockets, waiting, stop, drain_seconds or (lambda: settings.drain_seconds))
+        await _serve(front, server, sockets, beside, stop, drain_seconds or (lambda: settings.drain_seconds))
 
 
 async def _serve(
     front: FrontEnd,
     server: Server,
     sockets: list[socket.socket],
-    waiting: WaitingConnections,
+    beside: Iterable[Coroutine[Any, Any, None]],
     stop: asyncio.Event,
     drain_seconds: Callable[[], float],
 ) -> None:
+    """`beside`: tasks that look after connections; they are cancelled before the server ends."""
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(front.run(), name="front")
-            expiring = group.create_task(waiting.run(), name="waiting connections")
+            tending = [group.create_task(each, name="connections") for each in beside]
             serving = group.create_task(server.serve(sockets=sockets), name="http")
             stopping = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,10 +128,11 @@ async def _serve(
             # Whoever distributes requests needs a while to notice: until then requests come, and are served.
             await front.drain(drain_seconds() if stop.is_set() else 0.0)
             await _closed(front)
+            for each in tending:
+                each.cancel()
             server.stop()
             await asyncio.wait({serving})
             running.cancel()
-            expiring.cancel()
             stopping.cancel()
     finally:
         # If it is cancelled in the middle, uvicorn leaves its listening sockets open.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
+from bridge.uvicorn_server import http_url
+from bridge.web.http.tls import Certificate
 from bridge.web.server import serve_web
+from tests.real.tls import OfFront
 from tests.servers import PATIENCE
 
 NOW = "2026-11-24T16:00:00.000Z"
@@ -35,10 +39,11 @@ class Front:
     written: WritePosition = field(default_factory=lambda: WritePosition(0, "0-0"))
     term: Term | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     async def connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A client that reads only when the test does; closed with the front end at the latest."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048, ssl=self.tls)
         self.writers.append(writer)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return reader, writer
@@ -93,6 +98,7 @@ async def front(
     protocol: type[asyncio.Protocol] | None = None,
     clock: Clock | None = None,
     port: int = 0,
+    tls: OfFront | None = None,
     **given: Any,
 ) -> AsyncIterator[Front]:
     """`given`: settings. `port`: that of a front end that has ended."""
@@ -110,11 +116,14 @@ async def front(
             open_access=open_access,
             on_listening=listening.set_result,
             protocol=protocol,
+            certificate=Certificate(str(tls.certificate), str(tls.key)) if tls else None,
         )
     )
-    async with httpx.AsyncClient() as http:
+    trusting = tls.trusting if tls else None
+    async with httpx.AsyncClient(verify=trusting or True) as http:
         try:
-            web = Front(f"http://127.0.0.1:{await listening}", http, backend, stop, serving)
+            url = http_url("127.0.0.1", await listening, tls=tls is not None)
+            web = Front(url, http, backend, stop, serving, tls=trusting)
             yield web
         finally:
             for writer in web.writers:

@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,14 +19,17 @@ from bridge.store.watches import Watches
 from bridge.web.streaming.detach import Detached
 from bridge.web.streaming.subscriber import Subscriber
 from tests.real.fronts import Front, front
+from tests.real.tls import OfFront
 from tests.servers import PATIENCE
 
 SERVERS = {"httptools detached": None, "httptools plain": HttpToolsProtocol, "h11 plain": H11Protocol}
+TLS = "httptools detached over TLS"
 
 
-@pytest.fixture(params=SERVERS)
-async def web(request: pytest.FixtureRequest, redis_url: str) -> AsyncIterator[Front]:
-    async with front(redis_url, protocol=SERVERS[request.param]) as made:
+@pytest.fixture(params=[*SERVERS, TLS])
+async def web(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> AsyncIterator[Front]:
+    tls = OfFront(tmp_path) if request.param == TLS else None
+    async with front(redis_url, protocol=SERVERS.get(request.param), tls=tls) as made:
         await made.lead()
         yield made
 
@@ -58,7 +62,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_head_has_no_body_and_leaves_the_connection_usable(web: Front) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.port, ssl=web.tls)
     await Watches(web.backend).want("cvm-1")
     for path in ("/v1/events", "/v1/cvms/cvm-1/events"):
         writer.write(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -99,7 +103,7 @@ async def test_what_a_client_sends_into_its_detached_stream_is_dropped(redis_url
 
 
 async def test_an_http_1_0_client_gets_its_stream_and_its_end(web: Front) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.port, ssl=web.tls)
     writer.write(b"GET /v1/events?snapshot=0 HTTP/1.0\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(PATIENCE):
         await reader.readuntil(b"event: position")
@@ -129,7 +133,7 @@ async def test_no_client_gets_bytes_of_replays_aborted_at_random(web: Front) -> 
         await Watches(web.backend).want(cvm_id)
 
     async def client(cvm_id: str) -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.port, ssl=web.tls)
         writer.write(
             f"GET /v1/events?cvm={cvm_id} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {written[0]}\r\n\r\n".encode()
         )
@@ -203,7 +207,7 @@ async def follow_with_kills(web: Front, seen: list[str], connected: asyncio.Even
     """Reads events after `connected`; its connection is reset at random until the last one is written."""
     rng, cursor = random.Random(3), ""
     while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.port, ssl=web.tls)
         resume = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
         writer.write(f"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode())
         try:

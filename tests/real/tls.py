@@ -48,6 +48,32 @@ class Certificates:
         return {"tls-port": str(port), "tls-replication": "yes", "tls-cluster": "yes", **named}
 
 
+class OfFront:
+    """A front end's certificate for 127.0.0.1 and its key in two files, and an authority to trust."""
+
+    def __init__(self, folder: Path) -> None:
+        self._authority = trustme.CA()
+        self.authority, self.certificate, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+        self._authority.cert_pem.write_to_path(str(self.authority))
+        self.renew()
+
+    def renew(self, *, key: bool = True) -> None:
+        """Writes a new certificate, and its key unless the two shall not match."""
+        issued = self._authority.issue_cert("127.0.0.1", "localhost")
+        issued.cert_chain_pems[0].write_to_path(str(self.certificate))
+        if key:
+            issued.private_key_pem.write_to_path(str(self.key))
+
+    @property
+    def trusting(self) -> ssl.SSLContext:
+        """For a client."""
+        return ssl.create_default_context(cafile=str(self.authority))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"BRIDGE_TLS_CERT": str(self.certificate), "BRIDGE_TLS_KEY": str(self.key)}
+
+
 def tls_binary() -> Path | None:
     """A server that was built with TLS."""
     on_path = [Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]

@@ -23,6 +23,8 @@ CONTRACT = {
     "REDIS_URL": "",
     "HOST": "",
     "PORT": "8000",
+    "BRIDGE_TLS_CERT": "",
+    "BRIDGE_TLS_KEY": "",
     "BRIDGE_NAMESPACE": "bridge",
     "BRIDGE_CVMS": "",
     "BRIDGE_MAX_STREAMS": "5",

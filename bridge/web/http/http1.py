@@ -101,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest()
 
     def _rest(self) -> None:
-        if self.transport.get_write_buffer_size():
+        if unsent(self.transport):
             self._begin_to_look()
         elif self.cycle.more_body:
             self._waiting.begin(self)
@@ -109,11 +109,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting.rest(self)
 
     def _begin_to_look(self) -> None:
-        self._unsent, self._standstills = self.transport.get_write_buffer_size(), 0
+        self._unsent, self._standstills = unsent(self.transport), 0
         self._waiting.begin(self)
 
     def _look(self) -> None:
-        left = self.transport.get_write_buffer_size()
+        left = unsent(self.transport)
         self._standstills = 0 if left < self._unsent else self._standstills + 1
         self._unsent = left
         if self._standstills == MOST_STANDSTILLS:
@@ -278,6 +278,14 @@ def _status_of(error: httptools.HttpParserError) -> int:
     """
     cause = error.__context__
     return cause.status if isinstance(cause, OverlongError) else 400
+
+
+def unsent(transport: Any) -> int:
+    """Bytes that wait in the transport. asyncio's TLS transports fail here once they are closed twice."""
+    try:
+        return int(transport.get_write_buffer_size())
+    except AttributeError:
+        return 0
 
 
 def _without_upgrade(connection: bytes) -> bytes:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from bridge.web.http.http1 import BoundedProtocol
+from bridge.web.http.http1 import BoundedProtocol, unsent
 from bridge.web.streaming.frames import Frame, chunk_of
 
 DETACH = "bridge.detach"
@@ -55,7 +55,7 @@ class Detached(asyncio.Protocol):
         self.file: int | None = None if encrypted else transport.get_extra_info("socket").fileno()
         self._low: asyncio.Event | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self.backlog: Callable[[], int] = transport.get_write_buffer_size
+        self.backlog: Callable[[], int] = partial(unsent, transport) if encrypted else transport.get_write_buffer_size
 
     def _put(self, data: bytes) -> None:
         if self._first:
