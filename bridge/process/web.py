@@ -15,7 +15,7 @@ from bridge.config_values import masked_url
 from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.signals import Stop, run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection, tls_certificate
-from bridge.process.worker import answer_parent
+from bridge.process.worker import answering_parent
 from bridge.process.worker_metrics import VARIABLE, used
 from bridge.process.workers import run_workers
 from bridge.store.connection import Backend
@@ -45,7 +45,7 @@ async def run_web(settings: Settings, stop: Stop, *, worker: bool = False) -> No
     with contextlib.ExitStack() as stack:
         if worker:
             stack.enter_context(used(Path(os.environ[VARIABLE])))
-            answer_parent(stop, lambda cause: metrics.WORKERS_REPLACED.labels(cause).inc())
+            stack.enter_context(answering_parent(stop, lambda cause: metrics.WORKERS_REPLACED.labels(cause).inc()))
         await _run_web(settings, stop, shared=worker)
 
 

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -147,7 +147,8 @@ async def _attend(
         ending.cancel()
 
 
-def answer_parent(stop: Stop, on_replacing: Callable[[Cause], None]) -> None:
+@contextlib.contextmanager
+def answering_parent(stop: Stop, on_replacing: Callable[[Cause], None]) -> Iterator[None]:
     """In a worker: answers the parent, and sets `stop` when the parent asks for it or is gone.
 
     Must be called inside the event loop. `on_replacing` is called if this worker replaces another one. A parent that is
@@ -168,12 +169,16 @@ def answer_parent(stop: Stop, on_replacing: Callable[[Cause], None]) -> None:
             _obey(each, parent, stop, on_replacing)
         if not asked:
             loop.remove_reader(parent)
-            parent.close()
             if stop.is_set():
                 os._exit(1)
             stop.set()
 
     loop.add_reader(parent, readable)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent)
+        parent.close()
 
 
 def _obey(asked: int, parent: socket.socket, stop: Stop, on_replacing: Callable[[Cause], None]) -> None:
