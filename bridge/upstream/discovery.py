@@ -82,6 +82,9 @@ class Discovery:
         self._answered = False
         self._lacking: set[str] = set()
         """Pins that the last complete round did not find."""
+        self._named: set[str] = set()
+        """CVMs that a page named in the present round, whether or not others failed."""
+        self._doubts_list = False
         self._complained: set[str] = set()
         workspace.on_entry = self._take_entry
 
@@ -100,6 +103,7 @@ class Discovery:
     async def _round(self, group: asyncio.TaskGroup, every: float) -> None:
         """Lists, resolves and pins. What has no definite answer stays pinned."""
         directory = None
+        self._named.clear()
         if self._everything or self._names:
             now = self._context.clock.monotonic()
             listing = group.create_task(
@@ -117,7 +121,11 @@ class Discovery:
     def _take_entry(self, entry: Listed) -> None:
         """A page of the list names a CVM."""
         key = key_of(entry)
-        if self._everything and key is not None and self._workspace.canonical(key) is None:
+        if not self._everything or key is None:
+            return
+        if cvm_id := self._workspace.canonical(key):
+            self._named.add(cvm_id)
+        else:
             self._ask(key, Question(listed=True, listed_as=usable_id(entry.vm_uuid), name=None))
 
     def _look_for_names(self, directory: Directory | None, names: Iterable[str]) -> None:
@@ -209,14 +217,25 @@ class Discovery:
         wanted, complete = self._wanted(directory)
         try:
             pinned = await self._watches.config_pins()
-            lacking, gone = pinned - wanted, set[str]()
-            if complete:
-                gone = {each for each in lacking if each in self._lacking or self._is_gone(each)}
+            lacking = pinned - wanted
+            gone = {each for each in lacking - self._named if self._is_gone(each)}
+            if complete and self._believes(directory, lacking - gone):
+                gone |= lacking & self._lacking
                 self._lacking = lacking - gone
             if gone or not wanted <= pinned:
                 await self._watches.change_config_pins(wanted - pinned, gone)
         except StoreUnavailableError:
             logger.info("the pins of BRIDGE_CVMS could not be written: Redis does not answer")
+
+    def _believes(self, directory: Directory | None, lacking: set[str]) -> bool:
+        """Whether nobody is let go for an empty list alone: where CVMs are gone, the state route says so too."""
+        doubts = self._everything and directory is not None and not directory.keys and bool(lacking)
+        if doubts and not self._doubts_list:
+            logger.error(
+                "upstream's list names no CVM: none is let go before it is deleted", extra={"cvms": len(lacking)}
+            )
+        self._doubts_list = doubts
+        return not doubts
 
     def _forget_unlisted(self, directory: Directory | None) -> None:
         """Nobody is asked for who is not in the list any more."""
@@ -230,6 +249,8 @@ class Discovery:
 
     def _wanted(self, directory: Directory | None) -> tuple[set[str], bool]:
         """The CVMs to pin, as far as they are known, and whether these are all."""
+        if not self._everything and not self._names:
+            return set(), True
         wanted = set(self._found.values())
         # An upstream at fault (another key, another prefix) refuses names that are there.
         complete = not self._context.fault and (directory is not None or not self._everything)
