@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 import uuid
+from collections.abc import Iterator
 from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -39,6 +40,7 @@ from bridge.web.api.log_pages import LogPages
 from bridge.web.api.phala_webhooks import PhalaWebhooks
 from bridge.web.api.references import LAST_KNOWN, ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.stand_ins import StandIns
+from bridge.web.api.token_cvms import TokenCvms
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.endpoint import DropIn
@@ -131,6 +133,7 @@ class FrontEnd:
             references=references,
             single_flight=self._single_flight,
         )
+        self._token_cvms = TokenCvms(access, references, clock, self._end_beyond) if access.named else None
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for each in self._parts(backend, clock, snapshots, lookups) for route in routes(each, access)]
         all_routes = [*events.routes(), *self.dropin.routes(), *plain]
@@ -175,8 +178,19 @@ class FrontEnd:
                 group.create_task(self.feed_consumer.beat(self._settings.heartbeat), name="heartbeat")
                 group.create_task(self.feed_consumer.announce(self._watches, uuid.uuid4().hex), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
+                if self._token_cvms is not None:
+                    group.create_task(self._token_cvms.run(), name="CVMs of tokens")
         finally:
             await self._single_flight.aclose()
+
+    def _end_beyond(self, token: str, allowed: frozenset[str]) -> None:
+        """Ends a token's streams that began with other CVMs than it may see now; their clients come back."""
+        self.hub.end_beyond(token, allowed, self._waits())
+        self.dropin.watchers.end_beyond(token, allowed)
+
+    def _waits(self) -> Iterator[int]:
+        """Milliseconds after which each of the clients that are let go shall come back."""
+        return iter(lambda: jittered_retry(self._rng), None)
 
     async def drain(self, seconds: float) -> None:
         """Ends every subscriber's connection within `seconds`, and serves other requests for as long.
@@ -184,7 +198,7 @@ class FrontEnd:
         `/readyz` is 503 from now on. Afterwards nothing here waits for anybody any more.
         """
         self.capacity.closing = True
-        waits = iter(lambda: jittered_retry(self._rng), None)
+        waits = self._waits()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.hub.drain(seconds, waits), name="drain")
             group.create_task(self.dropin.drain(seconds), name="drain of the drop-in")

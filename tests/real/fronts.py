@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,11 +41,14 @@ class Front:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
 
-    async def connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A client that reads only when the test does; closed with the front end at the latest."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048, ssl=self.tls)
         self.writers.append(writer)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        fields = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode())
         return reader, writer
 
     @property

@@ -18,7 +18,7 @@ from tests.real.dropins import KEY, Event, alone, both, recorded, until_subscrib
 from tests.real.fronts import Front, front
 from tests.servers import PATIENCE, RealServer
 
-TOKENS = "root:rootsecret:admin one:onesecret:read:nobody"
+TOKENS = "root:rootsecret:admin one:onesecret:read:0000000a-0000-4000-8000-000000000000"
 
 
 WATCHED = (

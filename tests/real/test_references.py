@@ -20,9 +20,10 @@ from tests.servers import PATIENCE
 READ = {"Authorization": "Bearer readsecret0123456789"}
 LIMITED = {"Authorization": "Bearer limitedsecret0123456789"}
 ADMIN = {"Authorization": "Bearer adminsecret0123456789"}
+OWN = "0000000a-0000-4000-8000-000000000000"
 TOKENS: Any = Settings.model_validate(
     {
-        "tokens": "reader:readsecret0123456789:read limited:limitedsecret0123456789:read:cvm-1 "
+        "tokens": f"reader:readsecret0123456789:read limited:limitedsecret0123456789:read:{OWN} "
         "admin:adminsecret0123456789:admin"
     }
 ).tokens
@@ -193,7 +194,7 @@ async def test_what_is_changed_by_a_name_needs_an_answer_of_upstream(redis_url: 
 
 async def test_a_limited_token_cannot_tell_in_an_outage_which_names_there_are(redis_url: str) -> None:
     async with front(redis_url, open_access=False, tokens=TOKENS) as web:
-        await seen_last(web, **{"cvm-1": "mine", "cvm-2": "other", "cvm-3": "twice", "cvm-4": "twice"})
+        await seen_last(web, **{OWN: "mine", "cvm-2": "other", "cvm-3": "twice", "cvm-4": "twice"})
         hidden = ("other", "twice", "nobody")
         await answered(web, *(Answer(name, None, 503) for name in ("mine", *hidden)))
         assert [answer.status_code for answer in await asked(web, "mine", **LIMITED)] == [200] * 4

@@ -17,7 +17,8 @@ from tests.bridges import sse
 from tests.real.fronts import Front, front
 from tests.servers import PATIENCE, RealServer
 
-TOKENS = "root:rootsecret:admin reader:readsecret:read one:onesecret:read:cvm-1"
+OWN = "0000000a-0000-4000-8000-000000000000"
+TOKENS = f"root:rootsecret:admin reader:readsecret:read one:onesecret:read:{OWN}"
 BROWSER = {"Accept": "text/event-stream"}
 
 
@@ -197,9 +198,9 @@ async def test_without_a_leader_the_last_states_are_stale_and_the_front_end_degr
         ("GET", "/v1/cvms/cvm-2/events", "onesecret", 403),
         ("GET", "/v1/events?cvm=cvm-2", "onesecret", 403),
         ("GET", "/v1/slots", "onesecret", 403),
-        ("PUT", "/v1/cvms/cvm-1", "readsecret", 403),
-        ("DELETE", "/v1/cvms/cvm-1", "readsecret", 403),
-        ("PUT", "/v1/cvms/cvm-1", "rootsecret", 201),
+        ("PUT", f"/v1/cvms/{OWN}", "readsecret", 403),
+        ("DELETE", f"/v1/cvms/{OWN}", "readsecret", 403),
+        ("PUT", f"/v1/cvms/{OWN}", "rootsecret", 201),
         ("GET", "/healthz", None, 200),
         ("GET", "/readyz", None, 200),
     ],
@@ -208,7 +209,7 @@ async def test_a_token_opens_the_routes_of_its_scope(
     redis_url: str, method: str, path: str, secret: str | None, status: int
 ) -> None:
     async with front(redis_url, open_access=False, tokens=TOKENS) as web:
-        for cvm_id in ("cvm-1", "cvm-2"):
+        for cvm_id in (OWN, "cvm-2"):
             await Watches(web.backend).want(cvm_id)
         json_page = {"Accept": "application/json"}
         names = {"Authorization": f"Bearer {secret}"}, {"X-API-Key": str(secret)}
@@ -230,21 +231,21 @@ async def _until_ready(web: Front) -> None:
 async def test_a_limited_token_sees_its_own_cvms_only(redis_url: str) -> None:
     async with front(redis_url, open_access=False, tokens=TOKENS) as web:
         await web.lead()
-        for cvm_id in ("cvm-1", "cvm-2"):
+        for cvm_id in (OWN, "cvm-2"):
             await Watches(web.backend).want(cvm_id)
-        mine = await web.append("cvm-1")
+        mine = await web.append(OWN)
         await web.append("cvm-2")
         headers = {"X-API-Key": "onesecret"}
         listed = (await web.http.get(f"{web.url}/v1/cvms", headers=headers)).json()
         page = await web.http.get(f"{web.url}/v1/events", headers={**headers, "Accept": "application/json"})
-        assert [item["cvm_id"] for item in listed["items"]] == ["cvm-1"]
+        assert [item["cvm_id"] for item in listed["items"]] == [OWN]
         assert [item["id"] for item in page.json()["items"]] == [mine]
         stream = asyncio.create_task(sse(web.http, f"{web.url}/v1/events", 2, headers=headers))
         await web.until_present(1)
         await web.append("cvm-2")
-        live = await web.append("cvm-1")
+        live = await web.append(OWN)
         events = await stream
-        assert [(name, data["subject"]) for name, _, data in events] == [("snapshot", "cvm-1"), ("state", "cvm-1")]
+        assert [(name, data["subject"]) for name, _, data in events] == [("snapshot", OWN), ("state", OWN)]
         assert events[1][1] == live
 
 

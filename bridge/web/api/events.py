@@ -133,7 +133,9 @@ class EventRoutes:
             return await self._page(request, query, wanted, headers)
         named = found is not None
         begin: Begin = cursor(request, query) or query.since
-        subscribe = partial(Subscriber, cvms=wanted, filter=query.filter, snapshots=query.snapshots, asked=named)
+        subscribe = partial(
+            Subscriber, cvms=wanted, filter=query.filter, snapshots=query.snapshots, asked=named, token=principal.name
+        )
         if wanted is not None and named and request.method == "GET":
             self.capacity.check(principal.name)
             await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))

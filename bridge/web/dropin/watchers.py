@@ -178,6 +178,13 @@ class Watchers:
             if self._is_here(watcher):
                 self._dismiss(watcher)
 
+    def end_beyond(self, token: str, allowed: frozenset[str]) -> None:
+        """Ends the streams of a token that are about other CVMs than those."""
+        for cvm in [cvm for cvm_id, cvm in self._cvms.items() if cvm_id not in allowed]:
+            for watcher in [each for each in cvm.watchers if each.name == token]:
+                elapsed = self._clock.monotonic() - watcher.started
+                self._write(watcher, wire.no_longer_visible(watcher.target, elapsed), ends=True)
+
     def _dismiss(self, watcher: Watcher) -> None:
         elapsed = self._clock.monotonic() - watcher.started
         self._write(watcher, wire.going_away(watcher.target, elapsed), ends=True)

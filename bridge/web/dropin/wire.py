@@ -30,6 +30,11 @@ def going_away(target: str, elapsed: float) -> bytes:
     return _timeout("The bridge is shutting down, ask again", target, elapsed)
 
 
+def no_longer_visible(target: str, elapsed: float) -> bytes:
+    """As `going_away`: the token's name is another CVM's now."""
+    return _timeout("The CVMs of this token have changed, ask again", target, elapsed)
+
+
 def _timeout(why: str, target: str, elapsed: float) -> bytes:
     return block("timeout", dumps({"error": why, "elapsed": round(elapsed, 1), "target": target}))
 

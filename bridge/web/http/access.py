@@ -6,8 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 from starlette.requests import HTTPConnection
@@ -15,10 +16,13 @@ from starlette.requests import HTTPConnection
 from bridge.clock import Clock
 from bridge.config import Token
 from bridge.events import dumps
-from bridge.web.http.problems import ProblemError, ProblemType
+from bridge.web.http.problems import ProblemError, ProblemType, unavailable
 
 STREAM_TOKEN_SECONDS = 60
 """A stream token opens a connection; the connection may outlive it."""
+
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A canonical id as upstream makes them; any other text may be a name, and names move between CVMs."""
 
 Scope = Literal["read", "read all", "token", "admin", "admin all"]
 """`all`: a token that is limited to CVMs is refused. `token`: a stream token is refused."""
@@ -26,22 +30,28 @@ Scope = Literal["read", "read all", "token", "admin", "admin all"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller of a request. `cvms` are the canonical ids it may see; None: all."""
+    """The caller of a request. `cvms` are the canonical ids it may see; None: all.
+
+    Not `complete`: it may see more, but its token has a name that is still being looked up.
+    """
 
     name: str
     admin: bool
     cvms: frozenset[str] | None
+    complete: bool = True
 
     def may_see(self, cvm_id: str) -> bool:
         return self.cvms is None or cvm_id in self.cvms
 
     def require(self, cvm_id: str) -> None:
-        """Raises ProblemError 403 for a CVM that it may not see."""
+        """Raises as `refuse` for a CVM that it may not see."""
         if not self.may_see(cvm_id):
             self.refuse()
 
     def refuse(self) -> NoReturn:
-        """The 403 of a CVM that it may not see, or that there is not."""
+        """The 403 of a CVM that it may not see, or that there is not; 503 while that is not known."""
+        if not self.complete:
+            raise unavailable("the CVMs of this token are being looked up", 5)
         raise ProblemError(ProblemType.FORBIDDEN, "it may not see this CVM")
 
 
@@ -53,9 +63,22 @@ class Access:
 
     def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
         self._tokens = {token.name: token for token in tokens}
-        self._secrets = [(each.secret.get_secret_value().encode(), _principal(each)) for each in self._tokens.values()]
+        self._secrets = [(each.secret.get_secret_value().encode(), name) for name, each in self._tokens.items()]
+        self._principals = {name: _principal(each) for name, each in self._tokens.items()}
         self._open = open_access
         self._clock = clock
+
+    @property
+    def named(self) -> dict[str, frozenset[str]]:
+        """By token, the references among its CVMs that are not ids, where it has any: see `grant`."""
+        names = {name: frozenset(filter(_is_name, token.cvms)) for name, token in self._tokens.items()}
+        return {name: references for name, references in names.items() if references}
+
+    def grant(self, name: str, found: Iterable[str], *, complete: bool) -> frozenset[str]:
+        """Lets a token see, from now on, the CVMs that it has by id and those `found` for its names; all of them."""
+        cvms = self._tokens[name].cvms | frozenset(found)
+        self._principals[name] = replace(self._principals[name], cvms=cvms, complete=complete)
+        return cvms
 
     def reader(self, connection: HTTPConnection) -> Principal:
         """Raises ProblemError 401; for a stream token that was valid once it is `TOKEN_EXPIRED`."""
@@ -95,9 +118,9 @@ class Access:
             return None
         found, given = None, presented.encode()
         # Every secret is compared, so that the time taken does not depend on the one that fits.
-        for secret, principal in self._secrets:
+        for secret, name in self._secrets:
             if hmac.compare_digest(secret, given):
-                found = principal
+                found = self._principals[name]
         return found
 
     def stream_token(self, principal: Principal) -> tuple[str, int]:
@@ -123,7 +146,7 @@ class Access:
             return None
         if expires <= self._clock.time():
             raise ProblemError(ProblemType.TOKEN_EXPIRED, "POST /v1/stream-tokens makes a new one")
-        return Principal(token.name, False, _principal(token).cvms)
+        return replace(self._principals[token.name], admin=False)
 
 
 def _refuse() -> NoReturn:
@@ -135,7 +158,12 @@ def _refuse() -> NoReturn:
 
 
 def _principal(token: Token) -> Principal:
-    return Principal(token.name, token.scope == "admin", token.cvms or None)
+    complete = not any(map(_is_name, token.cvms))
+    return Principal(token.name, token.scope == "admin", token.cvms or None, complete)
+
+
+def _is_name(reference: str) -> bool:
+    return _ID.fullmatch(reference) is None
 
 
 def _presented(connection: HTTPConnection) -> str | None:

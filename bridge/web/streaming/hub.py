@@ -269,6 +269,11 @@ class Hub:
         for subscriber in list(self._present):
             self.end(subscriber, next(retry_ms))
 
+    def end_beyond(self, token: str, allowed: frozenset[str], retry_ms: Iterator[int]) -> None:
+        """Ends the subscriptions of a token whose scope its `allowed` CVMs would not give them now."""
+        for subscriber in [each for each in self._present if each.token == token and each.exceeds(allowed)]:
+            self.end(subscriber, next(retry_ms))
+
     def end(self, subscriber: Subscriber, retry_ms: int) -> None:
         """Ends one subscription after a `retry:` of so many milliseconds."""
         subscriber.sink.write(retry_line(retry_ms))

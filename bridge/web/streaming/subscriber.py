@@ -28,8 +28,8 @@ class Subscriber:
 
     `sequence` is the last event considered and `sent` the last one sent, until it is live; then its groups in the
     SubscriberIndex have that, and `file` is where they write to it directly. `asked`: the client named the `cvms`, they
-    are not only its token's limit. `beat`: its slice of the heartbeats. `replaying`: the task that brings it to the
-    log's end. `restart_at`: where that task must begin again, because the history that it follows was lost.
+    are not only the limit of its `token`. `beat`: its slice of the heartbeats. `replaying`: the task that brings it to
+    the log's end. `restart_at`: where that task must begin again, because the history that it follows was lost.
     """
 
     sink: Sink
@@ -38,6 +38,7 @@ class Subscriber:
     filter: EventFilter = EVERY_EVENT
     snapshots: bool = True
     asked: bool = True
+    token: str = ""
     sequence: int = 0
     sent: int = 0
     live: bool = False
@@ -48,6 +49,10 @@ class Subscriber:
 
     def wants(self, event: Filterable) -> bool:
         return (self.cvms is None or event.cvm_id in self.cvms) and self.filter.lets_through(event)
+
+    def exceeds(self, allowed: frozenset[str]) -> bool:
+        """Whether its scope is another one than its token's `allowed` CVMs would give it now."""
+        return self.cvms is None or (not self.cvms <= allowed if self.asked else self.cvms != allowed)
 
     def must_restart(self) -> bool:
         return self.restart_at is not None

@@ -61,7 +61,9 @@ def test_a_stream_token_reads_what_its_maker_may_and_expires() -> None:
     gate = access(clock)
     token, seconds = gate.stream_token(Principal("one", False, frozenset({"cvm-1"})))
     query = f"access_token={token}"
-    assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1"}))
+    assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1"}), complete=False)
+    gate.grant("one", ["cvm-2"], complete=True)
+    assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1", "cvm-2"}))
     clock.now += seconds
     with pytest.raises(ProblemError) as caught:
         gate.reader(connection(query))
