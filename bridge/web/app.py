@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -183,10 +183,10 @@ class FrontEnd:
         finally:
             await self._single_flight.aclose()
 
-    def _end_beyond(self, token: str, allowed: frozenset[str]) -> None:
-        """Ends a token's streams that began with other CVMs than it may see now; their clients come back."""
-        self.hub.end_beyond(token, allowed, self._waits())
-        self.dropin.watchers.end_beyond(token, allowed)
+    def _end_beyond(self, cvms: Mapping[str, frozenset[str]]) -> None:
+        """Ends streams that began with other CVMs than their tokens have now; the clients come back."""
+        self.hub.end_beyond(cvms, self._waits())
+        self.dropin.watchers.end_beyond(cvms)
 
     def _waits(self) -> Iterator[int]:
         """Milliseconds after which each of the clients that are let go shall come back."""

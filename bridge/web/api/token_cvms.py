@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bridge.clock import Clock
 from bridge.store.errors import StoreError
@@ -19,15 +19,19 @@ LOOK_UP_EVERY = 10.0
 
 
 class TokenCvms:
-    """`changed` gets a token and its CVMs after each round: a stream may have begun with what they were before."""
+    """`limit` gets the CVMs of each such token after each round: a stream may have begun with what they were before."""
 
     def __init__(
-        self, access: Access, references: References, clock: Clock, changed: Callable[[str, frozenset[str]], None]
+        self,
+        access: Access,
+        references: References,
+        clock: Clock,
+        limit: Callable[[Mapping[str, frozenset[str]]], None],
     ) -> None:
         self._access = access
         self._references = references
         self._clock = clock
-        self._changed = changed
+        self._limit = limit
         self._found: dict[str, str | None] = {}
         """By reference. None: upstream knows no such CVM, or several; absent: not known at the moment."""
 
@@ -40,10 +44,12 @@ class TokenCvms:
     async def look_up(self) -> None:
         named = self._access.named
         await asyncio.gather(*map(self._look_up, sorted(frozenset[str]().union(*named.values()))))
+        cvms = {}
         for name, references in named.items():
             found = [cvm_id for each in references if (cvm_id := self._found.get(each)) is not None]
             complete = all(each in self._found for each in references)
-            self._changed(name, self._access.grant(name, found, complete=complete))
+            cvms[name] = self._access.grant(name, found, complete=complete)
+        self._limit(cvms)
 
     async def _look_up(self, reference: str) -> None:
         before = self._found.get(reference, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from bridge.clock import Clock, evenly
@@ -178,12 +178,12 @@ class Watchers:
             if self._is_here(watcher):
                 self._dismiss(watcher)
 
-    def end_beyond(self, token: str, allowed: frozenset[str]) -> None:
-        """Ends the streams of a token that are about other CVMs than those."""
-        for cvm in [cvm for cvm_id, cvm in self._cvms.items() if cvm_id not in allowed]:
-            for watcher in [each for each in cvm.watchers if each.name == token]:
-                elapsed = self._clock.monotonic() - watcher.started
-                self._write(watcher, wire.no_longer_visible(watcher.target, elapsed), ends=True)
+    def end_beyond(self, cvms: Mapping[str, frozenset[str]]) -> None:
+        """Ends the streams about a CVM that is not among their token's `cvms`; other tokens have none."""
+        now = self._clock.monotonic()
+        for watcher in [each for cvm in self._cvms.values() for each in cvm.watchers]:
+            if watcher.cvm_id not in cvms.get(watcher.name, (watcher.cvm_id,)):
+                self._write(watcher, wire.no_longer_visible(watcher.target, now - watcher.started), ends=True)
 
     def _dismiss(self, watcher: Watcher) -> None:
         elapsed = self._clock.monotonic() - watcher.started

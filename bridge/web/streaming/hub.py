@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from bridge.clock import Clock, evenly
 from bridge.events import Event, entry_key
@@ -269,10 +269,12 @@ class Hub:
         for subscriber in list(self._present):
             self.end(subscriber, next(retry_ms))
 
-    def end_beyond(self, token: str, allowed: frozenset[str], retry_ms: Iterator[int]) -> None:
-        """Ends the subscriptions of a token whose scope its `allowed` CVMs would not give them now."""
-        for subscriber in [each for each in self._present if each.token == token and each.exceeds(allowed)]:
-            self.end(subscriber, next(retry_ms))
+    def end_beyond(self, cvms: Mapping[str, frozenset[str]], retry_ms: Iterator[int]) -> None:
+        """Ends the subscriptions whose scope their token's `cvms` would not give them now; other tokens have none."""
+        for subscriber in list(self._present):
+            allowed = cvms.get(subscriber.token)
+            if allowed is not None and subscriber.exceeds(allowed):
+                self.end(subscriber, next(retry_ms))
 
     def end(self, subscriber: Subscriber, retry_ms: int) -> None:
         """Ends one subscription after a `retry:` of so many milliseconds."""
