@@ -42,3 +42,42 @@ def test_a_token_that_may_ask_no_more_has_nobody_else_refused() -> None:
         await backend.close()
 
     run_virtual(scenario())
+
+
+class Counting(ReferenceLookups):
+    """Counts what is read."""
+
+    reads = 0
+
+    async def find(self, reference: str) -> Answer | None:
+        self.reads += 1
+        return await super().find(reference)
+
+
+def test_the_names_behind_the_first_refusal_cost_nothing() -> None:
+    async def scenario() -> None:
+        backend, clock = fake_backend(), VirtualClock()
+        lookups = Counting(backend)
+        references = References(
+            lookups,
+            Watches(backend),
+            clock,
+            SingleFlight("look-up"),
+            StandIns(Snapshots(backend), lookups, clock),
+            led=lambda: True,
+            per_minute=1,
+        )
+        names = [f"web-{number}" for number in range(1000)]
+        for name in names[:500]:
+            await lookups.answer(Answer(name, f"cvm of {name}"))
+        assert len(await references.resolve_all(names[:500], READER)) == 500
+        assert lookups.reads == 500
+        for _ in range(2):
+            error = (await asyncio.gather(references.resolve_all(names[500:], READER), return_exceptions=True))[0]
+            assert isinstance(error, ProblemError)
+            assert error.type is ProblemType.TOO_MANY_LOOKUPS
+        assert lookups.reads <= 600
+        await asyncio.sleep(20)  # for the one that was allowed
+        await backend.close()
+
+    run_virtual(scenario())
