@@ -52,7 +52,7 @@ class Answer:
     @property
     def is_final(self) -> bool:
         """Whether upstream refused this reference itself, so that another try would not help."""
-        return self.cvm_id is None and self.status in (400, 404, 409, 410, 422)
+        return self.cvm_id is None and self.status in (400, 404, 409, 422)
 
 
 class ReferenceLookups:

@@ -104,7 +104,7 @@ async def test_a_limited_token_cannot_tell_what_there_is_from_what_there_is_not(
         assert {(each.status_code, each.text) for each in seen} == {(403, seen[0].text)}
 
 
-@pytest.mark.parametrize(("status", "shown"), [(401, 503), (403, 503), (500, 503), (503, 503), (429, 429)])
+@pytest.mark.parametrize(("status", "shown"), [(401, 503), (403, 503), (410, 503), (500, 503), (503, 503), (429, 429)])
 async def test_a_refusal_that_is_not_about_the_reference_is_a_passing_problem(
     redis_url: str, status: int, shown: int
 ) -> None:
@@ -114,16 +114,32 @@ async def test_a_refusal_that_is_not_about_the_reference_is_a_passing_problem(
             answer = await web.http.get(web.url + path)
             assert (answer.status_code, answer.json()["type"]) == (shown, "urn:bridge:problem:upstream")
             assert int(answer.headers["retry-after"]) >= 1
-        in_band = await web.http.get(f"{web.url}/v1/cvms/x/events", headers=EVENTS)
-        assert (in_band.status_code, "event: upstream\n" in in_band.text) == (200, True)
+        for path in ("/v1/cvms/x/events", "/v1/events?cvm=x"):
+            in_band = await web.http.get(web.url + path, headers=EVENTS)
+            assert (in_band.status_code, "event: upstream\n" in in_band.text) == (200, True)
 
 
-@pytest.mark.parametrize("status", [404, 409, 422])
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
 async def test_a_refusal_of_the_reference_is_final_and_passed_on(redis_url: str, status: int) -> None:
     async with front(redis_url) as web:
         await answered(web, Answer("x", None, status, '{"detail":"no"}'))
-        answer = await web.http.get(f"{web.url}/v1/cvms/x/events", headers=EVENTS)
-        assert (answer.status_code, answer.json()) == (status, {"detail": "no"})
+        for path in ("/v1/cvms/x/events", "/v1/events?cvm=x"):
+            answer = await web.http.get(web.url + path, headers=EVENTS)
+            assert (answer.status_code, answer.json()) == (status, {"detail": "no"})
+
+
+async def test_a_fault_of_the_bridge_is_a_passing_problem_for_a_stream(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: Watches, cvm_ids: object) -> int:
+        raise RuntimeError
+
+    async with front(redis_url) as web:
+        await Watches(web.backend).renew(["cvm-1"])
+        monkeypatch.setattr(Watches, "renew", fails)
+        answer = await web.http.get(f"{web.url}/v1/events?cvm=cvm-1", headers=EVENTS)
+        assert (answer.status_code, "event: internal\n" in answer.text) == (200, True)
+        assert (await web.http.get(f"{web.url}/v1/events?cvm=cvm-1")).status_code == 500
 
 
 async def seen_last(web: Front, **names: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ from bridge.web.streaming.event_stream import EventStream
 from bridge.web.streaming.frames import block, retry_line
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.subscriber import Begin, Subscriber
+
+logger = logging.getLogger(__name__)
 
 COME_BACK_MS = 10_000
 """A client waits this long after a passing problem, give or take a half: those that were refused together must not
@@ -114,6 +117,11 @@ class EventRoutes:
             if final or problem.type not in COME_BACK or not _takes_events_only(request):
                 raise
             response = self._come_back(problem)
+        except Exception:
+            if not _takes_events_only(request):
+                raise
+            logger.exception("a stream could not begin because of a fault in the bridge")
+            response = self._come_back(ProblemError(ProblemType.INTERNAL, "the bridge's log has the reason"))
         await response(scope, receive, send)
 
     def _come_back(self, problem: ProblemError) -> Response:
