@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
@@ -52,16 +53,26 @@ async def window(browser: Browser) -> AsyncIterator[BrowserContext]:
             await page.close()
 
 
-async def dashboard(
-    context: BrowserContext, web: Front, token: str = "rootsecret", scripts: Iterable[str] = ()
-) -> Page:
-    """A page of the dashboard that is live; `scripts` run before its own."""
+async def opened(context: BrowserContext, web: Front, token: str = "rootsecret", scripts: Iterable[str] = ()) -> Page:
     page = await context.new_page()
     for script in (*scripts, f"sessionStorage.setItem('bridge-token', '{token}')"):
         await page.add_init_script(script)
     await page.goto(f"http://{HOST}:{web.port}/")
+    return page
+
+
+async def dashboard(
+    context: BrowserContext, web: Front, token: str = "rootsecret", scripts: Iterable[str] = ()
+) -> Page:
+    """A page of the dashboard that is live; `scripts` run before its own."""
+    page = await opened(context, web, token, scripts)
     await expect(page.locator("#connection")).to_have_text("Live")
     return page
+
+
+async def stream_token(web: Front) -> str:
+    answer = await web.http.post(f"{web.url}/v1/stream-tokens", headers={"X-API-Key": "rootsecret"})
+    return str(answer.json()["access_token"])
 
 
 async def happens(web: Front, cvm_id: str) -> None:
@@ -213,6 +224,25 @@ async def test_the_feed_shows_what_the_log_has_where_an_hour_of_it_is_gone(brows
     await context.close()
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("max_subscribers", "The bridge takes no more streams: its limit is 1"),
+        ("max_subscribers_per_token", "This token has too many streams: its limit here is 1"),
+    ],
+)
+async def test_the_dashboard_says_why_it_is_not_live(browser: Browser, redis_url: str, limit: str, words: str) -> None:
+    context = await browser.new_context()
+    settings: dict[str, Any] = {limit: 1}
+    async with front(redis_url, tokens=TOKENS, open_access=False, **settings) as web:
+        await web.lead()
+        await web.connect(f"/v1/events?access_token={await stream_token(web)}")
+        await web.until_present(1)
+        page = await opened(context, web)
+        await expect(page.locator("#connection")).to_have_text(words)
+        await context.close()
+
+
 LISTENS = """token => {
   globalThis.heard = [];
   globalThis.source = new EventSource(`/v1/events?snapshot=0&access_token=${token}`);
@@ -228,8 +258,7 @@ async def test_an_overloaded_front_end_is_told_in_band_and_the_event_source_come
     context = await browser.new_context(bypass_csp=True)  # the test looks into the page with `eval`
     async with front(redis_url, tokens=TOKENS, open_access=False, max_subscribers=1) as web:
         await web.lead()
-        asked = await web.http.post(f"{web.url}/v1/stream-tokens", headers={"X-API-Key": "rootsecret"})
-        token = asked.json()["access_token"]
+        token = await stream_token(web)
         _, only = await web.connect(f"/v1/events?snapshot=0&access_token={token}")
         await web.until_present(1)
         page = await context.new_page()

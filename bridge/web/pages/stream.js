@@ -3,7 +3,11 @@
 // The connection to /v1/events: opened, and opened again where it left off, until it is closed.
 
 const EVENT_NAMES = ["transition", "state", "stale", "fresh", "dropped", "position", "reset"];
-const LATER_NAMES = ["overloaded", "unavailable"];
+const EXCUSES = new Map([
+  ["overloaded", "The bridge takes no more streams"],
+  ["too-many-streams", "This token has too many streams"],
+  ["unavailable", "Not available"],
+]);
 const LONGEST_WAIT = 30000;
 const FULL_WAIT = 10000;
 
@@ -61,7 +65,7 @@ class Stream {
     });
     source.addEventListener("error", () => this.ended(source));
     for (const name of EVENT_NAMES) source.addEventListener(name, (event) => this.take(name, event));
-    for (const name of LATER_NAMES) source.addEventListener(name, (event) => this.apologise(event));
+    for (const [name, words] of EXCUSES) source.addEventListener(name, (event) => this.apologise(words, event));
   }
 
   take(name, event) {
@@ -72,8 +76,8 @@ class Stream {
   }
 
   /** A passing problem, sent as an event before the bridge closes the stream. */
-  apologise(event) {
-    this.excuse = JSON.parse(event.data).detail;
+  apologise(words, event) {
+    this.excuse = `${words}: ${JSON.parse(event.data).detail}`;
     this.told("busy", this.excuse);
   }
 
