@@ -56,6 +56,8 @@ class Budget:
     waiting: int = 0
     """Look-ups, lists and the like that wait for their turn (`LeaderContext.turn`)."""
     _odd: bool = False
+    _taken: bool = False
+    """Whether one of those who wait took a request since the plan was offered one in advance."""
 
     def __post_init__(self) -> None:
         if self.streams < 0:
@@ -73,10 +75,18 @@ class Budget:
         return max(0, int(self.tokens)) if now >= self.paused_until else 0
 
     def refill_for_plan(self, now: float) -> int:
-        """Whole requests that a plan may send now: half of them while others wait for their turn."""
+        """Whole requests that a plan may send now: half of them while others wait for their turn.
+
+        Those who wait take each request as soon as it may be sent. The plan may then have one in advance for each that
+        was taken, which those who wait are left to make up for.
+        """
         free = self.refill(now)
-        if not free or not self.waiting:
+        if not self.waiting:
             return free
+        if not free:
+            advance = self._taken and self.tokens >= 0 and now >= self.paused_until
+            self._taken = self._taken and not advance
+            return int(advance)
         self._odd = not self._odd  # of single requests, every second one
         return (free + self._odd) // 2
 
@@ -85,6 +95,7 @@ class Budget:
         if self.refill(now) < 1 or (self.is_held and not self.probe(now)):
             return False
         self.spend(1)
+        self._taken = True
         return True
 
     def spend(self, count: int) -> None:

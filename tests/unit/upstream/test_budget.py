@@ -99,3 +99,26 @@ def test_a_blocked_account_is_asked_one_question_at_a_time() -> None:
     assert budget.probe(until)
     assert not budget.probe(until + PROBE_EVERY - 0.1)
     assert budget.probe(until + PROBE_EVERY)
+
+
+def test_those_who_wait_leave_a_plan_its_share_and_together_they_keep_to_the_rate() -> None:
+    budget = Budget(most_streams=5, tokens=1.0)
+    budget.waiting = 200
+    planned = taken = 0
+    for tick in range(1, 1001):
+        now = tick / 20
+        taken += budget.take(now)
+        if tick % 2 == 0:
+            allowed = budget.refill_for_plan(now)
+            budget.spend(allowed)
+            planned += allowed
+    assert taken > planned > taken / 2
+    assert planned + taken <= REQUESTS_PER_SECOND * 50 + 2
+
+
+def test_a_plan_has_no_request_in_advance_while_upstream_asked_for_a_pause() -> None:
+    budget = Budget(most_streams=5, tokens=1.0)
+    budget.waiting = 1
+    assert budget.take(0.0)
+    budget.paused_until = 60.0
+    assert budget.refill_for_plan(0.01) == 0

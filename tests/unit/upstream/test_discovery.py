@@ -130,6 +130,24 @@ def test_a_first_start_takes_as_long_as_one_read_of_each_cvm(kind: type[Lister])
     run_virtual(scenario())
 
 
+def test_a_change_is_seen_while_a_first_start_goes_on() -> None:
+    async def scenario() -> None:
+        cloud, settings = Cloud(names(800)), EVERYTHING.model_copy(update={"max_streams": 0})
+        async with leading(cloud, settings) as (client, backend, _):
+            await asyncio.sleep(5)
+            cloud.change("cvm-00000", "stopped")
+            await asyncio.sleep(15)
+            snapshots = await Snapshots(backend).all()
+            assert len(snapshots) < 500
+            assert snapshots["cvm-00000"].status == "stopped"
+            await asyncio.sleep(1.1 * 800 / REQUESTS_PER_SECOND - 20)
+            assert len(await Snapshots(backend).all()) == 800
+            await asyncio.sleep(30)
+            assert client.reads.total() <= 1.1 * 800
+
+    run_virtual(scenario())
+
+
 def test_more_than_ten_thousand_cvms_are_all_found() -> None:
     async def scenario() -> None:
         cloud, found = Cloud(names(10_050)), set[str]()
