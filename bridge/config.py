@@ -79,7 +79,9 @@ class Settings(BaseModel):
         "(with TLS: rediss…) or unix:///path",
         secret=True,
     )
-    host: str | None = _setting("HOST", None, "an address or host name", pattern=r"^[A-Za-z0-9._:%-]+$")
+    host: str | None = _setting(
+        "HOST", None, "an address, a host name or unix:/path", pattern=r"^(unix:/[^\x00-\x1f]+|[A-Za-z0-9._:%-]+)$"
+    )
     port: int = _whole("PORT", 8000, 0, 65535, " (0: any free port)")
     tls_cert: str | None = _setting("BRIDGE_TLS_CERT", None, "the path of a PEM file")
     tls_key: str | None = _setting("BRIDGE_TLS_KEY", None, "the path of a PEM file")

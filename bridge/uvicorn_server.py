@@ -106,7 +106,14 @@ def address_family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+def unix_path(host: str) -> str | None:
+    """The path in `unix:/path`; None for any other host."""
+    return host.removeprefix("unix:") if host.startswith("unix:/") else None
+
+
 def http_url(host: str, port: int, *, tls: bool = False) -> str:
-    """Without a path; an IPv6 address stands in brackets."""
+    """Without a path; an IPv6 address stands in brackets. `unix:/path` stays as it is."""
+    if unix_path(host) is not None:
+        return host
     scheme, name = "https" if tls else "http", f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}:{port}"

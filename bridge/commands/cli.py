@@ -30,11 +30,16 @@ from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
 from bridge.simulator.world import World
 from bridge.store.endpoints import FORMATS
+from bridge.uvicorn_server import unix_path
 
 SIMULATED = "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
 
 _URL = click.option(
-    "--url", default="http://127.0.0.1:8000", show_default=True, envvar="BRIDGE_URL", help="URL of the bridge."
+    "--url",
+    default="http://127.0.0.1:8000",
+    show_default=True,
+    envvar="BRIDGE_URL",
+    help="URL of the bridge (or unix:/path).",
 )
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
@@ -93,7 +98,8 @@ def up() -> None:
     help="Processes that share the port; use one per core. Default: WEB_CONCURRENCY, or 1.",
 )
 @click.option("--worker", is_flag=True, hidden=True, help="Internal: this process is a worker that its parent started.")
-def web(workers: int, worker: bool) -> None:
+@click.option("--listener", type=int, hidden=True, help="Internal: the file of the worker's socket.")
+def web(workers: int, worker: bool, listener: int | None) -> None:
     """Runs a front end: it serves SSE and HTTP from Redis. Run as many as you like.
 
     It needs REDIS_URL and BRIDGE_TOKENS (or BRIDGE_AUTH=off), and listens on HOST and PORT, by default 0.0.0.0:8000. It
@@ -108,7 +114,7 @@ def web(workers: int, worker: bool) -> None:
     if workers > 1 and not worker:
         _execute(lambda stop: run_web_workers(settings, workers, stop))
     else:
-        _execute(lambda stop: run_web(settings, stop, worker=worker))
+        _execute(lambda stop: run_web(settings, stop, worker=worker, listener=listener))
 
 
 @main.command()
@@ -317,11 +323,13 @@ def _complain(line: str) -> None:
 def _banner(startup: StartupInfo) -> str:
     """Commands to paste, and where everything is. Printed once the front end listens."""
     namespace, redis = startup.settings.namespace, startup.redis_url
+    path = unix_path(startup.address)
+    base = startup.address if path is None else f"--unix-socket {path} http://localhost"
     token = "" if startup.open_access else " --token $BRIDGE_TOKEN"
     bearer = "" if startup.open_access else '-H "Authorization: Bearer $BRIDGE_TOKEN" '
     lines = [
         ("address", startup.address),
-        ("events", f"curl -N {bearer}{startup.address}/v1/events"),
+        ("events", f"curl -N {bearer}{base}/v1/events"),
         ("webhooks", f"bridge listen --url {startup.address}{token}"),
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),

@@ -20,7 +20,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from bridge.clock import Clock, SystemClock, rfc3339
-from bridge.commands.terminal import as_object, client_headers, event_line, invalid_url, painted, problem_text
+from bridge.commands.terminal import (
+    as_object,
+    base_url,
+    bridge_client,
+    client_headers,
+    event_line,
+    invalid_url,
+    painted,
+    problem_text,
+)
 from bridge.events import TRANSITION, dumps
 from bridge.process.signals import CommandError
 from bridge.uvicorn_server import http_url, listening_socket, serving, small_server
@@ -142,7 +151,7 @@ async def _registered(
     registration: Registration, address: str, secret: str, announce: Callable[[str], None]
 ) -> AsyncIterator[None]:
     headers = client_headers("listen", registration.token)
-    async with httpx.AsyncClient(headers=headers, timeout=REGISTER_SECONDS) as http:
+    async with bridge_client(registration.url, headers=headers, timeout=REGISTER_SECONDS) as http:
         endpoint_id = await _register(http, registration, address, secret)
         announce(f"{address} is registered at {registration.url} as {endpoint_id} (ctrl-C unregisters it)")
         try:
@@ -155,7 +164,7 @@ async def _register(http: httpx.AsyncClient, registration: Registration, address
     """The endpoint's id. Raises CommandError."""
     body = {"description": "bridge listen", **registration.fields, "url": address, "secret": secret}
     try:
-        answer = await http.post(f"{registration.url}/v1/webhooks", json=body)
+        answer = await http.post(f"{base_url(registration.url)}/v1/webhooks", json=body)
     except httpx.InvalidURL:
         raise invalid_url(registration.url) from None
     except httpx.HTTPError as error:
@@ -179,7 +188,7 @@ def _help(answer: httpx.Response) -> str:
 
 async def _unregister(http: httpx.AsyncClient, registration: Registration, endpoint_id: str) -> str:
     """A line that tells the result."""
-    url = f"{registration.url}/v1/webhooks/{quote(endpoint_id, safe='')}"
+    url = f"{base_url(registration.url)}/v1/webhooks/{quote(endpoint_id, safe='')}"
     try:
         answer = await http.delete(url, timeout=UNREGISTER_SECONDS)
     except httpx.HTTPError as error:

@@ -12,7 +12,7 @@ import httpx
 from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 
 from bridge.clock import Clock, SystemClock
-from bridge.commands.terminal import client_headers, invalid_url, problem_text
+from bridge.commands.terminal import base_url, bridge_client, client_headers, invalid_url, problem_text
 from bridge.events import POSITION
 from bridge.process.signals import CommandError
 from bridge.retry_after import parse_retry_after
@@ -52,8 +52,8 @@ class Request:
     def address(self) -> str:
         """The route; a single CVM's own route, which watches a CVM that is not watched yet."""
         if len(self.cvms) == 1:
-            return f"{self.url}/v1/cvms/{quote(self.cvms[0], safe='')}/events"
-        return f"{self.url}/v1/events"
+            return f"{base_url(self.url)}/v1/cvms/{quote(self.cvms[0], safe='')}/events"
+        return f"{base_url(self.url)}/v1/events"
 
     def parameters(self, cursor: str) -> list[tuple[str, str]]:
         """`since` is for the first connection; later ones have a cursor."""
@@ -78,7 +78,7 @@ async def follow(
     Raises CommandError if the bridge refuses and another try would not help.
     """
     timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
-    async with client or httpx.AsyncClient(timeout=timeout) as http:
+    async with client or bridge_client(request.url, timeout=timeout) as http:
         await _Follower(request, write, complain, http, clock or SystemClock(), rng or random.Random()).run()
 
 

@@ -12,6 +12,7 @@ from bridge import __version__
 from bridge.events import RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
+from bridge.uvicorn_server import unix_path
 
 MAX_PROBLEM_BYTES = 4096
 """How much of an error's body is read; a problem is far smaller."""
@@ -36,8 +37,19 @@ def client_headers(command: str, token: str | None) -> dict[str, str]:
     return {"User-Agent": f"bridge-{command}/{__version__}", **bearer}
 
 
+def bridge_client(url: str, **options: Any) -> httpx.AsyncClient:
+    """A client for the bridge at `url`, which may be `unix:/path`: requests then go to `base_url(url)`."""
+    path = unix_path(url)
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path) if path else None, **options)
+
+
+def base_url(url: str) -> str:
+    """What stands before the routes in requests to the bridge at `url`."""
+    return "http://localhost" if unix_path(url) else url
+
+
 def invalid_url(url: str) -> CommandError:
-    return CommandError(f"{url} is not a valid URL: pass --url http://host:port")
+    return CommandError(f"{url} is not a valid URL: pass --url http://host:port or unix:/path")
 
 
 async def problem_text(response: httpx.Response) -> str:

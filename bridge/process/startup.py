@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bridge.addresses import is_loopback
 from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer
 from bridge.process.signals import CommandError
-from bridge.uvicorn_server import http_url
+from bridge.uvicorn_server import http_url, unix_path
 from bridge.web.http.tls import Certificate, CertificateError
+from bridge.web.http.unix_socket import is_local
 
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the default of `bridge web`, see docs/contract.md#environment
 
@@ -40,7 +39,7 @@ def open_access(settings: Settings, host: str, *, alone: bool) -> bool:
         return True
     if settings.tokens:
         return False
-    if alone and is_loopback(host):
+    if alone and is_local(host):
         return True
     raise CommandError(
         "BRIDGE_TOKENS is not set, so no caller could get access: set it to name:secret:scope, or set BRIDGE_AUTH=off "
@@ -67,9 +66,11 @@ def named_address(host: str, port: int, variable: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+        if unix_path(host) is None and error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
             raise
-        fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({os.strerror(error.errno)})"
+        fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({error.strerror or error})"
+        if unix_path(host) is not None:
+            raise CommandError(f"{host} {fault}: set HOST to another path") from None
         address = http_url(host, port).removeprefix("http://")
         raise CommandError(f"{address} {fault}: set {variable} to another port") from None
 

@@ -37,19 +37,20 @@ async def run_web_workers(settings: Settings, count: int, stop: Stop) -> None:
         await run_workers(settings, host, count, stop)
 
 
-async def run_web(settings: Settings, stop: Stop, *, worker: bool = False) -> None:
+async def run_web(settings: Settings, stop: Stop, *, worker: bool = False, listener: int | None = None) -> None:
     """One front end. Without Redis it listens already and is not ready. Raises CommandError.
 
-    `worker`: this process shares its port with others and ends with its parent.
+    `worker`: this process shares its port with others and ends with its parent; `listener`: the file of a
+    socket from the parent that listens already.
     """
     with contextlib.ExitStack() as stack:
         if worker:
             stack.enter_context(used(Path(os.environ[VARIABLE])))
             stack.enter_context(answering_parent(stop, lambda cause: metrics.WORKERS_REPLACED.labels(cause).inc()))
-        await _run_web(settings, stop, shared=worker)
+        await _run_web(settings, stop, shared=worker, listener=listener)
 
 
-async def _run_web(settings: Settings, stop: Stop, *, shared: bool) -> None:
+async def _run_web(settings: Settings, stop: Stop, *, shared: bool, listener: int | None) -> None:
     host, url, clock = settings.host or ALL_ADDRESSES, required_redis(settings), ServerClock(SystemClock())
     opened = open_access(settings, host, alone=False)
 
@@ -59,7 +60,9 @@ async def _run_web(settings: Settings, stop: Stop, *, shared: bool) -> None:
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         attend_redis(group, backend, clock, stop, masked_url(url))
-        web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report, shared=shared)
+        web = serve_front(
+            settings, backend, clock, stop, host=host, opened=opened, report=report, shared=shared, inherited=listener
+        )
         group.create_task(run_role("web", web, stop), name="web")
 
 
@@ -73,6 +76,7 @@ async def serve_front(
     opened: bool,
     report: Callable[[int], None],
     shared: bool = False,
+    inherited: int | None = None,
 ) -> None:
     """Serves until `stop`; `report` gets the port once the front end listens. Raises CommandError."""
 
@@ -94,5 +98,6 @@ async def serve_front(
             on_listening=on_listening,
             certificate=certificate,
             drain_seconds=lambda: 0.0 if stop.at_once else settings.drain_seconds,
+            inherited=inherited,
             shared=shared,
         )

@@ -77,9 +77,11 @@ async def run_worker(
     drain_seconds: float,
     replaces: Cause | None,
     on_end: Callable[[int], None],
+    listener: int | None,
 ) -> End:
     """Runs one worker until it ends, or hangs, or `stop` is set and it has drained.
 
+    `listener`: the file of a socket that the worker shall serve.
     `replaces`: why there is no other worker in its place any more. `on_end` gets the process's id once it is gone.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -88,6 +90,8 @@ async def run_worker(
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bridge", "web", "--worker"),
+                *([] if listener is None else ["--listener", str(listener)]),
+                pass_fds=() if listener is None else (listener,),
                 env=environment,
                 stdin=theirs.fileno(),
                 start_new_session=True,  # so that ctrl-C reaches the parent alone

@@ -19,7 +19,9 @@ from bridge.config import Settings
 from bridge.process.signals import CommandError, Stop
 from bridge.process.worker import Cause, End, run_worker
 from bridge.process.worker_metrics import VARIABLE, forget_worker, metrics_directory
-from bridge.uvicorn_server import address_family
+from bridge.uvicorn_server import address_family, unix_path
+from bridge.web.http.unix_socket import unix_socket
+from bridge.web.server import BACKLOG
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +40,12 @@ async def run_workers(settings: Settings, host: str, count: int, stop: Stop) -> 
 
     A worker that cannot start sets `stop`, so the others drain and end.
     """
-    with _reserved(host, settings.port) as port, metrics_directory() as metrics:
+    with _reserved(host, settings.port) as (port, listener), metrics_directory() as metrics:
         environment = {**os.environ, "PORT": str(port), VARIABLE: str(metrics)}
 
         async def run(replaces: Cause | None) -> End:
             forget = partial(forget_worker, metrics)
-            return await run_worker(environment, stop, settings.drain_seconds, replaces, forget)
+            return await run_worker(environment, stop, settings.drain_seconds, replaces, forget, listener)
 
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(_keep_running(run, stop), name=f"worker {number}") for number in range(count)]
@@ -52,8 +54,15 @@ async def run_workers(settings: Settings, host: str, count: int, stop: Stop) -> 
 
 
 @contextlib.contextmanager
-def _reserved(host: str, port: int) -> Iterator[int]:
-    """Binds the port that the workers will share, a free one for 0. It does not listen, so it gets no connections."""
+def _reserved(host: str, port: int) -> Iterator[tuple[int, int | None]]:
+    """What the workers will share: a port, a free one for 0, or the file of a listening unix socket.
+
+    A port is bound here and does not listen, so it gets no connections.
+    """
+    if path := unix_path(host):
+        with unix_socket(path, BACKLOG) as shared:
+            yield port, shared.fileno()
+        return
     family = address_family(host)
     with socket.socket(family, socket.SOCK_STREAM) as alone:
         # Without SO_REUSEPORT: fails if another program shares its port, which would then get some of our connections.
@@ -63,7 +72,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((host, port))
-        yield int(bound.getsockname()[1])
+        yield int(bound.getsockname()[1]), None
 
 
 async def _keep_running(run: Callable[[Cause | None], Awaitable[End]], stop: Stop) -> bool:

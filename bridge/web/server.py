@@ -6,20 +6,20 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, cast
 
 import uvicorn
 
-from bridge.addresses import is_loopback
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.open_files import OWN_FILES, raise_open_files
 from bridge.store.connection import Backend
-from bridge.uvicorn_server import Server, address_family
+from bridge.uvicorn_server import Server, address_family, unix_path
 from bridge.web.app import FrontEnd
 from bridge.web.http.tls import Certificate, TlsServer
+from bridge.web.http.unix_socket import is_local, unix_socket
 from bridge.web.http.waiting_connections import WaitingConnections
 from bridge.web.streaming.detach import CLOSE_GRACE, Http1Protocol
 
@@ -41,13 +41,29 @@ as much as a connection, so the listening socket is duplicated into as many file
 after 0.8 s instead of 1.2 s."""
 
 
+@contextlib.contextmanager
+def listening(host: str, port: int, *, shared: bool = False, inherited: int | None = None) -> Iterator[socket.socket]:
+    """A listening socket. Raises OSError if it is taken.
+
+    `shared`: other processes may listen on the same port. `inherited`: the file of a socket that listens already.
+    """
+    path = unix_path(host)
+    if inherited is not None:
+        made: contextlib.AbstractContextManager[socket.socket] = socket.socket(fileno=inherited)
+    elif path is not None:
+        made = unix_socket(path, BACKLOG)
+    else:
+        made = listen(host, port, shared=shared)
+    with made as bound:
+        bound.setblocking(False)
+        yield bound
+
+
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening socket; `shared`: other processes may listen on the same port. Raises OSError if it is taken."""
     family = address_family(host)
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     bound = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared, dualstack_ipv6=both)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # its connections inherit it
-    bound.setblocking(False)
     return bound
 
 
@@ -65,46 +81,47 @@ async def serve_web(
     certificate: Certificate | None = None,
     drain_seconds: Callable[[], float] | None = None,
     shared: bool = False,
+    inherited: int | None = None,
 ) -> None:
     """Serves until `stop`, then drains and returns. Raises OSError if the address is taken.
 
     With a `certificate` it speaks TLS. `drain_seconds` is asked when the drain begins.
+    `shared` and `inherited`: as `listening`.
     """
-    bound = listen(host, port, shared=shared)
-    files = raise_open_files()
-    front = FrontEnd(
-        settings,
-        backend,
-        clock,
-        open_access=open_access,
-        loopback_only=open_access and is_loopback(host),
-        open_files=files,
-    )
-    waiting = WaitingConnections(clock, most=max(1, files - OWN_FILES), streams=lambda: front.capacity.open)
-    logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
-    config = uvicorn.Config(
-        front.app,
-        http=cast(Any, protocol or partial(Http1Protocol, waiting=waiting)),
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,  # only /docs needs a proxy's headers, and reads them itself
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-        timeout_keep_alive=75,
-        backlog=BACKLOG,
-    )
-    beside = [waiting.run()]
-    if certificate is None:
-        server = Server(config)
-    else:
-        server = TlsServer(config, certificate, waiting)
-        beside.append(certificate.run(clock))
-    with contextlib.ExitStack() as listening:
-        sockets = [listening.enter_context(bound)]
-        sockets += [listening.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]
-        on_listening(bound.getsockname()[1])
+    with contextlib.ExitStack() as stack:
+        bound = stack.enter_context(listening(host, port, shared=shared, inherited=inherited))
+        files = raise_open_files()
+        front = FrontEnd(
+            settings,
+            backend,
+            clock,
+            open_access=open_access,
+            loopback_only=open_access and is_local(host),
+            open_files=files,
+        )
+        waiting = WaitingConnections(clock, most=max(1, files - OWN_FILES), streams=lambda: front.capacity.open)
+        logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
+        config = uvicorn.Config(
+            front.app,
+            http=cast(Any, protocol or partial(Http1Protocol, waiting=waiting)),
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,  # only /docs needs a proxy's headers, and reads them itself
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+            timeout_keep_alive=75,
+            backlog=BACKLOG,
+        )
+        beside = [waiting.run()]
+        if certificate is None:
+            server = Server(config)
+        else:
+            server = TlsServer(config, certificate, waiting)
+            beside.append(certificate.run(clock))
+        sockets = [bound, *[stack.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]]
+        on_listening(0 if bound.family == socket.AF_UNIX else bound.getsockname()[1])
         await _serve(front, server, sockets, beside, stop, drain_seconds or (lambda: settings.drain_seconds))
 
 

@@ -100,7 +100,11 @@ def test_an_empty_variable_is_an_unset_one(env: pytest.MonkeyPatch, name: str) -
         ("BRIDGE_NAMESPACE", ["a", "my.bridge_1-x"], ["{bridge}", "a b", "x" * 65, "naïve"]),
         ("BRIDGE_LOG_LEVEL", ["DEBUG", "warning"], ["loud"]),
         ("BRIDGE_LOG_FORMAT", ["JSON", "console"], ["xml"]),
-        ("HOST", ["127.0.0.1", "::1", "localhost"], ["two words", "http://x"]),
+        (
+            "HOST",
+            ["127.0.0.1", "::1", "localhost", "unix:/run/a b.sock"],
+            ["two words", "http://x", "unix:x/y", "unix:/"],
+        ),
     ],
 )
 def test_the_bounds_of_a_variable(env: pytest.MonkeyPatch, name: str, good: list[str], bad: list[str]) -> None:
