@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks import batches, freshness, hour, pace, planner, redis_cost, webhooks
+from benchmarks import batches, freshness, hour, pace, planner, redis_cost, upstream_cost, webhooks
 from benchmarks.fanout.run import run as fanout
 
 planner.run()
 batches.run()
 hour.run()
 pace.run()
+upstream_cost.run()
 freshness.run()
 redis_cost.run()
 webhooks.run()
