@@ -22,12 +22,16 @@ logger = logging.getLogger(__name__)
 MOST_ENDPOINTS = 10_000
 """Every dispatcher keeps all of them in memory, unsealed, and one event may have to be queued for each."""
 
-Format = Literal["standard", "cloudevents", "phala"]
+Format = Literal["standard", "cloudevents", "phala", "slack", "discord", "teams", "ntfy"]
 
 FORMATS: Mapping[Format, str] = {
     "standard": "application/json",
     "cloudevents": "application/cloudevents+json",
     "phala": "application/json",
+    "slack": "application/json",
+    "discord": "application/json",
+    "teams": "application/json",
+    "ntfy": "text/plain; charset=utf-8",
 }
 """The formats of webhook bodies and the content type of each; `docs/contract.md#webhooks` describes them."""
 

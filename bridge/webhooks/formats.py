@@ -13,6 +13,7 @@ from typing import assert_never
 
 from bridge.events import TRANSITION, Event, dumps
 from bridge.store.endpoints import FORMATS, Format
+from bridge.webhooks.chat_formats import chat_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ def render(format: Format, event: Event, *, ran: bool) -> Rendered:
         case "standard":
             head = dumps({"type": event.type, "timestamp": json.loads(_head(event))["time"]})
             return Rendered(f'{head[:-1]},"data":{_data(event)}}}'.encode(), headers)
+        case "slack" | "discord" | "teams" | "ntfy":
+            body, more = chat_message(format, event)
+            return Rendered(body, {**headers, **more})
         case _:
             assert_never(format)
 

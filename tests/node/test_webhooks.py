@@ -35,7 +35,7 @@ def test_phalas_sdk_parses_the_phala_format_and_refuses_other_secrets_and_old_on
     assert "expired" in verified("phala", at=time.time() - 360)["phala"]["refused"]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name, content_type in FORMATS.items() if content_type.endswith("json")])
 def test_standardwebhooks_verifies_every_format_by_the_new_and_the_old_secret(format: Format) -> None:
     for secret in (NEW, OLD):
         assert "event" in verified(format, secret=secret)["standard"]

@@ -49,8 +49,12 @@ BODIES: Mapping[Format, tuple[str, str]] = {
     "standard": ("StandardBody", "The event's `data` in a Standard Webhooks body"),
     "cloudevents": ("Event", "The envelope"),
     "phala": ("PhalaBody", "Phala Cloud's own webhook envelope"),
+    "slack": ("", "A message for a Slack incoming webhook"),
+    "discord": ("", "A message for a Discord webhook"),
+    "teams": ("", "A card for a Teams workflow"),
+    "ntfy": ("", "A message for an ntfy topic"),
 }
-"""Schema and meaning by format. A format that is not here is documented as JSON without a schema."""
+"""Schema ("": no schema of its own) and meaning by format; one that is not here is documented by its name alone."""
 
 SIGNED_BY_PHALA = {
     "x-webhook-id": "`evt_` and the event's id",

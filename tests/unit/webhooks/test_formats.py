@@ -13,6 +13,9 @@ from bridge.store.endpoints import FORMATS, Format
 from bridge.webhooks.formats import lifecycle, render
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event
 
+ENVELOPES: tuple[Format, ...] = ("standard", "cloudevents", "phala")
+"""The formats whose body has the event's `data`; the others are messages (`test_chat_formats.py`)."""
+
 
 def test_standard_is_type_timestamp_and_the_events_data_character_for_character() -> None:
     rendered = render("standard", event(), ran=True)
@@ -101,7 +104,7 @@ def test_what_is_no_transition_keeps_its_own_type_for_phala() -> None:
 
 
 def test_every_format_has_a_body_for_every_event() -> None:
-    for format in FORMATS:
+    for format in ENVELOPES:
         for each in (event(), FIRST_SIGHT, DELETED, TEST, event(name=None)):
             body = json.loads(render(format, each, ran=False).body)
             assert isinstance(body["data"], dict), (format, each.type)
@@ -111,7 +114,7 @@ def test_every_format_has_a_body_for_every_event() -> None:
 
 def test_names_that_look_like_the_envelope_change_nothing() -> None:
     tricky = '","data":{"cvm_id":"other"},"x":"'
-    for format in FORMATS:
+    for format in ENVELOPES:
         body = json.loads(render(format, event(name=tricky, cvm_id=tricky), ran=True).body)
         assert body["data"]["cvm_id"] == tricky
     assert json.loads(render("standard", event(name=tricky), ran=True).body)["data"]["name"] == tricky
@@ -129,7 +132,7 @@ LONG = "9" * 5000
 
 
 @pytest.mark.parametrize("app_id", [LONG, "1.10", "1e999", "-0", '"ü\\u00fc"', "null", "[1.0, {}]"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ENVELOPES)
 def test_a_state_of_any_numbers_has_a_body_and_stays_as_upstream_wrote_it(format: Format, app_id: str) -> None:
     raw = f'{{"status": "error", "many":{LONG}, "app_id" : {app_id} ,"boot_error":"no \\u2028 disk"}}'
     body = render(format, event(("starting", "error"), raw=raw), ran=False).body.decode()

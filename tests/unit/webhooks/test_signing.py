@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from datetime import UTC, datetime
 
@@ -21,6 +22,9 @@ NEW = "whsec_" + base64.b64encode(b"n" * 32).decode()
 OLD = "whsec_" + base64.b64encode(b"o" * 24).decode()
 OTHER = "whsec_" + base64.b64encode(b"x" * 32).decode()
 
+JSON_FORMATS = [name for name, content_type in FORMATS.items() if content_type.endswith("json")]
+"""The published package refuses what is not JSON, once it has verified it."""
+
 
 def signed(format: Format, secrets: list[str], at: float | None = None) -> tuple[str, dict[str, str]]:
     rendered = render(format, event(), ran=True)
@@ -29,10 +33,10 @@ def signed(format: Format, secrets: list[str], at: float | None = None) -> tuple
     return rendered.body.decode(), {**rendered.headers, **headers}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", JSON_FORMATS)
 def test_standardwebhooks_verifies_every_format(format: Format) -> None:
     body, headers = signed(format, [NEW])
-    assert Webhook(NEW).verify(body, headers)["data"]["to"] == "running"
+    assert Webhook(NEW).verify(body, headers) == json.loads(body)
     assert headers["webhook-id"] == "wh_1-1795536119319-0"
     with pytest.raises(WebhookVerificationError):
         Webhook(OTHER).verify(body, headers)
@@ -70,7 +74,7 @@ def test_both_refuse_a_signature_of_six_minutes_ago() -> None:
         parse_webhook_event(headers=headers, body=body, secret=NEW)
 
 
-@given(st.binary(min_size=24, max_size=64), st.sampled_from(list(FORMATS)))
+@given(st.binary(min_size=24, max_size=64), st.sampled_from(JSON_FORMATS))
 def test_any_secret_of_24_to_64_bytes_verifies(key: bytes, format: Format) -> None:
     secret = "whsec_" + base64.b64encode(key).decode()
     assert key_of(secret) == key
