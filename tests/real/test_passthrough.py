@@ -172,6 +172,17 @@ async def test_bodies_are_streamed_both_ways(redis_url: str) -> None:
         assert sim.bodies == [b"onetwo"]
 
 
+async def test_an_http_1_0_client_gets_a_chunked_body_without_its_framing(redis_url: str) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"
+    async with upstream(chunked) as sim, front(redis_url, **through(sim)) as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        web.writers.append(writer)
+        writer.write(b"GET /api/v1/x HTTP/1.0\r\nX-API-Key: key-a\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+        assert (body, b"transfer-encoding" in head.lower()) == (b"firstsecond", False)
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("status", [b"200 OK", b"304 Not Modified", b"204 No Content"])
 async def test_answers_without_a_body_are_whole(

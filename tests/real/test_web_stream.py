@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from contextlib import aclosing
 
 import pytest
@@ -44,6 +45,20 @@ async def test_a_client_that_does_not_read_is_cut_and_the_others_see_everything(
         await web.until_present(0)
         assert await web.metric("bridge_slow_subscribers_total") == slow_before + 1
         assert not (await rest_of(reader)).endswith(b"\r\n0\r\n\r\n")
+
+
+async def test_what_waits_in_the_kernel_for_a_client_is_bounded_too(redis_url: str) -> None:
+    """By itself the kernel takes more than two megabytes on loopback."""
+    async with front(redis_url) as web:
+        await web.lead()
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", web.port))
+            deaf.sendall(b"GET /v1/events?snapshot=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await web.until_present(1)
+            for _ in range(20):
+                await web.append(filling=50_000)
+            await web.until_present(0)
 
 
 async def test_a_cut_client_gets_the_missed_events_with_its_cursor(redis_url: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any
 
+from bridge.store.connection import Backend
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
@@ -78,6 +81,34 @@ def test_the_names_behind_the_first_refusal_cost_nothing() -> None:
             assert error.type is ProblemType.TOO_MANY_LOOKUPS
         assert lookups.reads <= 600
         await asyncio.sleep(20)  # for the one that was allowed
+        await backend.close()
+
+    run_virtual(scenario())
+
+
+class CountedCalls(Backend):
+    """Counts round trips."""
+
+    calls = 0
+
+    async def call(self, command: Awaitable[Any]) -> Any:
+        self.calls += 1
+        return await super().call(command)
+
+
+def test_watched_cvms_are_resolved_in_one_round_trip_however_many_they_are() -> None:
+    async def scenario() -> None:
+        backend, clock = CountedCalls(fake_backend().client, "bridge"), VirtualClock()
+        lookups, watches = ReferenceLookups(backend), Watches(backend)
+        stand_ins = StandIns(Snapshots(backend), lookups, clock)
+        references = References(
+            lookups, watches, clock, SingleFlight("look-up"), stand_ins, led=lambda: True, per_minute=1
+        )
+        names = [f"cvm-{number}" for number in range(1000)]
+        await watches.renew(names)
+        backend.calls = 0
+        assert await references.resolve_all(names, READER) == names
+        assert backend.calls == 1
         await backend.close()
 
     run_virtual(scenario())
