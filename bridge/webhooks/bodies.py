@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import json
 import zlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from urllib.parse import parse_qsl, urlsplit
 
 from bridge.events import dumps
+from bridge.webhooks.private_texts import private_texts
 
 READ_BYTES = 64 * 1024
 """Read after decompression; then the connection is cut. Real answers to webhooks have a few bytes."""
@@ -21,9 +19,6 @@ SPARE_BYTES = 8 * 1024
 """Kept beyond that until private texts are removed: one at the cut must be complete (a header may have 4 KiB)."""
 
 HIDDEN = "***"
-
-SHORTEST_PRIVATE = 4
-"""Characters. A shorter text is not a secret, and hiding it would only damage the recorded body."""
 
 
 class KeptBody:
@@ -63,30 +58,6 @@ def _inflater(encoding: str) -> Callable[[bytes], bytes] | None:
             return b""
 
     return inflate
-
-
-def private_texts(url: str, headers: Mapping[str, str]) -> list[bytes]:
-    """The secrets in a request, longest first: the URL's query and custom headers, in the spellings that a receiver
-    which echoes requests is likely to use.
-    """
-    texts = set(_of_query(url))
-    for name, value in headers.items():
-        if name.lower() != "content-type" and not name.lower().startswith(("webhook-", "x-webhook-")):
-            texts.update(_spellings(value))
-    return sorted(texts, key=len, reverse=True)
-
-
-@lru_cache(4096)
-def _of_query(url: str) -> frozenset[bytes]:
-    query = urlsplit(url).query
-    parts = [part.partition("=")[2] for part in query.split("&")]
-    values = [value for _, value in parse_qsl(query, keep_blank_values=True)]
-    return frozenset(spelling for text in (query, *parts, *values) for spelling in _spellings(text))
-
-
-def _spellings(text: str) -> list[bytes]:
-    """As the text and as its JSON; skips values too short to be a secret."""
-    return [each.encode() for each in {text, json.dumps(text)[1:-1]} if len(each) >= SHORTEST_PRIVATE]
 
 
 def shown(body: bytes, url: str, headers: Mapping[str, str]) -> str:

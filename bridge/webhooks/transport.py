@@ -64,7 +64,7 @@ class Poster:
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> AttemptOutcome:
         """One attempt, which ends within the timeout. Raises NotAttemptedError if this machine could not make it.
 
-        If the receiver repeats the URL's query or a custom header, the recorded body has `***` instead.
+        If the receiver repeats the URL's path, query or a custom header, the recorded body has `***` instead.
         """
         started = self.clock.monotonic()
         answer = HttpAnswer()

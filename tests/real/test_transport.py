@@ -212,7 +212,7 @@ async def test_a_receiver_that_echoes_the_request_brings_no_secret_into_the_hist
     async with receiver(_echo) as inner, poster() as sender:
         headers = {"x-token": 'ge"heim', "webhook-id": "d-1", "content-type": "application/json"}
         outcome = await sender.post(inner.url(path="/hook?key=ver%2Fborgen&flag=1"), headers, b"{}")
-        assert "POST /hook?*** HTTP/1.1" in outcome.response_body
+        assert "POST ***?*** HTTP/1.1" in outcome.response_body
         assert "webhook-id: d-1" in outcome.response_body
         assert "heim" not in outcome.response_body
 

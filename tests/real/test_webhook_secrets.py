@@ -90,7 +90,7 @@ def test_no_secret_comes_out_anywhere(tmp_path: Path, own_server: RealServer) ->
         for each in deliveries:
             eventually(partial(_attempted, ask, each), "an attempt")
         bodies = [ask("GET", f"/v1/deliveries/{each}")["attempts"][0]["response_body"] for each in deliveries]
-        assert "/echo?***" in bodies[0]
+        assert "***?***" in bodies[0]
         assert "x-canary: ***" in bodies[0].lower()
         for each in made:
             for method, path in (("GET", ""), ("GET", "/deliveries"), ("POST", "/rotate-secret"), ("POST", "/enable")):
