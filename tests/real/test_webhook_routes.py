@@ -29,6 +29,8 @@ OTHER = "whsec_" + base64.b64encode(b"o" * 24).decode()
 URL = "http://127.0.0.1:9/hook"
 TOKENS = "root:root-token:admin reader:read-token:read one:one-token:read:cvm-1 some:some-token:admin:cvm-1"
 
+READER = {"Authorization": "Bearer read-token"}
+
 
 class Api(httpx.AsyncClient):
     """A front end without its socket, asked as `root`; `stored` is what Redis has of an endpoint."""
@@ -127,6 +129,20 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
     assert "geheim" not in (await api.get("/v1/webhooks")).text
     stored = await api.stored(made["id"])
     assert Sealer([SecretStr(KEY)]).open(stored.url_sealed) == f"{URL}?key=geheim"
+
+
+@pytest.mark.parametrize("path", ["/services/T0/B0/geheim", "/geheim?key=geheim", "/?key=geheim"])
+async def test_a_path_that_may_be_a_secret_is_shown_to_administrators_only(api: Api, path: str) -> None:
+    made = await api.made(url=f"http://127.0.0.1:9{path}")
+    assert made["url"] == f"http://127.0.0.1:9{path}".replace("?key=geheim", "?***")
+    token = (await api.post("/v1/stream-tokens")).json()["access_token"]
+    for asked in ({"headers": READER}, {"headers": {"Authorization": ""}, "params": {"access_token": token}}):
+        one = await api.get(f"/v1/webhooks/{made['id']}", **asked)
+        page = await api.get("/v1/webhooks", **asked)
+        assert one.json()["url"] == page.json()["items"][0]["url"] == "http://127.0.0.1:9/…"
+        assert "geheim" not in one.text + page.text
+    refused = await api.patch(f"/v1/webhooks/{made['id']}", json={"url": one.json()["url"]})
+    assert "a path that is not shown" in refused.text
 
 
 async def test_a_secret_from_the_caller_is_stored_and_shown_once(api: Api) -> None:

@@ -97,7 +97,9 @@ class Endpoint(Shape):
 
     id: str = described("Made by the bridge, or chosen by the caller", ENDPOINT_ID)
     url: str | None = described(
-        "Its query is shown as `***`; null if this front end lacks the key that opens it", "https://example.com/cvm"
+        "Its query is shown as `***`; without the scope `admin`, path and query as `…`. "
+        "Null if this front end lacks the key that opens it",
+        "https://example.com/cvm",
     )
     description: str = described("The caller's description")
     cvms: list[str] = described("Canonical ids; empty: all")

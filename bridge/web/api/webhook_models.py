@@ -28,6 +28,9 @@ MAX_HEADER_VALUE, MAX_HEADERS = 4096, 16 * 1024
 HIDDEN = "***"
 """Replaces a value that is not shown."""
 
+HIDDEN_PATH = "…"
+"""Replaces the path and the query of a URL."""
+
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
@@ -38,6 +41,8 @@ _OURS = re.compile(
 
 
 def _url(text: str) -> str:
+    if text.endswith(f"/{HIDDEN_PATH}"):
+        raise ValueError(f"{HIDDEN_PATH} stands for a path that is not shown: send the path itself")
     if text.endswith(f"?{HIDDEN}"):
         raise ValueError(f"{HIDDEN} stands for a query that is not shown: send the query itself")
     return text

@@ -13,7 +13,7 @@ from bridge.addresses import parse_url
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
 from bridge.store.endpoints import Endpoint, SealedSecret
-from bridge.web.api.webhook_models import HIDDEN, SECRET_PREFIX
+from bridge.web.api.webhook_models import HIDDEN, HIDDEN_PATH, SECRET_PREFIX
 from bridge.web.http.problems import ProblemError, ProblemType
 
 OLD_SECRET_SECONDS = 86_400
@@ -42,12 +42,18 @@ class WebhookSecrets:
     def seal(self, text: str) -> str:
         return self.check().seal(text)
 
-    def shown_url(self, endpoint: Endpoint) -> str | None:
-        """Without its query, which may be a secret; None if this front end lacks the key that opens it."""
+    def shown_url(self, endpoint: Endpoint, *, path: bool) -> str | None:
+        """Without its query, and if not `path` without its path: both may be secrets. None if this front end lacks the
+        key that opens it.
+        """
         try:
             plain, mark, _ = self._sealer.open(endpoint.url_sealed).partition("?") if self._sealer else ("", "", "")
         except SealError:
             return None
+        scheme, _, place = plain.partition("://")
+        host, _, hidden = place.partition("/")
+        if not path and (hidden or mark):
+            return f"{scheme}://{host}/{HIDDEN_PATH}"
         return f"{plain}?{HIDDEN}" if mark else plain or None
 
     def leads_elsewhere(self, endpoint: Endpoint, url: str) -> bool:

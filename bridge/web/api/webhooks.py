@@ -26,6 +26,7 @@ from bridge.web.api.deliveries import ENDPOINT_ID
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
+from bridge.web.http.access import Principal
 from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Resource, json_answer
 from bridge.web.http.parameters import AFTER, LIMIT
 from bridge.web.http.problems import ProblemType, invalid
@@ -71,7 +72,7 @@ class WebhookRoutes:
         size = call.get(LIMIT)
         found = await self.endpoints.page(call.get(AFTER), size + 1)
         following = found[size - 1][0].id if len(found) > size else None
-        return page_response((self._shown(*each) for each in found[:size]), following)
+        return page_response((self._shown(*each, call.principal) for each in found[:size]), following)
 
     @ENDPOINT("GET", {200: SHOWN}, scope="read all")
     async def get_endpoint(self, call: Call) -> Response:
@@ -173,7 +174,7 @@ class WebhookRoutes:
 
     async def _answered(self, call: Call, secret: str | None = None) -> Response:
         """The endpoint as it is now. Raises UnknownEndpointError."""
-        return json_response(self._shown(*await self._known(call.path("id")), secret))
+        return json_response(self._shown(*await self._known(call.path("id")), call.principal, secret))
 
     async def _known(self, endpoint_id: str) -> tuple[Endpoint, Health]:
         """Raises UnknownEndpointError."""
@@ -182,12 +183,14 @@ class WebhookRoutes:
             raise UnknownEndpointError
         return found
 
-    def _shown(self, endpoint: Endpoint, health: Health, secret: str | None = None) -> answers.Endpoint:
+    def _shown(
+        self, endpoint: Endpoint, health: Health, principal: Principal, secret: str | None = None
+    ) -> answers.Endpoint:
         """`secret` only in the answer to the request that made or gave it."""
         shown: dict[str, Any] = {
             **asdict(endpoint),
             **asdict(health),
-            "url": self.secrets.shown_url(endpoint),
+            "url": self.secrets.shown_url(endpoint, path=principal.admin),
             "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
             "created_at": endpoint.created_at or None,
         }
@@ -202,7 +205,9 @@ class WebhookRoutes:
         endpoint = await self.endpoints.create(replace(draft, secrets_sealed=sealed))
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
-        return json_response(self._shown(endpoint, Health(0), secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"})
+        return json_response(
+            self._shown(endpoint, Health(0), call.principal, secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"}
+        )
 
     def _changed(self, old: Endpoint, given: EndpointChange, fields: Mapping[str, Any]) -> Endpoint:
         """The header values are not shown: whoever may only change the URL must not have them sent elsewhere."""
