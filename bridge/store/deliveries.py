@@ -28,8 +28,8 @@ DELIVERY_STATUSES: Mapping[DeliveryStatus, str] = {
     "pending": "waits for its first or next attempt",
     "delivered": "the receiver answered 2xx",
     "given_up": "its last attempt failed; of a test, its only one",
-    "skipped": "the bridge gave it no further attempt: the endpoint was disabled, too many deliveries waited, or a "
-    "key of its lane in Redis was damaged",
+    "skipped": "it gets no further attempt: a caller canceled it, the endpoint was disabled, too many deliveries "
+    "waited, or a key of its lane in Redis was damaged",
 }
 """What each status means; the documents quote it."""
 
@@ -152,14 +152,25 @@ class Deliveries:
         return found[0] if found else None
 
     async def retry(self, delivery_id: str) -> Delivery:
-        """Queues a finished delivery at the end of its lane.
+        """Queues a finished delivery at the end of its lane; one that waits at its lane's head is due at once.
 
-        Raises UnknownDeliveryError, AlreadyPendingError, EndpointDisabledError.
+        Raises UnknownDeliveryError, EndpointDisabledError, AlreadyPendingError (it waits behind another delivery, or is
+        being attempted).
         """
+        return await self._move("retry", delivery_id)
+
+    async def cancel(self, delivery_id: str) -> Delivery:
+        """Skips a pending delivery; the next of its lane is due. One that is skipped already stays so.
+
+        Raises UnknownDeliveryError, BeingAttemptedError, FinishedDeliveryError.
+        """
+        return await self._move("cancel", delivery_id)
+
+    async def _move(self, what: str, delivery_id: str) -> Delivery:
         known = await self.get(delivery_id)
         if known is None:
             raise errors.UnknownDeliveryError
-        answer = await self._run("retry", known.endpoint_id, delivery_id)
+        answer = await self._run(what, known.endpoint_id, delivery_id)
         _refuse(answer[0], errors.UnknownDeliveryError)
         return await self.get(delivery_id) or known
 
@@ -227,7 +238,13 @@ def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
 
 def _refuse(answer: str, unknown: type[errors.StoreError]) -> None:
     if answer != "done":
-        kinds = {"unknown": unknown, "pending": errors.AlreadyPendingError, "disabled": errors.EndpointDisabledError}
+        kinds = {
+            "unknown": unknown,
+            "pending": errors.AlreadyPendingError,
+            "busy": errors.BeingAttemptedError,
+            "finished": errors.FinishedDeliveryError,
+            "disabled": errors.EndpointDisabledError,
+        }
         raise kinds[answer]
 
 

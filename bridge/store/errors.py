@@ -65,4 +65,12 @@ class UnknownDeliveryError(StoreError):
 
 
 class AlreadyPendingError(StoreError):
-    """the delivery is already waiting to be attempted"""
+    """the delivery waits behind another one, or is being attempted"""
+
+
+class BeingAttemptedError(StoreError):
+    """the delivery is being attempted"""
+
+
+class FinishedDeliveryError(StoreError):
+    """the delivery is delivered or given up"""

@@ -7,7 +7,14 @@ import pytest
 from bridge.events import entry_key
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt, Deliveries
-from bridge.store.errors import AlreadyPendingError, EndpointDisabledError, UnknownDeliveryError, UnknownEndpointError
+from bridge.store.errors import (
+    AlreadyPendingError,
+    BeingAttemptedError,
+    EndpointDisabledError,
+    FinishedDeliveryError,
+    UnknownDeliveryError,
+    UnknownEndpointError,
+)
 from bridge.store.lanes import Result, Verdict
 from tests.lanes import ATTEMPT, bench, endpoint, serve, settle
 
@@ -184,6 +191,101 @@ async def test_a_retry_goes_to_its_lanes_end_with_the_same_id(backend: Backend) 
     await made.endpoints.disable("e")
     with pytest.raises(EndpointDisabledError):
         await deliveries.retry(claim.delivery_id)
+
+
+async def test_a_retry_of_a_waiting_delivery_ends_its_wait_and_nobodys_turn(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    for _ in range(2):
+        await made.writer.append()
+    await made.fill()
+    (claim,) = (await made.claim()).claims
+    await settle(made, claim, "failed", wait=3600)
+    assert (await made.claim()).claims == []
+    second = (await deliveries.page("e"))[0][0].id
+    with pytest.raises(AlreadyPendingError):
+        await deliveries.retry(second)
+    assert (await deliveries.retry(claim.delivery_id)).next_attempt_at is not None
+    (again,) = (await made.claim(token="other")).claims
+    assert (again.delivery_id, again.failures) == (claim.delivery_id, 1)
+    await made.endpoints.disable("e")
+    with pytest.raises(EndpointDisabledError):
+        await deliveries.retry(second)
+
+
+async def test_a_retry_asks_a_receiver_whose_breaker_is_open(backend: Backend) -> None:
+    made, deliveries = await bench(backend, failures=2), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    for cvm in ("a", "b"):
+        await made.writer.append(cvm)
+    await made.fill()
+    claims = (await made.claim()).claims
+    assert [await settle(made, claim, "failed", wait=3600) for claim in claims] == ["done", "opened"]
+    assert (await made.claim()).claims == []
+    await deliveries.retry(claims[1].delivery_id)
+    assert [each.delivery_id for each in (await made.claim()).claims] == [claims[1].delivery_id]
+
+
+async def test_a_canceled_delivery_lets_the_next_of_its_lane_go(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    ids = [await made.writer.append() for _ in range(4)]
+    await made.fill()
+    (claim,) = (await made.claim()).claims
+    await settle(made, claim, "failed", wait=3600)
+    for _ in range(2):  # a caller may ask again
+        assert (await deliveries.cancel(claim.delivery_id)).status == "skipped"
+    await deliveries.cancel(f"e-{ids[2]}")
+    order = []
+    while claims := (await made.claim()).claims:
+        order += [each.event.id for each in claims]
+        assert [await settle(made, each, "delivered") for each in claims] == ["done"]
+    assert order == [ids[1], ids[3]]
+    with pytest.raises(FinishedDeliveryError):
+        await deliveries.cancel(f"e-{ids[1]}")
+    with pytest.raises(UnknownDeliveryError):
+        await deliveries.cancel("nothing")
+    assert (await deliveries.retry(claim.delivery_id)).status == "pending"
+    assert [each.event.id for each in (await made.claim()).claims] == [ids[0]]
+
+
+async def test_an_attempt_that_is_under_way_is_not_canceled(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    await made.writer.append()
+    await made.fill()
+    (claim,) = (await made.claim()).claims
+    with pytest.raises(BeingAttemptedError):
+        await deliveries.cancel(claim.delivery_id)
+    assert await settle(made, claim, "failed", wait=3600) == "done"
+    assert (await deliveries.cancel(claim.delivery_id)).status == "skipped"
+    assert await made.lanes.sweep(["e"]) == (0, 0)
+
+
+async def test_a_frozen_dispatchers_result_changes_no_canceled_delivery(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    ids = [await made.writer.append() for _ in range(2)]
+    await made.fill()
+    (frozen,) = (await made.claim(token="frozen", lease=0)).claims
+    assert (await deliveries.cancel(frozen.delivery_id)).status == "skipped"
+    (quick,) = (await made.claim(token="quick")).claims
+    assert quick.event.id == ids[1]
+    assert await settle(made, frozen, "delivered") == "lost"
+    assert await made.lanes.extend([frozen, quick], 5) == [False, True]
+    assert await settle(made, quick, "delivered") == "done"
+    assert [each.status for each in (await deliveries.page("e"))[0]] == ["delivered", "skipped"]
+
+
+async def test_a_delivery_of_a_disabled_endpoint_can_be_canceled(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    ids = [await made.writer.append() for _ in range(2)]
+    await made.fill()
+    await made.endpoints.disable("e")
+    assert (await deliveries.cancel(f"e-{ids[0]}")).status == "skipped"
+    await made.endpoints.enable("e")
+    assert [each.event.id for each in (await made.claim()).claims] == [ids[1]]
 
 
 async def test_recovery_queues_only_the_missed_events_of_that_time(backend: Backend) -> None:

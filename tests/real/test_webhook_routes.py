@@ -280,6 +280,7 @@ async def test_a_body_has_a_limit_and_must_be_declared_as_json(api: Api) -> None
         ("GET", "/v1/webhooks/x/deliveries"),
         ("GET", "/v1/deliveries/x"),
         ("POST", "/v1/deliveries/x/retry"),
+        ("POST", "/v1/deliveries/x/cancel"),
     ],
 )
 async def test_every_route_checks_scope_and_query(api: Api, method: str, path: str) -> None:
@@ -455,7 +456,11 @@ async def test_a_test_event_is_listed_read_and_waits_for_its_attempt(api: Api) -
     assert fields(await api.get(f"{one}/deliveries", params={"limit": "0"})) == ["limit"]
     assert fields(await api.post(f"{one}/test", json={"to": "x"})) == ["to"]
     pending = await api.post(f"/v1/deliveries/{queued['id']}/retry")
-    assert (pending.status_code, pending.json()["type"]) == (409, "urn:bridge:problem:already-pending")
+    assert (pending.status_code, pending.json()["status"]) == (202, "pending")
+    for _ in range(2):
+        canceled = await api.post(f"/v1/deliveries/{queued['id']}/cancel")
+        assert (canceled.status_code, canceled.json()["status"]) == (200, "skipped")
+        assert canceled.json()["finished_at"] is not None
 
 
 async def test_a_disabled_endpoint_takes_no_test_and_no_recovery(api: Api) -> None:

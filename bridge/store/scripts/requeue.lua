@@ -1,14 +1,48 @@
 -- Queue deliveries that a caller asked for. KEYS: webhooks, meta. ARGV: limits, wake channel, what, endpoint, then
---   retry: delivery; recover: event id, ran, JSON, cvm id in turns; test: event id, JSON.
--- Returns {'unknown'|'pending'|'disabled', 0, 0} or {'done', queued, how many of the events were looked at}.
+--   retry, cancel: delivery; recover: event id, ran, JSON, cvm id in turns; test: event id, JSON.
+-- Returns {'unknown'|'pending'|'disabled'|'busy'|'finished', 0, 0} or {'done', queued, how many of the events were looked at}.
 local what, E, queued, looked = ARGV[3], ARGV[4], 0, 0
-if what == 'retry' then
-  local status = call('HGET', of('delivery', ARGV[5]), 's')
+local status, lane
+if what == 'retry' or what == 'cancel' then
+  local known = call('HMGET', of('delivery', ARGV[5]), 's', 'c')
+  status, lane = known[1], known[2]
   if not status then return {'unknown', 0, 0} end
-  if status == 'pending' then return {'pending', 0, 0} end
 end
 if call('HEXISTS', P .. ':endpoints', E) == 0 then return {'unknown', 0, 0} end
-if disabled(E) then return {'disabled', 0, 0} end
+if what ~= 'cancel' and disabled(E) then return {'disabled', 0, 0} end
+
+local function is_head() return call('LINDEX', lane_key(E, lane), 0) == ARGV[5] end
+
+-- Whether a dispatcher has the lane of this delivery, and may be attempting it.
+local function is_lent()
+  local lease = is_head() and call('ZSCORE', of('busy', E), lane)
+  return lease and tonumber(lease) > now
+end
+
+-- A pending delivery's wait ends, if it is the next of its lane. An open breaker asks the receiver at once.
+local function hasten()
+  if not is_head() or is_lent() then return 'pending' end
+  call('ZREM', of('busy', E), lane)
+  call('HDEL', of('claims', E), lane)
+  call('ZADD', of('due', E), whole(now), lane)
+  call('HDEL', of('health', E), 'probe_at')
+end
+
+-- Takes a delivery that nobody is attempting out of its lane; the next one is due. Done twice it is done once.
+local function cancel()
+  if status == 'skipped' then return end
+  if status ~= 'pending' then return 'finished' end
+  if is_lent() then return 'busy' end
+  local head = is_head()
+  call('LREM', lane_key(E, lane), 1, ARGV[5])
+  if head then
+    call('ZREM', of('busy', E), lane)
+    call('HDEL', of('claims', E), lane)
+    call('ZADD', of('due', E), whole(now), lane)
+  end
+  if call('EXISTS', lane_key(E, lane)) == 0 then call('ZREM', of('due', E), lane) end
+  list_as(E, ARGV[5], 'skipped')
+end
 
 local function recover(i)
   call('HSET', of('event', ARGV[i]), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
@@ -24,7 +58,10 @@ local function recover(i)
   return 1
 end
 
-if what == 'retry' then
+if what == 'cancel' or status == 'pending' then
+  local refused = (what == 'cancel' and cancel or hasten)()
+  if refused then return {refused, 0, 0} end
+elseif what == 'retry' then
   again(E, ARGV[5])
   queued = 1
 elseif what == 'test' then

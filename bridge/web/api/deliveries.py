@@ -121,9 +121,30 @@ class DeliveryRoutes:
         body_required=False,
     )
     async def retry_delivery(self, call: Call) -> Response:
-        """Try a finished delivery again."""
+        """Try a delivery again, or now.
+
+        A finished one is queued at the end of its lane. One that waits for an attempt is due at once, if it is the next
+        of its lane.
+        """
         await call.body(EmptyBody)
         return json_response(_shown(await self.deliveries.retry(call.path("id"))), 202)
+
+    @DELIVERY(
+        "POST /cancel",
+        {200: json_answer("It is skipped", answers.Delivery)},
+        ProblemType.BEING_ATTEMPTED,
+        ProblemType.DELIVERY_FINISHED,
+        scope="admin all",
+        body=EmptyBody,
+        body_required=False,
+    )
+    async def cancel_delivery(self, call: Call) -> Response:
+        """Cancel a pending delivery.
+
+        The next of its lane is due. May be repeated.
+        """
+        await call.body(EmptyBody)
+        return json_response(_shown(await self.deliveries.cancel(call.path("id"))))
 
 
 def _shown(delivery: Delivery) -> answers.Delivery:

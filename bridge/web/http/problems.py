@@ -38,7 +38,9 @@ class ProblemType(Enum):
     PINNED_BY_CONFIG = 409, "BRIDGE_CVMS pins this CVM"
     ENDPOINT_BROKEN = 409, "The endpoint's record in Redis cannot be read: delete it, or register it again with PUT"
     ENDPOINT_DISABLED = 409, "The endpoint is disabled: enable it first"
-    ALREADY_PENDING = 409, "The delivery is already waiting for its attempt"
+    ALREADY_PENDING = 409, "The delivery waits behind another one, or is being attempted"
+    BEING_ATTEMPTED = 409, "The delivery is being attempted: cancel it after the attempt, if it is still pending then"
+    DELIVERY_FINISHED = 409, "The delivery is delivered or given up"
     TOO_MANY_ENDPOINTS = 409, "There are as many webhook endpoints as the bridge keeps"
     HISTORY_LOST = 410, "The log no longer has the events after this cursor"
     UNKNOWN_CURSOR = 410, "The log does not have this cursor", "It is of another log, lost, in the future or malformed"
@@ -162,6 +164,8 @@ _REFUSALS: Mapping[type[Exception], ProblemType] = {
     errors.BrokenEndpointError: ProblemType.ENDPOINT_BROKEN,
     errors.EndpointDisabledError: ProblemType.ENDPOINT_DISABLED,
     errors.AlreadyPendingError: ProblemType.ALREADY_PENDING,
+    errors.BeingAttemptedError: ProblemType.BEING_ATTEMPTED,
+    errors.FinishedDeliveryError: ProblemType.DELIVERY_FINISHED,
     errors.TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
 }
 """Errors of the store that are no failure of Redis."""

@@ -75,6 +75,29 @@ class Model:
             dropped += 1
         return dropped
 
+    def cancel(self, endpoint: str, delivery: str, now: float) -> bool:
+        """Whether a caller may take it out: not while it is lent."""
+        lane, at = self._place(delivery)
+        if at == 0 and not self._end_lease((endpoint, lane), now):
+            return False
+        self._finish(endpoint, lane, delivery, "skipped")
+        return True
+
+    def hasten(self, endpoint: str, delivery: str, now: float) -> bool:
+        """Whether its wait ends: only at the head of its lane, and not while it is lent."""
+        lane, at = self._place(delivery)
+        return at == 0 and self._end_lease((endpoint, lane), now)
+
+    def _place(self, delivery: str) -> tuple[str, int]:
+        return next((key[1], lane.index(delivery)) for key, lane in self.waiting.items() if delivery in lane)
+
+    def _end_lease(self, key: Key, now: float) -> bool:
+        """Whether nobody has it: a lease that ran out ends."""
+        if key in self.borrowed and self.borrowed[key].until > now:
+            return False
+        self.borrowed.pop(key, None)
+        return True
+
     def _finish(self, endpoint: str, lane: str, delivery: str, status: str) -> None:
         self.waiting[endpoint, lane].remove(delivery)
         self.age[endpoint].remove(delivery)

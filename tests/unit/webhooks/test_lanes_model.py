@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.events import entry_key
 from bridge.store.deliveries import DELIVERY_STATUSES, Attempt, Deliveries
+from bridge.store.errors import AlreadyPendingError, BeingAttemptedError
 from bridge.store.lanes import Checkpoint, Claim, Result, Share, Verdict
 from bridge.store.limits import LaneLimits
 from bridge.webhooks.enqueuer import portion
@@ -229,6 +230,20 @@ class Lanes(RuleBasedStateMachine):
             delivery = await Deliveries(self.bench.backend, LIMITS).retry(found[0])
             assert self.model.finished.pop(delivery.id) == status
             self.model.wait(name, delivery.event.cvm_id, delivery.id)
+
+    @rule(name=NAMES, number=st.integers(0, 4), what=st.sampled_from(["cancel", "hasten"]))
+    def cancel_or_hasten(self, name: str, number: int, what: str) -> None:
+        if number < len(self.model.age[name]) and (what == "cancel" or self.model.endpoints[name]):
+            self.do(self._cancel_or_hasten(name, self.model.age[name][number], what))
+
+    async def _cancel_or_hasten(self, name: str, delivery: str, what: str) -> None:
+        deliveries = Deliveries(self.bench.backend, LIMITS)
+        allowed = getattr(self.model, what)(name, delivery, self.clock.now)
+        try:
+            await getattr(deliveries, "retry" if what == "hasten" else what)(delivery)
+            assert allowed
+        except (BeingAttemptedError, AlreadyPendingError):
+            assert not allowed
 
     @rule(name=NAMES)
     def recover(self, name: str) -> None:
