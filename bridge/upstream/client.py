@@ -17,6 +17,7 @@ from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
 from bridge.retry_after import parse_retry_after
 from bridge.upstream import errors, metrics
+from bridge.upstream.cancellation import ended
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
 API_VERSION = "2026-06-23"
@@ -184,7 +185,7 @@ class PhalaClient:
             async with aclosing(_events(response)) as events:
                 yield events
         finally:
-            await response.aclose()
+            await _close(response)
 
     async def _opened(self, request: httpx.Request) -> httpx.Response:
         response = await self._send(request, self._stream_http)
@@ -194,7 +195,7 @@ class PhalaClient:
             if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                 raise errors.UnparsableError("upstream did not answer with an event stream", status=200)
         except BaseException:
-            await response.aclose()
+            await _close(response)
             raise
         return response
 
@@ -234,6 +235,13 @@ class PhalaClient:
             body = b""
         wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time(), longest=LONGEST_RETRY_AFTER)
         return errors.error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
+
+
+async def _close(response: httpx.Response) -> None:
+    """A cancellation in the middle would leave the connection open, and upstream would go on with the stream."""
+    closing = asyncio.ensure_future(response.aclose())
+    await ended(closing)
+    closing.result()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError, UnconfirmedError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
+from bridge.upstream.cancellation import ended
 from bridge.upstream.client import Garbled, StreamEvent
 from bridge.upstream.errors import (
     RULES,
@@ -145,7 +146,7 @@ async def _release(context: LeaderContext, slot: Slot, end: End) -> None:
             slot.quarantine(deadline)
         return
     except asyncio.CancelledError:
-        await asyncio.gather(release, return_exceptions=True)
+        await ended(release)
         raise
     if slot.life is Life.CLOSING:
         slot.release(context.clock.monotonic() + SETTLING)
@@ -227,18 +228,9 @@ async def _listen(context: LeaderContext, tracked: Tracked, events: AsyncIterato
 
 
 async def _end(pending: asyncio.Task[StreamEvent | None]) -> None:
-    """Cancels it and waits for its end, also if the watcher is cancelled again meanwhile: before that the stream cannot
-    be closed, and the error would end the process.
-    """
+    """Before its end the stream cannot be closed, and the error would end the process."""
     pending.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while not pending.done():
-        try:
-            await asyncio.wait([pending])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
+    await ended(pending)
 
 
 async def _next(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:

@@ -8,10 +8,11 @@ from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from bridge.config import Settings
-from bridge.upstream.client import StreamEvent
+from bridge.upstream.client import PhalaClient, StreamEvent
 from bridge.upstream.watcher import _listen
 from tests.virtual import VirtualClock, run_virtual
 
@@ -45,3 +46,39 @@ async def _cancelled_twice() -> None:
 
 def test_a_second_cancellation_waits_for_the_end_of_the_stream_too() -> None:
     run_virtual(_cancelled_twice())
+
+
+class _SlowToClose(httpx.AsyncByteStream):
+    """A body that the client has read enough of."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        yield b"event: complete\ndata: {}\n\n"
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(1)
+        self.closed = True
+
+
+async def _cancelled_while_it_closes() -> None:
+    body = _SlowToClose()
+    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=body)
+    client = PhalaClient("http://up", "key", clock=VirtualClock(), transport=httpx.MockTransport(lambda _: answer))
+
+    async def follow() -> None:
+        async with client.stream("a", target="deleted", interval=5, timeout=120) as events:
+            await anext(events)
+
+    watcher = asyncio.create_task(follow())
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        watcher.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watcher
+    assert body.closed, "upstream still has a stream whose slot is free"
+
+
+def test_a_stream_that_is_being_closed_is_closed_whatever_is_cancelled() -> None:
+    run_virtual(_cancelled_while_it_closes())

@@ -1,0 +1,22 @@
+"""Work that must come to its end although the task that waits for it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+async def ended(work: asyncio.Future[Any]) -> None:
+    """Waits for its end, whatever that is. If the waiting task is cancelled meanwhile, however often, CancelledError is
+    raised after that.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not work.cancelled():
+        work.exception()  # it counts as seen
+    if cancelled is not None:
+        raise cancelled
