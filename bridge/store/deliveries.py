@@ -39,7 +39,7 @@ READ_AT_ONCE = 25
 RECOVER_AT_ONCE = 100
 """Events per script: a recovery must not block the server."""
 
-_LEAST_TOO_HIGH = 10**16
+LEAST_TOO_HIGH = 10**16
 """No stamp is so high; a cursor has at most its digits."""
 
 _NO_ID_ABOVE = 18_446_744_073_709_551_615
@@ -114,16 +114,14 @@ class Deliveries:
 
         Raises ValueError if `after` is not such a cursor.
         """
-        if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
-            raise ValueError("not a cursor of this list")
+        check_cursor(after)
         chosen: Sequence[DeliveryStatus] = (status,) if status else tuple(DELIVERY_STATUSES)
-        lists = [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in chosen]
-        rows = await self._newest(lists, after, limit)
+        rows = await self.newest(endpoint_id, chosen, after, limit + 1)
         found: list[Delivery] = []
         for start in range(0, min(limit, len(rows)), READ_AT_ONCE):
             some = rows[start : min(limit, start + READ_AT_ONCE)]
             stamps = {delivery_id: stamp for stamp, delivery_id in some}
-            loaded = await self._load([delivery_id for _, delivery_id in some])
+            loaded = await self.load([delivery_id for _, delivery_id in some])
             if lost := len(some) - len(loaded):
                 extra = {"endpoint": endpoint_id, "count": lost}
                 logger.warning("deliveries whose keys in Redis are damaged were left out of a list", extra=extra)
@@ -135,20 +133,24 @@ class Deliveries:
                     return found, None if last else str(stamps[delivery.id])
         return found, str(rows[limit - 1][0]) if len(rows) > limit else None
 
-    async def _newest(self, lists: Sequence[str], after: str, limit: int) -> list[tuple[int, str]]:
-        """(stamp, id), more than `limit` if there are. Read at one moment, so that each is in exactly one list.
+    async def newest(
+        self, endpoint_id: str, statuses: Sequence[DeliveryStatus], after: str, most: int, lowest: int = 0
+    ) -> list[tuple[int, str]]:
+        """(stamp, id) of the newest, at most `most`, with stamps below `after` ("": any) and from `lowest` on.
 
-        A key of another type is no list.
+        Read at one moment, so that each is in exactly one list. A key of another type is no list.
         """
         highest = f"({after}" if after else "+inf"
         async with self._backend.transaction() as pipe:
-            for key in lists:
-                pipe.execute_command("ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
+            for each in statuses:
+                key = f"{self._backend.keys.webhooks}:{each}:{endpoint_id}"
+                pipe.execute_command("ZREVRANGEBYSCORE", key, highest, lowest, "WITHSCORES", "LIMIT", 0, most)
             found = await self._backend.call(pipe.execute(raise_on_error=False))
-        return sorted((row for rows in found if isinstance(rows, list) for row in _stamped(rows)), reverse=True)
+        every = (row for rows in found if isinstance(rows, list) for row in _stamped(rows))
+        return sorted(every, reverse=True)[:most]
 
     async def get(self, delivery_id: str) -> Delivery | None:
-        found = await self._load([delivery_id])
+        found = await self.load([delivery_id])
         return found[0] if found else None
 
     async def retry(self, delivery_id: str) -> Delivery:
@@ -217,7 +219,8 @@ class Deliveries:
         _refuse(answer[0], errors.UnknownEndpointError)
         return f"{endpoint_id}-{event_id}"
 
-    async def _load(self, ids: Sequence[str]) -> list[Delivery]:
+    async def load(self, ids: Sequence[str]) -> list[Delivery]:
+        """Those of them that are there and readable, in this order."""
         found: list[Delivery] = []
         for start in range(0, len(ids), READ_AT_ONCE):
             some = ids[start : start + READ_AT_ONCE]
@@ -230,10 +233,16 @@ class Deliveries:
         return await run_lane_script(self._backend, self._requeue, given)
 
 
+def check_cursor(after: str) -> None:
+    """Raises ValueError for what is no cursor of a list of deliveries ("": its beginning)."""
+    if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
+        raise ValueError("not a cursor of this list")
+
+
 def _stamped(rows: list[Any]) -> Iterator[tuple[int, str]]:
     """(stamp, id) of a reply WITHSCORES, which a client gives in pairs or flat."""
     pairs = zip(rows[::2], rows[1::2], strict=True) if rows and isinstance(rows[0], str) else rows
-    return ((int(float(score)), member) for member, score in pairs if 0 <= float(score) < _LEAST_TOO_HIGH)
+    return ((int(float(score)), member) for member, score in pairs if 0 <= float(score) < LEAST_TOO_HIGH)
 
 
 def _refuse(answer: str, unknown: type[errors.StoreError]) -> None:

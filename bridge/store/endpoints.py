@@ -197,11 +197,16 @@ class Endpoints:
 
     async def page(self, after: str = "", limit: int = 100) -> list[tuple[Endpoint, Health]]:
         """At most `limit` endpoints with ids above `after`, ascending; broken ones too."""
+        ids = await self.ids(after, limit)
+        found = await self._load(ids)
+        return [found[each] for each in ids if each in found]
+
+    async def ids(self, after: str, limit: int) -> list[str]:
+        """At most `limit` ids above `after`, ascending; of broken ones too."""
         ids, removed = await self._run(self._ids, after, limit)
         if int(removed):
             logger.error("registrations in Redis without a usable name were removed", extra={"count": int(removed)})
-        found = await self._load(ids)
-        return [found[each] for each in ids if each in found]
+        return list(ids)
 
     async def change(self, endpoint_id: str, edit: Callable[[Endpoint], Endpoint]) -> Endpoint:
         """Reads, edits and writes as one step; `edit` may be called again.

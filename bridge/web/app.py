@@ -21,6 +21,7 @@ from bridge.config import Settings
 from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
+from bridge.store.delivery_search import DeliverySearch
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
@@ -164,7 +165,7 @@ class FrontEnd:
                 clock=clock,
             ),
             PhalaWebhooks(settings.webhook_secret, lookups, clock),
-            DeliveryRoutes(endpoints, Deliveries(backend), clock, self._page_turns),
+            DeliveryRoutes(endpoints, Deliveries(backend), DeliverySearch(backend), clock, self._page_turns),
             self,
             Site(settings.namespace, operations()),
         )

@@ -278,6 +278,7 @@ async def test_a_body_has_a_limit_and_must_be_declared_as_json(api: Api) -> None
         ("POST", "/v1/webhooks/x/test"),
         ("POST", "/v1/webhooks/x/recover"),
         ("GET", "/v1/webhooks/x/deliveries"),
+        ("GET", "/v1/deliveries"),
         ("GET", "/v1/deliveries/x"),
         ("POST", "/v1/deliveries/x/retry"),
         ("POST", "/v1/deliveries/x/cancel"),
@@ -511,3 +512,28 @@ async def test_references_become_canonical_ids_and_unknown_ones_are_field_errors
         unknown = await bridge.http.post(f"{bridge.url}/v1/webhooks", json={"url": URL, "cvms": ["nobody"]})
         assert fields(unknown) == ["cvms"]
         assert len((await bridge.http.get(f"{bridge.url}/v1/webhooks")).json()["items"]) == 1
+
+
+async def test_deliveries_of_all_endpoints_are_listed_and_selected(api: Api) -> None:
+    queued = []
+    for _ in range(3):
+        made = await api.made()
+        queued.append((await api.post(f"/v1/webhooks/{made['id']}/test")).json())
+    await api.post(f"/v1/deliveries/{queued[1]['id']}/cancel")
+
+    async def listed(**params: str) -> list[str]:
+        answer = await api.get("/v1/deliveries", params=params)
+        assert answer.status_code == 200, answer.text
+        return [each["id"] for each in answer.json()["items"]]
+
+    every = [each["id"] for each in queued]
+    assert await listed() == every[::-1]
+    assert await listed(status="skipped") == [every[1]]
+    assert await listed(event=queued[2]["event"]["id"]) == [every[2]]
+    assert await listed(cvm=queued[0]["endpoint_id"]) == [every[0]]  # a test event's subject
+    assert await listed(since="2020-01-01T00:00:00Z", until="2020-01-02T00:00:00Z") == []
+    assert await listed(since="2020-01-01T00:00:00Z", until="2099-01-01T00:00:00Z") == every[::-1]
+    assert fields(await api.get("/v1/deliveries", params={"since": "x"})) == ["since"]
+    assert fields(await api.get("/v1/deliveries", params={"after": "x"})) == ["after"]
+    turned = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
+    assert fields(await api.get("/v1/deliveries", params=turned)) == ["until"]

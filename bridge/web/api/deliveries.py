@@ -8,13 +8,24 @@ from starlette.responses import Response
 
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
+from bridge.store.delivery_search import DeliveryQuery, DeliverySearch
 from bridge.store.endpoints import ID_PATTERN, Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownDeliveryError, UnknownEndpointError
 from bridge.web.api import answers
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
 from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
-from bridge.web.http.parameters import AFTER, EXAMPLE_ID, LIMIT, chosen, in_path, moment
+from bridge.web.http.parameters import (
+    AFTER,
+    EXAMPLE_ID,
+    LIMIT,
+    Parameter,
+    chosen,
+    in_path,
+    last,
+    moment,
+    time_parameter,
+)
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import Verbatim, json_response, page_response
 
@@ -23,8 +34,20 @@ ENDPOINT_ID = in_path(
 )
 DELIVERY_ID = in_path("id", "The delivery's id", f"{answers.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
 STATUS = chosen("status", "Only deliveries with this status", tuple(DELIVERY_STATUSES))
+EVENT = Parameter("event", "Only deliveries of the event with this id", last, example=EXAMPLE_ID)
+CVM = Parameter(
+    "cvm",
+    "Only events of the CVM with this id, or that had this name then; nobody is asked",
+    last,
+    shared_as="delivery_cvm",
+)
+SINCE = time_parameter(
+    "since", "Only deliveries that were queued (last) at this time or later", shared_as="delivery_since"
+)
+UNTIL = time_parameter("until", "Only deliveries that were queued (last) at this time or earlier")
 
 ENDPOINT = Resource("/v1/webhooks/{id}", DELIVERIES, (ENDPOINT_ID,), (ProblemType.NO_SUCH_ENDPOINT,))
+EVERY = Resource("/v1/deliveries", DELIVERIES)
 DELIVERY = Resource("/v1/deliveries/{id}", DELIVERIES, (DELIVERY_ID,), (ProblemType.NO_SUCH_DELIVERY,))
 
 
@@ -34,6 +57,7 @@ class DeliveryRoutes:
 
     endpoints: Endpoints
     deliveries: Deliveries
+    search: DeliverySearch
     clock: Clock
     page_turns: PageTurns
 
@@ -101,6 +125,31 @@ class DeliveryRoutes:
             raise invalid("until", "it must not be before since")
         found = await self.deliveries.recover(call.path("id"), since, until)
         return json_response(answers.Recovered(queued=found.queued, complete=found.complete), 202)
+
+    @EVERY(
+        "GET",
+        {200: json_answer("A page", answers.DeliveryPage)},
+        scope="read all",
+        parameters=(EVENT, CVM, STATUS, SINCE, UNTIL, LIMIT, AFTER),
+    )
+    async def search_deliveries(self, call: Call) -> Response:
+        """Deliveries of all endpoints, newest first.
+
+        A page with `cvm` looks at a bounded number of deliveries, and may be empty with a `next`.
+        """
+        since, until = call.get(SINCE), call.get(UNTIL)
+        if since is not None and until is not None and until < since:
+            raise invalid("until", "it must not be before since")
+        query = DeliveryQuery(
+            event=call.get(EVENT), cvm=call.get(CVM), status=call.get(STATUS), since_ms=since, until_ms=until
+        )
+        size, after = call.get(LIMIT), call.get(AFTER)
+        try:
+            async with self.page_turns.take():
+                found, following = await self.search.page(query, after=after, limit=size, most_bytes=PAGE_BYTES)
+                return page_response(map(_shown, found), following)
+        except ValueError:
+            raise invalid("after", "the `next` of an earlier page") from None
 
     @DELIVERY("GET", {200: json_answer("The delivery", answers.Delivery)}, scope="read all")
     async def get_delivery(self, call: Call) -> Response:

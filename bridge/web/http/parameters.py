@@ -165,13 +165,19 @@ LAST_EVENT_ID_HEADER = in_header(
     shared_as="last_event_id_header",
 )
 LAST_EVENT_ID = Parameter("last_event_id", "The same, for clients that cannot send the header", last)
-SINCE = Parameter(
-    "since",
-    "All events since this time",
-    lambda values: moment("since", values[-1]) if values else None,
-    {"type": "string", "format": "date-time"},
-    example="2026-11-24T16:00:00Z",
-)
+
+
+def time_parameter(name: str, description: str, **more: Any) -> Parameter[int | None]:
+    """Unix milliseconds, or None if it is absent."""
+
+    def parse(values: list[str]) -> int | None:
+        return moment(name, values[-1]) if values else None
+
+    schema = {**TEXT, "format": "date-time"}
+    return Parameter(name, description, parse, schema, example="2026-11-24T16:00:00Z", **more)
+
+
+SINCE = time_parameter("since", "All events since this time")
 SNAPSHOT = Parameter(
     "snapshot",
     "`0`: no snapshots at the beginning, only the position",
