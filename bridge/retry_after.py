@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -14,10 +15,10 @@ def parse_retry_after(text: str | None, now: float, *, longest: float) -> float 
     """
     text = (text or "").strip()
     try:
-        seconds = float(int(text)) if re.fullmatch(r"\d+", text, re.ASCII) else _unix_time(text) - now
+        seconds = float(text) if re.fullmatch(r"\d+", text, re.ASCII) else _unix_time(text) - now
     except (ValueError, TypeError, OverflowError):
         return None
-    return min(seconds, longest) if seconds >= 0 else None
+    return min(seconds, longest) if seconds >= 0 and min(seconds, longest) < math.inf else None
 
 
 def _unix_time(text: str) -> float:

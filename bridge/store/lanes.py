@@ -97,13 +97,17 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one attempt: `wait` seconds until the next, `jitter` (0 to 1) for the breaker's own wait."""
+    """The result of one attempt: `wait` seconds until the next, `jitter` (0 to 1) for the breaker's own wait.
+
+    `hold`: seconds for which the receiver asked to get nothing, in any lane.
+    """
 
     claim: Claim
     verdict: Verdict
     wait: float
     jitter: float
     attempt: str
+    hold: float = 0.0
 
 
 class Lanes:
@@ -176,10 +180,10 @@ class Lanes:
             if event is not None:
                 found.append(Claim(endpoint_id, lane, token, delivery_id, event, ran, int(failures)))
             else:
-                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, ""]
+                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, ""]
         if unreadable:
             await self._run(self._settle, *unreadable)
-            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 8})
+            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 9})
         milliseconds = int(wait)
         return Claimed(int(revision), None if milliseconds < 0 else milliseconds / 1000, found)
 
@@ -201,7 +205,7 @@ class Lanes:
         for each in results:
             claim = each.claim
             arguments += [claim.endpoint_id, claim.lane, claim.token, claim.delivery_id, each.verdict]
-            arguments += [int(each.wait * 1000), each.jitter, each.attempt]
+            arguments += [int(each.wait * 1000), int(each.hold * 1000), each.jitter, each.attempt]
         codes, broken = await self._run(self._settle, *arguments)
         self._report(broken)
         return [_SETTLED[int(code)] for code in codes]

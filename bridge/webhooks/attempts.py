@@ -112,4 +112,5 @@ class Attempts:
         metrics.ATTEMPT_SECONDS.observe(outcome.duration_ms / 1000)
         body = "" if verdict == "delivered" else outcome.response_body  # it would only cost memory
         attempt = Attempt(rfc3339(at), outcome.duration_ms, outcome.status_code, outcome.error, body)
-        return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json())
+        hold = 0.0 if outcome.ok else outcome.retry_after or 0.0
+        return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json(), hold)

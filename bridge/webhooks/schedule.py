@@ -10,21 +10,22 @@ from bridge.store.lanes import Verdict
 
 GONE = 410
 
-HEEDED = (429, 503)
-"""The statuses whose `Retry-After` counts."""
-
 POSTPONED = 2.0
 """Seconds until an attempt that this machine could not make is due again, half as long or half as long again."""
 
+LONGEST_RETRY_AFTER = 86_400.0
+"""Seconds; a `Retry-After` of more than a day counts as a day."""
+
 RETRY_AFTER_SPREAD = 0.1
-"""A receiver may name the same moment to many lanes: each waits up to this share longer, never shorter."""
+"""A receiver may name the same moment to many lanes: each that asked waits up to this share longer, never shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
     """The result of one attempt. `error` is a stable word, a colon and a sentence; None after a 2xx.
 
-    `retry_after`: seconds that a 429 or 503 asked for, above 0 and at most a day. `response_body`: its first 4 KiB.
+    `retry_after`: seconds that the receiver asked for without a 2xx, above 0 and at most a day. `response_body`: its
+    first 4 KiB.
     """
 
     status_code: int | None = None
@@ -72,6 +73,6 @@ class Schedule:
 
     def _wait(self, outcome: AttemptOutcome, failures: int) -> float:
         planned = self._waits[min(failures, len(self._waits) - 1)]
-        if outcome.retry_after is not None and outcome.status_code in HEEDED:
-            return outcome.retry_after * (1 + RETRY_AFTER_SPREAD * self._rng.random())
+        if outcome.retry_after is not None:
+            return min(outcome.retry_after * (1 + RETRY_AFTER_SPREAD * self._rng.random()), LONGEST_RETRY_AFTER)
         return planned * self._rng.random()

@@ -26,15 +26,12 @@ from bridge.webhooks.bodies import shown
 from bridge.webhooks.connections import Connection, IdleConnections, Origin, TlsError, UnansweredError, connect
 from bridge.webhooks.http_answer import HttpAnswer
 from bridge.webhooks.names import Names
-from bridge.webhooks.schedule import AttemptOutcome, NotAttemptedError
+from bridge.webhooks.schedule import LONGEST_RETRY_AFTER, AttemptOutcome, NotAttemptedError
 
 logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 1_800
 """In use and idle: twice as many as a dispatcher has attempts at once."""
-
-LONGEST_RETRY_AFTER = 86_400.0
-"""Seconds; a `Retry-After` of more than a day counts as a day."""
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """This machine's own faults at opening a connection: no files or memory are left."""
@@ -136,7 +133,7 @@ class Poster:
             raise
 
     def _retry_after(self, answer: HttpAnswer) -> float | None:
-        if answer.status not in (429, 503):
+        if answer.status is None or 200 <= answer.status <= 299:
             return None
         return parse_retry_after(answer.retry_after, self.clock.time(), longest=LONGEST_RETRY_AFTER) or None
 

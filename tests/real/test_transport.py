@@ -323,13 +323,13 @@ async def test_what_is_no_plain_url_is_refused_url(url: str) -> None:
 NOW = 1_795_536_000.0  # Tue, 24 Nov 2026 16:00:00 GMT
 
 
-@pytest.mark.parametrize(("status", "expected"), [(429, 7.0), (503, 7.0), (500, None), (404, None), (200, None)])
-async def test_retry_after_counts_with_429_and_503_only(status: int, expected: float | None) -> None:
+@pytest.mark.parametrize(("status", "expected"), [(429, 7.0), (500, 7.0), (404, 7.0), (302, 7.0), (200, None)])
+async def test_retry_after_counts_with_any_status_but_2xx(status: int, expected: float | None) -> None:
     async with receiver(fixed(f"{status} x", b"", "Retry-After: 7")) as inner:
         assert (await post(inner.url())).retry_after == expected
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0", None), ("86401", 86_400.0), ("soon", None)])
+@pytest.mark.parametrize(("text", "seconds"), [("0", None), ("86401", 86_400.0), ("9" * 400, 86_400.0), ("soon", None)])
 async def test_a_retry_after_of_no_wait_is_ignored_and_one_over_a_day_is_a_day(
     text: str, seconds: float | None
 ) -> None:

@@ -5,10 +5,14 @@
 local token, lease, most, share = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms, claims, events, seen, bytes, lent = whole(now + lease), {}, {}, {}, 0, 0
 
+local function test_is_due(E)
+  local at = call('ZSCORE', of('due', E), TEST_LANE)
+  return at and tonumber(at) <= now
+end
+
 -- The lane of the oldest delivery among those that have been due for longest; a requested test goes first.
 local function probe(E)
-  local test = call('ZSCORE', of('due', E), TEST_LANE)
-  if test and tonumber(test) <= now then return {TEST_LANE} end
+  if test_is_due(E) then return {TEST_LANE} end
   local oldest, chosen
   for _, lane in ipairs(call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, 100)) do
     local id = redis.pcall('LINDEX', lane_key(E, lane), 0)
@@ -20,13 +24,12 @@ end
 
 local function available(E)
   local busy = call('ZCARD', of('busy', E))
-  local breaker = call('HMGET', of('health', E), 'open', 'probe_at')
-  if breaker[1] then
-    if busy > 0 or tonumber(breaker[2] or '0') > now then return {} end
-    return probe(E)
-  end
+  local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before')
   local room = math.min(math.min(L.concurrency, share) - busy, most - lent)
+  if health[1] then room = busy == 0 and 1 or 0 end
   if room <= 0 then return {} end
+  if tonumber(health[3] or '0') > now then return test_is_due(E) and {TEST_LANE} or {} end
+  if health[1] then return tonumber(health[2] or '0') > now and {} or probe(E) end
   return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room)
 end
 

@@ -7,7 +7,8 @@
 --                          floor (the low-water mark of P:changed)
 --   P:changed zset         endpoint -> revision of its last change, complete above the low-water mark
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
---   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times
+--   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times,
+--                                                             not_before (`Retry-After`, for all lanes)
 --   P:due zset             endpoint -> when one of its lanes can be claimed next
 --   P:due:E zset           lane -> when it may be attempted
 --   P:busy:E zset          claimed lane -> when its lease ends          P:claims:E hash  lane -> token
@@ -44,12 +45,16 @@ local function rescore(E)
   local due = call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
   local at = tonumber(busy[2])
   if due[2] then
-    local breaker = call('HMGET', of('health', E), 'open', 'probe_at')
+    local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before')
     local claimed = busy[2] and call('ZCARD', of('busy', E)) or 0
-    local first = tonumber(due[2])
-    if breaker[1] then first = math.max(first, tonumber(breaker[2] or '0')) end
+    local first, not_before = tonumber(due[2]), tonumber(health[3] or '0')
+    if health[1] then first = math.max(first, tonumber(health[2] or '0')) end
+    if first < not_before and not_before > now then
+      -- Only a test that a caller requested is sent earlier.
+      first = math.min(not_before, tonumber(call('ZSCORE', of('due', E), TEST_LANE) or not_before))
+    end
     local room = claimed < L.concurrency
-    if breaker[1] then room = claimed == 0 end
+    if health[1] then room = claimed == 0 end
     if first == 0 then first = now end
     if room and (not at or first < at) then at = first end
   end

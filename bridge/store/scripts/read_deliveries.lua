@@ -8,7 +8,8 @@ local function read(id)
   local at = ''
   if d[4] == 'pending' and call('LINDEX', lane_key(d[1], d[2]), 0) == id and not disabled(d[1]) then
     local due = tonumber(call('ZSCORE', of('due', d[1]), d[2]) or '0')
-    at = whole(math.max(due, now))
+    local not_before = tonumber(call('HGET', of('health', d[1]), 'not_before') or '0')
+    at = whole(math.max(due, now, d[2] == TEST_LANE and 0 or not_before))
   end
   return {d[1], d[4] or '', d[5] or '', d[6] or '', at, call('HGET', of('event', d[3]), 'json') or '',
     call('LRANGE', of('attempts', id), 0, -1)}

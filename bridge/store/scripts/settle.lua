@@ -1,6 +1,6 @@
 -- Record the results of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
 --   (delivered, failed, given_up, gone, postponed; unreadable: its event cannot be read, so none was made), ms to wait,
---   jitter of the probe's wait (0 to 1), attempt as JSON.
+--   ms for which the receiver asked to get nothing (0: it did not), jitter of the probe's wait (0 to 1), attempt as JSON.
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 local function succeeded(E, lane)
@@ -21,6 +21,13 @@ local function note_failing(health, wait)
   local known = tonumber(was[2] or '0')
   if not was[1] or known < now then call('HSET', health, 'failing_since', whole(now)) end
   call('HSET', health, 'failure_at', whole(now), 'failing_until', whole(math.max(known, failing_until)))
+end
+
+-- Holds for all lanes, whatever the breaker does. A shorter time does not end a longer one.
+local function hold(E, ms)
+  if ms <= 0 then return end
+  local known = tonumber(call('HGET', of('health', E), 'not_before') or '0')
+  call('HSET', of('health', E), 'not_before', whole(math.max(known, now + ms)))
 end
 
 local function failed(E, lane, wait, jitter)
@@ -77,7 +84,7 @@ local function settle(i)
     pop(E, lane, id, 'skipped')
     return 1
   end
-  add_attempt(id, ARGV[i + 7])
+  add_attempt(id, ARGV[i + 8])
   if verdict == 'delivered' then
     pop(E, lane, id, 'delivered')
     return succeeded(E, lane)
@@ -88,7 +95,8 @@ local function settle(i)
     call('HINCRBY', of('delivery', id), 'k', 1)
     call('ZADD', of('due', E), whole(now + tonumber(ARGV[i + 5])), lane)
   end
-  local code = failed(E, lane, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]))
+  hold(E, tonumber(ARGV[i + 6]))
+  local code = failed(E, lane, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 7]))
   if verdict == 'gone' and not disabled(E) then
     disable(E, 'the receiver answered 410 Gone')
     return 4
@@ -97,7 +105,7 @@ local function settle(i)
 end
 
 local codes, touched = {}, {}
-for i = 2, #ARGV, 8 do
+for i = 2, #ARGV, 9 do
   local E, lane = ARGV[i], ARGV[i + 1]
   local fine, code = guarded(E, lane, settle, i)
   if not fine then

@@ -14,7 +14,9 @@ local function move_back(E)
       if tonumber(lanes[i + 1]) > now then call('ZADD', of(kind, E), whole(tonumber(lanes[i + 1]) - back), lanes[i]) end
     end
   end
-  if call('HEXISTS', of('health', E), 'probe_at') == 1 then call('HINCRBY', of('health', E), 'probe_at', whole(-back)) end
+  for _, field in ipairs({'probe_at', 'not_before'}) do
+    if call('HEXISTS', of('health', E), field) == 1 then call('HINCRBY', of('health', E), field, whole(-back)) end
+  end
 end
 
 local FAR = 4e10  -- more than a year
@@ -25,8 +27,10 @@ local function bring_near(E)
       call('ZADD', of(kind, E), whole(now), lane)
     end
   end
-  local probe = tonumber(call('HGET', of('health', E), 'probe_at') or '0')
-  if not (probe and probe < now + FAR) then call('HSET', of('health', E), 'probe_at', whole(now)) end
+  for _, field in ipairs({'probe_at', 'not_before'}) do
+    local at = tonumber(call('HGET', of('health', E), field) or '0')
+    if not (at and at < now + FAR) then call('HSET', of('health', E), field, whole(now)) end
+  end
 end
 
 local function sweep(E)

@@ -27,6 +27,8 @@ class Model:
     """Each endpoint's waiting deliveries, the oldest first."""
     finished: dict[str, str] = field(default_factory=dict)
     endpoints: dict[str, bool] = field(default_factory=dict)
+    held_until: dict[str, float] = field(default_factory=dict)
+    """When each endpoint may be attempted again that asked to get nothing."""
 
     def queue(self, endpoint: str, lane: str, event: str) -> None:
         """An event that the log has and the endpoint wants."""
@@ -46,11 +48,21 @@ class Model:
         """A lane was lent: only its head, only to one at a time, only of an endpoint that is on."""
         key = claim.endpoint_id, claim.lane
         assert self.endpoints.get(claim.endpoint_id) is True, "a claim of an endpoint that is off"
+        assert self.held_until.get(claim.endpoint_id, now) <= now, "a claim before the receiver's time"
         assert self.waiting[key][:1] == [claim.delivery_id], "not the head of its lane"
         assert key not in self.borrowed or self.borrowed[key].until <= now, "lent twice"
         self.borrowed[key] = Borrowed(claim, now + lease)
         live = [each for each in self.borrowed.items() if each[0][0] == claim.endpoint_id and each[1].until > now]
         assert len(live) <= self.concurrency, "more at once than allowed"
+
+    def hold(self, endpoint: str, until: float) -> None:
+        """The receiver asked to get nothing until then; a longer time that it asked for before stays."""
+        self.held_until[endpoint] = max(self.held_until.get(endpoint, 0.0), until)
+
+    def switch(self, endpoint: str, enabled: bool) -> None:
+        if enabled and not self.endpoints[endpoint]:
+            self.held_until.pop(endpoint, None)
+        self.endpoints[endpoint] = enabled
 
     def holds(self, claim: Claim) -> bool:
         known = self.borrowed.get((claim.endpoint_id, claim.lane))
@@ -106,6 +118,7 @@ class Model:
     def remove(self, endpoint: str) -> None:
         del self.endpoints[endpoint]
         self.age.pop(endpoint, None)
+        self.held_until.pop(endpoint, None)
         for key in [key for key in self.waiting if key[0] == endpoint]:
             del self.waiting[key]
         for key in [key for key in self.borrowed if key[0] == endpoint]:

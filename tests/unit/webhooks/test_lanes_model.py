@@ -100,7 +100,7 @@ class Lanes(RuleBasedStateMachine):
         if name in self.model.endpoints:
             endpoints = self.bench.endpoints
             self.do(endpoints.enable(name) if enabled else endpoints.disable(name))
-            self.model.endpoints[name] = enabled
+            self.model.switch(name, enabled)
 
     @rule(most=st.integers(1, 5), batch=st.integers(1, 4))
     def fill(self, most: int, batch: int) -> None:
@@ -174,21 +174,24 @@ class Lanes(RuleBasedStateMachine):
         data=st.data(),
         verdict=st.sampled_from(["delivered", "failed", "failed", "given_up", "gone", "postponed"]),
         wait=st.floats(0, 30),
+        hold=st.sampled_from([0.0, 0.0, 10.0, 60.0]),
     )
-    def settle(self, data: st.DataObject, verdict: Verdict, wait: float) -> None:
+    def settle(self, data: st.DataObject, verdict: Verdict, wait: float, hold: float) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         self.claims.remove(claim)
-        self.do(self._settle(claim, verdict, wait))
+        self.do(self._settle(claim, verdict, wait, hold))
 
-    async def _settle(self, claim: Claim, verdict: Verdict, wait: float) -> None:
+    async def _settle(self, claim: Claim, verdict: Verdict, wait: float, hold: float = 0.0) -> None:
         known = self.model.borrowed.get((claim.endpoint_id, claim.lane))
-        (code,) = await self.bench.lanes.settle([Result(claim, verdict, wait, 0.5, ATTEMPT)])
+        (code,) = await self.bench.lanes.settle([Result(claim, verdict, wait, 0.5, ATTEMPT, hold)])
         if known is None or known.claim is not claim:
             assert code == "lost"
         elif code == "lost":
             assert known.until <= self.clock.now, "a lease that holds was not honoured"
         else:
             self.model.settle(claim, verdict)
+            if verdict not in ("delivered", "postponed"):
+                self.model.hold(claim.endpoint_id, self.clock.now + hold)
             if code == "disabled":
                 self.model.endpoints[claim.endpoint_id] = False
 
@@ -302,9 +305,11 @@ class Lanes(RuleBasedStateMachine):
         due = await client.zrange(f"{root}:due:{name}", 0, 0, withscores=True)
         busy = await client.zrange(f"{root}:busy:{name}", 0, -1, withscores=True)
         is_open, probe_at = await client.hmget(f"{root}:health:{name}", "open", "probe_at")
+        held_until = int(self.model.held_until.get(name, 0) * 1000)
         moments = [score for _, score in busy]
         if due and len(busy) < (1 if is_open else LIMITS.concurrency):
             first = max(due[0][1], float(probe_at or 0) if is_open else 0)
+            first = held_until if held_until > max(first, float(self.clock.now * 1000)) else first
             listed = await client.zscore(f"{root}:due", name)
             moments.append(first or listed)
         return min(moments, default=None)
@@ -322,7 +327,7 @@ class Lanes(RuleBasedStateMachine):
         """With receivers that answer well everything that waits is delivered, and nothing is left behind."""
         for name in self.model.endpoints:
             await self.bench.endpoints.enable(name)
-            self.model.endpoints[name] = True
+            self.model.switch(name, True)
         for _ in range(400):
             await self._fill(5, 4)
             claims = await self._claim(5)
