@@ -10,6 +10,9 @@ from bridge.store.lanes import Verdict
 
 GONE = 410
 
+JITTER = 0.2
+"""A planned wait is up to this share shorter or longer, so that the whole schedule lasts about as long as planned."""
+
 POSTPONED = 2.0
 """Seconds until an attempt that this machine could not make is due again, half as long or half as long again."""
 
@@ -48,7 +51,7 @@ class NotAttemptedError(Exception):
 
 
 class Schedule:
-    """The waits of BRIDGE_WEBHOOK_RETRY, each with full jitter: a random time between nothing and all of it."""
+    """The waits of BRIDGE_WEBHOOK_RETRY, each with its jitter."""
 
     def __init__(self, waits: Sequence[float], rng: random.Random) -> None:
         self._waits = tuple(waits)
@@ -75,4 +78,4 @@ class Schedule:
         planned = self._waits[min(failures, len(self._waits) - 1)]
         if outcome.retry_after is not None:
             return min(outcome.retry_after * (1 + RETRY_AFTER_SPREAD * self._rng.random()), LONGEST_RETRY_AFTER)
-        return planned * self._rng.random()
+        return planned * (1 - JITTER + 2 * JITTER * self._rng.random())

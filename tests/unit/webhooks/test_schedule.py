@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 
+from bridge.config import Settings
 from bridge.webhooks.schedule import Schedule
 from tests.lanes import Answer
 
@@ -23,7 +25,7 @@ class FixedRandom(random.Random):
         return self.share
 
 
-def schedule(share: float = 1.0) -> Schedule:
+def schedule(share: float = 0.5) -> Schedule:
     return Schedule(WAITS, FixedRandom(share))
 
 
@@ -42,8 +44,16 @@ def test_everything_else_is_tried_again_after_its_wait(code: int | None) -> None
     ]
 
 
-def test_jitter_is_anywhere_between_nothing_and_the_whole_wait() -> None:
-    assert [schedule(share).verdict(Answer(500), 1)[1] for share in (0.0, 0.5, 1.0)] == [0.0, 150.0, 300.0]
+def test_each_wait_is_a_fifth_shorter_or_longer_at_most() -> None:
+    waits = [schedule(share).verdict(Answer(500), 1)[1] for share in (0.0, 0.5, 1.0)]
+    assert waits == pytest.approx([240.0, 300.0, 360.0])
+
+
+def test_the_default_schedule_lasts_as_long_as_planned() -> None:
+    planned = Settings.model_fields["webhook_retry"].default
+    lasted = Schedule(planned, random.Random(7))
+    totals = [sum(lasted.verdict(Answer(500), n)[1] for n in range(len(planned))) for _ in range(200)]
+    assert statistics.median(totals) == pytest.approx(sum(planned), rel=0.02)
 
 
 def test_a_410_ends_the_endpoint_even_at_the_last_attempt() -> None:
