@@ -58,7 +58,7 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One registered URL. Empty filters let all through. `create` sets `created_*`; it gets only newer events."""
+    """One registered URL. Empty filters let all through. `rate`: attempts a second; `concurrency`: at once. `create` sets `created_*`; it gets only newer events."""
 
     id: str
     url_sealed: str
@@ -69,6 +69,8 @@ class Endpoint:
     to: tuple[str, ...] = ()
     types: tuple[str, ...] = (TRANSITION,)
     format: Format = "standard"
+    rate: float | None = None
+    concurrency: int | None = None
     headers_sealed: Mapping[str, str] = field(default_factory=dict)
     secrets_sealed: tuple[SealedSecret, ...] = ()
     enabled: bool = True
@@ -76,6 +78,11 @@ class Endpoint:
     created_at: str = ""
     created_after: str = ""
     created_log_id: str = ""
+
+    @property
+    def own_limits(self) -> tuple[object, object]:
+        """`concurrency` and `rate` as the scripts take them."""
+        return self.concurrency or "", self.rate or ""
 
     @property
     def broken(self) -> bool:
@@ -107,6 +114,8 @@ class Endpoint:
                 "to": self.to,
                 "types": self.types,
                 "format": self.format,
+                "rate": self.rate,
+                "concurrency": self.concurrency,
                 "headers": dict(self.headers_sealed),
                 "secrets": [[secret.text, secret.expires_at_ms] for secret in self.secrets_sealed],
                 "created_at": self.created_at,
@@ -130,6 +139,8 @@ class Endpoint:
             to=_texts(fields["to"]),
             types=_texts(fields["types"]),
             format=_format(fields["format"]),
+            rate=_number(fields.get("rate")),
+            concurrency=_whole(fields.get("concurrency")),
             headers_sealed=_headers(fields["headers"]),
             secrets_sealed=tuple(_secret(*each) for each in fields["secrets"]),
             enabled=disabled is None,
@@ -185,7 +196,8 @@ class Endpoints:
         endpoint = replace(endpoint, created_at=rfc3339(await self._backend.now_ms() / 1000))
         # The script finds the log's end, so that no event can come in between.
         switched = int(endpoint.enabled), endpoint.disabled_reason or ""
-        answer = await self._run(self._create, endpoint.id, endpoint.head(), *switched, MOST_ENDPOINTS)
+        rest = *switched, MOST_ENDPOINTS, *endpoint.own_limits
+        answer = await self._run(self._create, endpoint.id, endpoint.head(), *rest)
         if answer == "exists":
             raise EndpointExistsError
         if answer == "full":
@@ -223,8 +235,9 @@ class Endpoints:
             if old.broken:
                 raise BrokenEndpointError
             kept = {name: getattr(old, name) for name in ("created_at", "created_after", "created_log_id")}
-            text = replace(edit(old), **kept).to_json()
-            done, disabled = await self._run(self._change, endpoint_id, stored, text)
+            new = replace(edit(old), **kept)
+            text = new.to_json()
+            done, disabled = await self._run(self._change, endpoint_id, stored, text, *new.own_limits)
             if done:
                 return Endpoint.from_json(endpoint_id, text, disabled)
 
@@ -305,6 +318,21 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
     return tuple(map(_text, value))
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise TypeError
+    return value
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    if number is not None and not isinstance(number, int):
+        raise TypeError
+    return number
 
 
 def _format(value: object) -> Format:

@@ -22,15 +22,17 @@ local function probe(E)
   return {chosen}
 end
 
+-- The lanes that may be lent now, and the endpoint's rate.
 local function available(E)
   local busy = call('ZCARD', of('busy', E))
-  local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before')
-  local room = math.min(math.min(L.concurrency, share) - busy, most - lent)
+  local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
+  local own, from, at_once, rate = own_limits(health[4], health[5], health[6])
+  local room = math.min(math.min(own, share) - busy, most - lent, at_once)
   if health[1] then room = busy == 0 and 1 or 0 end
-  if room <= 0 then return {} end
-  if tonumber(health[3] or '0') > now then return test_is_due(E) and {TEST_LANE} or {} end
-  if health[1] then return tonumber(health[2] or '0') > now and {} or probe(E) end
-  return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room)
+  if room <= 0 or from > now then return {} end
+  if tonumber(health[3] or '0') > now then return test_is_due(E) and {TEST_LANE} or {}, rate end
+  if health[1] then return tonumber(health[2] or '0') > now and {} or probe(E), rate end
+  return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room), rate
 end
 
 -- The head of a lane. Drops deliveries whose event was removed by something other than the bridge: they would block
@@ -72,9 +74,14 @@ local function borrow(E)
     call('HDEL', of('claims', E), lane)
     call('ZADD', of('due', E), whole(now), lane)
   end
-  for _, lane in ipairs(available(E)) do
+  local lanes, rate = available(E)
+  local before = lent
+  for _, lane in ipairs(lanes) do
     if bytes >= L.claim_bytes then break end
     if not guarded(E, lane, lend, E, lane) then quarantine(E, lane) end
+  end
+  if rate and lent > before then
+    call('HSET', of('health', E), 'paced', whole(now + math.ceil((lent - before) * 1000 / rate)))
   end
   rescore(E)
   if share < L.concurrency and call('ZCARD', of('busy', E)) >= share then

@@ -1,5 +1,5 @@
 -- Register an endpoint; behind `log_rules.lua`. ARGV: limits, wake channel, id, JSON up to its last members, enabled
---   (1/0), reason, most endpoints. Returns {the last entry id before it, that log's id}, 'exists' or 'full'.
+--   (1/0), reason, most endpoints, most lanes at once and rate ('' any). Returns {the last entry id before it, that log's id}, 'exists' or 'full'.
 local E, meta = ARGV[3], call('HMGET', KEYS[2], 'last_id', 'birth')
 local known = call('HGET', P .. ':endpoints', E)
 if known then
@@ -19,6 +19,7 @@ end
 call('HSET', P .. ':endpoints', E, ARGV[4] .. ',"created_after":"' .. after .. '","created_birth":"' .. log_id .. '"}')
 call('ZADD', P .. ':ids', 0, E)
 if ARGV[5] == '0' then call('HSET', P .. ':disabled', E, ARGV[6]) else call('HDEL', P .. ':disabled', E) end
+set_own_limits(E, ARGV[8], ARGV[9])
 touch(E)
 call('PUBLISH', ARGV[2], 'created')
 return {after, log_id}

@@ -8,7 +8,7 @@
 --   P:changed zset         endpoint -> revision of its last change, complete above the low-water mark
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
 --   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times,
---                                                             not_before (`Retry-After`, for all lanes)
+--                                                             not_before (`Retry-After`, for all lanes), own limits
 --   P:due zset             endpoint -> when one of its lanes can be claimed next
 --   P:due:E zset           lane -> when it may be attempted
 --   P:busy:E zset          claimed lane -> when its lease ends          P:claims:E hash  lane -> token
@@ -38,6 +38,25 @@ local function next_stamp()
 end
 local function keep_stamp() if stamp then call('HSET', P, 'stamp', whole(stamp)) end end
 
+-- An endpoint's own limits: how many of its lanes may be lent at once, from when on (ms), how many claims at a time then,
+-- and its rate (nil: any). Quick receivers get theirs fifty times a second. A moment that this rate cannot have led to
+-- does not count: the clock stepped back, or the rate was another one.
+local function own_limits(lanes, rate, paced)
+  local most = math.min(L.concurrency, tonumber(lanes or '') or L.concurrency)
+  rate = tonumber(rate or '')
+  if not rate then return most, 0, most end
+  local at_once, from = math.max(1, math.floor(rate / 50)), tonumber(paced or '') or 0
+  if from > now + math.ceil(at_once * 1000 / rate) then from = 0 end
+  return most, from, at_once, rate
+end
+
+-- '' for no limit. After the endpoint's own writes: damaged keys are reported by the steps that use them.
+local function set_own_limits(E, lanes, rate)
+  for field, value in pairs({lanes = lanes, rate = rate}) do
+    if value == '' then redis.pcall('HDEL', of('health', E), field) else redis.pcall('HSET', of('health', E), field, value) end
+  end
+end
+
 -- Puts the endpoint where claims find it: at the first moment at which one of its lanes can be claimed.
 local function rescore(E)
   if disabled(E) then return call('ZREM', P .. ':due', E) end
@@ -45,7 +64,8 @@ local function rescore(E)
   local due = call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
   local at = tonumber(busy[2])
   if due[2] then
-    local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before')
+    local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
+    local most, from = own_limits(health[4], health[5], health[6])
     local claimed = busy[2] and call('ZCARD', of('busy', E)) or 0
     local first, not_before = tonumber(due[2]), tonumber(health[3] or '0')
     if health[1] then first = math.max(first, tonumber(health[2] or '0')) end
@@ -53,7 +73,8 @@ local function rescore(E)
       -- Only a test that a caller requested is sent earlier.
       first = math.min(not_before, tonumber(call('ZSCORE', of('due', E), TEST_LANE) or not_before))
     end
-    local room = claimed < L.concurrency
+    first = math.max(first, from)
+    local room = claimed < most
     if health[1] then room = claimed == 0 end
     if first == 0 then first = now end
     if room and (not at or first < at) then at = first end

@@ -107,6 +107,8 @@ class Endpoint(Shape):
     to: list[str] = described("Statuses after; empty: all")
     types: list[Type] = described("Event types; empty: all")
     format: Format = described("The form of the body")
+    rate: float | None = described("Attempts a second; null: any number")
+    concurrency: int | None = described("Attempts at the same moment; null: the bridge's own limit")
     headers: dict[str, str] = described("Custom headers; their values are not shown", {"X-Team": "***"})
     enabled: bool = described("Whether the bridge delivers to it")
     disabled_reason: str | None = described("Why the bridge disabled it, or that its record is broken")

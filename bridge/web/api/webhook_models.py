@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from bridge.addresses import MAX_URL
 from bridge.events import LOG_TYPES, TRANSITION, usable_id
 from bridge.store.endpoints import Format
+from bridge.store.limits import LaneLimits
 from bridge.web.http.responses import time_field
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
@@ -24,6 +25,9 @@ LEAST_KEY, MOST_KEY = 24, 64
 MOST_CVMS, MOST_STATUSES, MOST_HEADERS = 1000, 100, 100
 MAX_HEADER_VALUE, MAX_HEADERS = 4096, 16 * 1024
 """Characters of one value, and of all names and values: receivers accept this much by default."""
+
+MOST_AT_ONCE = LaneLimits().concurrency
+LEAST_RATE, MOST_RATE = 0.01, 1000.0
 
 HIDDEN = "***"
 """Replaces a value that is not shown."""
@@ -115,7 +119,10 @@ class _Strict(BaseModel):
 
 
 class EndpointChange(_Strict):
-    """Some fields of an endpoint, as `PATCH` takes them: a given field replaces the old one; none may be null."""
+    """Some fields of an endpoint, as `PATCH` takes them: a given field replaces the old one.
+
+    Only `rate` and `concurrency` may be null.
+    """
 
     model_config = _example({"enabled": False})
 
@@ -126,6 +133,12 @@ class EndpointChange(_Strict):
     to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
     types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
     format: Format = Field("standard", description="The form of the body")
+    rate: float | None = Field(
+        None, ge=LEAST_RATE, le=MOST_RATE, allow_inf_nan=False, description="Attempts a second; null: any number"
+    )
+    concurrency: int | None = Field(
+        None, ge=1, le=MOST_AT_ONCE, description=f"Attempts at the same moment; null: {MOST_AT_ONCE}"
+    )
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
         {}, description=f"Custom headers; at most {MOST_HEADERS}, {MAX_HEADERS} characters altogether", repr=False
     )
