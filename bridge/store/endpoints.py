@@ -58,7 +58,10 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One registered URL. Empty filters let all through. `rate`: attempts a second; `concurrency`: at once. `create` sets `created_*`; it gets only newer events."""
+    """One registered URL. Empty filters let all through. `create` sets `created_*`; it gets only newer events.
+
+    `rate`: attempts that may begin in a second; `concurrency`: attempts at once. None: no limit of its own.
+    """
 
     id: str
     url_sealed: str

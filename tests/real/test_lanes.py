@@ -369,3 +369,26 @@ async def test_lanes_survive_a_failover(redis_guarded: Guarded) -> None:
     await made.fill()
     assert await serve(made) == [("e", "a")]
     await backend.close()
+
+
+async def test_an_endpoints_own_limits_hold_for_all_dispatchers_together(backend: Backend) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint(concurrency=2))
+    await made.endpoints.create(endpoint("f", rate=0.01))
+    for cvm in ("a", "b", "c"):
+        await made.writer.append(cvm)
+    await made.fill()
+    first = (await made.claim(token="one")).claims
+    assert sorted(claim.endpoint_id for claim in first) == ["e", "e", "f"]
+    assert (await made.claim(token="two")).claims == []
+    for claim in first:
+        assert await settle(made, claim, "delivered") == "done"
+    (last,) = (await made.claim(token="two")).claims
+    assert last.endpoint_id == "e"
+    await settle(made, last, "delivered")
+    rest = await made.claim(token="one")
+    assert rest.claims == []
+    assert rest.wait is not None
+    assert 60 < rest.wait <= 100
+    await made.endpoints.change("f", lambda old: replace(old, rate=None))
+    assert [claim.endpoint_id for claim in (await made.claim()).claims] == ["f", "f"]

@@ -114,6 +114,8 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
         "to": ["running"],
         "types": ["cvm.transition"],
         "format": "standard",
+        "rate": None,
+        "concurrency": None,
         "headers": {"X-Token": "***"},
         "enabled": True,
         "disabled_reason": None,
@@ -163,6 +165,16 @@ async def test_a_list_pages_by_id_without_gap_or_repeat(api: Api) -> None:
     assert seen == made
 
 
+async def test_rate_and_concurrency_are_shown_and_end_with_null(api: Api) -> None:
+    made = await api.made(rate=2.5, concurrency=3)
+    assert (made["rate"], made["concurrency"]) == (2.5, 3)
+    one = f"/v1/webhooks/{made['id']}"
+    changed = (await api.patch(one, json={"rate": None})).json()
+    assert (changed["rate"], changed["concurrency"]) == (None, 3)
+    replaced = (await api.put(one, json={"url": URL, "rate": 10})).json()
+    assert (replaced["rate"], replaced["concurrency"]) == (10, None)
+
+
 async def test_a_deleted_endpoint_is_gone(api: Api) -> None:
     made = await api.made()
     answer = await api.delete(f"/v1/webhooks/{made['id']}")
@@ -205,6 +217,8 @@ async def test_a_deleted_endpoint_is_gone(api: Api) -> None:
         ({"url": URL, "types": ["cvm.snapshot"]}, ["types[0]"]),
         ({"url": URL, "format": "xml"}, ["format"]),
         ({"url": URL, "enabled": "yes"}, ["enabled"]),
+        *[({"url": URL, "rate": rate}, ["rate"]) for rate in (0, -1, 0.001, 1001, "5", True)],
+        *[({"url": URL, "concurrency": many}, ["concurrency"]) for many in (0, -1, 11, 1.5, "5", True)],
         ({"url": URL, "secret": "geheim"}, ["secret"]),
         ({"url": URL, "secret": "whsec_geheim"}, ["secret"]),
         ({"url": URL, "secret": "whsec_" + base64.b64encode(b"s" * 23).decode()}, ["secret"]),
