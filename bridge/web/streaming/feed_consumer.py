@@ -28,7 +28,7 @@ class FeedConsumer:
     """Four long tasks: `follow`, `look`, `beat` and `announce`.
 
     A publication is a hint, which may be lost with or without its subscription; the log, read whenever a second brought
-    no message, is the guarantee.
+    neither an event nor a tick, is the guarantee.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FeedConsumer:
             await self._hub.catch_up()
             self._health.confirm(self._clock.monotonic())
             return
-        self._health.hear(self._clock.monotonic())
+        self._health.hear(self._clock.monotonic(), tells_end=not isinstance(message, Answered))
         if isinstance(message, Published):
             await self._hub.receive(message.event)
         elif isinstance(message, Tick):
@@ -108,7 +108,7 @@ class FeedConsumer:
             self._on_answer(message.reference)
 
     async def look(self) -> None:
-        """Reads the log when nothing was heard for a second, and the lease when a tick is overdue. Never returns."""
+        """Reads the log when no event and no tick came for a second, the lease when one is overdue. Never returns."""
         while True:
             now = self._clock.monotonic()
             if now >= self._health.look_at:

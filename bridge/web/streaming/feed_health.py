@@ -16,7 +16,8 @@ OVERDUE_AFTER_PERIODS = 1.5
 """The same, after which Redis is asked whether the lease is kept: the tick may have been lost."""
 
 LOOK_EVERY = 1.0
-"""Seconds without a message after which the log is read: an event whose publication is lost is late by so much."""
+"""Seconds without an event or a tick after which the log is read: an event whose publication is lost is late by so
+much."""
 
 
 class FeedHealth:
@@ -34,7 +35,7 @@ class FeedHealth:
         self._stands = False
         self._confirmed = False
         self._missed_at: float | None = None
-        self._asked_at = self._looked_at = self._ticked_at = NEVER
+        self._asked_at = self._told_at = self._looked_at = self._ticked_at = NEVER
         self._lease: Lease | None = None
 
     # What happens
@@ -45,13 +46,15 @@ class FeedHealth:
 
     def confirm(self, now: float) -> None:
         """It is made, and the log was read since. Whether it brings anything is not known yet."""
-        self.heard_at = now
+        self.heard_at = self._told_at = now
         self.readable = self._stands = self._confirmed = True
 
-    def hear(self, now: float) -> None:
-        """A message came."""
+    def hear(self, now: float, *, tells_end: bool) -> None:
+        """A message came; `tells_end`: an event or a tick, which shows whether an earlier event is missing."""
         self.heard_at, self._missed_at = now, None
         self._stands = self._confirmed = True
+        if tells_end:
+            self._told_at = now
 
     def tick(self, now: float, period: float) -> None:
         self.period, self._ticked_at = period, now
@@ -94,8 +97,8 @@ class FeedHealth:
 
     @property
     def look_at(self) -> float:
-        """When Redis is to be asked unless a message comes before; at the start at once."""
-        return max(self.heard_at, self._looked_at) + LOOK_EVERY if self._looked_at > NEVER else NEVER
+        """When Redis is to be asked unless an event or a tick comes before; at the start at once."""
+        return max(self._told_at, self._looked_at) + LOOK_EVERY if self._looked_at > NEVER else NEVER
 
     @property
     def deaf_at(self) -> float:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.store.errors import StoreUnavailableError
-from bridge.store.feed import Feed, Message, Published, Subscribed, Tick
+from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
 from bridge.store.leadership import Lease
 from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.feed_health import FeedHealth
@@ -171,6 +171,18 @@ def test_ticks_that_do_not_come_while_the_lease_is_renewed_tell_of_a_dead_subscr
         stage.leads = False
         await asyncio.sleep(4 * PERIOD)
         assert not stage.hub.led
+
+    run_virtual(played(scenario))
+
+
+def test_answers_about_references_do_not_put_off_the_look_for_a_lost_event() -> None:
+    async def scenario(stage: Stage) -> None:
+        await asyncio.sleep(0.1)
+        stage.append(lost=True)
+        for _ in range(15):
+            stage.wire.publish(Answered("web"))
+            await asyncio.sleep(0.1)
+            stage.check()
 
     run_virtual(played(scenario))
 
