@@ -243,3 +243,23 @@ async def test_a_checkpoint_that_cannot_be_read_is_found_anew_without_loss_or_re
     await fill(made)
     assert await serve(made) == [("e", "a"), ("f", "a")]
     assert [each.event.id for each in (await Deliveries(backend).page("e"))[0]] == ids[::-1]
+
+
+@pytest.mark.parametrize("how", ["spoiled", "deleted"])
+async def test_a_lost_checkpoint_is_found_anew_though_most_deliveries_are_forgotten_and_an_endpoint_is_new(
+    backend: Backend, how: str
+) -> None:
+    made = await bench(backend, finished=2)
+    await made.endpoints.create(endpoint("e"))
+    for _ in range(5):
+        await made.writer.append("a")
+    await fill(made)
+    assert len(await serve(made)) == 5
+    unread = await made.writer.append("a")
+    await backend.client.delete(ROOT)
+    if how == "spoiled":
+        await spoil(backend, "")
+    await made.endpoints.create(endpoint("g"))
+    await fill(made)
+    assert await serve(made) == [("e", "a")]
+    assert (await Deliveries(backend).page("e"))[0][0].event.id == unread

@@ -36,10 +36,10 @@ if endpoints == 0 then
   -- No endpoint waits for an event.
   position, partial = last, ''
   if not known[2] then return {meta[1], position, '', revision, last, low_water_mark, meta[4], ''} end
-elseif known[1] ~= meta[1] or not position then
+elseif position and known[1] ~= meta[1] then
   -- A new log is read from its beginning.
   position, partial = low_water_mark, ''
-elseif not is_position(position) then
+elseif not (position and is_position(position)) then
   position, partial, mended = found_position(), '', 'position'
 elseif partial ~= '' and call('HEXISTS', P .. ':endpoints', partial) == 0 then
   -- Always right: no event is queued twice. Endpoints up to a name that stands for nothing would miss the event.

@@ -12,7 +12,7 @@ if count >= tonumber(ARGV[7]) then return 'full' end
 local after = meta[1] or '0-0'
 if not is_id(after) then after = (call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1] or {'0-0'})[1] end
 local log_id = string.match(meta[2] or '', '^[^"\\%c]*$') or ''
-if count == 0 or not call('HGET', P, 'position') then
+if count == 0 then
   -- No endpoint waits for earlier events.
   call('HSET', P, 'position', after, 'birth', log_id, 'partial', '')
 end
