@@ -27,8 +27,8 @@ ASK_EVERY = 1.0
 HANGS_AFTER = 10
 """Questions in a row without an answer, after which a worker is replaced; much longer than any turn of its loop."""
 
-STARTS_WITHIN = 60
-"""The same before its first answer: it may start together with many others."""
+STARTS_WITHIN = 300
+"""The same before its first answer: it takes more than a second of CPU time, and 64 may start together on one core."""
 
 ENDS_WITHIN = 3
 """The same once its drain should be over."""
