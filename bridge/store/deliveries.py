@@ -29,7 +29,7 @@ DELIVERY_STATUSES: Mapping[DeliveryStatus, str] = {
     "delivered": "the receiver answered 2xx",
     "given_up": "its last attempt failed; of a test, its only one",
     "skipped": "it gets no further attempt: a caller canceled it, the endpoint was disabled, too many deliveries "
-    "waited, or a key of its lane in Redis was damaged",
+    "waited, its owner may no longer see the CVM, or a key of its lane in Redis was damaged",
 }
 """What each status means; the documents quote it."""
 

@@ -61,6 +61,8 @@ class Endpoint:
     """One registered URL. Empty filters let all through. `create` sets `created_*`; it gets only newer events.
 
     `rate`: attempts that may begin in a second; `concurrency`: attempts at once. None: no limit of its own.
+    `owner`: the name of the token that made it; empty: an administrator's. `reach`: the CVMs that the owner may see
+    at present, beyond which it gets nothing; None: all. Front ends keep it up to date, because only they have tokens.
     """
 
     id: str
@@ -76,6 +78,8 @@ class Endpoint:
     concurrency: int | None = None
     headers_sealed: Mapping[str, str] = field(default_factory=dict)
     secrets_sealed: tuple[SealedSecret, ...] = ()
+    owner: str = ""
+    reach: tuple[str, ...] | None = None
     enabled: bool = True
     disabled_reason: str | None = None
     created_at: str = ""
@@ -92,11 +96,21 @@ class Endpoint:
         """Its record in Redis cannot be read: only its id is known."""
         return not self.url_sealed
 
+    @property
+    def named(self) -> tuple[str, ...] | None:
+        """The CVMs whose events it gets at most; None: all."""
+        return self.cvms or self.reach
+
+    def reaches(self, cvm_id: str) -> bool:
+        """Whether its owner may see this CVM."""
+        return self.reach is None or cvm_id in self.reach
+
     def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None) -> bool:
         """Whether its filters let such an event through; `from_` and `to` are None if the event has none."""
         return (
             (not self.types or type in self.types)
             and (not self.cvms or cvm_id in self.cvms)
+            and self.reaches(cvm_id)
             and (not self.from_ or from_ in self.from_)
             and (not self.to or to in self.to)
         )
@@ -121,6 +135,8 @@ class Endpoint:
                 "concurrency": self.concurrency,
                 "headers": dict(self.headers_sealed),
                 "secrets": [[secret.text, secret.expires_at_ms] for secret in self.secrets_sealed],
+                "owner": self.owner,
+                "reach": self.reach,
                 "created_at": self.created_at,
             }
         )
@@ -146,6 +162,8 @@ class Endpoint:
             concurrency=_whole(fields.get("concurrency")),
             headers_sealed=_headers(fields["headers"]),
             secrets_sealed=tuple(_secret(*each) for each in fields["secrets"]),
+            owner=_text(fields.get("owner", "")),  # a record of before has neither
+            reach=None if (reach := fields.get("reach")) is None else _texts(reach),
             enabled=disabled is None,
             disabled_reason=disabled or None,
             created_at=_text(fields["created_at"]),

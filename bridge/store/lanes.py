@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 TEST_TYPE = "webhook.test"
 
-Verdict = Literal["delivered", "failed", "given_up", "gone", "postponed"]
-"""`postponed`: no attempt was made, so none is recorded and the delivery's failures stay as many."""
+Verdict = Literal["delivered", "failed", "given_up", "gone", "postponed", "withheld"]
+"""`postponed`: no attempt was made, so none is recorded and the delivery's failures stay as many. `withheld`: nor will
+there be one."""
 
 Settled = Literal["lost", "done", "opened", "closed", "disabled", "broken"]
 

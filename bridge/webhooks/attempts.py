@@ -68,6 +68,8 @@ class Attempts:
             opened = self.endpoint_cache.opened(claim.endpoint_id)
             if opened is None:
                 return None
+            if self._is_beyond(claim):
+                return Result(claim, "withheld", 0.0, 0.0, "")
             outcome = await self._post(claim, opened, at)
         except NotAttemptedError as error:
             return self._postponed(claim, error)
@@ -80,6 +82,11 @@ class Attempts:
             )
             outcome = AttemptOutcome(error=f"internal: {type(error).__name__}")
         return self._result(claim, at, outcome)
+
+    def _is_beyond(self, claim: Claim) -> bool:
+        """Whether the endpoint's owner may no longer see this CVM, as it might when the event was queued."""
+        endpoint = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id]
+        return claim.event.type != TEST_TYPE and not endpoint.reaches(claim.event.cvm_id)
 
     async def _post(self, claim: Claim, opened: Opened, at: float) -> AttemptOutcome:
         format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format

@@ -304,7 +304,7 @@ async def announce_named_cvms(backend: Backend, endpoint_set: EndpointSet, secon
     Leaves out CVMs that upstream reported as deleted. Raises StoreError.
     """
     enabled = [endpoint for endpoint in endpoint_set.endpoints.values() if endpoint.enabled]
-    counts = Counter(cvm_id for endpoint in enabled for cvm_id in endpoint.cvms)
+    counts = Counter(cvm_id for each in enabled for cvm_id in each.cvms if each.reaches(cvm_id))
     watches = Watches(backend)
     if counts:
         for cvm_id, known in (await Snapshots(backend).get(list(counts))).items():

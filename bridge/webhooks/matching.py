@@ -21,7 +21,7 @@ class Matcher:
         for endpoint in endpoint_set.endpoints.values():
             candidate = endpoint, entry_key(endpoint.created_after)
             for type in endpoint.types or (ANY,):
-                for cvm in endpoint.cvms or (ANY,):
+                for cvm in (ANY,) if endpoint.named is None else endpoint.named:
                     self._index[type, cvm].append(candidate)
 
     def matching(self, entry: Entry, log_id: str) -> list[str]:

@@ -79,7 +79,9 @@ def _report(result: Result, code: Settled) -> None:
         return
     if code == "broken":
         return  # the store reports each quarantine
-    if result.verdict != "postponed":
+    if result.verdict == "withheld":
+        metrics.SKIPPED.labels("no longer seen").inc()
+    elif result.verdict != "postponed":
         metrics.ATTEMPTS.labels(result.verdict).inc()
     if code == "opened":
         logger.warning("endpoint fails; only probes are sent until one succeeds", extra={"endpoint": claim.endpoint_id})

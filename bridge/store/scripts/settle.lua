@@ -1,5 +1,5 @@
 -- Record the results of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
---   (delivered, failed, given_up, gone, postponed; unreadable: its event cannot be read, so none was made), ms to wait,
+--   (delivered, failed, given_up, gone, postponed; withheld, unreadable: none was or will be made), ms to wait,
 --   ms for which the receiver asked to get nothing (0: it did not), jitter of the probe's wait (0 to 1), attempt as JSON.
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
@@ -80,7 +80,7 @@ local function settle(i)
   call('HDEL', of('claims', E), lane)
   call('ZREM', of('busy', E), lane)
   if verdict == 'postponed' then return postpone(E, lane, tonumber(ARGV[i + 5])) end
-  if verdict == 'unreadable' then
+  if verdict == 'withheld' or verdict == 'unreadable' then
     pop(E, lane, id, 'skipped')
     return 1
   end

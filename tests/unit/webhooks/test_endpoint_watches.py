@@ -29,6 +29,12 @@ async def test_what_endpoints_name_is_watched_and_counts_as_asked_for() -> None:
     assert await watched(backend) == (["a", "b"], {"a": 2, "b": 1})
 
 
+async def test_what_its_owner_may_not_see_an_endpoint_does_not_ask_for() -> None:
+    backend = fake_backend()
+    await announce_named_cvms(backend, endpoint_set(endpoint(cvms=("a", "b"), reach=("b", "c"))), 45.0)
+    assert await watched(backend) == (["b"], {"b": 1})
+
+
 async def test_a_disabled_endpoint_asks_for_nothing() -> None:
     backend = fake_backend()
     await announce_named_cvms(backend, endpoint_set(endpoint(cvms=("a",), enabled=False)), 45.0)

@@ -52,14 +52,30 @@ def test_disabled_endpoints_match_for_what_they_miss_is_listed() -> None:
 SOME = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple)
 
 
-@given(st.lists(st.tuples(SOME, SOME, SOME, SOME), max_size=8), st.tuples(*[st.sampled_from(["a", "b", "c", "d"])] * 4))
+REACH = st.none() | SOME
+
+
+@given(
+    st.lists(st.tuples(SOME, SOME, SOME, SOME, REACH), max_size=8),
+    st.tuples(*[st.sampled_from(["a", "b", "c", "d"])] * 4),
+)
 def test_the_index_finds_what_a_look_at_each_endpoint_finds(
-    filters: list[tuple[tuple[str, ...], ...]], shown: tuple[str, str, str, str]
+    filters: list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]],
+    shown: tuple[str, str, str, str],
 ) -> None:
     endpoints = [
-        born(f"e{number}", types=types, cvms=cvms, from_=from_, to=to)
-        for number, (types, cvms, from_, to) in enumerate(filters)
+        born(f"e{number}", types=types, cvms=cvms, from_=from_, to=to, reach=reach)
+        for number, (types, cvms, from_, to, reach) in enumerate(filters)
     ]
     kind, cvm, from_, to = shown
     expected = [each.id for each in endpoints if each.wants(kind, cvm, from_, to)]
+    assert all(each.reach is None or cvm in each.reach for each in endpoints if each.id in expected)
     assert matcher(*endpoints).matching(entry("9-0", cvm, from_, to, type=kind), "b") == expected
+
+
+def test_an_endpoint_gets_nothing_that_its_owner_may_not_see() -> None:
+    known = matcher(
+        born("all", reach=("a", "b")), born("some", cvms=("b", "c"), reach=("a", "b")), born("none", reach=())
+    )
+    found = [known.matching(entry("9-0", each), "b") for each in "abc"]
+    assert found == [["all"], ["all", "some"], []]
