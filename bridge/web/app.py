@@ -36,6 +36,7 @@ from bridge.web import metrics
 from bridge.web.api import answers
 from bridge.web.api.cvms import CvmRoutes
 from bridge.web.api.deliveries import DeliveryRoutes
+from bridge.web.api.endpoint_owners import EndpointOwners
 from bridge.web.api.events import EventRoutes
 from bridge.web.api.log_pages import LogPages
 from bridge.web.api.phala_webhooks import PhalaWebhooks
@@ -134,6 +135,9 @@ class FrontEnd:
             references=references,
             single_flight=self._single_flight,
         )
+        self._endpoints = Endpoints(backend)
+        self._owners = EndpointOwners(access, self._endpoints, clock)
+        self._open_access = open_access
         self._token_cvms = TokenCvms(access, references, clock, self._end_beyond) if access.named else None
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for each in self._parts(backend, clock, snapshots, lookups) for route in routes(each, access)]
@@ -144,7 +148,7 @@ class FrontEnd:
         self, backend: Backend, clock: Clock, snapshots: Snapshots, lookups: ReferenceLookups
     ) -> tuple[object, ...]:
         """The owners of the plain routes, which need no connection of their own."""
-        settings, endpoints = self._settings, Endpoints(backend)
+        settings, endpoints = self._settings, self._endpoints
         return (
             CvmRoutes(
                 hub=self.hub,
@@ -163,6 +167,7 @@ class FrontEnd:
                 secrets=WebhookSecrets(settings.secret_key, clock),
                 resolve=HostLookup(),
                 clock=clock,
+                owners=self._owners,
             ),
             PhalaWebhooks(settings.webhook_secret, lookups, clock),
             DeliveryRoutes(endpoints, Deliveries(backend), DeliverySearch(backend), clock, self._page_turns),
@@ -179,6 +184,8 @@ class FrontEnd:
                 group.create_task(self.feed_consumer.beat(self._settings.heartbeat), name="heartbeat")
                 group.create_task(self.feed_consumer.announce(self._watches, uuid.uuid4().hex), name="demand")
                 group.create_task(self.dropin.run(), name="drop-in")
+                if not self._open_access:
+                    group.create_task(self._owners.run(), name="owners of endpoints")
                 if self._token_cvms is not None:
                     group.create_task(self._token_cvms.run(), name="CVMs of tokens")
         finally:

@@ -110,6 +110,10 @@ class Endpoint(Shape):
     rate: float | None = described("Attempts a second; null: any number")
     concurrency: int | None = described("Attempts at the same moment; null: the bridge's own limit")
     headers: dict[str, str] = described("Custom headers; their values are not shown", {"X-Team": "***"})
+    owner: str | None = described("The token that made it; null: an administrator's of before", "deploys")
+    limited_to: list[str] | None = described(
+        "What its owner's token may see at present, its names beside their CVMs; null: all", [CVM_ID]
+    )
     enabled: bool = described("Whether the bridge delivers to it")
     disabled_reason: str | None = described("Why the bridge disabled it, or that its record is broken")
     created_at: str | None = time_field("When it was made. It gets newer events only. Null if its record is broken.")

@@ -9,10 +9,13 @@ from starlette.responses import Response
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.delivery_search import DeliveryQuery, DeliverySearch
-from bridge.store.endpoints import ID_PATTERN, Endpoints
+from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownDeliveryError, UnknownEndpointError
+from bridge.store.lanes import TEST_TYPE
 from bridge.web.api import answers
+from bridge.web.api.endpoint_owners import may_have
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
+from bridge.web.http.access import Principal
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
 from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
 from bridge.web.http.parameters import (
@@ -53,7 +56,7 @@ DELIVERY = Resource("/v1/deliveries/{id}", DELIVERIES, (DELIVERY_ID,), (ProblemT
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRoutes:
-    """A token that is limited to CVMs is refused, because a delivery may be about any CVM."""
+    """For a token that is limited to CVMs there are the deliveries of its own endpoints that are about these CVMs."""
 
     endpoints: Endpoints
     deliveries: Deliveries
@@ -64,20 +67,20 @@ class DeliveryRoutes:
     @ENDPOINT(
         "GET /deliveries",
         {200: json_answer("A page", answers.DeliveryPage)},
-        scope="read all",
+        scope="read",
         parameters=(STATUS, LIMIT, AFTER),
     )
     async def list_deliveries(self, call: Call) -> Response:
         """Deliveries of an endpoint, newest first."""
         status, size, after = call.get(STATUS), call.get(LIMIT), call.get(AFTER)
-        if await self.endpoints.get(call.path("id")) is None:
-            raise UnknownEndpointError
+        await self._endpoint(call)
         try:
             async with self.page_turns.take():
                 found, following = await self.deliveries.page(
                     call.path("id"), status=status, after=after, limit=size, most_bytes=PAGE_BYTES
                 )
-                return page_response(map(_shown, found), following)
+                seen = [each for each in found if _may_see(call.principal, each)]
+                return page_response(map(_shown, seen), following)
         except ValueError:
             raise invalid("after", "the `next` of an earlier page") from None
 
@@ -86,7 +89,7 @@ class DeliveryRoutes:
         {202: json_answer("It is queued", answers.Delivery, LOCATION)},
         ProblemType.ENDPOINT_BROKEN,
         ProblemType.ENDPOINT_DISABLED,
-        scope="admin all",
+        scope="admin",
         body=EmptyBody,
         body_required=False,
     )
@@ -96,8 +99,7 @@ class DeliveryRoutes:
         One attempt; its result is at the answer's `Location`.
         """
         await call.body(EmptyBody)
-        known = await self.endpoints.get(call.path("id"))
-        if known is not None and known[0].broken:
+        if (await self._endpoint(call)).broken:
             raise BrokenEndpointError
         delivery_id = await self.deliveries.test(call.path("id"), rfc3339(self.clock.time()))
         delivery = await self.deliveries.get(delivery_id)
@@ -110,7 +112,7 @@ class DeliveryRoutes:
         {202: json_answer("They are queued", answers.Recovered)},
         ProblemType.ENDPOINT_BROKEN,
         ProblemType.ENDPOINT_DISABLED,
-        scope="admin all",
+        scope="admin",
         body=RecoveryPeriod,
     )
     async def recover_deliveries(self, call: Call) -> Response:
@@ -119,6 +121,7 @@ class DeliveryRoutes:
         Every event of the log in this time that the endpoint wants and that was not delivered.
         """
         period = await call.body(RecoveryPeriod)
+        await self._endpoint(call)
         since = moment("since", period.since)
         until = None if period.until is None else moment("until", period.until)
         if until is not None and until < since:
@@ -151,13 +154,10 @@ class DeliveryRoutes:
         except ValueError:
             raise invalid("after", "the `next` of an earlier page") from None
 
-    @DELIVERY("GET", {200: json_answer("The delivery", answers.Delivery)}, scope="read all")
+    @DELIVERY("GET", {200: json_answer("The delivery", answers.Delivery)}, scope="read")
     async def get_delivery(self, call: Call) -> Response:
         """One delivery with every attempt."""
-        delivery = await self.deliveries.get(call.path("id"))
-        if delivery is None:
-            raise UnknownDeliveryError
-        return json_response(_shown(delivery))
+        return json_response(_shown(await self._delivery(call)))
 
     @DELIVERY(
         "POST /retry",
@@ -165,7 +165,7 @@ class DeliveryRoutes:
         ProblemType.NO_SUCH_ENDPOINT,
         ProblemType.ENDPOINT_DISABLED,
         ProblemType.ALREADY_PENDING,
-        scope="admin all",
+        scope="admin",
         body=EmptyBody,
         body_required=False,
     )
@@ -176,14 +176,15 @@ class DeliveryRoutes:
         of its lane.
         """
         await call.body(EmptyBody)
-        return json_response(_shown(await self.deliveries.retry(call.path("id"))), 202)
+        known = await self._delivery(call)
+        return json_response(_shown(await self.deliveries.retry(known.id)), 202)
 
     @DELIVERY(
         "POST /cancel",
         {200: json_answer("It is skipped", answers.Delivery)},
         ProblemType.BEING_ATTEMPTED,
         ProblemType.DELIVERY_FINISHED,
-        scope="admin all",
+        scope="admin",
         body=EmptyBody,
         body_required=False,
     )
@@ -193,7 +194,30 @@ class DeliveryRoutes:
         The next of its lane is due. May be repeated.
         """
         await call.body(EmptyBody)
-        return json_response(_shown(await self.deliveries.cancel(call.path("id"))))
+        known = await self._delivery(call)
+        return json_response(_shown(await self.deliveries.cancel(known.id)))
+
+    async def _endpoint(self, call: Call) -> Endpoint:
+        """Raises UnknownEndpointError, also if it is not the caller's."""
+        found = await self.endpoints.get(call.path("id"))
+        if found is None or not may_have(call.principal, found[0]):
+            raise UnknownEndpointError
+        return found[0]
+
+    async def _delivery(self, call: Call) -> Delivery:
+        """Raises UnknownDeliveryError, also if it is of an endpoint or about a CVM that the caller must not see."""
+        found = await self.deliveries.get(call.path("id"))
+        if found is None or not _may_see(call.principal, found):
+            raise UnknownDeliveryError
+        if call.principal.cvms is not None:
+            endpoint = await self.endpoints.get(found.endpoint_id)
+            if endpoint is None or not may_have(call.principal, endpoint[0]):
+                raise UnknownDeliveryError
+        return found
+
+
+def _may_see(principal: Principal, delivery: Delivery) -> bool:
+    return delivery.event.type == TEST_TYPE or principal.may_see(delivery.event.cvm_id)
 
 
 def _shown(delivery: Delivery) -> answers.Delivery:

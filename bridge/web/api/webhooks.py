@@ -1,15 +1,15 @@
 """The routes of webhook endpoints (`docs/contract.md#webhooks`).
 
 An endpoint that names CVMs has them watched from its registration on; the dispatchers renew these watches
-(`webhooks/dispatcher.py`). Creating and changing needs the scope `admin`. Reading needs a token that is not
-limited to CVMs, because an endpoint and its deliveries may be about any of them.
+(`webhooks/dispatcher.py`). Creating and changing needs the scope `admin`. For a token that is limited to CVMs there
+are only the endpoints that it made (`endpoint_owners.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from bridge.store.errors import BrokenEndpointError, EndpointExistsError, Unknow
 from bridge.store.watches import Watches
 from bridge.web.api import answers
 from bridge.web.api.deliveries import ENDPOINT_ID
+from bridge.web.api.endpoint_owners import EndpointOwners, may_have, owned
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
@@ -39,6 +40,9 @@ ENDPOINT = Resource("/v1/webhooks/{id}", WEBHOOKS, (ENDPOINT_ID,), (ProblemType.
 BROKEN_OR_NO_KEY = (ProblemType.ENDPOINT_BROKEN, ProblemType.NO_SECRET_KEY)
 FULL_OR_NO_KEY = (ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY)
 
+MOST_LOOKED_AT = 1000
+"""Endpoints that one page of a limited token looks through for its own; it may be empty and have a `next`."""
+
 SHOWN = json_answer("The endpoint", answers.Endpoint)
 MADE = json_answer("Made, with its secret", answers.EndpointWithSecret, LOCATION)
 
@@ -54,8 +58,9 @@ class WebhookRoutes:
     secrets: WebhookSecrets
     resolve: Resolve
     clock: Clock
+    owners: EndpointOwners
 
-    @ENDPOINTS("POST", {201: MADE}, *FULL_OR_NO_KEY, scope="admin all", body=EndpointRegistration)
+    @ENDPOINTS("POST", {201: MADE}, *FULL_OR_NO_KEY, scope="admin", body=EndpointRegistration)
     async def make_endpoint(self, call: Call) -> Response:
         """Register a URL.
 
@@ -64,17 +69,19 @@ class WebhookRoutes:
         self.secrets.check()
         given = await call.body(EndpointRegistration)
         endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
-        return await self._made(await self._drafted(endpoint_id, given), given, call)
+        return await self._made(await self._drafted(endpoint_id, given, call.principal), given, call)
 
-    @ENDPOINTS("GET", {200: json_answer("A page", answers.EndpointPage)}, scope="read all", parameters=(LIMIT, AFTER))
+    @ENDPOINTS("GET", {200: json_answer("A page", answers.EndpointPage)}, scope="read", parameters=(LIMIT, AFTER))
     async def list_endpoints(self, call: Call) -> Response:
         """Registered URLs."""
-        size = call.get(LIMIT)
-        found = await self.endpoints.page(call.get(AFTER), size + 1)
-        following = found[size - 1][0].id if len(found) > size else None
-        return page_response((self._shown(*each, call.principal) for each in found[:size]), following)
+        size, principal = call.get(LIMIT), call.principal
+        look_at = size + 1 if principal.cvms is None else MOST_LOOKED_AT
+        read = await self.endpoints.page(call.get(AFTER), look_at)
+        found = [each for each in read if may_have(principal, each[0])]
+        last = found[size - 1] if len(found) > size else read[-1] if len(read) == look_at else None
+        return page_response((self._shown(*each, principal) for each in found[:size]), last and last[0].id)
 
-    @ENDPOINT("GET", {200: SHOWN}, scope="read all")
+    @ENDPOINT("GET", {200: SHOWN}, scope="read")
     async def get_endpoint(self, call: Call) -> Response:
         """One endpoint."""
         return await self._answered(call)
@@ -83,7 +90,8 @@ class WebhookRoutes:
         "PUT /{id}",
         {200: json_answer("It existed, and is now as given", answers.Endpoint), 201: MADE},
         *FULL_OR_NO_KEY,
-        scope="admin all",
+        ProblemType.NO_SUCH_ENDPOINT,
+        scope="admin",
         parameters=(ENDPOINT_ID,),
         body=EndpointRegistration,
     )
@@ -97,39 +105,41 @@ class WebhookRoutes:
         if not re.fullmatch(ID_PATTERN, endpoint_id):
             raise invalid("id", "1 to 64 letters, digits, dashes or underscores")
         given = await call.body(EndpointRegistration)
-        draft = await self._drafted(endpoint_id, given)
+        draft = await self._drafted(endpoint_id, given, call.principal)
         try:
             return await self._made(draft, given, call)
         except EndpointExistsError:
             pass
         try:
-            await self.endpoints.change(endpoint_id, lambda old: self._replaced(old, draft, given.secret))
+            await self._change(call, lambda old: self._replaced(old, draft, given.secret))
         except BrokenEndpointError:
+            await self._known(call)  # only an administrator may make it anew
             await self.endpoints.remove(endpoint_id)
             return await self._made(draft, given, call)
-        await self._switch(endpoint_id, given.enabled)
+        await self._switch(call, given.enabled)
         await self.watches.renew(draft.cvms)
         _log("an endpoint was replaced", endpoint_id, call)
         return await self._answered(call)
 
-    @ENDPOINT("PATCH", {200: SHOWN}, *BROKEN_OR_NO_KEY, scope="admin all", body=EndpointChange)
+    @ENDPOINT("PATCH", {200: SHOWN}, *BROKEN_OR_NO_KEY, scope="admin", body=EndpointChange)
     async def change_endpoint(self, call: Call) -> Response:
         """Change some of its fields. A `url` on another host drops the headers unless they are sent again."""
         self.secrets.check()
         endpoint_id = call.path("id")
         given = await call.body(EndpointChange)
-        await self._known(endpoint_id)
-        fields = await self._fields(given, given.model_fields_set)
-        await self.endpoints.change(endpoint_id, lambda old: self._changed(old, given, fields))
+        await self._known(call)
+        fields = await self._fields(given, given.model_fields_set, call.principal)
+        await self._change(call, lambda old: self._changed(old, given, fields))
         if "enabled" in given.model_fields_set:
-            await self._switch(endpoint_id, given.enabled)
+            await self._switch(call, given.enabled)
         await self.watches.renew(fields.get("cvms", ()))
         _log("an endpoint was changed", endpoint_id, call)
         return await self._answered(call)
 
-    @ENDPOINT("DELETE", {204: NO_BODY}, scope="admin all")
+    @ENDPOINT("DELETE", {204: NO_BODY}, scope="admin")
     async def remove_endpoint(self, call: Call) -> Response:
         """Remove it with its deliveries."""
+        await self._known(call)
         if not await self.endpoints.remove(call.path("id")):
             raise UnknownEndpointError
         _log("an endpoint was removed", call.path("id"), call)
@@ -139,7 +149,7 @@ class WebhookRoutes:
         "POST /rotate-secret",
         {200: json_answer("The endpoint, with the new secret", answers.EndpointWithSecret)},
         *BROKEN_OR_NO_KEY,
-        scope="admin all",
+        scope="admin",
         body=SecretRotation,
         body_required=False,
     )
@@ -151,22 +161,17 @@ class WebhookRoutes:
         self.secrets.check()
         given = await call.body(SecretRotation)
         secret = given.secret or self.secrets.new_secret()
-        await self.endpoints.change(call.path("id"), lambda old: self.secrets.rotated(old, secret))
+        await self._change(call, lambda old: self.secrets.rotated(old, secret))
         _log("an endpoint's secret was rotated", call.path("id"), call)
         return await self._answered(call, secret)
 
     @ENDPOINT(
-        "POST /enable",
-        {200: SHOWN},
-        ProblemType.ENDPOINT_BROKEN,
-        scope="admin all",
-        body=EmptyBody,
-        body_required=False,
+        "POST /enable", {200: SHOWN}, ProblemType.ENDPOINT_BROKEN, scope="admin", body=EmptyBody, body_required=False
     )
     async def enable_endpoint(self, call: Call) -> Response:
         """Deliver to it again."""
         await call.body(EmptyBody)
-        if (await self._known(call.path("id")))[0].broken:
+        if (await self._known(call))[0].broken:
             raise BrokenEndpointError
         await self.endpoints.enable(call.path("id"))
         _log("an endpoint was enabled", call.path("id"), call)
@@ -174,14 +179,24 @@ class WebhookRoutes:
 
     async def _answered(self, call: Call, secret: str | None = None) -> Response:
         """The endpoint as it is now. Raises UnknownEndpointError."""
-        return json_response(self._shown(*await self._known(call.path("id")), call.principal, secret))
+        return json_response(self._shown(*await self._known(call), call.principal, secret))
 
-    async def _known(self, endpoint_id: str) -> tuple[Endpoint, Health]:
-        """Raises UnknownEndpointError."""
-        found = await self.endpoints.get(endpoint_id)
-        if found is None:
+    async def _known(self, call: Call) -> tuple[Endpoint, Health]:
+        """Raises UnknownEndpointError, also if it is not the caller's."""
+        found = await self.endpoints.get(call.path("id"))
+        if found is None or not may_have(call.principal, found[0]):
             raise UnknownEndpointError
         return found
+
+    async def _change(self, call: Call, edit: Callable[[Endpoint], Endpoint]) -> None:
+        """Raises UnknownEndpointError, also if it is not the caller's; BrokenEndpointError."""
+
+        def edited(old: Endpoint) -> Endpoint:
+            if not may_have(call.principal, old):
+                raise UnknownEndpointError
+            return edit(old)
+
+        await self.endpoints.change(call.path("id"), edited)
 
     def _shown(
         self, endpoint: Endpoint, health: Health, principal: Principal, secret: str | None = None
@@ -192,6 +207,8 @@ class WebhookRoutes:
             **asdict(health),
             "url": self.secrets.shown_url(endpoint, path=principal.admin),
             "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
+            "owner": endpoint.owner or None,
+            "limited_to": endpoint.reach,
             "created_at": endpoint.created_at or None,
         }
         if secret is None:
@@ -202,7 +219,8 @@ class WebhookRoutes:
         """201 with the secret, which is shown only now. Raises EndpointExistsError or TooManyEndpointsError."""
         secret = given.secret or self.secrets.new_secret()
         sealed = (SealedSecret(self.secrets.seal(secret)),)
-        endpoint = await self.endpoints.create(replace(draft, secrets_sealed=sealed))
+        endpoint = await self.endpoints.create(owned(replace(draft, secrets_sealed=sealed), call.principal))
+        self.owners.made(endpoint)
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(
@@ -216,16 +234,16 @@ class WebhookRoutes:
 
     def _replaced(self, old: Endpoint, new: Endpoint, secret: str | None) -> Endpoint:
         """`new` with the old secret; another one that is given is a rotation."""
-        kept = replace(new, secrets_sealed=old.secrets_sealed)
+        kept = replace(new, secrets_sealed=old.secrets_sealed, owner=old.owner, reach=old.reach)
         return kept if secret is None or self.secrets.signs_with(old, secret) else self.secrets.rotated(kept, secret)
 
-    async def _drafted(self, endpoint_id: str, given: EndpointRegistration) -> Endpoint:
+    async def _drafted(self, endpoint_id: str, given: EndpointRegistration, principal: Principal) -> Endpoint:
         """The endpoint without a secret. Raises as `_fields`."""
         every = set(EndpointRegistration.model_fields) - {"secret"}
-        return Endpoint(endpoint_id, enabled=given.enabled, **await self._fields(given, every))
+        return Endpoint(endpoint_id, enabled=given.enabled, **await self._fields(given, every, principal))
 
-    async def _fields(self, given: EndpointChange, names: set[str]) -> dict[str, Any]:
-        """The fields of these names, as they are stored in Redis. Raises ProblemError 422 or 503."""
+    async def _fields(self, given: EndpointChange, names: set[str], principal: Principal) -> dict[str, Any]:
+        """The fields of these names, as they are stored in Redis. Raises ProblemError 403, 422 or 503."""
         plain = {name: getattr(given, name) for name in names - {"url", "headers", "cvms", "enabled"}}
         fields = {name: tuple(dict.fromkeys(it)) if isinstance(it, list) else it for name, it in plain.items()}
         if "url" in names:
@@ -237,26 +255,26 @@ class WebhookRoutes:
         if "headers" in names:
             fields["headers_sealed"] = {name: self.secrets.seal(value) for name, value in given.headers.items()}
         if "cvms" in names:
-            fields["cvms"] = await self._resolved(given.cvms)
+            fields["cvms"] = await self._resolved(given.cvms, principal)
         return fields
 
-    async def _resolved(self, given: Sequence[str]) -> tuple[str, ...]:
+    async def _resolved(self, given: Sequence[str], principal: Principal) -> tuple[str, ...]:
         """Canonical ids, each once. A reference that upstream refuses is a fault of this field."""
         try:
-            found = await self.references.resolve_all(tuple(dict.fromkeys(given)))
+            found = await self.references.resolve_all(tuple(dict.fromkeys(given)), principal)
         except ReferenceRefusedError as error:
             if error.answer.status not in (404, 409, 422):
                 raise
             raise invalid("cvms", "upstream does not know one of them, or one names several CVMs") from None
         return tuple(dict.fromkeys(found))
 
-    async def _switch(self, endpoint_id: str, enabled: bool) -> None:
+    async def _switch(self, call: Call, enabled: bool) -> None:
         """Only if it is not so already: a disabled endpoint keeps its reason, an open breaker stays open."""
-        endpoint, _ = await self._known(endpoint_id)
+        endpoint, _ = await self._known(call)
         if enabled and not endpoint.enabled:
-            await self.endpoints.enable(endpoint_id)
+            await self.endpoints.enable(endpoint.id)
         elif endpoint.enabled and not enabled:
-            await self.endpoints.disable(endpoint_id)
+            await self.endpoints.disable(endpoint.id)
 
 
 def _log(message: str, endpoint_id: str, call: Call) -> None:

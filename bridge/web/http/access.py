@@ -24,7 +24,10 @@ STREAM_TOKEN_SECONDS = 60
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """A canonical id as upstream makes them; any other text may be a name, and names move between CVMs."""
 
-Scope = Literal["read", "read all", "token", "admin", "admin all"]
+UNSETTLED: frozenset[str] = frozenset({""})
+"""Stands for the CVMs of a token one of whose names nobody can look up at the moment; no CVM has this id."""
+
+Scope = Literal["read", "read all", "token", "admin"]
 """`all`: a token that is limited to CVMs is refused. `token`: a stream token is refused."""
 
 
@@ -73,6 +76,11 @@ class Access:
         """By token, the references among its CVMs that are not ids, where it has any: see `grant`."""
         names = {name: frozenset(filter(_is_name, token.cvms)) for name, token in self._tokens.items()}
         return {name: references for name, references in names.items() if references}
+
+    @property
+    def reaches(self) -> dict[str, frozenset[str] | None]:
+        """By token, the CVMs that it may see at present (None: all), or `UNSETTLED` while a name is looked up."""
+        return {name: each.cvms if each.complete else UNSETTLED for name, each in self._principals.items()}
 
     def grant(self, name: str, found: Iterable[str], *, complete: bool) -> frozenset[str]:
         """Lets a token see, from now on, the CVMs that it has by id and those `found` for its names; all of them."""

@@ -1,0 +1,107 @@
+"""Whose an endpoint is, and what its owner lets it get (`docs/contract.md#webhooks`).
+
+Dispatchers have no tokens. A front end therefore stores with each endpoint which CVMs its owner may see: when the
+endpoint is made, at the front end's start, because its tokens may be other ones than before, and when names move.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from bridge.clock import Clock
+from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.errors import BrokenEndpointError, StoreError, UnknownEndpointError
+from bridge.web.http.access import ANYBODY, UNSETTLED, Access, Principal
+
+logger = logging.getLogger(__name__)
+
+COMPARE_EVERY = 1.0
+"""Seconds between two comparisons in memory; only a difference costs Redis anything."""
+
+Reach = frozenset[str] | None
+"""CVMs that a token may see; None: all."""
+
+
+def owned(endpoint: Endpoint, principal: Principal) -> Endpoint:
+    """The endpoint as its maker's."""
+    owner = "" if principal == ANYBODY else principal.name
+    return replace(endpoint, owner=owner, reach=_stored(principal.cvms))
+
+
+def may_have(principal: Principal, endpoint: Endpoint) -> bool:
+    """Whether the endpoint is there for the caller: its own, or any if it may see all CVMs."""
+    return principal.cvms is None or (endpoint.owner == principal.name and not endpoint.broken)
+
+
+class EndpointOwners:
+    """Writes `reach` of endpoints. Front ends with other tokens leave alone what this one wrote, until they start."""
+
+    def __init__(self, access: Access, endpoints: Endpoints, clock: Clock) -> None:
+        self._access = access
+        self._endpoints = endpoints
+        self._clock = clock
+        self._written: Mapping[str, Reach] | None = None
+        self._doubt = False
+
+    async def run(self) -> None:
+        """Never returns; ends by cancellation."""
+        while True:
+            try:
+                await self.write()
+            except StoreError as error:
+                logger.info("the owners of endpoints wait for Redis", extra={"error": str(error)})
+            await self._clock.sleep(COMPARE_EVERY)
+
+    def made(self, endpoint: Endpoint) -> None:
+        """After its creation: has it looked at once more if its owner's names moved meanwhile."""
+        if self._access.reaches.get(endpoint.owner, None) != _read(endpoint.reach):
+            self._doubt = True
+
+    async def write(self) -> None:
+        """Brings the endpoints of tokens whose CVMs changed up to date. Raises StoreError, after a part of them."""
+        reaches, doubt = self._access.reaches, self._doubt
+        owners = None if self._written is None else _differing(self._written, reaches, every=doubt)
+        if owners is not None and not owners:
+            return
+        self._doubt = False  # before the read: what is made from now on is looked at the next time
+        try:
+            for endpoint in (await self._endpoints.all()).endpoints.values():
+                if endpoint.owner and (owners is None or endpoint.owner in owners):
+                    await self._clip(endpoint, reaches)
+        except StoreError:
+            self._doubt = self._doubt or doubt
+            raise
+        self._written = reaches
+
+    async def _clip(self, endpoint: Endpoint, reaches: Mapping[str, Reach]) -> None:
+        # The endpoints of a limited token that is gone get nothing. Those of one without limits stay, as any
+        # administrator's: a renamed token must not silence them.
+        present = _read(endpoint.reach)
+        reach = reaches.get(endpoint.owner, None if present is None else frozenset())
+        if reach is UNSETTLED or reach == present:
+            return
+        with suppress(UnknownEndpointError, BrokenEndpointError):
+            await self._endpoints.change(
+                endpoint.id, lambda old: replace(old, reach=_stored(reach)) if old.owner == endpoint.owner else old
+            )
+            about = {"endpoint": endpoint.id, "owner": endpoint.owner, "cvms": "all" if reach is None else len(reach)}
+            logger.info("an endpoint gets what its owner may see now", extra=about)
+
+
+def _differing(before: Mapping[str, Reach], now: Mapping[str, Reach], *, every: bool) -> set[str]:
+    """The tokens that see other CVMs than before; `every`: all that there are."""
+    names = before.keys() | now.keys()
+    return {
+        each for each in names if before.get(each, UNSETTLED) != now.get(each, UNSETTLED) or (every and each in now)
+    }
+
+
+def _stored(reach: Reach) -> tuple[str, ...] | None:
+    return None if reach is None else tuple(sorted(reach))
+
+
+def _read(reach: tuple[str, ...] | None) -> Reach:
+    return None if reach is None else frozenset(reach)
