@@ -207,12 +207,12 @@ class Deliveries:
             after = last
         return Recovered(queued, True)
 
-    async def test(self, endpoint_id: str, at: str) -> str:
+    async def test(self, endpoint_id: str, at: str, number: str = "") -> str:
         """Queues an event of type `webhook.test` for one attempt, beside all other lanes; returns the delivery's id.
 
-        Raises UnknownEndpointError, EndpointDisabledError.
+        The same `number` again ("": a random one) is the same test. Raises UnknownEndpointError, EndpointDisabledError.
         """
-        event_id = f"test-{secrets.token_hex(8)}"
+        event_id = f"test-{number or secrets.token_hex(8)}"
         data, source = dumps({"endpoint_id": endpoint_id}), self._backend.keys.source
         text = envelope(source, TEST_TYPE, data, event_id=event_id, subject=endpoint_id, time=at, sequence=0)
         answer = await self._run("test", endpoint_id, event_id, text)

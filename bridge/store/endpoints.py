@@ -60,6 +60,7 @@ class SealedSecret:
 class Endpoint:
     """One registered URL. Empty filters let all through. `create` sets `created_*`; it gets only newer events.
 
+    `request`: a mark of the request that made it, "" if that had no idempotency key.
     `rate`: attempts that may begin in a second; `concurrency`: attempts at once. None: no limit of its own.
     `owner`: the name of the token that made it; empty: an administrator's. `reach`: the CVMs that the owner may see
     at present, beyond which it gets nothing; None: all. Front ends keep it up to date, because only they have tokens.
@@ -85,6 +86,7 @@ class Endpoint:
     created_at: str = ""
     created_after: str = ""
     created_log_id: str = ""
+    request: str = ""
 
     @property
     def own_limits(self) -> tuple[object, object]:
@@ -138,6 +140,7 @@ class Endpoint:
                 "owner": self.owner,
                 "reach": self.reach,
                 "created_at": self.created_at,
+                "request": self.request,
             }
         )
         return fields[:-1]
@@ -169,6 +172,7 @@ class Endpoint:
             created_at=_text(fields["created_at"]),
             created_after=_position(fields["created_after"]),
             created_log_id=_text(fields["created_birth"]),
+            request=_text(fields.get("request", "")),
         )
         if made.broken:
             raise ValueError
@@ -246,7 +250,7 @@ class Endpoints:
 
         Raises UnknownEndpointError, BrokenEndpointError.
 
-        What `edit` returns as `id`, `created_*`, `enabled` and `disabled_reason` is ignored.
+        What `edit` returns as `id`, `created_*`, `request`, `enabled` and `disabled_reason` is ignored.
         """
         while True:
             ((registered, stored, *_),) = await self._run(self._health, endpoint_id)
@@ -255,7 +259,7 @@ class Endpoints:
             old = _read(endpoint_id, stored, None)
             if old.broken:
                 raise BrokenEndpointError
-            kept = {name: getattr(old, name) for name in ("created_at", "created_after", "created_log_id")}
+            kept = {name: getattr(old, name) for name in _KEPT}
             new = replace(edit(old), **kept)
             text = new.to_json()
             done, disabled = await self._run(self._change, endpoint_id, stored, text, *new.own_limits)
@@ -300,6 +304,9 @@ class Endpoints:
     async def _run(self, script: Any, *arguments: object) -> Any:
         given = [self._limits, self._backend.keys.webhook_wake_channel, *arguments]
         return await run_lane_script(self._backend, script, given)
+
+
+_KEPT = ("created_at", "created_after", "created_log_id", "request")
 
 
 def _endpoint_set(

@@ -65,9 +65,12 @@ elseif what == 'retry' then
   again(E, ARGV[5])
   queued = 1
 elseif what == 'test' then
-  call('HSET', of('event', ARGV[5]), 'ran', 0, 'json', ARGV[6])
+  -- The same test again is the one that there is.
   local id = make(E, TEST_LANE, ARGV[5], 'pending')
-  if id then enqueue(E, TEST_LANE, id) end
+  if id then
+    call('HSET', of('event', ARGV[5]), 'ran', 0, 'json', ARGV[6])
+    enqueue(E, TEST_LANE, id)
+  end
   call('HDEL', of('health', E), 'probe_at')
   queued = 1
 else

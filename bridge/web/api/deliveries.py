@@ -14,6 +14,7 @@ from bridge.store.errors import BrokenEndpointError, UnknownDeliveryError, Unkno
 from bridge.store.lanes import TEST_TYPE
 from bridge.web.api import answers
 from bridge.web.api.endpoint_owners import may_have
+from bridge.web.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
 from bridge.web.http.access import Principal
 from bridge.web.http.operations import DELIVERIES, LOCATION, Call, Resource, json_answer
@@ -90,18 +91,22 @@ class DeliveryRoutes:
         ProblemType.ENDPOINT_BROKEN,
         ProblemType.ENDPOINT_DISABLED,
         scope="admin",
+        parameters=(IDEMPOTENCY_KEY,),
         body=EmptyBody,
         body_required=False,
     )
     async def test_endpoint(self, call: Call) -> Response:
         """Send a test event.
 
-        One attempt; its result is at the answer's `Location`.
+        One attempt; its result is at the answer's `Location`. The same `Idempotency-Key` again is the same test.
         """
+        key = idempotency_key(call)
         await call.body(EmptyBody)
         if (await self._endpoint(call)).broken:
             raise BrokenEndpointError
-        delivery_id = await self.deliveries.test(call.path("id"), rfc3339(self.clock.time()))
+        delivery_id = await self.deliveries.test(
+            call.path("id"), rfc3339(self.clock.time()), key.id_part(16) if key else ""
+        )
         delivery = await self.deliveries.get(delivery_id)
         if delivery is None:  # the endpoint was removed meanwhile
             raise UnknownEndpointError

@@ -7,6 +7,7 @@ are only the endpoints that it made (`endpoint_owners.py`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,13 @@ from bridge.store.watches import Watches
 from bridge.web.api import answers
 from bridge.web.api.deliveries import ENDPOINT_ID
 from bridge.web.api.endpoint_owners import EndpointOwners, may_have, owned
+from bridge.web.api.idempotency import IDEMPOTENCY_KEY, IdempotencyKey, idempotency_key
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.http.access import Principal
 from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Resource, json_answer
-from bridge.web.http.parameters import AFTER, LIMIT
+from bridge.web.http.parameters import AFTER, LIMIT, moment
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import empty_response, json_response, page_response
 
@@ -42,6 +44,12 @@ FULL_OR_NO_KEY = (ProblemType.TOO_MANY_ENDPOINTS, ProblemType.NO_SECRET_KEY)
 
 MOST_LOOKED_AT = 1000
 """Endpoints that one page of a limited token looks through for its own; it may be empty and have a `next`."""
+
+REPEATED_MS = 86_400_000
+"""For so long a repetition of the request that made an endpoint shows its secret again."""
+
+ID_DIGITS = 23
+"""As many as other ids that the bridge makes have."""
 
 SHOWN = json_answer("The endpoint", answers.Endpoint)
 MADE = json_answer("Made, with its secret", answers.EndpointWithSecret, LOCATION)
@@ -60,16 +68,34 @@ class WebhookRoutes:
     clock: Clock
     owners: EndpointOwners
 
-    @ENDPOINTS("POST", {201: MADE}, *FULL_OR_NO_KEY, scope="admin", body=EndpointRegistration)
+    @ENDPOINTS(
+        "POST",
+        {200: json_answer("A repetition, later: the endpoint as it is now", answers.Endpoint, LOCATION), 201: MADE},
+        ProblemType.ENDPOINT_BROKEN,
+        ProblemType.NO_SUCH_ENDPOINT,
+        *FULL_OR_NO_KEY,
+        scope="admin",
+        parameters=(IDEMPOTENCY_KEY,),
+        body=EndpointRegistration,
+    )
     async def make_endpoint(self, call: Call) -> Response:
         """Register a URL.
 
-        Only this answer shows the signing secret.
+        Only this answer shows the signing secret. With an `Idempotency-Key` it may be repeated, and shows the secret
+        for 24 hours, unless that is rotated.
         """
         self.secrets.check()
+        key = idempotency_key(call)
         given = await call.body(EndpointRegistration)
-        endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
-        return await self._made(await self._drafted(endpoint_id, given, call.principal), given, call)
+        if key is None:
+            endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
+            return await self._made(await self._drafted(endpoint_id, given, call.principal), given, call)
+        endpoint_id = f"wh_{key.id_part(ID_DIGITS)}"
+        if await self.endpoints.get(endpoint_id) is None:
+            draft = await self._drafted(endpoint_id, given, call.principal)
+            with contextlib.suppress(EndpointExistsError):
+                return await self._made(draft, given, call, key)
+        return await self._repeated(endpoint_id, given, call, key)
 
     @ENDPOINTS("GET", {200: json_answer("A page", answers.EndpointPage)}, scope="read", parameters=(LIMIT, AFTER))
     async def list_endpoints(self, call: Call) -> Response:
@@ -215,17 +241,42 @@ class WebhookRoutes:
             return answers.Endpoint.model_construct(**shown)
         return answers.EndpointWithSecret.model_construct(**shown, secret=secret)
 
-    async def _made(self, draft: Endpoint, given: EndpointRegistration, call: Call) -> Response:
+    async def _made(
+        self, draft: Endpoint, given: EndpointRegistration, call: Call, key: IdempotencyKey | None = None
+    ) -> Response:
         """201 with the secret, which is shown only now. Raises EndpointExistsError or TooManyEndpointsError."""
         secret = given.secret or self.secrets.new_secret()
         sealed = (SealedSecret(self.secrets.seal(secret)),)
-        endpoint = await self.endpoints.create(owned(replace(draft, secrets_sealed=sealed), call.principal))
+        request = key.mark(given, secret) if key else ""
+        made = replace(draft, secrets_sealed=sealed, request=request)
+        endpoint = await self.endpoints.create(owned(made, call.principal))
         self.owners.made(endpoint)
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(
             self._shown(endpoint, Health(0), call.principal, secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"}
         )
+
+    async def _repeated(
+        self, endpoint_id: str, given: EndpointRegistration, call: Call, key: IdempotencyKey
+    ) -> Response:
+        """201 with the secret for a day, then 200 without. Raises ProblemError 422 for another body.
+
+        Raises UnknownEndpointError if it is removed meanwhile.
+        """
+        found = await self.endpoints.get(endpoint_id)
+        if found is None:
+            raise UnknownEndpointError
+        endpoint, health = found
+        if endpoint.broken:
+            raise BrokenEndpointError
+        if not may_have(call.principal, endpoint) or not key.is_of(endpoint.request, given):
+            raise invalid(IDEMPOTENCY_KEY.name, "another request was made with this key")
+        secret = self.secrets.current(endpoint)
+        is_new = self.clock.time() * 1000 - moment("created_at", endpoint.created_at) < REPEATED_MS
+        shows = secret is not None and is_new and key.made_with(endpoint.request, secret)
+        shown = self._shown(endpoint, health, call.principal, secret if shows else None)
+        return json_response(shown, 201 if shows else 200, {"Location": f"/v1/webhooks/{endpoint_id}"})
 
     def _changed(self, old: Endpoint, given: EndpointChange, fields: Mapping[str, Any]) -> Endpoint:
         """The header values are not shown: whoever may only change the URL must not have them sent elsewhere."""
