@@ -83,17 +83,21 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """`complete` is False if the endpoint's queue is full: call again once some deliveries are finished."""
+    """`complete` is False if the endpoint's queue is full: call again once some deliveries are finished.
+
+    `next`: the time of the first event that was not queued then, RFC 3339.
+    """
 
     queued: int
     complete: bool
+    next: str | None = None
 
 
 class Deliveries:
     """The callers' side; any process may use it. All methods raise StoreError."""
 
     _read = load_script("lane_rules", "read_deliveries")
-    _requeue = load_script("lane_rules", "requeue")
+    _requeue = load_script("lane_rules", "delivered_marks", "requeue")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend
@@ -176,10 +180,13 @@ class Deliveries:
         _refuse(answer[0], errors.UnknownDeliveryError)
         return await self.get(delivery_id) or known
 
-    async def recover(self, endpoint_id: str, since_ms: int, until_ms: int | None = None) -> Recovered:
+    async def recover(
+        self, endpoint_id: str, since_ms: int, until_ms: int | None = None, *, all: bool = False
+    ) -> Recovered:
         """Queues the events of that time that the log still has and the endpoint wants, but that were not delivered.
 
-        These are the given-up, the skipped, and those without a delivery (any more), if newer than the endpoint.
+        These are the given-up, the skipped, and those that were never queued, if newer than the endpoint. With `all`,
+        the delivered too.
         Raises UnknownEndpointError, BrokenEndpointError, EndpointDisabledError.
         """
         found = await self._endpoints.get(endpoint_id)
@@ -196,12 +203,12 @@ class Deliveries:
             # Events after the checkpoint will be queued anyway, and must not overtake those before it.
             read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(checkpoint.id)]
             wanted = list(_wanted(found[0], checkpoint.log_id, read, until_ms))
-            parts = ((each.event.id, int(each.ran), each.event.json, each.event.cvm_id) for each in wanted)
-            answer = await self._run("recover", endpoint_id, *itertools.chain.from_iterable(parts))
+            parts = itertools.chain.from_iterable(map(_told, wanted))
+            answer = await self._run("replay" if all else "recover", endpoint_id, *parts)
             _refuse(answer[0], errors.UnknownEndpointError)
             queued += int(answer[1])
             if int(answer[2]) < len(wanted):
-                return Recovered(queued, False)
+                return Recovered(queued, False, rfc3339(entry_key(wanted[int(answer[2])].event.id)[0] / 1000))
             if last is None or len(read) < len(entries) or (entries and _is_past(entries[-1], until_ms)):
                 break
             after = last
@@ -265,6 +272,11 @@ def _wanted(endpoint: Endpoint, log_id: str, entries: Sequence[Entry], until_ms:
         old = endpoint.created_log_id == log_id and entry_key(event.id) <= entry_key(endpoint.created_after)
         if not old and endpoint.wants(event.type, event.cvm_id, entry.from_, entry.to):
             yield entry
+
+
+def _told(entry: Entry) -> tuple[object, ...]:
+    event = entry.event
+    return event.id, int(entry.ran), event.json, event.cvm_id, event.sequence
 
 
 def _is_past(entry: Entry, until_ms: int | None) -> bool:

@@ -76,7 +76,10 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The head of a lane, lent until the lease ends. `failures`: failed attempts since it was queued."""
+    """The head of a lane, lent until the lease ends. `failures`: failed attempts since it was queued.
+
+    `replay`: a caller had it sent again although it was delivered, or with all of its period.
+    """
 
     endpoint_id: str
     lane: str
@@ -85,6 +88,7 @@ class Claim:
     event: Event
     ran: bool
     failures: int
+    replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,8 @@ class Lanes:
     _fill = load_script("lane_rules", "fill")
     _claim = load_script("lane_rules", "claim")
     _extend = load_script("lane_rules", "extend")
-    _settle = load_script("lane_rules", "settle")
-    _sweep = load_script("lane_rules", "sweep")
+    _settle = load_script("lane_rules", "delivered_marks", "settle")
+    _sweep = load_script("lane_rules", "delivered_marks", "sweep")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None, report: ReportQuarantine = _ignore) -> None:
         self._backend = backend
@@ -176,15 +180,15 @@ class Lanes:
         for event_id, ran, text in zip(*[iter(events)] * 3, strict=True):
             known[event_id] = _event(text), ran == "1"
         found, unreadable = [], []
-        for endpoint_id, lane, delivery_id, event_id, failures in zip(*[iter(claims)] * 5, strict=True):
+        for endpoint_id, lane, delivery_id, event_id, failures, replay in zip(*[iter(claims)] * 6, strict=True):
             event, ran = known[event_id]
             if event is not None:
-                found.append(Claim(endpoint_id, lane, token, delivery_id, event, ran, int(failures)))
+                found.append(Claim(endpoint_id, lane, token, delivery_id, event, ran, int(failures), int(replay) == 1))
             else:
-                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, ""]
+                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, "", 0]
         if unreadable:
             await self._run(self._settle, *unreadable)
-            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 9})
+            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 10})
         milliseconds = int(wait)
         return Claimed(int(revision), None if milliseconds < 0 else milliseconds / 1000, found)
 
@@ -206,7 +210,7 @@ class Lanes:
         for each in results:
             claim = each.claim
             arguments += [claim.endpoint_id, claim.lane, claim.token, claim.delivery_id, each.verdict]
-            arguments += [int(each.wait * 1000), int(each.hold * 1000), each.jitter, each.attempt]
+            arguments += [int(each.wait * 1000), int(each.hold * 1000), each.jitter, each.attempt, claim.event.sequence]
         codes, broken = await self._run(self._settle, *arguments)
         self._report(broken)
         return [_SETTLED[int(code)] for code in codes]

@@ -28,6 +28,9 @@ LARGEST_KEPT = 64 * 1024
 """Bytes of a body that is kept; states have some 700."""
 
 
+REPLAY: Mapping[str, str] = {"bridge-replay": "1"}
+"""The header of what was delivered before, or was asked for with all of its period."""
+
 TOLD_EVERY = 60.0
 """Seconds between two error lines about the same fault of this machine, which all endpoints have at the same time."""
 
@@ -92,7 +95,8 @@ class Attempts:
         format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
         signed = self.sign(claim.delivery_id, int(at), rendered.body, opened.valid_secrets(at), phala=format == "phala")
-        return await self.poster.post(opened.url, {**opened.headers, **rendered.headers, **signed}, rendered.body)
+        headers = {**opened.headers, **rendered.headers, **signed, **(REPLAY if claim.replay else {})}
+        return await self.poster.post(opened.url, headers, rendered.body)
 
     def _body(self, format: Format, claim: Claim) -> Rendered:
         key = format, claim.event.id

@@ -501,14 +501,16 @@ async def test_a_disabled_endpoint_takes_no_test_and_no_recovery(api: Api) -> No
         ({"since": "2026-11-24T16:00:00Z", "until": "soon"}, ["until"]),
         ({"since": "2026-11-24T16:00:00Z", "until": "2026-11-24T15:00:00Z"}, ["until"]),
         ({"since": "2026-11-24T16:00:00Z", "for": "1h"}, ["for"]),
+        ({"since": "2026-11-24T16:00:00Z", "all": "some"}, ["all"]),
     ],
 )
 async def test_a_recovery_asks_for_a_period(api: Api, body: dict[str, Any], named: list[str]) -> None:
     made = await api.made()
     assert fields(await api.post(f"/v1/webhooks/{made['id']}/recover", json=body)) == named
     period = {"since": "2026-11-24T16:00:00+01:00", "until": "2126-11-24T15:00:00.5Z"}
-    answer = await api.post(f"/v1/webhooks/{made['id']}/recover", json=period)
-    assert (answer.status_code, answer.json()) == (202, {"queued": 0, "complete": True})
+    for chosen in ({}, {"all": True}):
+        answer = await api.post(f"/v1/webhooks/{made['id']}/recover", json={**period, **chosen})
+        assert (answer.status_code, answer.json()) == (202, {"queued": 0, "complete": True, "next": None})
 
 
 async def test_a_cvm_that_an_endpoint_names_is_watched(redis_url: str) -> None:

@@ -1,7 +1,7 @@
 -- Lend lanes that are due to one dispatcher. KEYS: webhooks. ARGV: limits, token, lease ms, most lanes, most lanes lent
 --   of one endpoint.
 -- Returns {revision, ms until something is due (-1: nothing), claims, events, broken}: claims are flat, endpoint, lane,
--- delivery, event, failures so far; events are flat, id, ran, JSON, each once.
+-- delivery, event, failures so far, replay (1/0); events are flat, id, ran, JSON, each once.
 local token, lease, most, share = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms, claims, events, seen, bytes, lent = whole(now + lease), {}, {}, {}, 0, 0
 
@@ -40,7 +40,7 @@ end
 local function head(E, lane)
   local id = call('LINDEX', lane_key(E, lane), 0)
   while id do
-    local delivery = call('HMGET', of('delivery', id), 'v', 'k')
+    local delivery = call('HMGET', of('delivery', id), 'v', 'k', 'r')
     local event = delivery[1] and call('HMGET', of('event', delivery[1]), 'ran', 'json')
     if event and event[2] then return id, delivery, event end
     call('LPOP', lane_key(E, lane))
@@ -58,6 +58,7 @@ local function lend(E, lane)
   call('HSET', of('claims', E), lane, token)
   local n = #claims
   claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5] = E, lane, id, delivery[1], failures
+  claims[n + 6] = delivery[3] and 1 or 0
   lent = lent + 1
   if not seen[delivery[1]] then
     seen[delivery[1]] = true

@@ -13,7 +13,9 @@
 --   P:due:E zset           lane -> when it may be attempted
 --   P:busy:E zset          claimed lane -> when its lease ends          P:claims:E hash  lane -> token
 --   P:lane:E:cvm list      delivery ids, the head is the one to attempt
---   P:delivery:id hash     e(ndpoint) c(vm) v(event) s(tatus) k (failures) at, fin (ms)
+--   P:delivery:id hash     e(ndpoint) c(vm) v(event) s(tatus) k (failures) at, fin (ms), r (1: a caller had what was
+--                          delivered sent again)
+--   P:sent:E hash          marks of what was delivered, see delivered_marks.lua
 --   P:attempts:id list     JSON, the last ones          P:event:v hash    json, ran, refs
 --   P:pending:E, delivered:E, given_up:E, skipped:E zsets   delivery id -> stamp (microseconds, unique, growing)
 --
@@ -177,7 +179,7 @@ local function again(E, id)
   local was = call('HMGET', of('delivery', id), 's', 'c')
   call('ZREM', of(was[1], E), id)
   call('HSET', of('delivery', id), 's', 'pending', 'k', 0)
-  call('HDEL', of('delivery', id), 'fin')
+  call('HDEL', of('delivery', id), 'fin', 'r')
   enqueue(E, was[2], id)
 end
 

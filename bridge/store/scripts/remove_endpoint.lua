@@ -36,7 +36,7 @@ for _, lane in ipairs(names) do
   for _, id in ipairs(members('LRANGE', lane_key(E, lane))) do drop(id) end
   call('DEL', lane_key(E, lane))
 end
-call('DEL', of('claims', E), of('health', E))
+call('DEL', of('claims', E), of('health', E), of('sent', E))
 touch(E)
 call('PUBLISH', ARGV[2], 'removed')
 return 1

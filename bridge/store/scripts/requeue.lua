@@ -1,5 +1,6 @@
--- Queue deliveries that a caller asked for. KEYS: webhooks, meta. ARGV: limits, wake channel, what, endpoint, then
---   retry, cancel: delivery; recover: event id, ran, JSON, cvm id in turns; test: event id, JSON.
+-- Queue deliveries that a caller asked for; behind `delivered_marks.lua`. KEYS: webhooks, meta. ARGV: limits, wake channel, what, endpoint, then
+--   retry, cancel: delivery; recover, replay: event id, ran, JSON, cvm id, sequence in turns;
+--   test: event id, JSON.
 -- Returns {'unknown'|'pending'|'disabled'|'busy'|'finished', 0, 0} or {'done', queued, how many of the events were looked at}.
 local what, E, queued, looked = ARGV[3], ARGV[4], 0, 0
 local status, lane
@@ -44,17 +45,17 @@ local function cancel()
   list_as(E, ARGV[5], 'skipped')
 end
 
+-- What is told as a replay was delivered before, or is part of a period that a caller wants whole.
+local function mark_replay(id) call('HSET', of('delivery', id), 'r', 1) end
+
+-- `replay` queues what was delivered too, `recover` only what was not.
 local function recover(i)
-  call('HSET', of('event', ARGV[i]), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
-  local id = make(E, ARGV[i + 3], ARGV[i], 'pending')
-  if id then
-    enqueue(E, ARGV[i + 3], id)
-    return 1
-  end
-  id = E .. '-' .. ARGV[i]
-  local status = call('HGET', of('delivery', id), 's')
-  if status ~= 'given_up' and status ~= 'skipped' then return 0 end
-  again(E, id)
+  local event, cvm, id = ARGV[i], ARGV[i + 3], E .. '-' .. ARGV[i]
+  local was = call('HGET', of('delivery', id), 's') or was_delivered(E, tonumber(ARGV[i + 4])) and 'delivered'
+  if was == 'pending' or was == 'delivered' and what ~= 'replay' then return 0 end
+  call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
+  if make(E, cvm, event, 'pending') then enqueue(E, cvm, id) else again(E, id) end
+  if what == 'replay' then mark_replay(id) end
   return 1
 end
 
@@ -63,6 +64,7 @@ if what == 'cancel' or status == 'pending' then
   if refused then return {refused, 0, 0} end
 elseif what == 'retry' then
   again(E, ARGV[5])
+  if status == 'delivered' then mark_replay(ARGV[5]) end
   queued = 1
 elseif what == 'test' then
   -- The same test again is the one that there is.
@@ -74,7 +76,7 @@ elseif what == 'test' then
   call('HDEL', of('health', E), 'probe_at')
   queued = 1
 else
-  for i = 5, #ARGV, 4 do
+  for i = 5, #ARGV, 5 do
     if call('ZCARD', of('pending', E)) >= L.pending then break end
     queued = queued + recover(i)
     looked = looked + 1

@@ -1,6 +1,7 @@
--- Record the results of attempts. KEYS: webhooks. ARGV: limits, then per attempt: endpoint, lane, token, delivery, verdict
---   (delivered, failed, given_up, gone, postponed; withheld, unreadable: none was or will be made), ms to wait,
---   ms for which the receiver asked to get nothing (0: it did not), jitter of the probe's wait (0 to 1), attempt as JSON.
+-- Record the results of attempts; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, then per
+--   attempt: endpoint, lane, token, delivery, verdict (delivered, failed, given_up, gone, postponed; withheld, unreadable:
+--   none was or will be made), ms to wait, ms for which the receiver asked to get nothing (0: it did not), jitter of the
+--   probe's wait (0 to 1), attempt as JSON, the event's sequence (0: none).
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 local function succeeded(E, lane)
@@ -87,6 +88,7 @@ local function settle(i)
   add_attempt(id, ARGV[i + 8])
   if verdict == 'delivered' then
     pop(E, lane, id, 'delivered')
+    mark_delivered(E, string.sub(id, #E + 2), tonumber(ARGV[i + 9]))
     return succeeded(E, lane)
   end
   if verdict == 'given_up' or lane == TEST_LANE then  -- a test is one attempt, whatever it came to
@@ -105,7 +107,7 @@ local function settle(i)
 end
 
 local codes, touched = {}, {}
-for i = 2, #ARGV, 9 do
+for i = 2, #ARGV, 10 do
   local E, lane = ARGV[i], ARGV[i + 1]
   local fine, code = guarded(E, lane, settle, i)
   if not fine then

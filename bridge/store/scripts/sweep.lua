@@ -1,4 +1,4 @@
--- Repair what no other step would find. KEYS: webhooks. ARGV: limits, endpoint ids.
+-- Repair what no other step would find; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, endpoint ids.
 -- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
 -- history. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes
 -- would wait for the old time. Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
@@ -51,6 +51,7 @@ local function sweep(E)
       forget(E, id, status)
     end
   end
+  drop_old_marks(E)
   rescore(E)
 end
 

@@ -171,6 +171,7 @@ class Recovered(Shape):
 
     queued: int = described("Deliveries queued", 12)
     complete: bool = described("False: call again later, because too many deliveries wait")
+    next: str | None = described("`since` of the next call; null if complete", None)
 
 
 class Health(Shape):

@@ -123,7 +123,8 @@ class DeliveryRoutes:
     async def recover_deliveries(self, call: Call) -> Response:
         """Deliver the events of a period again.
 
-        Every event of the log in this time that the endpoint wants and that was not delivered.
+        Every event of the log in this time that the endpoint wants and that was not delivered; with `all`, what was
+        delivered too, each with the header `bridge-replay: 1`.
         """
         period = await call.body(RecoveryPeriod)
         await self._endpoint(call)
@@ -131,8 +132,9 @@ class DeliveryRoutes:
         until = None if period.until is None else moment("until", period.until)
         if until is not None and until < since:
             raise invalid("until", "it must not be before since")
-        found = await self.deliveries.recover(call.path("id"), since, until)
-        return json_response(answers.Recovered(queued=found.queued, complete=found.complete), 202)
+        found = await self.deliveries.recover(call.path("id"), since, until, all=period.all)
+        shown = answers.Recovered(queued=found.queued, complete=found.complete, next=found.next)
+        return json_response(shown, 202)
 
     @EVERY(
         "GET",

@@ -40,7 +40,7 @@ _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
 _OURS = re.compile(
     r"accept-encoding|connection|content-(encoding|length|type)|expect|host|keep-alive|te|trailer|transfer-encoding"
-    r"|upgrade|(x-)?webhook-.*|proxy-.*"
+    r"|upgrade|(x-)?webhook-.*|proxy-.*|bridge-replay"
 )
 
 
@@ -169,6 +169,7 @@ class RecoveryPeriod(_Strict):
 
     since: str = time_field("From this time on.")
     until: str | None = time_field("Up to this time; without it, up to now.", default=None)
+    all: bool = Field(False, description="What was delivered too.")
 
 
 class EmptyBody(_Strict):

@@ -26,6 +26,8 @@ class Model:
     age: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Each endpoint's waiting deliveries, the oldest first."""
     finished: dict[str, str] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+    """Deliveries that were ever delivered, also those that the history has no more."""
     endpoints: dict[str, bool] = field(default_factory=dict)
     held_until: dict[str, float] = field(default_factory=dict)
     """When each endpoint may be attempted again that asked to get nothing."""
@@ -70,6 +72,8 @@ class Model:
 
     def settle(self, claim: Claim, verdict: str) -> None:
         del self.borrowed[claim.endpoint_id, claim.lane]
+        if verdict == "delivered":
+            self.sent.add(claim.delivery_id)
         if verdict in ("delivered", "given_up"):
             assert self.waiting[claim.endpoint_id, claim.lane][0] == claim.delivery_id
             self._finish(claim.endpoint_id, claim.lane, claim.delivery_id, verdict)
@@ -119,6 +123,7 @@ class Model:
         del self.endpoints[endpoint]
         self.age.pop(endpoint, None)
         self.held_until.pop(endpoint, None)
+        self.sent = {each for each in self.sent if not each.startswith(f"{endpoint}-")}
         for key in [key for key in self.waiting if key[0] == endpoint]:
             del self.waiting[key]
         for key in [key for key in self.borrowed if key[0] == endpoint]:

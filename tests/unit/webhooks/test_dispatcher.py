@@ -367,6 +367,23 @@ def test_a_changed_url_counts_from_the_next_attempt_on() -> None:
     run_virtual(scenario())
 
 
+def test_what_is_sent_again_with_all_of_its_period_has_a_header_that_says_so() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            poster = FakePoster()
+            stage.start(poster)
+            await stage.writer.append()
+            await stage.all_done()
+            assert (await Deliveries(stage.backend).recover("e", 0)).queued == 0
+            assert (await Deliveries(stage.backend).recover("e", 0, all=True)).queued == 1
+            await stage.all_done()
+            assert [got.headers.get("bridge-replay") for got in poster.got] == [None, "1"]
+            assert len({got.headers["webhook-id"] for got in poster.got}) == 1
+
+    run_virtual(scenario())
+
+
 def test_a_removed_endpoint_gets_nothing_more_and_leaves_nothing() -> None:
     async def scenario() -> None:
         async with staged() as stage:

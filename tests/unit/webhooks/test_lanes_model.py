@@ -248,22 +248,23 @@ class Lanes(RuleBasedStateMachine):
         except (BeingAttemptedError, AlreadyPendingError):
             assert not allowed
 
-    @rule(name=NAMES)
-    def recover(self, name: str) -> None:
+    @rule(name=NAMES, whole=st.booleans())
+    def recover(self, name: str, whole: bool) -> None:
         if self.model.endpoints.get(name):
-            self.do(self._recover(name))
+            self.do(self._recover(name, whole))
 
-    async def _recover(self, name: str) -> None:
+    async def _recover(self, name: str, whole: bool) -> None:
         """What is not yet filled is left to the enqueuer: it must not overtake what lies before it."""
         client, expected = self.bench.backend.client, []
         filled = entry_key((await self.bench.checkpoint()).id)
         for event, cvm in self.log[self.born_at[name] :]:
             delivery = f"{name}-{event}"
             status = await client.hget(f"{{bridge}}:webhooks:delivery:{delivery}", "s")
-            if status in (None, "given_up", "skipped") and entry_key(event) <= filled:
+            lost = status in ("given_up", "skipped") or (status is None and delivery not in self.model.sent)
+            if status != "pending" and (lost or whole) and entry_key(event) <= filled:
                 expected.append((cvm, delivery))
         room = max(LIMITS.pending - len(self.model.age[name]), 0)
-        answer = await Deliveries(self.bench.backend, LIMITS).recover(name, 0)
+        answer = await Deliveries(self.bench.backend, LIMITS).recover(name, 0, all=whole)
         assert answer.queued == min(room, len(expected))
         for cvm, delivery in expected[:room]:
             self.model.finished.pop(delivery, None)
