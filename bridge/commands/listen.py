@@ -9,8 +9,9 @@ import random
 import secrets
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -47,6 +48,9 @@ MOST_WAITING = 1000
 REGISTER_SECONDS = 10.0
 UNREGISTER_SECONDS = 5.0
 """How long the bridge may take to answer; less at the end, when a person waits for the prompt."""
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at whether the bridge still delivers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +136,8 @@ async def listen(
 ) -> None:
     """Passes each attempt to `write`, until it is cancelled. It unregisters itself however it ends.
 
-    `announce` gets lines for people. Raises CommandError if the bridge refuses or cannot be reached, OSError if the
-    address is not available.
+    `announce` gets lines for people. Raises CommandError if the bridge refuses or cannot be reached, or somebody else
+    removes the endpoint; OSError if the address is not available.
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
     receiver = Receiver(secret, reply, SystemClock(), random.Random())
@@ -141,21 +145,40 @@ async def listen(
     # A receiver that listens on all addresses is also reachable on loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(registration.host, registration.host)  # noqa: S104
     address = registration.address or http_url(host, listener.getsockname()[1]) + "/"
-    async with serving(small_server(receiver.app), listener), _registered(registration, address, secret, announce):
-        while True:
-            write(await receiver.received.get())
+    async with (
+        serving(small_server(receiver.app), listener),
+        _registered(registration, address, secret, announce) as watching,
+    ):
+        tasks = [
+            asyncio.create_task(_pass_on(receiver, write), name="print"),
+            asyncio.create_task(watching, name="registration"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises: neither ends otherwise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_on(receiver: Receiver, write: Callable[[Received], None]) -> None:
+    while True:
+        write(await receiver.received.get())
 
 
 @contextlib.asynccontextmanager
 async def _registered(
     registration: Registration, address: str, secret: str, announce: Callable[[str], None]
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Coroutine[Any, Any, None]]:
+    """What is to run meanwhile."""
     headers = client_headers("listen", registration.token)
     async with bridge_client(registration.url, headers=headers, timeout=REGISTER_SECONDS) as http:
         endpoint_id = await _register(http, registration, address, secret)
         announce(f"{address} is registered at {registration.url} as {endpoint_id} (ctrl-C unregisters it)")
         try:
-            yield
+            yield _watch(http, f"{base_url(registration.url)}/v1/webhooks/{endpoint_id}", endpoint_id, announce)
         finally:
             announce(await _unregister(http, registration, endpoint_id))
 
@@ -186,6 +209,37 @@ def _help(answer: httpx.Response) -> str:
     return ""
 
 
+async def _watch(http: httpx.AsyncClient, url: str, endpoint_id: str, announce: Callable[[str], None]) -> None:
+    """Announces why nothing comes, and when that has passed. Raises CommandError once the endpoint is gone."""
+    told = ""
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        trouble = await _trouble(http, url, endpoint_id)
+        if trouble != told:
+            announce(trouble or f"{endpoint_id} is delivered to again")
+            told = trouble
+
+
+async def _trouble(http: httpx.AsyncClient, url: str, endpoint_id: str) -> str:
+    """A line; empty while all is well. Raises CommandError if there is no such endpoint."""
+    try:
+        answer = await http.get(url)
+    except httpx.HTTPError as error:
+        return f"the bridge cannot be reached ({type(error).__name__}): trying again"
+    try:
+        body = as_object(answer.json())
+    except ValueError:
+        body = {}
+    if answer.status_code == 404 and str(body.get("type")).endswith("no-such-endpoint"):
+        raise CommandError(f"{endpoint_id} is gone: somebody removed it, or the bridge lost its data")
+    if answer.status_code != 200:
+        return f"the bridge answered {answer.status_code}: trying again"
+    if body.get("enabled") is False:
+        why = f" ({body['disabled_reason']})" if body.get("disabled_reason") else ""
+        return f"{endpoint_id} is disabled{why}: POST {url}/enable delivers to it again"
+    return ""
+
+
 async def _unregister(http: httpx.AsyncClient, registration: Registration, endpoint_id: str) -> str:
     """A line that tells the result."""
     url = f"{base_url(registration.url)}/v1/webhooks/{quote(endpoint_id, safe='')}"
@@ -194,7 +248,7 @@ async def _unregister(http: httpx.AsyncClient, registration: Registration, endpo
     except httpx.HTTPError as error:
         fault = type(error).__name__
     else:
-        if answer.status_code in (204, 404):
+        if answer.status_code in (204, 404):  # 404: a lost answer to the same request, or somebody was faster
             return f"{endpoint_id} is unregistered"
         fault = f"the bridge answered {answer.status_code}"
     return f"{endpoint_id} is still registered ({fault}): DELETE {url} removes it"

@@ -97,6 +97,27 @@ def test_a_request_with_another_signature_is_401_and_shown(tmp_path: Path, up: h
     assert command.ends(signal.SIGINT) == 0
 
 
+def test_it_ends_with_a_line_once_its_endpoint_is_gone(tmp_path: Path, up: httpx.Client) -> None:
+    command = listener(tmp_path, up)
+    made = command.shows(r"as (wh_\w+)")
+    assert up.delete(f"/v1/webhooks/{made}").status_code == 204
+    assert command.ends() == 1
+    assert f"{made} is gone" in command.errors
+    assert "Traceback" not in command.errors
+
+
+def test_it_tells_that_it_is_disabled_and_that_it_is_not_any_longer(tmp_path: Path, up: httpx.Client) -> None:
+    command = listener(tmp_path, up, "--status", "410")
+    made = command.shows(r"as (wh_\w+)")
+    assert up.post(f"/v1/webhooks/{made}/test").status_code == 202
+    command.shows(rf"{made} is disabled \(the receiver answered 410 Gone\): POST http\S+/enable")
+    up.patch(f"/v1/webhooks/{made}", json={"types": ["watch.dropped"]})  # nothing that would disable it again
+    up.post(f"/v1/webhooks/{made}/enable")
+    command.shows(f"{made} is delivered to again")
+    assert command.ends(signal.SIGINT) == 0
+    assert up.get("/v1/webhooks").json()["items"] == []
+
+
 def test_a_failed_registration_is_one_line_that_tells_what_helps(tmp_path: Path, up: httpx.Client) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     refusals = (
