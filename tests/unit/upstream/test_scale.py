@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import fakeredis
+import pytest
+from fakeredis.aioredis import FakeWriter
 
 from benchmarks.hour import live
 from bridge.config import Settings
@@ -13,6 +16,9 @@ from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.virtual import VirtualClock, run_virtual
+
+QUIET = 60.0
+"""Seconds in which no CVM changes."""
 
 
 def test_nothing_grows_and_polls_come_evenly() -> None:
@@ -51,3 +57,37 @@ async def _takeover() -> None:
             cloud.requests.clear()
             await backend.close()
     assert asked < 60
+
+
+def test_hundreds_of_idle_cvms_cost_redis_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    write = FakeWriter.writelines
+
+    def counted(self: FakeWriter, data: Iterable[bytes]) -> None:
+        commands = list(data)
+        sent.append(b"".join(commands))
+        write(self, commands)
+
+    monkeypatch.setattr(FakeWriter, "writelines", counted)
+    run_virtual(_idle(sent))
+    # Whole snapshots for each confirmation, or notes on each polled CVM, would be tens of kilobytes a second.
+    assert len(sent) < 8 * QUIET
+    assert sum(map(len, sent)) < 2_000 * QUIET
+
+
+async def _idle(sent: list[bytes]) -> None:
+    """`sent` then has what is sent to Redis, of which some is written, in QUIET seconds."""
+    clock, awake, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
+    awake.set()
+    with redis_time(clock):
+        backend, cloud = fake_backend(), Cloud([f"cvm-{number:03}" for number in range(300)])
+        upstream = Upstream(Settings(cvms=("*",)), backend, ModelClient(cloud, clock, awake), clock, alone=True)
+        leading = asyncio.create_task(upstream.run(stop))
+        await asyncio.sleep(90)
+        sent.clear()
+        await asyncio.sleep(QUIET)
+        kept = list(sent)
+        stop.set()
+        await leading
+        await backend.close()
+    sent[:] = kept
