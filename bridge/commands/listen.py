@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from bridge.clock import Clock, SystemClock, rfc3339
+from bridge.commands.forwarding import Forwarding
 from bridge.commands.terminal import (
     as_object,
     base_url,
@@ -70,11 +71,15 @@ class Registration:
 
 @dataclass(frozen=True)
 class Reply:
-    """How to answer: with `status` after `delay` seconds; a share `fail` of the answers, 0 to 1, is 500 instead."""
+    """How to answer: with `status` after `delay` seconds; a share `fail` of the answers, 0 to 1, is 500 instead.
+
+    `forward_to`: the URL whose answer is given instead of `status`.
+    """
 
     status: int = 200
     delay: float = 0.0
     fail: float = 0.0
+    forward_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,13 @@ class Received:
 class Receiver:
     """The ASGI app. `received` holds the attempts in the order of their arrival."""
 
-    def __init__(self, secret: str, reply: Reply, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, secret: str, reply: Reply, clock: Clock, rng: random.Random, forwarding: Forwarding | None = None
+    ) -> None:
         self._clock, self._rng = clock, rng
         self._secret = secret
         self._reply = reply
+        self._forwarding = forwarding
         self._attempts: OrderedDict[str, int] = OrderedDict()
         self.received: asyncio.Queue[Received] = asyncio.Queue(MOST_WAITING)
         self.app = Starlette(routes=[Route("/{rest:path}", self._receive, methods=["POST"])])
@@ -112,16 +120,23 @@ class Receiver:
                 return PlainTextResponse("too large\n", 413)
         now = self._clock.time()
         fault = verify(request.headers, body, self._secret, now)
-        status = 500 if self._rng.random() < self._reply.fail else self._reply.status
-        if fault:
-            status = 401
+        answer = await self._answer(request, body, fault)
         webhook_id = request.headers.get("webhook-id", "")
         attempt = self._attempts[webhook_id] = self._attempts.pop(webhook_id, 0) + 1
         if len(self._attempts) > MOST_REMEMBERED:
             self._attempts.popitem(last=False)
-        await self.received.put(Received(rfc3339(now), webhook_id, attempt, fault, status, _parsed(body)))
+        await self.received.put(Received(rfc3339(now), webhook_id, attempt, fault, answer.status_code, _parsed(body)))
         await self._clock.sleep(self._reply.delay)
-        return PlainTextResponse(f"{fault or 'received'}\n", status)
+        return answer
+
+    async def _answer(self, request: Request, body: bytes, fault: str | None) -> Response:
+        if fault:
+            return PlainTextResponse(f"{fault}\n", 401)
+        if self._rng.random() < self._reply.fail:
+            return PlainTextResponse("failed on request\n", 500)
+        if self._forwarding is not None:
+            return await self._forwarding.post(request.headers.raw, body)
+        return PlainTextResponse("received\n", self._reply.status)
 
 
 def _parsed(body: bytes) -> object:
@@ -140,7 +155,24 @@ async def listen(
     removes the endpoint; OSError if the address is not available.
     """
     secret = PREFIX + b64encode(secrets.token_bytes(32)).decode()
-    receiver = Receiver(secret, reply, SystemClock(), random.Random())
+    async with contextlib.AsyncExitStack() as stack:
+        forwarding = None
+        if reply.forward_to:
+            # The environment's proxies are for what is elsewhere.
+            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+            forwarding = Forwarding(reply.forward_to, http)
+            announce(f"webhooks go on to {reply.forward_to}, signed with {secret}")
+        receiver = Receiver(secret, reply, SystemClock(), random.Random(), forwarding)
+        await _serve(receiver, registration, secret, write, announce)
+
+
+async def _serve(
+    receiver: Receiver,
+    registration: Registration,
+    secret: str,
+    write: Callable[[Received], None],
+    announce: Callable[[str], None],
+) -> None:
     listener = listening_socket(registration.host, registration.port)
     # A receiver that listens on all addresses is also reachable on loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(registration.host, registration.host)  # noqa: S104

@@ -6,13 +6,18 @@ import json
 import re
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
 from bridge.commands.listen import Received, received_line
 from bridge.config import Settings
@@ -134,6 +139,71 @@ def test_a_failed_registration_is_one_line_that_tells_what_helps(tmp_path: Path,
         assert len(command.errors.strip().splitlines()) == 1, command.errors
         assert token not in command.errors
     assert up.get("/v1/webhooks").json()["items"] == []
+
+
+@contextmanager
+def local_receiver() -> Iterator[tuple[str, list[tuple[Message, bytes]]]]:
+    """Its URL, and what it got. It answers 409 with a header and a body."""
+    got: list[tuple[Message, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append((self.headers, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(409)
+            self.send_header("X-Mine", "yes")
+            self.end_headers()
+            self.wfile.write(b"not today")
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook?key=1", got
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def attempt_of(up: httpx.Client, delivery_id: str) -> dict[str, Any]:
+    eventually(lambda: up.get(f"/v1/deliveries/{delivery_id}").json()["attempts"], "the attempt")
+    attempts: list[dict[str, Any]] = up.get(f"/v1/deliveries/{delivery_id}").json()["attempts"]
+    return attempts[0]
+
+
+def test_it_posts_what_it_verified_on_and_answers_as_it_was_answered(tmp_path: Path, up: httpx.Client) -> None:
+    with local_receiver() as (url, got):
+        command = listener(tmp_path, up, "--forward-to", url, "--type", "watch.stale")
+        secret = command.shows(r"signed with (whsec_\S+)")
+        address = command.shows(r"(http\S+) is registered")
+        made = command.shows(r"as (wh_\w+)")
+        with httpx.Client(trust_env=False) as stranger:
+            assert stranger.post(address, json={"type": "x"}).status_code == 401
+        tested = up.post(f"/v1/webhooks/{made}/test").json()["id"]
+        attempt = attempt_of(up, tested)
+        assert (attempt["status_code"], attempt["response_body"]) == (409, "not today")
+        ((headers, body),) = got
+        assert Webhook(secret).verify(body, dict(headers.items()))["type"] == "webhook.test"
+        assert headers["webhook-id"] == tested
+        assert headers["content-type"] == "application/json"
+        assert [line["status"] for line in lines(command) if line["verified"]] == [409]
+        assert command.ends(signal.SIGINT) == 0
+
+
+def test_a_receiver_that_is_not_there_is_502_and_a_wrong_url_is_told(tmp_path: Path, up: httpx.Client) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    command = listener(tmp_path, up, "--forward-to", nobody, "--type", "watch.stale")
+    made = command.shows(r"as (wh_\w+)")
+    attempt = attempt_of(up, up.post(f"/v1/webhooks/{made}/test").json()["id"])
+    assert attempt["status_code"] == 502
+    assert "did not answer" in attempt["response_body"]
+    assert command.ends(signal.SIGINT) == 0
+    for arguments in (("--forward-to", "ftp://x/"), ("--forward-to", nobody, "--status", "200")):
+        wrong = listener(tmp_path, up, *arguments)
+        assert wrong.ends() == 2
+        assert "--forward-to takes" in wrong.errors
 
 
 def received(body: object, **given: Any) -> str:
