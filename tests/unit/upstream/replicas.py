@@ -31,6 +31,9 @@ DELETING = LASTING + SETTINGS.poll_interval + 2.0
 """The same for a deletion: it needs a second witness, an interval later."""
 
 
+TAIL = 8.0
+"""Seconds of writes that a promoted replica may lack: longer than a stream's interval, so that there are some."""
+
 SLOW = 1.0
 """Seconds that a slow Redis takes for each command."""
 
@@ -128,6 +131,7 @@ class Replicas:
         self.link = Link()
         self.plain = fake_backend(self.redis)
         self.all: list[Replica] = []
+        self.tails_lost = 0
 
     def start(self, index: int) -> Replica:
         """A new process in this place."""
@@ -147,17 +151,36 @@ class Replicas:
         self.start(index)
 
     async def lose(self, what: str) -> None:
-        """Redis loses all its data ("all"), its "slots", or the last "takes", as a promoted replica does.
+        """Redis loses all its data ("all"), its "slots", or, as a promoted replica does, the last "takes" or the log's
+        "tail".
 
         The leader may be frozen or cut off. The standby is woken first, and has a look before and after it: without one
         nobody could know of the slots.
         """
+        if what == "tail":
+            await self._lose_tail()
+            return
         self._wake(*(replica for replica in self.all if not replica.upstream.leading))
         slots, before = self.plain.keys.slots, await self.plain.client.hgetall(self.plain.keys.slots)
         await asyncio.sleep(1.2)
         await (self.plain.client.flushall() if what == "all" else self.plain.client.delete(slots))
         if what == "takes" and before:
             await self.plain.client.hset(slots, mapping=before)
+        await asyncio.sleep(SETTINGS.lease_seconds / 3 + 1)
+
+    async def _lose_tail(self) -> None:
+        """What was written to the log in the last seconds is lost."""
+        self.tails_lost += 1
+        keys, client = self.plain.keys, fakeredis.FakeAsyncRedis(server=self.redis)  # this one decodes nothing
+        before = {key: await client.dump(key) for key in (keys.meta, keys.log, keys.state)}
+        await asyncio.sleep(TAIL)
+        async with client.pipeline(transaction=True) as pipe:
+            for key, data in before.items():
+                pipe.delete(key)
+                if data is not None:
+                    pipe.restore(key, 0, data)
+            await pipe.execute()
+        await client.aclose()
         await asyncio.sleep(SETTINGS.lease_seconds / 3 + 1)
 
     async def jump(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bridge.store.log import Log
+from bridge.store.snapshots import Snapshots
 from bridge.upstream.errors import RateLimitedError, ServerError, UpstreamError
 from bridge.upstream.pace import SLOW_ANSWER
 from tests.fakes import redis_time
@@ -32,10 +33,12 @@ ACTIONS = st.one_of(
     st.tuples(st.just("kill"), st.sampled_from("01"), st.just("")),
     st.tuples(st.just("unlink"), st.sampled_from("012"), st.sampled_from(["refused", "hanging", "deaf"])),
     st.tuples(st.just("link"), st.sampled_from("012"), st.just("")),
-    st.tuples(st.just("flush"), st.sampled_from(["all", "slots", "takes"]), st.just("")),
+    st.tuples(st.just("flush"), st.sampled_from(["all", "slots", "takes", "tail"]), st.just("")),
     st.tuples(st.just("jump"), st.sampled_from("012"), st.sampled_from(["-3600", "-30", "-5", "5", "30", "3600"])),
     st.tuples(st.just("fail"), st.sampled_from(list(FAILURES)), st.just("")),
-    st.tuples(st.just("unroute"), st.sampled_from(["plain", "streams", "plain streams"]), st.just("")),
+    st.tuples(
+        st.just("unroute"), st.sampled_from(["plain", "streams", "plain streams", "states", "lists"]), st.just("")
+    ),
     st.tuples(st.just("ends"), st.just(""), st.just("")),
     st.tuples(st.just("heal"), st.just(""), st.just("")),
     st.tuples(st.just("cut"), st.just(""), st.sampled_from(["", "unheard"])),
@@ -162,7 +165,7 @@ async def check_end(replicas: Replicas, cloud: Cloud) -> None:
     replicas.heal()
     await asyncio.sleep(110)
     events = [json.loads(event.json) for event in await Log(replicas.plain).read("0-0", 100_000)]
-    last = chained(events)
+    last = await remaining(replicas, events) if replicas.tails_lost else chained(events)
     assert {event["subject"] for event in events if event["data"].get("to") == "deleted"} <= cloud.ever_deleted
     alive = {name: status for name, status in cloud.status.items() if status is not None}
     assert {name: last.get(name) for name in alive} == alive
@@ -171,6 +174,15 @@ async def check_end(replicas: Replicas, cloud: Cloud) -> None:
             return
         await asyncio.sleep(1)
     raise AssertionError(f"only {cloud.open} are streamed")
+
+
+async def remaining(replicas: Replicas, events: list[dict[str, object]]) -> dict[str, str | None]:
+    """The last statuses, also where the log lost its end: a number is missing there, and a leader cannot write again
+    what another one wrote.
+    """
+    numbers = [int(str(event["sequence"])) for event in events]
+    assert numbers == sorted(set(numbers))
+    return {name: snapshot.status for name, snapshot in (await Snapshots(replicas.plain).all()).items()}
 
 
 def chained(events: list[dict[str, object]]) -> dict[str, object]:
