@@ -12,6 +12,7 @@ from bridge.process.redis_connection import connected
 from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
 from bridge.store.connection import Backend
+from bridge.store.dispatchers import read_dispatching
 from bridge.store.errors import StoreError
 from bridge.store.leader_status import read_leader_status, read_polling
 from bridge.store.log import Log
@@ -121,6 +122,8 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
         show(f"  leader   {status.get('leader')}, epoch {status.get('epoch')}, as reported at {status.get('at')}")
         reason = status.get("budget_reason")
         show(f"  streams  {status.get('budget')} of {settings.max_streams} usable{f' ({reason})' if reason else ''}")
+    if trouble := (await read_dispatching(backend)).trouble:
+        show(f"  webhooks {trouble}: start `bridge dispatcher` (or `bridge up`), otherwise nothing is delivered")
     slots = await Slots(backend).list(settings.max_streams)
     for slot in slots:
         held = f"  {slot.cvm_id}  by {slot.holder}  from {slot.since} until {slot.until}" if slot.cvm_id else ""

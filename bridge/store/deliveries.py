@@ -14,11 +14,12 @@ from bridge.clock import rfc3339
 from bridge.events import Event, dumps, entry_key, envelope
 from bridge.store import errors
 from bridge.store.connection import Backend, load_script
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoints import Endpoints
 from bridge.store.foreign import stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
 from bridge.store.limits import LaneLimits
+from bridge.store.unread import is_past, wanted
 
 logger = logging.getLogger(__name__)
 
@@ -202,14 +203,14 @@ class Deliveries:
             entries, last = await self._lanes.read(after, RECOVER_AT_ONCE)
             # Events after the checkpoint will be queued anyway, and must not overtake those before it.
             read = [entry for entry in entries if entry_key(entry.event.id) <= entry_key(checkpoint.id)]
-            wanted = list(_wanted(found[0], checkpoint.log_id, read, until_ms))
-            parts = itertools.chain.from_iterable(map(_told, wanted))
+            chosen = list(wanted(found[0], checkpoint.log_id, read, until_ms))
+            parts = itertools.chain.from_iterable(map(_told, chosen))
             answer = await self._run("replay" if all else "recover", endpoint_id, *parts)
             _refuse(answer[0], errors.UnknownEndpointError)
             queued += int(answer[1])
-            if int(answer[2]) < len(wanted):
-                return Recovered(queued, False, rfc3339(entry_key(wanted[int(answer[2])].event.id)[0] / 1000))
-            if last is None or len(read) < len(entries) or (entries and _is_past(entries[-1], until_ms)):
+            if int(answer[2]) < len(chosen):
+                return Recovered(queued, False, rfc3339(entry_key(chosen[int(answer[2])].event.id)[0] / 1000))
+            if last is None or len(read) < len(entries) or (entries and is_past(entries[-1], until_ms)):
                 break
             after = last
         return Recovered(queued, True)
@@ -264,23 +265,9 @@ def _refuse(answer: str, unknown: type[errors.StoreError]) -> None:
         raise kinds[answer]
 
 
-def _wanted(endpoint: Endpoint, log_id: str, entries: Sequence[Entry], until_ms: int | None) -> Iterator[Entry]:
-    for entry in entries:
-        event = entry.event
-        if _is_past(entry, until_ms):
-            return
-        old = endpoint.created_log_id == log_id and entry_key(event.id) <= entry_key(endpoint.created_after)
-        if not old and endpoint.wants(event.type, event.cvm_id, entry.from_, entry.to):
-            yield entry
-
-
 def _told(entry: Entry) -> tuple[object, ...]:
     event = entry.event
     return event.id, int(entry.ran), event.json, event.cvm_id, event.sequence
-
-
-def _is_past(entry: Entry, until_ms: int | None) -> bool:
-    return until_ms is not None and entry_key(entry.event.id)[0] > until_ms
 
 
 def _delivery(delivery_id: str, row: list[Any]) -> Delivery | None:

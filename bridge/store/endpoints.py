@@ -16,6 +16,7 @@ from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooMan
 from bridge.store.foreign import json_object, stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
+from bridge.store.unread import read_unread
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How many deliveries wait, and when attempts last succeeded and failed (RFC 3339)."""
+    """How many deliveries wait, in lanes or in the log, and when attempts last succeeded and failed (RFC 3339)."""
 
     pending: int
     last_success_at: str | None = None
@@ -214,7 +215,8 @@ class Endpoints:
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None) -> None:
         self._backend = backend
-        self._limits = (limits or LaneLimits()).to_json()
+        self._lane_limits = limits or LaneLimits()
+        self._limits = self._lane_limits.to_json()
 
     async def create(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint with its `created_*`. Raises EndpointExistsError, TooManyEndpointsError."""
@@ -294,11 +296,13 @@ class Endpoints:
         if not ids:
             return {}
         rows = await self._run(self._health, *ids)
+        unread = await read_unread(self._backend, self._lane_limits)
         found = {}
         for endpoint_id, (registered, text, disabled, pending, *times) in zip(ids, rows, strict=True):
             if int(registered):
-                health = Health(int(pending), *(stored_time(ms) for ms in times))
-                found[endpoint_id] = _read(endpoint_id, text, disabled), health
+                endpoint = _read(endpoint_id, text, disabled)
+                health = Health(int(pending) + unread.count(endpoint), *(stored_time(ms) for ms in times))
+                found[endpoint_id] = endpoint, health
         return found
 
     async def _run(self, script: Any, *arguments: object) -> Any:

@@ -134,9 +134,12 @@ class Lanes:
         self._limits = (limits or LaneLimits()).to_json()
         self._quarantined = report
 
-    async def checkpoint(self) -> Checkpoint | None:
-        """None without a log. A new log is read from its beginning; without endpoints the position is the log's end."""
-        answer = await self._run(self._checkpoint)
+    async def checkpoint(self, *, at_work: bool = False) -> Checkpoint | None:
+        """None without a log. A new log is read from its beginning; without endpoints the position is the log's end.
+
+        `at_work`: a dispatcher asks, which leaves the time.
+        """
+        answer = await self._run(self._checkpoint, int(at_work))
         if not answer:
             return None
         log_id, position, partial, revision, last_id, low_water_mark, trimmed, mended = answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 import uuid
@@ -22,6 +23,7 @@ from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.delivery_search import DeliverySearch
+from bridge.store.dispatchers import read_dispatching
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
@@ -245,13 +247,23 @@ class FrontEnd:
             return "nothing comes through the subscription to Redis"
         try:
             status = await read_leader_status(self._backend)
+            fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+            return fault or await self._missing_dispatcher()
         except StoreError:
             return "Redis does not answer"
-        return "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+
+    async def _missing_dispatcher(self) -> str:
+        """Since when; "" if none is missing. Raises StoreError."""
+        trouble = (await read_dispatching(self._backend)).trouble
+        metrics.DISPATCHER_MISSING.set(bool(trouble))
+        return trouble
 
     @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
     async def get_metrics(self, call: Call) -> Response:
         """Prometheus metrics."""
+        if self.feed_consumer.readable:  # a scrape does not wait for a Redis that hangs
+            with contextlib.suppress(StoreError):
+                await self._missing_dispatcher()
         return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
 
 

@@ -21,6 +21,11 @@ HEALED = Counter("bridge_feed_holes", "Holes in the feed that were read from the
 WORKERS_REPLACED = Counter("bridge_workers_replaced", "Workers started in place of one that crashed or hung", ["cause"])
 for _cause in ("crashed", "hung"):
     WORKERS_REPLACED.labels(_cause)
+DISPATCHER_MISSING = Gauge(
+    "bridge_webhook_dispatcher_missing",
+    "1 while enabled webhook endpoints exist and no dispatcher is at work",
+    multiprocess_mode="livemostrecent",
+)
 
 
 @functools.cache

@@ -62,7 +62,7 @@ class Enqueuer:
 
     async def _find(self) -> Checkpoint | None:
         """None if there is nothing to read: no log, or no endpoint."""
-        checkpoint = await self._lanes.checkpoint()
+        checkpoint = await self._lanes.checkpoint(at_work=True)
         if checkpoint is None or not (await self._endpoint_cache.at(checkpoint.revision)).endpoints:
             return None
         # If endpoints changed between the two reads, the script refuses this revision.

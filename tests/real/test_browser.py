@@ -9,10 +9,13 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from bridge.config import Settings
+from bridge.store.endpoints import Endpoints
+from bridge.store.lanes import Lanes
 from bridge.store.watches import Watches
 from bridge.web.api import events
 from tests.bridges import whole
 from tests.browsers import HOST, STRANGER, chromium, connected
+from tests.lanes import endpoint
 from tests.real.fronts import Front, front
 from tests.servers import PATIENCE
 
@@ -187,6 +190,19 @@ async def test_a_transition_is_shown_as_it_happens(browser: Browser, redis_url: 
         await expect(page.locator("#feed li").first).to_contain_text("running → stopping")
         await context.close()
     assert {url for url in asked if not url.startswith((bridge.url, "data:"))} == set()
+
+
+async def test_the_dashboard_says_that_webhooks_wait_for_a_dispatcher(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    async with whole(redis_url, cvms=1) as bridge:
+        await bridge.until_streamed(1)
+        await Endpoints(bridge.backend).create(endpoint())
+        page = await context.new_page()
+        await page.goto(bridge.url)
+        await expect(page.locator("#notice")).to_contain_text("Webhooks wait, no dispatcher was ever seen")
+        await Lanes(bridge.backend).checkpoint(at_work=True)
+        await expect(page.locator("#notice")).to_be_hidden()
+        await context.close()
 
 
 CUT_OFF = """() => {

@@ -1,6 +1,7 @@
--- The position up to which the log was read for webhooks; behind `log_rules.lua`. ARGV: limits.
+-- The position up to which the log was read for webhooks; behind `log_rules.lua`. ARGV: limits, 1 if a dispatcher asks.
 -- Returns {log id, position, partial, revision, the log's last id, its low-water mark, trimmed (1/0), what had to be
 -- mended ('' nothing)}, or {} without a log whose id can be read.
+if ARGV[2] == '1' then keep_seen(call('HGET', P, 'seen')) end
 local meta = call('HMGET', KEYS[2], 'birth', 'last_id', 'floor', 'trimmed')
 if not string.match(meta[1] or '', '^[%w%p ]+$') then return {} end
 local low_water_mark = is_id(meta[3]) and meta[3] or '0-0'

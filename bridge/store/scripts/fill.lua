@@ -3,7 +3,7 @@
 --   then per event: id, ran (1/0), JSON, cvm id, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.
 -- Returns {1, queued, skipped for disabled endpoints, skipped beyond the most that may wait, broken}, or {0}.
-local checkpoint = call('HMGET', P, 'birth', 'position', 'partial', 'revision')
+local checkpoint = call('HMGET', P, 'birth', 'position', 'partial', 'revision', 'seen')
 if call('HGET', KEYS[2], 'birth') ~= ARGV[2] or checkpoint[1] ~= ARGV[2] or checkpoint[2] ~= ARGV[3]
   or (checkpoint[3] or '') ~= ARGV[4] or (checkpoint[4] or '0') ~= ARGV[5] then return {0} end
 local queued, skipped, beyond, touched, i = 0, 0, 0, {}, 8
@@ -57,6 +57,7 @@ for E in pairs(touched) do
   end)
 end
 keep_stamp()
+keep_seen(checkpoint[5])
 -- Last: a script that fails in the middle runs again from here and finds the deliveries that it had queued.
 call('HSET', P, 'position', ARGV[6], 'partial', ARGV[7])
 return {1, queued, skipped, beyond, broken}

@@ -4,7 +4,7 @@
 -- ARGV[1]: the limits as JSON.
 --
 --   P hash                 position, partial, birth (the checkpoint and its log id), stamp, revision,
---                          floor (the low-water mark of P:changed)
+--                          floor (the low-water mark of P:changed), seen (ms, when a dispatcher last worked)
 --   P:changed zset         endpoint -> revision of its last change, complete above the low-water mark
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
 --   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times,
@@ -25,6 +25,13 @@ local TEST_LANE = 'webhook.test'
 
 local function of(kind, id) return P .. ':' .. kind .. ':' .. id end
 local function lane_key(E, lane) return P .. ':lane:' .. E .. ':' .. lane end
+
+-- A dispatcher is at work. Where Redis has no memory left, that is not what a step fails for.
+local function keep_seen(known)
+  local at = tonumber(known or '0') or 0
+  if now - at >= 5000 or at > now then redis.pcall('HSET', P, 'seen', whole(now)) end
+end
+
 local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
 
 -- A whole number as the bridge writes it, small enough that Lua's numbers hold its successors; nil for anything else.

@@ -210,20 +210,26 @@ class Dashboard {
       const answer = await this.client.ask("/v1/slots");
       this.slots.load(answer);
       this.table.follow(answer);
-      this.notice(answer);
+      await this.notice(answer);
     } catch (error) {
       if (error.status === 403) this.slots.hide("This token sees some CVMs only; the streams tell of all.");
       else if (error.status !== 401) this.warn(error.status ? error.message : "The bridge does not answer. This page may be out of date.");
     }
   }
 
-  notice({ leader, blocked }) {
+  async notice({ leader, blocked }) {
     // Whether states are vouched for changes with it.
     if (this.led !== undefined && this.led !== (leader !== null)) this.listSoon();
     this.led = leader !== null;
     if (leader === null) this.warn("No leader follows the CVMs at the moment: is bridge upstream running? The last known states are shown.");
     else if (blocked) this.warn("Phala Cloud refuses the bridge's API key. The last known states are shown.");
-    else this.warn("");
+    else this.warn(await this.undelivered());
+  }
+
+  /** That webhooks wait because no dispatcher runs. */
+  async undelivered() {
+    const { reason } = await this.client.ask("/readyz");
+    return reason?.startsWith("no dispatcher") ? `Webhooks wait, ${reason}: is bridge dispatcher running?` : "";
   }
 
   warn(words) {

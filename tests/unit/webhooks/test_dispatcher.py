@@ -14,6 +14,7 @@ from bridge.events import Event
 from bridge.sealing import SealError
 from bridge.store.connection import Backend, Script, load_script
 from bridge.store.deliveries import Deliveries
+from bridge.store.dispatchers import read_dispatching
 from bridge.store.endpoints import Endpoints, SealedSecret
 from bridge.store.limits import LaneLimits
 from bridge.webhooks.dispatcher import LEASE
@@ -380,6 +381,25 @@ def test_what_is_sent_again_with_all_of_its_period_has_a_header_that_says_so() -
             await stage.all_done()
             assert [got.headers.get("bridge-replay") for got in poster.got] == [None, "1"]
             assert len({got.headers["webhook-id"] for got in poster.got}) == 1
+
+    run_virtual(scenario())
+
+
+def test_a_dispatcher_is_seen_while_it_is_at_work_and_missed_once_it_is_dead() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            poster = FakePoster()
+            stage.start(poster)
+            for _ in range(20):
+                await asyncio.sleep(2)
+                assert (await read_dispatching(stage.backend)).trouble == ""
+            await stage.kill(0)
+            await asyncio.sleep(21)
+            assert (await read_dispatching(stage.backend)).trouble.startswith("no dispatcher since ")
+            stage.start(poster)
+            await asyncio.sleep(2)
+            assert (await read_dispatching(stage.backend)).trouble == ""
 
     run_virtual(scenario())
 
