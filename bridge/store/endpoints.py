@@ -352,10 +352,14 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+MOST_NUMBER = 1e15
+"""Of a limit; the bridge writes far smaller ones, and JSON's integers may be larger than any float."""
+
+
 def _number(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST_NUMBER:
         raise TypeError
     return value
 

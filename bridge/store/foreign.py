@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,8 +26,9 @@ def json_object(text: str | None) -> dict[str, Any]:
 
 def whole_number(value: object, most: int) -> int | None:
     """A number from 0 to `most`, without its fraction; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    # Compared before it is converted: JSON's integers may be larger than any float.
     return int(value) if 0 <= value <= most else None
 
 

@@ -29,6 +29,8 @@ MALFORMED: list[dict[str, Any]] = [
     {"headers": ["x"]},
     {"secrets": [1]},
     {"format": "carrier pigeon"},
+    {"rate": 10**400},
+    {"concurrency": 10**400},
 ]
 
 

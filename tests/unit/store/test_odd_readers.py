@@ -53,6 +53,8 @@ async def test_members_that_name_no_cvm_are_ignored_and_told_once(
 ODD_ANNOUNCEMENTS = [
     *ODD_TEXTS,
     '{"until":1e999,"cvms":{"a":1}}',
+    '{"until":1%s,"cvms":{"a":1}}' % ("0" * 400),
+    '{"until":UNTIL,"cvms":{"a":1%s}}' % ("0" * 400),
     '{"until":"words","cvms":{"a":1}}',
     '{"until":true,"cvms":{"a":1}}',
     '{"until":9e14,"cvms":{"a":1}}',
