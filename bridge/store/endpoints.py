@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 MOST_ENDPOINTS = 10_000
 """Every dispatcher keeps all of them in memory, unsealed, and one event may have to be queued for each."""
 
+MOST_OF_ONE = 1_000
+"""Endpoints that a token which is limited to CVMs may make: no team takes them all from the others."""
+
 Format = Literal["standard", "cloudevents", "phala", "slack", "discord", "teams", "ntfy"]
 
 FORMATS: Mapping[Format, str] = {
@@ -223,7 +226,8 @@ class Endpoints:
         endpoint = replace(endpoint, created_at=rfc3339(await self._backend.now_ms() / 1000))
         # The script finds the log's end, so that no event can come in between.
         switched = int(endpoint.enabled), endpoint.disabled_reason or ""
-        rest = *switched, MOST_ENDPOINTS, *endpoint.own_limits
+        counted = "" if endpoint.reach is None else endpoint.owner
+        rest = *switched, MOST_ENDPOINTS, *endpoint.own_limits, counted, MOST_OF_ONE
         answer = await self._run(self._create, endpoint.id, endpoint.head(), *rest)
         if answer == "exists":
             raise EndpointExistsError

@@ -8,9 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from bridge.config import Token
+from bridge.store import endpoints as stored
 from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, Endpoints
-from bridge.store.errors import StoreUnavailableError
+from bridge.store.errors import StoreUnavailableError, TooManyEndpointsError
 from bridge.web.api.endpoint_owners import EndpointOwners, may_have, owned
 from bridge.web.http.access import ANYBODY, Access, Principal
 from tests.fakes import fake_backend
@@ -100,6 +101,25 @@ async def test_an_endpoint_that_is_made_while_names_move_is_looked_at_again() ->
     await web.make("e", "team", [A])  # asked for before
     await web.owners.write()
     assert await web.reach() == (B,)
+
+
+async def test_a_limited_token_has_a_share_of_the_endpoints_and_others_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored, "MOST_OF_ONE", 2)
+    web = Web(fake_backend())
+    for made in ("a", "b"):
+        await web.make(made, "team", [A])
+    with pytest.raises(TooManyEndpointsError):
+        await web.make("c", "team", [A])
+    for made in ("r1", "r2", "r3"):
+        await web.make(made, "root", None)
+    await web.make("t1", "another", [A])
+    await web.endpoints.remove("a")
+    await web.make("a", "another", [A])  # no longer the first one's
+    await web.make("c", "team", [A])
+    with pytest.raises(TooManyEndpointsError):
+        await web.make("d", "team", [A])
 
 
 async def test_what_redis_did_not_take_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
