@@ -13,6 +13,7 @@ local kind = call('TYPE', KEYS[1]).ok
 local leader = kind == 'hash' and call('HMGET', KEYS[1], 'holder', 'epoch', 'until', 'lease', 'after',
   'before', 'before_epoch') or {}
 local held_until, last_epoch = number(leader[3] or '0', 1e15), number(leader[2] or '0', 1e12)
+if last_epoch then last_epoch = math.floor(last_epoch) end  -- a fraction would fence every holder
 if kind ~= 'none' and not (leader[1] and leader[3] and held_until and last_epoch) then
   -- It may be somebody's lease: it lasts as long as this one would, and its holder is fenced.
   call('DEL', KEYS[1])

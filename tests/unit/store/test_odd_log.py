@@ -58,6 +58,7 @@ ODD_LEASES: list[dict[str, str]] = [
     {"holder": "h", "epoch": "7", "until": "nan", "lease": "nan"},
     {"holder": "h", "epoch": "7", "until": "inf", "lease": "inf"},
     {"holder": "h", "epoch": "words", "until": "9e14", "lease": "10000"},
+    {"holder": "h", "epoch": "7.5", "until": "9e14", "lease": "10000"},
     {"holder": "h", "epoch": "1e300", "until": "0", "lease": "-1"},
     {"holder": "h", "epoch": "7", "until": "9e14", "lease": "words"},
     {"epoch": "7", "until": "9e14"},
