@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from bridge.config_values import fernet_keys
@@ -34,18 +35,42 @@ class Sealer:
     """Seals with the first key and opens with all of them: a new key goes in front, an old one leaves later."""
 
     def __init__(self, keys: Sequence[SecretStr]) -> None:
-        self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys])
+        self._keys = {_key_id(key): Fernet(key.get_secret_value()) for key in keys}
+        self.first = _key_id(keys[0])
+        """The id of the key that seals. An id does not tell the key."""
 
-    def seal(self, text: str) -> str:
-        """ASCII; different each time."""
-        return self._fernet.encrypt(text.encode()).decode()
+    def seal(self, text: str, key_id: str | None = None) -> str:
+        """ASCII; different each time. `key_id`: the id of one of the keys, by default of the first."""
+        return self._keys[key_id or self.first].encrypt(text.encode()).decode()
 
     def open(self, sealed: str) -> str:
         """Raises SealError if no key opens it or the value was changed."""
+        return self._opened(sealed)[1]
+
+    def opener(self, sealed: str) -> str | None:
+        """The id of the key that opens it; None if none does."""
         try:
-            return self._fernet.decrypt(sealed.encode()).decode()
-        except (InvalidToken, UnicodeError):
-            raise SealError from None
+            return self._opened(sealed)[0]
+        except SealError:
+            return None
+
+    def renewed(self, sealed: str) -> str:
+        """The same text sealed with the first key; unchanged if it is already, or if no key opens it."""
+        try:
+            key_id, text = self._opened(sealed)
+        except SealError:
+            return sealed
+        return sealed if key_id == self.first else self.seal(text)
+
+    def _opened(self, sealed: str) -> tuple[str, str]:
+        for key_id, fernet in self._keys.items():
+            with contextlib.suppress(InvalidToken, UnicodeError):
+                return key_id, fernet.decrypt(sealed.encode()).decode()
+        raise SealError
+
+
+def _key_id(key: SecretStr) -> str:
+    return hashlib.sha256(f"bridge key id {key.get_secret_value()}".encode()).hexdigest()[:16]
 
 
 def kept_key(path: Path) -> SecretStr:

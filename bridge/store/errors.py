@@ -56,6 +56,10 @@ class BrokenEndpointError(StoreError):
     """the endpoint's record in Redis cannot be read"""
 
 
+class UnopenedError(StoreError):
+    """BRIDGE_SECRET_KEY does not open what is sealed in Redis"""
+
+
 class TooManyEndpointsError(StoreError):
     """there are as many endpoints as the bridge allows"""
 

@@ -1,6 +1,7 @@
 -- Register an endpoint; behind `log_rules.lua`. ARGV: limits, wake channel, id, JSON up to its last members, enabled
---   (1/0), reason, most endpoints, most lanes at once and rate ('' any), owner ('': not counted), most of one owner.
---   Returns {the last entry id before it, that log's id}, 'exists' or 'full'.
+--   (1/0), reason, most endpoints, most lanes at once and rate ('' any), owner ('': not counted), most of one owner,
+--   id of the key that sealed ('' any). Returns {the last entry id before it, that log's id}, 'exists', 'full', or
+--   'unregistered': that key has no check value.
 
 -- Whether the owner has so many already; forgets those that are gone. A key of another type counts nothing.
 local function owns_most(owned, owner, most)
@@ -20,6 +21,7 @@ if known then
   if string.sub(known, 1, #ARGV[4]) ~= ARGV[4] then return 'exists' end
   return {string.match(known, '"created_after":"([^"]*)","created_birth":"([^"]*)"}$')}
 end
+if ARGV[12] ~= '' and call('HEXISTS', P .. ':keys', ARGV[12]) == 0 then return 'unregistered' end
 local count = call('HLEN', P .. ':endpoints')
 local owned = ARGV[10] ~= '' and of('owned', ARGV[10])
 if count >= tonumber(ARGV[7]) or (owned and owns_most(owned, ARGV[10], tonumber(ARGV[11]))) then return 'full' end

@@ -7,6 +7,7 @@
 --                          floor (the low-water mark of P:changed), seen (ms, when a dispatcher last worked)
 --   P:changed zset         endpoint -> revision of its last change, complete above the low-water mark
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
+--   P:keys hash            key id -> check value of a key that has sealed
 --   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times,
 --                                                             not_before (`Retry-After`, for all lanes), own limits
 --   P:due zset             endpoint -> when one of its lanes can be claimed next
@@ -96,7 +97,7 @@ end
 -- write and end the script. Returns whether the step was done, and its answer.
 local FOREIGN = {'WRONGTYPE', 'not an integer', 'not a valid float', 'overflow', 'must be strings', 'attempt to',
   'bad argument'}
-local SHARED = {[''] = 'hash', [':endpoints'] = 'hash', [':disabled'] = 'hash', [':ids'] = 'zset',
+local SHARED = {[''] = 'hash', [':endpoints'] = 'hash', [':disabled'] = 'hash', [':keys'] = 'hash', [':ids'] = 'zset',
   [':changed'] = 'zset', [':due'] = 'zset'}
 local broken, reported = {}, {}
 
