@@ -12,10 +12,12 @@ from bridge.config_values import masked_url
 from bridge.open_files import OWN_FILES, raise_open_files
 from bridge.process.probe import create_app, start_probe
 from bridge.process.redis_connection import attend_redis, connected, required_redis
-from bridge.process.signals import CommandError, run_role
+from bridge.process.secret_keys import refuse_unopened
+from bridge.process.signals import CommandError, run_role, until
 from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
+from bridge.store.key_check import KeyCheck
 from bridge.store.server_clock import ServerClock
 from bridge.webhooks.dispatcher import MOST_IN_FLIGHT, Dispatcher
 from bridge.webhooks.transport import MOST_CONNECTIONS, Poster
@@ -34,21 +36,38 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
         )
     async with (
         connected(url, settings.namespace) as backend,
-        open_dispatcher(settings, backend, clock) as dispatcher,
+        open_dispatcher(settings, backend, clock) as (dispatcher, keys),
         asyncio.TaskGroup() as group,
     ):
+        await refuse_unopened(settings.secret_key, backend)
         attend_redis(group, backend, clock, stop, masked_url(url))
-        start_probe(group, settings, create_app(backend, lambda: "dispatcher", lambda: dispatcher.trouble), stop)
+
+        def trouble() -> str:
+            return keys.fit.trouble if keys.fit.wrong else dispatcher.trouble
+
+        start_probe(group, settings, create_app(backend, lambda: "dispatcher", trouble, lambda: keys.fit.trouble), stop)
         settle_garbage_collection()
+        group.create_task(until(stop, keys.follow(clock)), name="secret keys")
         group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
 
 
 @contextlib.asynccontextmanager
-async def open_dispatcher(settings: Settings, backend: Backend, clock: Clock) -> AsyncIterator[Dispatcher]:
-    """A dispatcher whose connections to receivers are closed at the end."""
+async def open_dispatcher(
+    settings: Settings, backend: Backend, clock: Clock
+) -> AsyncIterator[tuple[Dispatcher, KeyCheck]]:
+    """A dispatcher whose connections to receivers are closed at the end, and the check of its keys, to be followed."""
     most = max(min(raise_open_files() - OWN_FILES, MOST_CONNECTIONS), LEAST_CONNECTIONS)
     poster = Poster(timeout=settings.webhook_timeout, allow=settings.webhook_allow, clock=clock, most_connections=most)
     async with poster:
-        unseal, retry = Sealer(settings.secret_key).open, settings.webhook_retry
-        in_flight = min(most, MOST_IN_FLIGHT)
-        yield Dispatcher(backend, poster, unseal=unseal, retry=retry, clock=clock, most_in_flight=in_flight)
+        sealer = Sealer(settings.secret_key)
+        keys = KeyCheck(backend, sealer)
+        dispatcher = Dispatcher(
+            backend,
+            poster,
+            unseal=sealer.open,
+            retry=settings.webhook_retry,
+            clock=clock,
+            most_in_flight=min(most, MOST_IN_FLIGHT),
+            idle=lambda: keys.fit.wrong,
+        )
+        yield dispatcher, keys

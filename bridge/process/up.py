@@ -13,14 +13,15 @@ from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.dispatcher import open_dispatcher
-from bridge.process.embedded import EmbeddedError, EmbeddedServer, state_directory
+from bridge.process.embedded import EmbeddedError, EmbeddedServer
 from bridge.process.redis_connection import attend_redis, connected
-from bridge.process.signals import CommandError, Stop, run_role
+from bridge.process.secret_keys import key_file, own_key, refuse_unopened
+from bridge.process.signals import Stop, run_role, until
 from bridge.process.startup import StartupInfo, open_access
 from bridge.process.upstream import phala_client
 from bridge.process.web import serve_front
-from bridge.sealing import KeyFileError, kept_key
 from bridge.simulator.server import serve as serve_simulator
+from bridge.store.connection import Backend
 from bridge.store.errors import StoreError
 from bridge.store.server_clock import ServerClock
 from bridge.upstream.leader import Upstream
@@ -37,13 +38,13 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
     async with contextlib.AsyncExitStack() as stack:
         embedded = None if settings.redis_url else await stack.enter_async_context(EmbeddedServer())
         url = embedded.socket_url if embedded else str(settings.redis_url)
-        settings = _with_webhooks(settings)
+        backend = await stack.enter_async_context(connected(url, settings.namespace))
+        settings = await _with_webhooks(settings, backend)
         simulated = settings.api_key is None
         if simulated:
             settings = await stack.enter_async_context(_simulated(settings))
-        backend = await stack.enter_async_context(connected(url, settings.namespace))
         client = await stack.enter_async_context(phala_client(settings, clock))
-        dispatcher = await stack.enter_async_context(open_dispatcher(settings, backend, clock))
+        dispatcher, keys = await stack.enter_async_context(open_dispatcher(settings, backend, clock))
         upstream = Upstream(settings, backend, client, clock, alone=embedded is not None)
 
         def report(port: int) -> None:
@@ -63,15 +64,18 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
             attend_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
             group.create_task(run_role("web", web, stop), name="web")
             group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
+            group.create_task(until(stop, keys.follow(clock)), name="secret keys")
             group.create_task(run_role("dispatcher", dispatcher.run(stop), stop), name="dispatcher")
 
 
-def _with_webhooks(settings: Settings) -> Settings:
-    """With this machine's own secret key if none is set, and with receivers on this machine allowed."""
-    try:
-        keys = settings.secret_key or (kept_key(state_directory() / "secret.key"),)
-    except KeyFileError as error:
-        raise CommandError(str(error)) from None
+async def _with_webhooks(settings: Settings, backend: Backend) -> Settings:
+    """With this machine's own secret key if none is set, and with receivers on this machine allowed.
+
+    Raises CommandError where the key does not open what is sealed, or is gone.
+    """
+    path = key_file()
+    keys = settings.secret_key or (await own_key(path, backend),)
+    await refuse_unopened(keys, backend, "BRIDGE_SECRET_KEY" if settings.secret_key else str(path))
     return settings.model_copy(update={"secret_key": keys, "webhook_allow": with_loopback(settings.webhook_allow)})
 
 

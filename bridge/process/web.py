@@ -13,6 +13,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.redis_connection import attend_redis, connected, required_redis
+from bridge.process.secret_keys import refuse_unopened
 from bridge.process.signals import Stop, run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address, open_access, settle_garbage_collection, tls_certificate
 from bridge.process.worker import answering_parent
@@ -33,6 +34,8 @@ async def run_web_workers(settings: Settings, count: int, stop: Stop) -> None:
     host = settings.host or ALL_ADDRESSES
     open_access(settings, host, alone=False)
     tls_certificate(settings)
+    async with connected(required_redis(settings), settings.namespace) as backend:
+        await refuse_unopened(settings.secret_key, backend)
     with named_address(host, settings.port, "PORT"):
         await run_workers(settings, host, count, stop)
 
@@ -59,6 +62,8 @@ async def _run_web(settings: Settings, stop: Stop, *, shared: bool, listener: in
         logger.info("listening", extra={"address": address, "redis": masked_url(url)})
 
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
+        if not shared:  # one worker that is started again must not end the others
+            await refuse_unopened(settings.secret_key, backend)
         attend_redis(group, backend, clock, stop, masked_url(url))
         web = serve_front(
             settings, backend, clock, stop, host=host, opened=opened, report=report, shared=shared, inherited=listener

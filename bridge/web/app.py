@@ -20,6 +20,7 @@ from starlette.routing import Route
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.host_lookup import HostLookup
+from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.delivery_search import DeliverySearch
@@ -27,6 +28,7 @@ from bridge.store.dispatchers import read_dispatching
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
+from bridge.store.key_check import Fit, KeyCheck
 from bridge.store.leader_status import read_leader_status
 from bridge.store.leadership import read_lease
 from bridge.store.log import Log
@@ -86,6 +88,7 @@ class FrontEnd:
         self._backend = backend
         self._clock = clock
         self._rng = random.Random()
+        self._keys = KeyCheck(backend, Sealer(settings.secret_key)) if settings.secret_key else None
         self._single_flight = SingleFlight("look-up")
         self._page_turns = PageTurns()
         self._watches = watches = Watches(backend)
@@ -137,7 +140,7 @@ class FrontEnd:
             references=references,
             single_flight=self._single_flight,
         )
-        self._endpoints = Endpoints(backend)
+        self._endpoints = Endpoints(backend, key=self._keys)
         self._owners = EndpointOwners(access, self._endpoints, clock)
         self._open_access = open_access
         self._token_cvms = TokenCvms(access, references, clock, self._end_beyond) if access.named else None
@@ -188,6 +191,8 @@ class FrontEnd:
                 group.create_task(self.dropin.run(), name="drop-in")
                 if not self._open_access:
                     group.create_task(self._owners.run(), name="owners of endpoints")
+                if self._keys is not None:
+                    group.create_task(self._keys.follow(self._clock), name="secret keys")
                 if self._token_cvms is not None:
                     group.create_task(self._token_cvms.run(), name="CVMs of tokens")
         finally:
@@ -231,14 +236,24 @@ class FrontEnd:
     )
     async def get_readiness(self, call: Call) -> Response:
         """Readiness."""
-        if self.capacity.closing or not self.feed_consumer.readable:
-            reason = "draining" if self.capacity.closing else "Redis does not answer"
+        if reason := self._why_unready():
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
         sequence = str(self.hub.sequence)
         reason = await self._why_degraded()
         return json_response(
             answers.Readiness(status="degraded" if reason else "ready", reason=reason, sequence=sequence)
         )
+
+    def _why_unready(self) -> str:
+        if self.capacity.closing:
+            return "draining"
+        if not self.feed_consumer.readable:
+            return "Redis does not answer"
+        return self._fit.trouble if self._fit.wrong else ""
+
+    @property
+    def _fit(self) -> Fit:
+        return self._keys.fit if self._keys else Fit()
 
     async def _why_degraded(self) -> str:
         if not self.hub.led:
@@ -248,7 +263,7 @@ class FrontEnd:
         try:
             status = await read_leader_status(self._backend)
             fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
-            return fault or await self._missing_dispatcher()
+            return fault or self._fit.trouble or await self._missing_dispatcher()
         except StoreError:
             return "Redis does not answer"
 

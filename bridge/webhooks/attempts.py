@@ -77,7 +77,7 @@ class Attempts:
         except NotAttemptedError as error:
             return self._postponed(claim, error)
         except SealError as error:
-            outcome = AttemptOutcome(error=f"sealed: {error}")
+            return self._postponed(claim, NotAttemptedError("sealed", str(error)))
         except Exception as error:  # a fault in one delivery must not end the dispatcher
             # Only the kind: the message may quote a sealed value.
             logger.error(

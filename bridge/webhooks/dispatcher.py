@@ -86,8 +86,11 @@ class Dispatcher:
         rng: random.Random | None = None,
         limits: LaneLimits | None = None,
         most_in_flight: int = MOST_IN_FLIGHT,
+        idle: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`idle`: whether it shall claim nothing now, because it could attempt nothing."""
         self._backend = backend
+        self._idle = idle
         self._most_in_flight = most_in_flight
         self._clock = clock
         self._lanes = Lanes(backend, limits, _report_quarantine)
@@ -220,6 +223,8 @@ class Dispatcher:
 
     async def _borrow(self, group: asyncio.TaskGroup, free: int) -> float:
         """Starts attempts; returns the seconds until there may be more to do."""
+        if self._idle():
+            return SLOW_TICK
         if self._settling.troubled:
             return SLOW_TICK  # results are recorded first, which wakes this; otherwise they would be attempted again
         borrowed_at = self._clock.monotonic()

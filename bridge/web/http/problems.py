@@ -53,7 +53,7 @@ class ProblemType(Enum):
     INTERNAL = 500, "The bridge failed"
     UNAVAILABLE = 503, "Not available at the moment", "A passing failure: ask again after `Retry-After`", 2
     OVERLOADED = 503, "This front end takes no more streams", "The front end is full or is shutting down", 10
-    NO_SECRET_KEY = 503, "Webhooks need BRIDGE_SECRET_KEY, which is not set"
+    NO_SECRET_KEY = 503, "BRIDGE_SECRET_KEY is not set, or does not open what is sealed in Redis"
     UPSTREAM = 503, "Upstream could not be asked about this CVM", "", 5
     HTTP = 400, "The request is not valid HTTP for this server"
 
@@ -167,6 +167,7 @@ _REFUSALS: Mapping[type[Exception], ProblemType] = {
     errors.BeingAttemptedError: ProblemType.BEING_ATTEMPTED,
     errors.FinishedDeliveryError: ProblemType.DELIVERY_FINISHED,
     errors.TooManyEndpointsError: ProblemType.TOO_MANY_ENDPOINTS,
+    errors.UnopenedError: ProblemType.NO_SECRET_KEY,
 }
 """Errors of the store that are no failure of Redis."""
 

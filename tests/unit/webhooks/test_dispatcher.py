@@ -266,24 +266,59 @@ def test_our_own_faults_are_failed_attempts_and_end_nothing() -> None:
             raise RuntimeError("secret text")
         return plain(format, event, ran=ran)
 
-    def sealed(text: str) -> str:
-        if "locked" in text:
-            raise SealError
-        return unsealed(text)
-
     async def scenario() -> None:
         async with staged() as stage:
-            for name in ("e", "locked"):
-                await Endpoints(stage.backend).create(endpoint(name))
-            stage.start(FakePoster(), retry=[1], render=broken, unseal=sealed)
+            await Endpoints(stage.backend).create(endpoint())
+            stage.start(FakePoster(), retry=[1], render=broken)
             await stage.writer.append("a")
             await stage.writer.append("b")
-            await stage.all_done("e", "locked")
+            await stage.all_done()
             by_cvm = {each.event.cvm_id: each for each in await stage.deliveries()}
             assert (by_cvm["a"].status, by_cvm["b"].status) == ("given_up", "delivered")
             assert [each.error for each in by_cvm["a"].attempts] == ["internal: RuntimeError"] * 2
-            (last, *_) = await stage.deliveries("locked")
-            assert "BRIDGE_SECRET_KEY" in str(last.attempts[0].error)
+
+    run_virtual(scenario())
+
+
+def test_what_cannot_be_opened_is_no_attempt_and_is_delivered_once_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        locked = True
+
+        def unseal(text: str) -> str:
+            if locked and "locked" in text:
+                raise SealError
+            return unsealed(text)
+
+        async with staged() as stage:
+            for name in ("e", "locked"):
+                await Endpoints(stage.backend).create(endpoint(name))
+            stage.start(FakePoster(), retry=[1], unseal=unseal)
+            await stage.writer.append("a")
+            await asyncio.sleep(60)
+            (held,) = await stage.deliveries("locked")
+            assert (held.status, held.attempts) == ("pending", ())
+            found = await Endpoints(stage.backend).get("locked")
+            assert found is not None
+            assert (found[0].enabled, found[1].failing_since) == (True, None)
+            assert "BRIDGE_SECRET_KEY" in caplog.records[-1].__dict__["error"]
+            locked = False
+            await stage.all_done("e", "locked")
+
+    run_virtual(scenario())
+
+
+def test_an_idle_dispatcher_claims_nothing_and_leaves_lanes_to_the_others() -> None:
+    async def scenario() -> None:
+        idle = True
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            stage.start(FakePoster(), idle=lambda: idle)
+            await stage.writer.append("a")
+            await asyncio.sleep(60)
+            assert not await stage.backend.client.exists(f"{stage.backend.keys.webhooks}:busy:e")
+            assert [each.attempts for each in await stage.deliveries()] == [()]
+            idle = False
+            await stage.all_done()
 
     run_virtual(scenario())
 
