@@ -7,13 +7,16 @@ from collections.abc import Callable
 from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
-from bridge.process.embedded import EmbeddedError, answers, find_server, state_directory
+from bridge.process.embedded import EmbeddedError, find_server, running_url
 from bridge.process.redis_connection import connected
+from bridge.process.secret_keys import KEY_REMEDY, found_keys
 from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
+from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.dispatchers import read_dispatching
 from bridge.store.errors import StoreError
+from bridge.store.key_check import KeyCheck, read_seen
 from bridge.store.leader_status import read_leader_status, read_polling
 from bridge.store.log import Log
 from bridge.store.replicas import Copies, read_copies
@@ -55,7 +58,7 @@ def _access(settings: Settings) -> str:
 
 
 async def _check_redis(settings: Settings, show: Print) -> bool:
-    url = settings.redis_url or await _embedded_url()
+    url = settings.redis_url or await running_url()
     if url is None:
         return _show_embedded(show)
     try:
@@ -64,10 +67,26 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
             await _show_clock(backend, show)
             show(_replicas(await read_copies(backend)))
             await _show_bridge(backend, settings, show)
+            show("\nWebhooks")
+            return await _check_keys(backend, settings, show)
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
         show("           is it running, and are the host, port, user and password in REDIS_URL correct?")
         return False
+
+
+async def _check_keys(backend: Backend, settings: Settings, show: Print) -> bool:
+    keys = settings.secret_key or (() if settings.redis_url else found_keys())
+    endpoints = (await read_seen(backend)).endpoints
+    if not keys:
+        show(f"  note     BRIDGE_SECRET_KEY is not set: nothing tells whether it opens the {endpoints} endpoint(s)")
+        return True
+    fit = await KeyCheck(backend, Sealer(keys)).look()
+    if fit.closed:
+        show(f"  WRONG    {fit.trouble}")
+        show(f"           {KEY_REMEDY}")
+        return False
+    show(f"  ok       the secret key opens what is sealed in {endpoints} endpoint(s)")
     return True
 
 
@@ -84,12 +103,6 @@ def _replicas(copies: Copies) -> str:
         f"  note     {copies.connected} replica(s), but min-replicas-to-write is not set: set it to 1 on every\n"
         "           server, or a primary that is cut off for long goes on beside a promoted replica"
     )
-
-
-async def _embedded_url() -> str | None:
-    """The server of a running `bridge up`; None also if its socket is not in the state directory."""
-    socket = state_directory() / "redis" / "s.sock"
-    return f"unix://{socket}?db=0" if await answers(socket) else None
 
 
 def _show_embedded(show: Print) -> bool:

@@ -89,6 +89,12 @@ def wheel_server() -> Path | None:
     return binary if os.access(binary, os.X_OK) else None
 
 
+async def running_url() -> str | None:
+    """The server of a running `bridge up`; None also if its socket is not in the state directory."""
+    socket = state_directory() / "redis" / "s.sock"
+    return f"unix://{quote(str(socket))}?db=0" if await answers(socket) else None
+
+
 def _version(binary: str) -> tuple[int, int]:
     """Major and minor number; (0, 0) if it is unknown."""
     try:
