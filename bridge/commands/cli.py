@@ -14,6 +14,7 @@ from bridge import __version__
 from bridge.clock import SystemClock
 from bridge.commands.check import run_check
 from bridge.commands.forwarding import is_forwardable
+from bridge.commands.keys import run_forget, run_rotate
 from bridge.commands.listen import Received, Registration, Reply, received_line
 from bridge.commands.listen import listen as receive
 from bridge.commands.proxies import proxy_faults
@@ -259,14 +260,45 @@ def listen(
 def keygen() -> None:
     """Prints a new key for BRIDGE_SECRET_KEY, which seals webhook secrets in Redis.
 
-    Every `bridge web` and `bridge dispatcher` needs the same key. To change it, put the new key before the old one in
-    every place, separated by a comma: the first key seals, and every key opens.
+    Every `bridge web` and `bridge dispatcher` needs the same key. `bridge keys rotate --help` tells how to change it.
 
     \b
     Example:
       export BRIDGE_SECRET_KEY=$(bridge keygen)
     """
     click.echo(new_key())
+
+
+@main.group()
+def keys() -> None:
+    """Changes the keys that seal webhooks in Redis. It needs REDIS_URL, or uses the server of `bridge up`."""
+
+
+@keys.command()
+@click.option("--dry-run", is_flag=True, help="Only count.")
+def rotate(dry_run: bool) -> None:
+    """Seals everything anew with the first key of BRIDGE_SECRET_KEY, and counts what still needs another one.
+
+    It is safe beside running processes. The exit status is 1 while something still needs another key.
+
+    \b
+    To change the key without a gap:
+      1. append the new key to BRIDGE_SECRET_KEY, after a comma, in every place; restart
+      2. put it in front in every place; restart
+      3. bridge keys rotate
+      4. remove the old key in every place
+    """
+    settings = _settings(proxies=False)
+    _execute(lambda stop: until(stop, run_rotate(settings, click.echo, dry_run=dry_run)))
+
+
+@keys.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(yes: bool) -> None:
+    """Deletes the webhooks that no key of BRIDGE_SECRET_KEY opens, because their key is lost."""
+    settings = _settings(proxies=False)
+    sure = (lambda question: True) if yes else click.confirm
+    _execute(lambda stop: until(stop, run_forget(settings, click.echo, sure)))
 
 
 @main.command()
