@@ -81,7 +81,7 @@ async def measure(cvms: int = CVMS, seconds: float = SECONDS, settled: float = S
 async def _bridge(server: RealServer, cvms: int) -> AsyncIterator[Whole]:
     async with whole(server.url, cvms=cvms, time_scale=1.0, settings=SETTINGS) as bridge:
         stop, backend = asyncio.Event(), connect(server.url, "bridge")
-        async with open_dispatcher(Settings(**SETTINGS), backend, SystemClock()) as dispatcher:
+        async with open_dispatcher(Settings(**SETTINGS), backend, SystemClock()) as (dispatcher, _):
             running = asyncio.create_task(dispatcher.run(stop))
             yield bridge
             stop.set()

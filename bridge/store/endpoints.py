@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from bridge.clock import rfc3339
 from bridge.events import TRANSITION, dumps, entry_key
@@ -16,6 +16,7 @@ from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooMan
 from bridge.store.foreign import json_object, stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
+from bridge.store.sealing_key import AnyKey, SealingKey, resealed
 from bridge.store.unread import read_unread
 
 logger = logging.getLogger(__name__)
@@ -96,20 +97,6 @@ class Endpoint:
     def own_limits(self) -> tuple[object, object]:
         """`concurrency` and `rate` as the scripts take them."""
         return self.concurrency or "", self.rate or ""
-
-    @property
-    def sealed(self) -> tuple[str, ...]:
-        """All of it that is sealed."""
-        return (self.url_sealed, *self.headers_sealed.values(), *(secret.text for secret in self.secrets_sealed))
-
-    def resealed(self, renew: Callable[[str], str]) -> Endpoint:
-        """The same with `renew` of each sealed text."""
-        return replace(
-            self,
-            url_sealed=renew(self.url_sealed),
-            headers_sealed={name: renew(text) for name, text in self.headers_sealed.items()},
-            secrets_sealed=tuple(SealedSecret(renew(each.text), each.expires_at_ms) for each in self.secrets_sealed),
-        )
 
     @property
     def broken(self) -> bool:
@@ -219,24 +206,8 @@ class EndpointSet:
     broken: frozenset[str] = frozenset()
 
 
-class SealingKey(Protocol):
-    """The key that this process seals with, which Redis must have a check value of before anything is sealed."""
-
-    @property
-    def id(self) -> str: ...
-
-    def renewed(self, sealed: str) -> str:
-        """Sealed with this key."""
-
-    async def register(self) -> None:
-        """Makes the check value. Raises UnopenedError where other keys have sealed."""
-
-
 class Endpoints:
-    """Every change is one atomic step that moves the revision and wakes the dispatchers.
-
-    Without a `key` nothing is checked; only a process that seals needs one.
-    """
+    """Every change is one atomic step that moves the revision and wakes the dispatchers. What seals gives its `key`."""
 
     _create = load_script("lane_rules", "log_rules", "create_endpoint")
     _change = load_script("lane_rules", "change_endpoint")
@@ -250,7 +221,7 @@ class Endpoints:
         self._backend = backend
         self._lane_limits = limits or LaneLimits()
         self._limits = self._lane_limits.to_json()
-        self._key = key
+        self._key = key or AnyKey()
 
     async def create(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint with its `created_*`. Raises EndpointExistsError, TooManyEndpointsError, UnopenedError."""
@@ -258,9 +229,9 @@ class Endpoints:
         # The script finds the log's end, so that no event can come in between.
         switched = int(endpoint.enabled), endpoint.disabled_reason or ""
         counted = "" if endpoint.reach is None else endpoint.owner
-        rest = *switched, MOST_ENDPOINTS, *endpoint.own_limits, counted, MOST_OF_ONE, self._key_id
+        rest = *switched, MOST_ENDPOINTS, *endpoint.own_limits, counted, MOST_OF_ONE, self._key.id
         while (answer := await self._run(self._create, endpoint.id, endpoint.head(), *rest)) == "unregistered":
-            await self._register()
+            await self._key.register()
         if answer == "exists":
             raise EndpointExistsError
         if answer == "full":
@@ -300,21 +271,13 @@ class Endpoints:
                 raise BrokenEndpointError
             kept = {name: getattr(old, name) for name in _KEPT}
             new = replace(edit(old), **kept)
-            text = (new.resealed(self._key.renewed) if self._key else new).to_json()
-            arguments = endpoint_id, stored, text, *new.own_limits, self._key_id
+            text = resealed(new, self._key.renewed).to_json()
+            arguments = endpoint_id, stored, text, *new.own_limits, self._key.id
             done, disabled = await self._run(self._change, *arguments)
             if done == "unregistered":
-                await self._register()
+                await self._key.register()
             elif done:
                 return Endpoint.from_json(endpoint_id, text, disabled)
-
-    @property
-    def _key_id(self) -> str:
-        return self._key.id if self._key else ""
-
-    async def _register(self) -> None:
-        assert self._key is not None
-        await self._key.register()
 
     async def enable(self, endpoint_id: str) -> None:
         """Continues with the pending deliveries at once and forgets earlier failures. Raises UnknownEndpointError."""

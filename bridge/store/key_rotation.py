@@ -10,6 +10,7 @@ from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownEndpointError
 from bridge.store.key_check import KeyCheck
+from bridge.store.sealing_key import sealed_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,13 @@ async def rotate(backend: Backend, sealer: Sealer, *, dry_run: bool = False) -> 
         old = [each for each in now.endpoints.values() if _needs_old(each, sealer)]
         # Where an endpoint has changed since, perhaps by a process that seals with an older key: once more.
         if dry_run or old or await check.retire(now.revision):
-            closed = sum(any(sealer.opener(text) is None for text in each.sealed) for each in old)
+            closed = sum(_is_closed(each, sealer) for each in old)
             return Rotation(len(now.endpoints), len(done - {each.id for each in old}), len(old), closed)
 
 
 async def unopened(endpoints: Endpoints, sealer: Sealer | None) -> list[str]:
     """The ids of the endpoints of which no key opens something; of all without a sealer."""
-    some = await _all(endpoints)
-    return [each.id for each in some if sealer is None or any(sealer.opener(text) is None for text in each.sealed)]
+    return [each.id for each in await _all(endpoints) if sealer is None or _is_closed(each, sealer)]
 
 
 async def _all(endpoints: Endpoints) -> list[Endpoint]:
@@ -54,4 +54,8 @@ async def _all(endpoints: Endpoints) -> list[Endpoint]:
 
 
 def _needs_old(endpoint: Endpoint, sealer: Sealer) -> bool:
-    return any(sealer.opener(text) != sealer.first for text in endpoint.sealed)
+    return any(sealer.opener(text) != sealer.first for text in sealed_texts(endpoint))
+
+
+def _is_closed(endpoint: Endpoint, sealer: Sealer) -> bool:
+    return any(sealer.opener(text) is None for text in sealed_texts(endpoint))

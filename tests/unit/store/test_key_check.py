@@ -14,6 +14,7 @@ from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
 from bridge.store.errors import UnopenedError
 from bridge.store.key_check import Fit, KeyCheck
+from bridge.store.sealing_key import sealed_texts
 from tests.fakes import fake_backend
 
 OLD, NEW = SecretStr(new_key()), SecretStr(new_key())
@@ -124,7 +125,7 @@ async def test_every_change_seals_all_of_an_endpoint_with_the_first_key(backend:
     await Process(backend, OLD).makes("a")
     await Process(backend, NEW, OLD).endpoints.change("a", lambda known: known)
     (endpoint,) = (await Process(backend, NEW).endpoints.all()).endpoints.values()
-    assert [Sealer([NEW]).open(text) for text in endpoint.sealed] == ["http://e.test/", "y", "whsec_geheim"]
+    assert [Sealer([NEW]).open(text) for text in sealed_texts(endpoint)] == ["http://e.test/", "y", "whsec_geheim"]
 
 
 async def test_endpoints_of_a_version_without_check_values_get_theirs(backend: Backend) -> None:

@@ -1,0 +1,52 @@
+"""Which parts of an endpoint are sealed, and the key that a process seals them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from bridge.store.endpoints import Endpoint
+
+
+class SealingKey(Protocol):
+    """The key that this process seals with, which Redis must have a check value of before anything is sealed."""
+
+    @property
+    def id(self) -> str:
+        """ "" for any key."""
+
+    def renewed(self, sealed: str) -> str:
+        """Sealed with this key."""
+
+    async def register(self) -> None:
+        """Makes the check value. Raises UnopenedError where other keys have sealed."""
+
+
+class AnyKey:
+    """Of a process that seals nothing, and only passes on what others have sealed."""
+
+    id = ""
+
+    def renewed(self, sealed: str) -> str:
+        return sealed
+
+    async def register(self) -> None:
+        pass
+
+
+def sealed_texts(endpoint: Endpoint) -> tuple[str, ...]:
+    """All of it that is sealed."""
+    secrets = (secret.text for secret in endpoint.secrets_sealed)
+    return (endpoint.url_sealed, *endpoint.headers_sealed.values(), *secrets)
+
+
+def resealed(endpoint: Endpoint, renew: Callable[[str], str]) -> Endpoint:
+    """The same with `renew` of each sealed text."""
+    return replace(
+        endpoint,
+        url_sealed=renew(endpoint.url_sealed),
+        headers_sealed={name: renew(text) for name, text in endpoint.headers_sealed.items()},
+        secrets_sealed=tuple(replace(each, text=renew(each.text)) for each in endpoint.secrets_sealed),
+    )
