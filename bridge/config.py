@@ -118,6 +118,10 @@ class Settings(BaseModel):
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
         "1 to 100 waits in seconds, from 0 to 2592000 each, comma separated",
     )
+    webhook_pending: int = _whole("BRIDGE_WEBHOOK_PENDING", 10_000, 10, 20_000, " (deliveries)")
+    webhook_history: int = _whole("BRIDGE_WEBHOOK_HISTORY", 1_000, 10, 5_000, " (deliveries)")
+    webhook_keep: float = _seconds("BRIDGE_WEBHOOK_KEEP", 604_800.0, 60, YEAR)
+    webhook_disable_after: float = _seconds("BRIDGE_WEBHOOK_DISABLE_AFTER", 432_000.0, 60, YEAR)
     webhook_allow: Annotated[Allowlist, _parsed(config_values.allowlist)] = _setting(
         "BRIDGE_WEBHOOK_ALLOW",
         Allowlist(),

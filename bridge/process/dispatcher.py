@@ -18,6 +18,7 @@ from bridge.process.startup import settle_garbage_collection
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.key_check import KeyCheck
+from bridge.store.limits import LaneLimits
 from bridge.store.server_clock import ServerClock
 from bridge.webhooks.dispatcher import MOST_IN_FLIGHT, Dispatcher
 from bridge.webhooks.transport import MOST_CONNECTIONS, Poster
@@ -67,6 +68,7 @@ async def open_dispatcher(
             unseal=sealer.open,
             retry=settings.webhook_retry,
             clock=clock,
+            limits=LaneLimits.of(settings),
             most_in_flight=min(most, MOST_IN_FLIGHT),
             idle=lambda: keys.fit.wrong,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from bridge.config import Settings
 from bridge.events import dumps
 
 DAY_MS = 86_400_000
@@ -58,6 +59,17 @@ class LaneLimits:
 
     claim_bytes: int = 4_000_000
     """Bytes of events in one claim's reply: a state may have a megabyte, and a reply must stay small."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> LaneLimits:
+        """A tenth of the history is left to delivered ones, however many were lost."""
+        return cls(
+            pending=settings.webhook_pending,
+            finished=settings.webhook_history,
+            lost=settings.webhook_history * 9 // 10,
+            keep_ms=round(settings.webhook_keep * 1000),
+            disable_after_ms=round(settings.webhook_disable_after * 1000),
+        )
 
     def to_json(self) -> str:
         return dumps(asdict(self))

@@ -31,6 +31,7 @@ from bridge.store.feed import Feed
 from bridge.store.key_check import Fit, KeyCheck
 from bridge.store.leader_status import read_leader_status
 from bridge.store.leadership import read_lease
+from bridge.store.limits import LaneLimits
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
@@ -140,7 +141,7 @@ class FrontEnd:
             references=references,
             single_flight=self._single_flight,
         )
-        self._endpoints = Endpoints(backend, key=self._keys)
+        self._endpoints = Endpoints(backend, LaneLimits.of(settings), key=self._keys)
         self._owners = EndpointOwners(access, self._endpoints, clock)
         self._open_access = open_access
         self._token_cvms = TokenCvms(access, references, clock, self._end_beyond) if access.named else None
@@ -153,7 +154,8 @@ class FrontEnd:
         self, backend: Backend, clock: Clock, snapshots: Snapshots, lookups: ReferenceLookups
     ) -> tuple[object, ...]:
         """The owners of the plain routes, which need no connection of their own."""
-        settings, endpoints = self._settings, self._endpoints
+        settings, endpoints, limits = self._settings, self._endpoints, LaneLimits.of(self._settings)
+        deliveries, search = Deliveries(backend, limits), DeliverySearch(backend, limits)
         return (
             CvmRoutes(
                 hub=self.hub,
@@ -175,7 +177,7 @@ class FrontEnd:
                 owners=self._owners,
             ),
             PhalaWebhooks(settings.webhook_secret, lookups, clock),
-            DeliveryRoutes(endpoints, Deliveries(backend), DeliverySearch(backend), clock, self._page_turns),
+            DeliveryRoutes(endpoints, deliveries, search, clock, self._page_turns),
             self,
             Site(settings.namespace, operations()),
         )

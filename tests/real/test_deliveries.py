@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from bridge.config import Settings
 from bridge.events import entry_key
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt, Deliveries
@@ -16,7 +19,8 @@ from bridge.store.errors import (
     UnknownEndpointError,
 )
 from bridge.store.lanes import Result, Verdict
-from tests.lanes import ATTEMPT, bench, endpoint, serve, settle
+from bridge.store.limits import LaneLimits
+from tests.lanes import ATTEMPT, Bench, Writer, bench, endpoint, serve, settle
 
 
 async def test_history_is_bounded_and_what_was_lost_outlasts_what_was_delivered(backend: Backend) -> None:
@@ -340,3 +344,17 @@ async def test_a_full_endpoint_recovers_as_much_as_may_wait(backend: Backend) ->
     assert (await deliveries.recover("e", 0)).complete is False
     assert [cvm for _, cvm in sorted(await serve(made))] == ["cvm-0", "cvm-1"]
     assert (await deliveries.recover("e", 0)).queued == 1
+
+
+async def test_the_settings_bound_what_waits_and_what_is_kept(backend: Backend) -> None:
+    settings = Settings(webhook_pending=12, webhook_history=10)
+    made = Bench(backend, await Writer.lead(backend), LaneLimits.of(settings))
+    await made.endpoints.create(endpoint())
+    for number in range(40):
+        await made.writer.append(f"cvm-{number}")
+    await made.fill()
+    counts = Counter(each.status for each in (await Deliveries(backend).page("e"))[0])
+    assert counts == {"pending": 12, "skipped": 9}
+    await serve(made)
+    counts = Counter(each.status for each in (await Deliveries(backend).page("e"))[0])
+    assert counts == {"delivered": 1, "skipped": 9}
