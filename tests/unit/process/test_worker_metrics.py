@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY, Gauge
 
 from bridge.commands import cli
-from bridge.process.worker_metrics import metrics_directory, used
+from bridge.process.worker_metrics import forget_worker, metrics_directory, used
 from bridge.web import metrics
 
 
@@ -37,6 +37,13 @@ def test_the_last_one_that_uses_it_removes_it(places: Path) -> None:
     assert list(places.iterdir()) == [directory]
     other.__exit__(None, None, None)
     assert list(places.iterdir()) == []
+
+
+def test_of_a_worker_that_has_ended_the_counters_stay_and_the_gauges_go(tmp_path: Path) -> None:
+    for name in ("counter_7", "gauge_livesum_7", "gauge_livemin_7", "gauge_livesum_77"):
+        (tmp_path / f"{name}.db").touch()
+    forget_worker(tmp_path, 7)
+    assert {each.stem for each in tmp_path.iterdir()} == {"counter_7", "gauge_livesum_77"}
 
 
 def test_no_gauge_outlives_its_worker() -> None:
