@@ -28,6 +28,10 @@ class LostTailError(StoreError):
         self.last_id = last_id
 
 
+class NearlyFullError(StoreError):
+    """Redis has less than a tenth of its memory (maxmemory) left: events wait in the log until it has more"""
+
+
 class UnconfirmedError(StoreError):
     """no replica of Redis confirmed the write in time"""
 

@@ -16,6 +16,7 @@ from bridge.store.connection import Backend, load_script
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
 from bridge.store.log import HIGHEST_ID
+from bridge.store.memory import read_memory_left
 
 logger = logging.getLogger(__name__)
 
@@ -230,6 +231,10 @@ class Lanes:
         if not rows:
             return 0.0
         return max((await self._backend.now_ms() - float(rows[0][1])) / 1000, 0.0)
+
+    async def memory_left(self) -> float | None:
+        """The share of Redis's memory that is free; None where that is not told, or not limited."""
+        return await read_memory_left(self._backend)
 
     def _report(self, broken: Sequence[str]) -> None:
         for endpoint_id, lane, why in zip(*[iter(broken)] * 3, strict=True):

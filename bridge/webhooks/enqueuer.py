@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bridge.events import entry_key
+from bridge.store.errors import NearlyFullError
 from bridge.store.lanes import Checkpoint, Entry, Filled, Lanes, Share
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache
@@ -19,6 +20,15 @@ READ_AT_ONCE = 100
 FILL_AT_ONCE = 500
 """Deliveries per script: some 10 ms, during which the server answers no other client."""
 
+LEAST_MEMORY = 0.1
+"""Of Redis's memory: with less, nothing is queued, so that what is left is for the log and for results of attempts."""
+
+ENOUGH_MEMORY = 0.12
+"""With so much it goes on."""
+
+CHECK_EVERY = 1_000
+"""Deliveries queued between two looks at the memory: some megabytes at most, unless events are large."""
+
 
 class Enqueuer:
     """One process's enqueuer; if another has moved the checkpoint meanwhile, Redis refuses and it is read again."""
@@ -28,13 +38,15 @@ class Enqueuer:
         self._endpoint_cache = endpoint_cache
         self._checkpoint: Checkpoint | None = None
         self._reported = ""
+        self._held = False
+        self._queued = 0
 
     def doubt(self) -> None:
         """Forgets the checkpoint, so that it is read again: on a slow tick, to notice a new log."""
         self._checkpoint = None
 
     async def catch_up(self) -> bool:
-        """Returns at the end of the log: whether the log had anything new. Raises StoreError."""
+        """Returns at the end of the log: whether the log had anything new. Raises StoreError, NearlyFullError."""
         moved = False
         while await self._step():
             moved = True
@@ -56,7 +68,10 @@ class Enqueuer:
             shares, to_id, to_partial = portion(checkpoint, matched, last_id, FILL_AT_ONCE)
             filled = await self._lanes.fill(checkpoint, shares, to_id, to_partial)
             if filled:
-                self._checkpoint = replace(checkpoint, id=to_id, partial=to_partial)
+                self._queued += filled.queued
+                self._checkpoint = (
+                    None if self._queued >= CHECK_EVERY else replace(checkpoint, id=to_id, partial=to_partial)
+                )
                 _count(filled)
         return True
 
@@ -65,11 +80,19 @@ class Enqueuer:
         checkpoint = await self._lanes.checkpoint(at_work=True)
         if checkpoint is None or not (await self._endpoint_cache.at(checkpoint.revision)).endpoints:
             return None
+        await self._check_memory()
         # If endpoints changed between the two reads, the script refuses this revision.
         checkpoint = replace(checkpoint, revision=self._endpoint_cache.endpoint_set.revision)
         if checkpoint.trimmed and entry_key(checkpoint.id) < entry_key(checkpoint.low_water_mark):
             return await self._beyond(checkpoint)
         return checkpoint
+
+    async def _check_memory(self) -> None:
+        left = await self._lanes.memory_left()
+        self._held = left is not None and left < (ENOUGH_MEMORY if self._held else LEAST_MEMORY)
+        self._queued = 0
+        if self._held:
+            raise NearlyFullError
 
     async def _beyond(self, checkpoint: Checkpoint) -> Checkpoint:
         """Moves a checkpoint that the log was trimmed beyond; a partly queued event is gone, so `partial` ends."""

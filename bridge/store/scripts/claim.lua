@@ -91,7 +91,9 @@ local function borrow(E)
   end
 end
 
-for _, E in ipairs(call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most)) do
+local due = call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most)
+if due[1] then write_although_full() end
+for _, E in ipairs(due) do
   if lent >= most or bytes >= L.claim_bytes then break end
   apart(E, borrow)
 end

@@ -9,6 +9,7 @@ local function extend(E, lane, token)
   return 1
 end
 
+write_although_full()
 for i = 3, #ARGV, 3 do
   local _, own = guarded(ARGV[i], ARGV[i + 1], extend, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   kept[#kept + 1] = own or 0

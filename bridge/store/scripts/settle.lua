@@ -107,6 +107,7 @@ local function settle(i)
 end
 
 local codes, touched = {}, {}
+write_although_full()
 for i = 2, #ARGV, 10 do
   local E, lane = ARGV[i], ARGV[i + 1]
   local fine, code = guarded(E, lane, settle, i)
