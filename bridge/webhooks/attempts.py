@@ -95,7 +95,9 @@ class Attempts:
         format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
         signed = self.sign(claim.delivery_id, int(at), rendered.body, opened.valid_secrets(at), phala=format == "phala")
-        headers = {**opened.headers, **rendered.headers, **signed, **(REPLAY if claim.replay else {})}
+        given = {name.lower() for name in opened.headers}
+        made = {name: value for name, value in rendered.headers.items() if name not in given}
+        headers = {**opened.headers, **made, **signed, **(REPLAY if claim.replay else {})}
         return await self.poster.post(opened.url, headers, rendered.body)
 
     def _body(self, format: Format, claim: Claim) -> Rendered:

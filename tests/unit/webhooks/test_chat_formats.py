@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.events import STALE, Draft, Event, watch_data
-from bridge.store.endpoints import Format
+from bridge.store.endpoints import Endpoints, Format
 from bridge.webhooks.formats import Rendered, render
+from tests.lanes import FakePoster, endpoint
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, TEST, TIME, event
+from tests.unit.webhooks.stage import staged
+from tests.virtual import run_virtual
 
 CHAT: tuple[Format, ...] = ("slack", "discord", "teams", "ntfy")
 GOLDEN = Path(__file__).parent / "golden"
@@ -129,3 +132,21 @@ def test_any_text_makes_a_message_within_the_services_limits(
 def test_a_reason_of_any_type_has_a_message(format: Format, boot_error: str) -> None:
     raw = f'{{"status":"error","many":{"9" * 5000},"boot_error":{boot_error}}}'
     assert texts(format, event(("starting", "error"), raw=raw))[1].startswith("since ")
+
+
+def test_a_title_of_the_endpoints_own_headers_counts_instead() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            for name, headers in (("e", {"Title": "sealed:Mine"}), ("f", {"Priority": "sealed:high"})):
+                await Endpoints(stage.backend).create(endpoint(name, format="ntfy", headers_sealed=headers))
+            poster = FakePoster()
+            stage.start(poster, render=render)
+            await stage.writer.append("a")
+            await stage.all_done("e", "f")
+            titles = {
+                got.url: [value for name, value in got.headers.items() if name.lower() == "title"] for got in poster.got
+            }
+            assert titles["http://e.test/"] == ["Mine"]
+            assert [value.startswith("=?UTF-8?B?") for value in titles["http://f.test/"]] == [True]
+
+    run_virtual(scenario())
