@@ -19,8 +19,8 @@ PREFIX = "whsec_"
 def sign(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:
     """The headers of an attempt made at `at` (Unix seconds), lower-case.
 
-    `secrets`: the current one first; each signs for Standard Webhooks. Phala's header has room for one signature, so
-    there the current one signs alone.
+    Each of `secrets` signs for Standard Webhooks. Phala's header has room for one signature, so there the first signs
+    alone.
     """
     signed = f"{delivery_id}.{at}.".encode() + body
     headers = {

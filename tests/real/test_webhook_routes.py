@@ -442,6 +442,20 @@ async def test_a_rotation_shows_the_new_secret_and_lets_the_old_ones_sign_for_a_
     assert fields(await api.post(f"{one}/rotate-secret", json={"key": "x"})) == ["key"]
 
 
+async def test_the_overlap_of_a_rotation_can_be_given_and_0_ends_every_old_secret_at_once(api: Api) -> None:
+    made = await api.made(secret=SECRET)
+    one = f"/v1/webhooks/{made['id']}/rotate-secret"
+    for seconds in (2_592_000, 3600):
+        assert (await api.post(one, json={"overlap_seconds": seconds})).status_code == 200
+    stored = await api.stored(made["id"])
+    left = [(each.expires_at_ms or 0) / 1000 - SystemClock().time() for each in stored.secrets_sealed[1:]]
+    assert all(3_500 < seconds <= 3_600 for seconds in left)
+    assert (await api.post(one, json={"secret": OTHER, "overlap_seconds": 0})).status_code == 200
+    assert await api.secrets(made["id"]) == [(OTHER, False)]
+    for wrong in (-1, 2_592_001, 0.5, "60", None, True):
+        assert fields(await api.post(one, json={"overlap_seconds": wrong})) == ["overlap_seconds"]
+
+
 async def test_enable_removes_the_reason(api: Api) -> None:
     made = await api.made()
     await Endpoints(api.backend).disable(made["id"], "410 Gone")

@@ -22,6 +22,9 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
 LEAST_KEY, MOST_KEY = 24, 64
 """Bytes of a secret's key, as Standard Webhooks defines it."""
 
+OVERLAP_SECONDS, MOST_OVERLAP = 86_400, 30 * 86_400
+"""Seconds for which a replaced secret still signs: unless told otherwise, and at most."""
+
 MOST_CVMS, MOST_STATUSES, MOST_HEADERS = 1000, 100, 100
 MAX_HEADER_VALUE, MAX_HEADERS = 4096, 16 * 1024
 """Characters of one value, and of all names and values: receivers accept this much by default."""
@@ -160,6 +163,12 @@ class SecretRotation(_Strict):
     model_config = _example({})
 
     secret: Secret = Field(None, repr=False)
+    overlap_seconds: int = Field(
+        OVERLAP_SECONDS,
+        ge=0,
+        le=MOST_OVERLAP,
+        description="For so long the old secret signs beside the new one; 0 ends it at once, as for one that leaked",
+    )
 
 
 class RecoveryPeriod(_Strict):

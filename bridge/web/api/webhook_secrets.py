@@ -13,14 +13,11 @@ from bridge.addresses import parse_url
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
 from bridge.store.endpoints import Endpoint, SealedSecret
-from bridge.web.api.webhook_models import HIDDEN, HIDDEN_PATH, SECRET_PREFIX
+from bridge.web.api.webhook_models import HIDDEN, HIDDEN_PATH, OVERLAP_SECONDS, SECRET_PREFIX
 from bridge.web.http.problems import ProblemError, ProblemType
 
-OLD_SECRET_SECONDS = 86_400
-"""A replaced secret still signs for this long."""
-
 MOST_OLD_SECRETS = 4
-"""Signatures beside the current one; further rotations within a day drop the oldest."""
+"""Signatures beside the current one; further rotations meanwhile drop the oldest."""
 
 
 class WebhookSecrets:
@@ -67,10 +64,10 @@ class WebhookSecrets:
     def new_secret(self) -> str:
         return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
-    def rotated(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        """The new secret first; the old ones that are still valid sign for at most another day."""
+    def rotated(self, endpoint: Endpoint, secret: str, overlap_seconds: int = OVERLAP_SECONDS) -> Endpoint:
+        """The new secret first; the old ones that are still valid sign for at most the overlap."""
         now = round(self._clock.time() * 1000)
-        until = now + OLD_SECRET_SECONDS * 1000
+        until = now + overlap_seconds * 1000
         old = [SealedSecret(each.text, min(each.expires_at_ms or until, until)) for each in endpoint.secrets_sealed]
         alive = [each for each in old if (each.expires_at_ms or until) > now]
         sealed = SealedSecret(self.seal(secret)), *alive[:MOST_OLD_SECRETS]

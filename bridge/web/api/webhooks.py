@@ -182,12 +182,12 @@ class WebhookRoutes:
     async def rotate_secret(self, call: Call) -> Response:
         """A new signing secret.
 
-        The old secret still signs, beside the new one, for 24 hours.
+        The old secret still signs, beside the new one, for `overlap_seconds`.
         """
         self.secrets.check()
         given = await call.body(SecretRotation)
         secret = given.secret or self.secrets.new_secret()
-        await self._change(call, lambda old: self.secrets.rotated(old, secret))
+        await self._change(call, lambda old: self.secrets.rotated(old, secret, given.overlap_seconds))
         _log("an endpoint's secret was rotated", call.path("id"), call)
         return await self._answered(call, secret)
 
