@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bridge.events import entry_key
 from bridge.store.connection import Backend
+from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.lanes import Entry, Lanes
 from bridge.store.limits import LaneLimits
 
@@ -39,7 +40,19 @@ class Unread:
 
 
 async def read_unread(backend: Backend, limits: LaneLimits) -> Unread:
-    """Raises StoreError."""
+    """Nothing if Redis refuses to read the log, as one of another type: endpoints are shown and changed nevertheless.
+
+    Raises StoreUnavailableError.
+    """
+    try:
+        return await _read(backend, limits)
+    except StoreUnavailableError:
+        raise
+    except StoreError:
+        return Unread()
+
+
+async def _read(backend: Backend, limits: LaneLimits) -> Unread:
     lanes, found = Lanes(backend, limits), list[Entry]()
     checkpoint = await lanes.checkpoint()
     after = checkpoint.id if checkpoint else ""
