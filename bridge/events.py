@@ -14,18 +14,20 @@ from typing import Any, Literal, NoReturn
 
 TRANSITION = "cvm.transition"
 STATE = "cvm.state"
+READINESS = "cvm.readiness"
 STALE = "watch.stale"
 FRESH = "watch.fresh"
 DROPPED = "watch.dropped"
 SNAPSHOT = "cvm.snapshot"
 RESET = "log.reset"
 
-LOG_TYPES = (TRANSITION, STATE, STALE, FRESH, DROPPED)
+LOG_TYPES = (TRANSITION, STATE, READINESS, STALE, FRESH, DROPPED)
 """The types that are written to the log; `cvm.snapshot` and `log.reset` exist in SSE streams only."""
 
 SSE_EVENTS = {
     TRANSITION: "transition",
     STATE: "state",
+    READINESS: "readiness",
     STALE: "stale",
     FRESH: "fresh",
     DROPPED: "dropped",
@@ -97,6 +99,11 @@ class State:
     def name(self) -> str | None:
         name = self.fields.get("name")
         return name if isinstance(name, str) else None
+
+    @property
+    def app_id(self) -> str | None:
+        """Its app's id, if the state has a usable one."""
+        return usable_id(self.fields.get("app_id"))
 
     @property
     def cvm_id(self) -> str | None:
@@ -190,11 +197,34 @@ def envelope(
 
 
 def cvm_data(
-    cvm_id: str, name: str | None, change: tuple[str | None, str | None], observed_by: ObservedBy, raw_state: str | None
+    cvm_id: str,
+    name: str | None,
+    change: tuple[str | None, str | None],
+    observed_by: ObservedBy,
+    raw_state: str | None,
+    *,
+    app_id: str | None = None,
+    ready: bool | None = None,
+    operation: Mapping[str, str | None] | None = None,
 ) -> str:
-    """The `data` of a `cvm.*` event; `change` is (from, to)."""
-    head = dumps({"cvm_id": cvm_id, "name": name, "from": change[0], "to": change[1], "observed_by": observed_by})
-    return f'{head[:-1]},"state":{raw_state or "null"}}}'
+    """The `data` of a `cvm.transition` or `cvm.state`; `change` is (from, to)."""
+    head = {"cvm_id": cvm_id, "name": name, "app_id": app_id, "from": change[0], "to": change[1]}
+    rest = {"observed_by": observed_by, "ready": ready, "operation": operation}
+    return f'{dumps(head | rest)[:-1]},"state":{raw_state or "null"}}}'
+
+
+def readiness_data(
+    cvm_id: str,
+    name: str | None,
+    change: tuple[bool | None, bool | None],
+    reason: str,
+    *,
+    app_id: str | None,
+    operation: Mapping[str, str | None] | None,
+) -> str:
+    """The `data` of a `cvm.readiness`; `change` is (`was_ready`, `ready`)."""
+    named = {"cvm_id": cvm_id, "name": name, "app_id": app_id}
+    return dumps(named | {"ready": change[1], "was_ready": change[0], "operation": operation, "reason": reason})
 
 
 def watch_data(cvm_id: str, name: str | None, reason: str | None = None) -> str:

@@ -71,12 +71,19 @@ class LogWriter:
         self._unread = 0
 
     async def append(
-        self, term: Term, written: WritePosition, draft: Draft, snapshot: Snapshot, *, ran: bool
+        self,
+        term: Term,
+        written: WritePosition,
+        draft: Draft,
+        snapshot: Snapshot,
+        *,
+        ran: bool,
+        second: Draft | None = None,
     ) -> WritePosition:
-        """Event and snapshot in one step. Raises FencedError, LostTailError, StoreUnavailableError (then call again as
-        it was).
+        """Event, the `second` one that follows from it, and snapshot in one step; the position of the last. Raises
+        FencedError, LostTailError, StoreUnavailableError (then call again as it was).
         """
-        return await self._write(term, written, draft, snapshot.head(), ran, 0)
+        return await self._write(term, written, draft, snapshot.head(), ran, 0, second)
 
     async def drop(
         self, term: Term, written: WritePosition, draft: Draft, wanted_before_ms: int | None
@@ -87,7 +94,14 @@ class LogWriter:
         return await self._write(term, written, draft, "", False, wanted_before_ms)
 
     async def _write(
-        self, term: Term, written: WritePosition, draft: Draft, head: str, ran: bool, cutoff: int | None
+        self,
+        term: Term,
+        written: WritePosition,
+        draft: Draft,
+        head: str,
+        ran: bool,
+        cutoff: int | None,
+        second: Draft | None = None,
     ) -> WritePosition:
         keys = self._backend.keys
         sequence = written.next_sequence
@@ -97,10 +111,11 @@ class LogWriter:
         arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
         arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran)]
         arguments += ["" if cutoff is None else cutoff, written.sequence, written.last_id]
+        arguments += [second.envelope(keys.source, sequence + 1) if second else ""]
         answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
             self._report_unread(int(answer[1]) if len(answer) > 1 else 0)
-            return WritePosition(sequence, str(answer[0]))
+            return WritePosition(sequence + (second is not None), str(answer[0]))
         if answer[1] == "wanted":
             raise StillWantedError
         if answer[1] == "lost":

@@ -17,12 +17,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.events import dumps, entry_key
+from bridge.readiness import Operation, Readiness, read_operation
 from bridge.store.confirmations import confirmed_times
 from bridge.store.connection import Backend, load_script
 from bridge.store.foreign import is_name
 
 _STATE_HEAD = '{"state":'
-_IN_HEAD = ("status", "name", "since", "observed_at", "fresh", "stale_reason", "ever_ran")
+# `name` and what follows stay together at the end, where `read_names.lua` looks for them.
+_IN_HEAD = (
+    "app_id",
+    "ready",
+    "operation",
+    "status",
+    "name",
+    "since",
+    "observed_at",
+    "fresh",
+    "stale_reason",
+    "ever_ran",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,7 @@ class Snapshot:
 
     `raw_state` is upstream's JSON, None once deleted. `stale_reason` is None while `fresh`. `ever_ran` is whether the
     CVM was ever seen running, which distinguishes its first start from later ones in the `phala` webhook format.
+    `ready` is None where upstream has told nothing of operations, also in snapshots of earlier versions.
     """
 
     cvm_id: str
@@ -43,10 +57,20 @@ class Snapshot:
     fresh: bool = True
     stale_reason: str | None = None
     ever_ran: bool = False
+    app_id: str | None = None
+    ready: bool | None = None
+    operation: Operation | None = None
+
+    @property
+    def readiness(self) -> Readiness:
+        return Readiness(self.ready, self.operation)
+
+    def with_readiness(self, readiness: Readiness) -> Snapshot:
+        return replace(self, ready=readiness.ready, operation=readiness.operation)
 
     def head(self) -> str:
         """The JSON without `event_id` and closing brace: the append script adds both with the id it assigned."""
-        rest = {name: getattr(self, name) for name in _IN_HEAD}
+        rest = {name: getattr(self, name) for name in _IN_HEAD} | {"operation": self.readiness.operation_fields()}
         return f"{_STATE_HEAD}{self.raw_state or 'null'},{dumps(rest)[1:-1]}"
 
     def to_json(self) -> str:
@@ -81,12 +105,22 @@ class Snapshot:
             bool(fields.get("fresh")),
             _text(fields, "stale_reason"),
             bool(fields.get("ever_ran")),
+            _text(fields, "app_id"),
+            _flag(fields, "ready"),
+            read_operation(fields.get("operation")),
         )
 
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
+        raise ValueError("not a snapshot of the bridge")
+    return value
+
+
+def _flag(fields: Mapping[str, object], name: str) -> bool | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, bool):
         raise ValueError("not a snapshot of the bridge")
     return value
 

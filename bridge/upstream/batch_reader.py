@@ -1,14 +1,19 @@
-"""Batches: one request for many CVMs, whose answers vouch for states or hint that they changed."""
+"""Batches: one request for many CVMs, whose answers tell of operations, and vouch for states or hint that they changed.
+
+Streamed CVMs are asked about for their operations alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
 from bridge.events import State
+from bridge.readiness import Told
 from bridge.upstream.errors import AccountEffect, BatchAbsentError, CvmEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.tracked import NEVER, Tracked
@@ -55,6 +60,7 @@ async def _ask(context: LeaderContext, asked: list[Tracked]) -> None:
     except UpstreamError as error:
         _failed(context, asked, error)
         return
+    await _tell(context, asked, answers, sent_at)
     unanswered, late = [], context.clock.monotonic() - sent_at > context.pace.slow
     for tracked in asked:
         if tracked.stream.is_open:
@@ -72,8 +78,18 @@ async def _ask(context: LeaderContext, asked: list[Tracked]) -> None:
     context.pace.distrust(context.clock.monotonic(), unanswered)
 
 
+async def _tell(
+    context: LeaderContext, asked: list[Tracked], answers: Mapping[str, dict[str, Any]], sent_at: float
+) -> None:
+    for tracked in asked:
+        answer = answers.get(tracked.cvm_id, {})
+        if (told := Told.by(answer)) is not None:
+            await context.recorder.tell(tracked, told, answer.get("status"), sent_at)
+
+
 def _failed(context: LeaderContext, asked: list[Tracked], error: UpstreamError) -> None:
     now = context.clock.monotonic()
+    asked = [each for each in asked if not each.stream.is_open]
     if error.rule.account is AccountEffect.SLOW_DOWN:
         context.apply(error, "batch")  # whether the key works, the reads of the states show
     if isinstance(error, BatchAbsentError):

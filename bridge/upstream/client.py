@@ -15,6 +15,7 @@ import httpx
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
+from bridge.readiness import Told
 from bridge.retry_after import parse_retry_after
 from bridge.upstream import errors, metrics
 from bridge.upstream.cancellation import ended
@@ -84,6 +85,8 @@ class Listed:
     app_id: str | None = None
     instance_id: str | None = None
     status: str | None = None
+    told: Told | None = None
+    """What it tells of operations: no more than whether one is in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +348,7 @@ def _listed(item: dict[str, Any]) -> Listed:
         app_id=text("app_id"),
         instance_id=text("instance_id"),
         status=text("status"),
+        told=Told.by({"in_progress": item.get("in_progress")}),
     )
 
 

@@ -55,6 +55,8 @@ class Question:
     """Whether it is a key of the list."""
     listed_as: str | None = None
     """The list's `vm_uuid`."""
+    app_id: str | None = None
+    """The list's."""
     name: str | None
     """The configured reference that it is asked for; None for `*`."""
     due: float = NEVER
@@ -126,7 +128,7 @@ class Discovery:
         if cvm_id := self._workspace.canonical(key):
             self._named.add(cvm_id)
         else:
-            self._ask(key, Question(listed=True, listed_as=usable_id(entry.vm_uuid), name=None))
+            self._ask(key, Question(listed=True, listed_as=usable_id(entry.vm_uuid), app_id=entry.app_id, name=None))
 
     def _look_for_names(self, directory: Directory | None, names: Iterable[str]) -> None:
         """The list names most references; the state route is asked for the others."""
@@ -176,7 +178,7 @@ class Discovery:
             self._workspace.learn(reference, resolved.cvm_id)
         if question.name is not None:
             self._resolved(question.name, resolved.cvm_id)
-        await self._adopt(resolved)
+        await self._adopt(resolved, question.app_id)
 
     def _refused(self, reference: str, question: Question, error: UpstreamError) -> None:
         now, rng = self._context.clock.monotonic(), self._context.rng
@@ -200,7 +202,7 @@ class Discovery:
 
     # Pins
 
-    async def _adopt(self, resolved: Resolved) -> None:
+    async def _adopt(self, resolved: Resolved, app_id: str | None) -> None:
         """Pins the CVM and records its state. Where Redis does not answer, the next round pins it."""
         try:
             await self._watches.change_config_pins([resolved.cvm_id])
@@ -209,6 +211,8 @@ class Discovery:
         if resolved.reading is not None:
             now = self._context.clock.monotonic()
             tracked = self._context.watches.setdefault(resolved.cvm_id, Tracked.loaded(resolved.cvm_id, None, now))
+            if app_id:
+                self._context.recorder.name_app(tracked, app_id)
             await observed(self._context, tracked, resolved.reading)
 
     async def _settle(self, directory: Directory | None) -> None:

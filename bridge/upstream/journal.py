@@ -34,13 +34,23 @@ WAITING_CHARACTERS = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event to append, and the snapshot after it. Without a snapshot the watch ends, unless it was wanted since
-    `wanted_before_ms`; None: the event and the end of the snapshot alone."""
+    """One event to append, the `second` one that follows from it (both are written in one step), and the snapshot after
+    them. Without a snapshot the watch ends, unless it was wanted since `wanted_before_ms`; None: the event and the end
+    of the snapshot alone."""
 
     draft: Draft
     snapshot: Snapshot | None
     ran: bool = False
     wanted_before_ms: int | None = None
+    second: Draft | None = None
+
+    @property
+    def events(self) -> int:
+        return 1 if self.second is None else 2
+
+    @property
+    def last(self) -> Draft:
+        return self.second or self.draft
 
     @property
     def size(self) -> int:
@@ -49,6 +59,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
+    """`sequence` and `id` are those of its last event."""
+
     entry: Entry
     follows: int
     sequence: int
@@ -112,7 +124,7 @@ class Journal:
 
     def send(self, entry: Entry) -> None:
         """The entry goes to Redis, which may write it whether its answer arrives or not."""
-        self._sent, self._highest_sent = entry, self.position.next_sequence
+        self._sent, self._highest_sent = entry, self.position.next_sequence + entry.events - 1
 
     def confirm(self, entry: Entry, position: WritePosition) -> None:
         """Redis has it. It is the next one that waits, or one that did not wait (the end of a watch)."""
@@ -148,7 +160,7 @@ class Journal:
             self._count(each.entry, 1)
         used = (max(at.next_sequence - 1, self._highest_sent) + 1, at.highest_id)
         self._sent, self.position = None, WritePosition(sequence, last_id, used)
-        return Loss(sequence, len(lost), max(0, forgotten))
+        return Loss(sequence, sum(each.entry.events for each in lost), max(0, forgotten))
 
     def _count(self, entry: Entry, step: int) -> None:
         self._waits[entry.draft.cvm_id] += step
@@ -198,16 +210,14 @@ class Journal:
         return Loss(found.sequence, 0, lost) if lost > 0 else None
 
     def _json(self, entry: Entry, entry_id: str) -> str:
-        """As the log has the entry, if it was appended."""
-        return f'{{"id":"{entry_id}",{entry.draft.envelope(self._source, self._highest_sent)[1:]}'
+        """As the log has the entry's last event, if it was appended."""
+        return f'{{"id":"{entry_id}",{entry.last.envelope(self._source, self._highest_sent)[1:]}'
 
     def give_up(self, why: str) -> None:
         """What waits is written by nobody."""
-        if self._waiting:
-            metrics.UNWRITTEN.inc(len(self._waiting))
-            logger.error(
-                "changes that this process saw are not written", extra={"events": len(self._waiting), "why": why}
-            )
+        if events := sum(entry.events for entry in self._waiting):
+            metrics.UNWRITTEN.inc(events)
+            logger.error("changes that this process saw are not written", extra={"events": events, "why": why})
         self._waiting.clear()
         self._written.clear()
         self._waits.clear()

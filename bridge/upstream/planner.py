@@ -96,7 +96,7 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     """
     actions: list[Action] = _streams(now, watches, slots, limits)
     polled = [tracked for tracked in watches.values() if not tracked.stream.is_open]
-    batches = _batches(now, polled, limits)
+    batches = _batches(now, watches.values(), limits)
     kept = min(len(batches), limits.requests // 2)
     if limits.requests == 1 and batches and batches[0].due <= now - _caught_up(limits) / 2:
         kept = 1
@@ -165,11 +165,12 @@ def _caught_up(limits: PlanLimits) -> float:
     return max(limits.poll_interval / 10, 2 * SHORTEST_GAP)
 
 
-def _batches(now: float, polled: Iterable[Tracked], limits: PlanLimits) -> list[Batch]:
+def _batches(now: float, watches: Iterable[Tracked], limits: PlanLimits) -> list[Batch]:
     """The batches that are due: batches of equal size follow each other evenly over the poll interval, counted from
-    when the last one was due. A CVM whose state was never read has nothing that a batch could vouch for.
+    when the last one was due. A CVM whose state was never read has nothing that a batch could vouch for; of a streamed
+    one it tells the operations.
     """
-    known = [each for each in polled if not each.gone and each.seen.state is not None] if limits.batch else []
+    known = [each for each in watches if not each.gone and each.seen.state is not None] if limits.batch else []
     if not known:
         return []
     rounds = math.ceil(len(known) / BATCH_SIZE)

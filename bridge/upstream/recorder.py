@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from bridge.clock import Clock, rfc3339
 from bridge.events import DROPPED, Draft, watch_data
+from bridge.readiness import Told
 from bridge.store.confirmations import Confirmations
 from bridge.store.errors import LostTailError, StillWantedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.upstream import metrics
-from bridge.upstream.changes import Step, grow_stale, is_late, observe
+from bridge.upstream.changes import Step, grow_stale, is_late, observe, tell
 from bridge.upstream.journal import Entry, Journal
 from bridge.upstream.stored_snapshots import StoredSnapshots
 from bridge.upstream.tracked import Observation, Tracked
@@ -54,6 +55,8 @@ class Recorder:
         self._progress = asyncio.Event()
         self._dropping: set[str] = set()
         self._snapshots_lost = False
+        self._named: set[str] = set()
+        """CVMs whose apps the snapshots in Redis lack."""
         self._decided.set()  # an earlier term may have left something
 
     @property
@@ -77,6 +80,7 @@ class Recorder:
         for step in steps:
             self._add(tracked, step)
         seen.apply(observation, after, changed=after.since != since)
+        tracked.operations.observed(observation)
         tracked.absence.settle()
         self._confirmed(tracked)
         return True
@@ -90,6 +94,34 @@ class Recorder:
         observed_at = rfc3339(self._clock.time() - self._clock.monotonic() + made_at)
         tracked.seen.snapshot, tracked.seen.confirmed_at = replace(snapshot, observed_at=observed_at), made_at
         self._confirmed(tracked)
+
+    async def tell(self, tracked: Tracked, told: Told, status: str | None, asked_at: float) -> None:
+        """Applies what the batch route or the list tells of operations, unless something newer is known.
+
+        Where the same answer has another `status` than the known one, or nobody vouches for that, the status is being
+        read: what is told counts with it, in one step. The order is that of the requests.
+        """
+        await self._turn(tracked)
+        operations, seen = tracked.operations, tracked.seen
+        if seen.dropped or operations.is_late(asked_at, seen):
+            return
+        if status not in (None, tracked.status) or not tracked.fresh or tracked.absence.is_missing:
+            operations.hold(told, asked_at)
+            return
+        operations.count(asked_at)
+        step, after = tell(tracked, told, rfc3339(self._clock.time()))
+        if step is not None:
+            self._add(tracked, step)
+        elif after is not None:
+            seen.note(after)
+
+    def name_app(self, tracked: Tracked, app_id: str) -> None:
+        """The list tells its app. An app never changes, so that is no event."""
+        tracked.operations.app_id = app_id
+        snapshot = tracked.seen.snapshot
+        if snapshot is not None and snapshot.app_id is None and snapshot.status is not None:
+            tracked.seen.note(replace(snapshot, app_id=app_id))
+            self._named.add(tracked.cvm_id)
 
     async def mark_stale(self, tracked: Tracked, reason: str) -> None:
         """Makes the watch stale, unless it is."""
@@ -111,7 +143,7 @@ class Recorder:
     def _add(self, tracked: Tracked, step: Step) -> None:
         snapshot = replace(step.snapshot, event_id="")
         tracked.seen.decide(snapshot)
-        self._journal.add(Entry(step.draft, snapshot, step.ran))
+        self._journal.add(Entry(step.draft, snapshot, step.ran, second=step.second))
         self._decided.set()
 
     # Writing
@@ -138,6 +170,7 @@ class Recorder:
                         tracked.seen.dropped = True
                         self._confirmations.forget(tracked.cvm_id)
                         self._stored.forget(tracked.cvm_id)
+                        self._named.discard(tracked.cvm_id)
                         return True
             except StillWantedError:
                 return False
@@ -156,11 +189,17 @@ class Recorder:
             now = self._clock.monotonic()
             due = self._stored.due(now)
             snapshots = [due] if due else []
-            if self._snapshots_lost:
-                snapshots = [each.seen.snapshot for each in self._watches.values() if each.seen.snapshot]
+            wanted = list(self._watches.values()) if self._snapshots_lost else self._named_now()
+            snapshots += [each.seen.snapshot for each in wanted if each.seen.snapshot]
             await self._confirmations.write(self._clock.time(), now)
             await self._log_writer.refresh(self._term, snapshots)
             self._snapshots_lost = False
+            self._named.difference_update(each.cvm_id for each in wanted)
+
+    def _named_now(self) -> list[Tracked]:
+        """Those of which nothing waits to be written, which would have the app too."""
+        found = (self._watches.get(cvm_id) for cvm_id in self._named)
+        return [each for each in found if each and not self._journal.waits(each.cvm_id)]
 
     def compare(self, before: WritePosition, sequence: int, last_id: str) -> None:
         """The log ends here, as Redis told after `before` was its end: if it lacks events, they are written again.
@@ -206,10 +245,12 @@ class Recorder:
         writer, term, at = self._log_writer, self._term, self._journal.position
         if entry.snapshot is None:
             return await writer.drop(term, at, entry.draft, entry.wanted_before_ms)
-        return await writer.append(term, at, entry.draft, entry.snapshot, ran=entry.ran)
+        return await writer.append(term, at, entry.draft, entry.snapshot, ran=entry.ran, second=entry.second)
 
     def _written(self, entry: Entry, position: WritePosition) -> None:
         metrics.EVENTS.labels(entry.draft.type).inc()
+        if entry.second is not None:
+            metrics.EVENTS.labels(entry.second.type).inc()
         self._advance()
         cvm_id = entry.draft.cvm_id
         if entry.snapshot is not None and not self._journal.waits(cvm_id) and (tracked := self._watches.get(cvm_id)):

@@ -7,6 +7,7 @@ import random
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 from bridge.events import DELETED, ObservedBy, State, UnparsableStateError, parse_state
+from bridge.readiness import Told
 from bridge.store.snapshots import Snapshot
 from bridge.upstream.absence import Absence
 from bridge.upstream.backoff import Backoff
@@ -66,6 +67,10 @@ class Seen:
         self.state = observation.state or self.state
         self.made_at = self.confirmed_at = observation.made_at
         self.failure = None
+
+    def note(self, snapshot: Snapshot) -> None:
+        """Something is known better, and no event tells it: the snapshot has it from now on."""
+        self.snapshot = snapshot
 
     def fail(self, reason: str) -> bool:
         """A request failed. True where the reason is a new one."""
@@ -172,6 +177,39 @@ class BatchAnswers:
 
 
 @dataclass(slots=True, kw_only=True)
+class Operations:
+    """What the batch route and the list told, beside the state. The recorder writes it."""
+
+    app_id: str | None = None
+    asked_at: float = NEVER
+    """When the last answer about operations was asked for that counted or is held."""
+    held: Told | None = None
+    """Told together with another status than the known one: it counts with the observation of that status."""
+
+    def is_late(self, asked_at: float, seen: Seen) -> bool:
+        """Whether an answer is older than the last one, or than the last observation."""
+        return asked_at < max(self.asked_at, seen.made_at)
+
+    def count(self, asked_at: float) -> None:
+        """An answer counts at once."""
+        self.asked_at, self.held = asked_at, None
+
+    def hold(self, told: Told, asked_at: float) -> None:
+        self.asked_at, self.held = asked_at, told
+
+    def told_with(self, observation: Observation) -> Told | None:
+        """What is told of operations as of this observation: by its state itself, or by an answer that waited for it."""
+        if observation.sent_at < self.asked_at:
+            return None
+        return (Told.by(observation.state.fields) if observation.state else None) or self.held
+
+    def observed(self, observation: Observation) -> None:
+        """It is applied, with what waited for it."""
+        if observation.sent_at >= self.asked_at:
+            self.held = None
+
+
+@dataclass(slots=True, kw_only=True)
 class StreamState:
     """How streams of this CVM go. The watcher writes it."""
 
@@ -201,6 +239,7 @@ class Tracked:
     reads: ReadSchedule = field(default_factory=ReadSchedule)
     absence: Absence = field(default_factory=Absence)
     batch: BatchAnswers = field(default_factory=BatchAnswers)
+    operations: Operations = field(default_factory=Operations)
     stream: StreamState = field(default_factory=StreamState)
     demand: Demand = field(default_factory=Demand)
 

@@ -129,6 +129,7 @@ class Workspace:
         for entry in page.entries:
             if key := key_of(entry):
                 self._hint(key, entry, sent_at)
+                await self._tell(key, entry, sent_at)
                 self.on_entry(entry)
         return True
 
@@ -139,6 +140,17 @@ class Workspace:
         self._complained = True
         if judges_key or error.rule.account in (AccountEffect.NOTHING, AccountEffect.SLOW_DOWN):
             self._context.apply(error, EVERYTHING)
+
+    async def _tell(self, key: str, entry: Listed, sent_at: float) -> None:
+        """Its app, and where the batch route tells no more of it, whether an operation is in progress."""
+        tracked, recorder = self._context.watches.get(self.canonical(key) or ""), self._context.recorder
+        if tracked is None:
+            return
+        if entry.app_id:
+            recorder.name_app(tracked, entry.app_id)
+        known = tracked.seen.snapshot.ready if tracked.seen.snapshot else None
+        if entry.told is not None and (known is None or not self._context.batch_route):
+            await recorder.tell(tracked, entry.told, entry.status, sent_at)
 
     def _hint(self, key: str, entry: Listed, sent_at: float) -> None:
         """A listed status that differs from the known one has the state read. The two routes may word it differently:

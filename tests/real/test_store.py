@@ -22,6 +22,7 @@ from bridge.store.watches import Watch, Watches
 from tests.servers import Guarded, RealServer, cluster_url
 
 DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-1"}')
+SECOND = Draft("cvm.readiness", "cvm-1", "2026-11-24T16:00:00.000Z", '{"ready":true}')
 SNAPSHOT = Snapshot("cvm-1", '{"status":"running","x":1.10}', "running", "n", "t", "t")
 
 
@@ -34,9 +35,9 @@ class Writer:
     written: WritePosition
     log_length: int = 100
 
-    async def append(self, draft: Draft = DRAFT) -> WritePosition:
+    async def append(self, draft: Draft = DRAFT, second: Draft | None = None) -> WritePosition:
         log_writer = LogWriter(self.backend, self.log_length)
-        self.written = await log_writer.append(self.term, self.written, draft, SNAPSHOT, ran=False)
+        self.written = await log_writer.append(self.term, self.written, draft, SNAPSHOT, ran=False, second=second)
         return self.written
 
 
@@ -76,6 +77,34 @@ async def test_an_append_repeated_after_a_lost_reply_finds_itself_done(backend: 
     again = await log_writer.append(writer.term, before, DRAFT, SNAPSHOT, ran=False)
     assert first == again
     assert len(await Log(backend).read("0-0", 10)) == 1
+
+
+async def test_two_events_are_written_and_published_in_one_step_however_often_it_is_repeated(backend: Backend) -> None:
+    writer = await lead(backend)
+    before = await writer.append()
+    async with backend.client.pubsub() as channels:
+        await channels.subscribe("{bridge}:events", "{bridge}:events:cvm-1")
+        written = await writer.append(second=SECOND)
+        writer.written = before
+        assert await writer.append(second=SECOND) == written
+        messages = [m["data"] async for m in _first(channels.listen(), 6) if m["type"] == "message"]
+    _, first, second = await Log(backend).read("0-0", 10)
+    assert (first.type, first.sequence, second.type, second.sequence) == (DRAFT.type, 2, SECOND.type, 3)
+    assert (written.sequence, written.last_id) == (3, second.id)
+    assert messages == [first.json, first.json, second.json, second.json]
+    assert (await Snapshots(backend).get(["cvm-1"]))["cvm-1"].event_id == second.id
+    assert (await writer.append()).sequence == 4
+
+
+async def test_another_step_under_the_numbers_of_two_events_is_refused(backend: Backend) -> None:
+    writer = await lead(backend)
+    before = writer.written
+    await writer.append(second=SECOND)
+    for second in (None, DRAFT):
+        writer.written = before
+        with pytest.raises(FencedError):
+            await writer.append(second=second)
+    assert len(await Log(backend).read("0-0", 10)) == 2
 
 
 async def test_a_spent_epoch_writes_nothing_and_the_sequence_goes_on(backend: Backend) -> None:

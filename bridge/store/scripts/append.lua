@@ -1,10 +1,11 @@
--- Write one event: fence, number, log, low-water mark, snapshot and publication in one step.
+-- Write one event, or two of the same CVM: fence, number, log, low-water mark, snapshot and publication in one step.
 -- KEYS: leader, meta, log, state, watches, pins, webhooks, webhook endpoints.
--- ARGV: 1 holder, 2 epoch, 3 log id, 4 sequence, 5 highest id in use, 6 event JSON without id, 7 cvm id,
+-- ARGV: 1 holder, 2 epoch, 3 log id, 4 sequence of the first, 5 highest id in use, 6 event JSON without id, 7 cvm id,
 --   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
 --   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: if wanted since this time (ms), it is kept
---   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows.
--- Returns {id, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also sequence and id
+--   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows,
+--   16 the second event's JSON without id ('': there is none), whose number is the next one.
+-- Returns {id of the last, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also sequence and id
 -- of the last event that is there.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
@@ -16,15 +17,17 @@ end
 local meta = call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
 if meta[1] ~= ARGV[3] then return {'', 'replaced'} end
 local sequence = tonumber(ARGV[4])
+local events = ARGV[16] == '' and {ARGV[6]} or {ARGV[6], ARGV[16]}
+local last_sequence = sequence + #events - 1
 local writer = ARGV[1] .. ':' .. ARGV[2]
 if tonumber(meta[2]) >= sequence then
   -- The same command again after a lost reply: it is done already. If the same writer wrote another event, it gave up
   -- waiting for that answer and has lost its position: it must begin a new term.
-  if tonumber(meta[2]) == sequence and meta[4] == writer then
+  if tonumber(meta[2]) == last_sequence and meta[4] == writer then
     local written = call('XRANGE', KEYS[3], meta[3], meta[3])[1]
     local same = not written
     for i = 1, written and #written[2] or 0, 2 do
-      if written[2][i] == 'event' and written[2][i + 1] == ARGV[6] then same = true end
+      if written[2][i] == 'event' and written[2][i + 1] == events[#events] then same = true end
     end
     if same then return {meta[3]} end
   end
@@ -43,10 +46,15 @@ local other_ms, other_counter = id_parts(ARGV[5])
 if other_ms > ms or (other_ms == ms and other_counter > counter) then ms, counter = other_ms, other_counter end
 -- Not '*': the time that XADD uses may lie a millisecond before what TIME returned.
 if now > ms then ms, counter = now, -1 end
-local id = redis.pcall('XADD', KEYS[3], whole(ms) .. '-' .. whole(counter + 1), 'event', ARGV[6], 'ran', ARGV[12])
--- An entry that the bridge did not write is above it.
-if type(id) == 'table' then id = call('XADD', KEYS[3], '*', 'event', ARGV[6], 'ran', ARGV[12]) end
-call('HSET', KEYS[2], 'sequence', ARGV[4], 'last_id', id, 'writer', writer)
+local ids = {}
+for i, event in ipairs(events) do
+  local id = redis.pcall('XADD', KEYS[3], whole(ms) .. '-' .. whole(counter + i), 'event', event, 'ran', ARGV[12])
+  -- An entry that the bridge did not write is above it.
+  if type(id) == 'table' then id = call('XADD', KEYS[3], '*', 'event', event, 'ran', ARGV[12]) end
+  ids[i] = id
+end
+local id = ids[#ids]
+call('HSET', KEYS[2], 'sequence', whole(last_sequence), 'last_id', id, 'writer', writer)
 
 -- While there are webhook endpoints, trimming waits for what they have read, up to ten times the length.
 local length, keep, unread = call('XLEN', KEYS[3]), tonumber(ARGV[9]), 0
@@ -85,7 +93,9 @@ if ARGV[8] == '' then
 else
   call('HSET', KEYS[4], ARGV[7], ARGV[8] .. ',"event_id":"' .. id .. '"}')
 end
-local message = '{"id":"' .. id .. '",' .. string.sub(ARGV[6], 2)
-call('PUBLISH', ARGV[10], message)
-call('PUBLISH', ARGV[11], message)
+for i, event in ipairs(events) do
+  local message = '{"id":"' .. ids[i] .. '",' .. string.sub(event, 2)
+  call('PUBLISH', ARGV[10], message)
+  call('PUBLISH', ARGV[11], message)
+end
 return {id, unread}
