@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from bridge import __version__
-from bridge.events import RESET, SNAPSHOT, TRANSITION
+from bridge.events import READINESS, RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
 from bridge.uvicorn_server import unix_path
@@ -92,8 +92,11 @@ def _change(kind: str, data: dict[str, Any]) -> str:
     state = as_object(data.get("state"))
     if kind == TRANSITION:
         return f"{_status(data.get('from'))} → {_status(data.get('to'))}"
+    if kind == READINESS:
+        return _readiness(data)
     if kind == SNAPSHOT:
-        return f"is {_status(data.get('status') or data.get('to') or state.get('status'))}"
+        ready = "" if data.get("ready") is None else f", {_readiness(data)}"
+        return f"is {_status(data.get('status') or data.get('to') or state.get('status'))}{ready}"
     if kind == RESET:
         reason = printable(str(data.get("reason")))
         return painted(f"events are missing here ({reason}); the current states follow:", 31)
@@ -101,6 +104,14 @@ def _change(kind: str, data: dict[str, Any]) -> str:
         reason = f" ({printable(str(data['reason']))})" if data.get("reason") else ""
         return painted(kind.removeprefix("watch.") + reason, 35)
     return f"{_status(data.get('to'))}{_progress(state)}"
+
+
+def _readiness(data: dict[str, Any]) -> str:
+    """Whether it is ready, and what it waits for."""
+    if data.get("ready"):
+        return painted("ready", 32)
+    words = as_object(data.get("operation")).get("type") or data.get("reason")
+    return painted(f"not ready ({printable(str(words))})" if words else "not ready", 33)
 
 
 def _progress(state: dict[str, Any]) -> str:

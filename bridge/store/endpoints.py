@@ -78,6 +78,8 @@ class Endpoint:
     cvms: tuple[str, ...] = ()
     from_: tuple[str, ...] = ()
     to: tuple[str, ...] = ()
+    ready: bool | None = None
+    """Only events whose `data` has this `ready`; None lets all through."""
     types: tuple[str, ...] = (TRANSITION,)
     format: Format = "standard"
     rate: float | None = None
@@ -112,14 +114,15 @@ class Endpoint:
         """Whether its owner may see this CVM."""
         return self.reach is None or cvm_id in self.reach
 
-    def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None) -> bool:
-        """Whether its filters let such an event through; `from_` and `to` are None if the event has none."""
+    def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None, ready: bool | None = None) -> bool:
+        """Whether its filters let such an event through; `from_`, `to` and `ready` are None if the event has none."""
         return (
             (not self.types or type in self.types)
             and (not self.cvms or cvm_id in self.cvms)
             and self.reaches(cvm_id)
             and (not self.from_ or from_ in self.from_)
             and (not self.to or to in self.to)
+            and (self.ready is None or ready is self.ready)
         )
 
     def to_json(self) -> str:
@@ -136,6 +139,7 @@ class Endpoint:
                 "cvms": self.cvms,
                 "from": self.from_,
                 "to": self.to,
+                "ready": self.ready,
                 "types": self.types,
                 "format": self.format,
                 "rate": self.rate,
@@ -164,6 +168,7 @@ class Endpoint:
             cvms=_texts(fields["cvms"]),
             from_=_texts(fields["from"]),
             to=_texts(fields["to"]),
+            ready=_flag(fields.get("ready")),
             types=_texts(fields["types"]),
             format=_format(fields["format"]),
             rate=_number(fields.get("rate")),
@@ -361,6 +366,13 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
     return tuple(map(_text, value))
+
+
+def _flag(value: object) -> bool | None:
+    """None also in records of earlier versions."""
+    if value is not None and not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 MOST_NUMBER = 1e15

@@ -58,6 +58,7 @@ class Entry:
     ran: bool
     from_: str | None
     to: str | None
+    ready: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,7 @@ def _entry(entry_id: str, fields: dict[str, str]) -> Entry | None:
     try:
         event, envelope = read_entry(entry_id, fields["event"])
         data = envelope["data"]
-        return Entry(event, fields.get("ran") == "1", data.get("from"), data.get("to"))
+        return Entry(event, fields.get("ran") == "1", data.get("from"), data.get("to"), data.get("ready"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None  # the bridge did not write this entry
 

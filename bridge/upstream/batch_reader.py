@@ -84,7 +84,8 @@ async def _tell(
     for tracked in asked:
         answer = answers.get(tracked.cvm_id, {})
         if (told := Told.by(answer)) is not None:
-            await context.recorder.tell(tracked, told, answer.get("status"), sent_at)
+            status = answer.get("status")
+            await context.recorder.tell(tracked, told, status if isinstance(status, str) else None, sent_at)
 
 
 def _failed(context: LeaderContext, asked: list[Tracked], error: UpstreamError) -> None:

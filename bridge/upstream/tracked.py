@@ -198,7 +198,7 @@ class Operations:
         self.asked_at, self.held = asked_at, told
 
     def told_with(self, observation: Observation) -> Told | None:
-        """What is told of operations as of this observation: by its state itself, or by an answer that waited for it."""
+        """What is told of operations as of this observation: by its state, or by an answer that waited for it."""
         if observation.sent_at < self.asked_at:
             return None
         return (Told.by(observation.state.fields) if observation.state else None) or self.held

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from bridge.events import TRANSITION, Event, dumps
+from bridge.events import READINESS, TRANSITION, Event, dumps
 from bridge.store.endpoints import FORMATS, Format
 from bridge.webhooks.chat_formats import chat_message
 
@@ -73,9 +73,7 @@ def lifecycle(event_type: str, before: object, after: object, *, ran: bool) -> s
 
 
 def _phala(event: Event, headers: Mapping[str, str], *, ran: bool) -> Rendered:
-    """Phala Cloud's own envelope. The state route does not contain the workspace, so the namespace is used, and often
-    not the app, which is then null.
-    """
+    """Phala Cloud's own envelope. The state route does not contain the workspace, so the namespace is used."""
     envelope, data = json.loads(_head(event)), _members(_data(event))
     before, after = (json.loads(data.get(key, "null"), parse_int=str) for key in ("from", "to"))
     name = lifecycle(event.type, before, after, ran=ran)
@@ -98,12 +96,13 @@ def _phala_data(event: Event, name: str, data: Mapping[str, str]) -> str:
     found = {
         "cvm_id": dumps(event.cvm_id),
         "cvm_name": data.get("name", "null"),
-        "app_id": known.get("app_id", "null"),
+        "app_id": known.get("app_id") or data.get("app_id", "null"),
         "status": data.get("to", "null"),
     }
     if name == "cvm.create_failed" and known.get("boot_error", "null") != "null":
         found["error"] = known["boot_error"]
-    found |= {key: data.get(key, "null") for key in ("from", "to")}
+    added = ("ready", "was_ready", "reason") if event.type == READINESS else ("from", "to")
+    found |= {key: data.get(key, "null") for key in added}
     return "{" + ",".join(f'"{key}":{text}' for key, text in found.items()) + "}"
 
 

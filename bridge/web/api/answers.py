@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
 from bridge.store.endpoints import Format
 from bridge.store.slots import SlotState
-from bridge.web.api.envelopes import CVM_ID, CvmState, Event, TestEvent
+from bridge.web.api.envelopes import APP_ID, CVM_ID, READY, CvmState, Event, OperationData, TestEvent
 from bridge.web.api.webhook_models import Type
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
@@ -29,7 +29,10 @@ class Cvm(Shape):
 
     cvm_id: str = described("Its canonical id", CVM_ID)
     name: str | None = described("Its name, if upstream has one", "web-1")
+    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
     status: str | None = described("Null until it is first seen", "running")
+    ready: bool | None = described(READY)
+    operation: OperationData | None = described("The operation in progress, as upstream told it last")
     since: str | None = time_field("When the status became this one.")
     observed_at: str | None = time_field("When the state was last confirmed.")
     fresh: bool = described("Whether the bridge vouches for the state at the moment")
@@ -105,6 +108,7 @@ class Endpoint(Shape):
     cvms: list[str] = described("Canonical ids; empty: all")
     from_: list[str] = described("Statuses before; empty: all", alias="from")
     to: list[str] = described("Statuses after; empty: all")
+    ready: bool | None = described("Only events whose `data` has this `ready`; null: all")
     types: list[Type] = described("Event types; empty: all")
     format: Format = described("The form of the body")
     rate: float | None = described("Attempts a second; null: any number")

@@ -17,7 +17,7 @@ from bridge.web.api import answers
 from bridge.web.api.references import LAST_KNOWN_HEADER, REF, References
 from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource, json_answer
 from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
-from bridge.web.http.parameters import AFTER, LIMIT
+from bridge.web.http.parameters import AFTER, LIMIT, READY
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.responses import Verbatim, empty_response, json_response, page_response
 from bridge.web.streaming.frames import freshness
@@ -25,6 +25,9 @@ from bridge.web.streaming.hub import Hub
 
 READ_AT_ONCE = 50
 """Snapshots that a page reads at once, before it looks how large they are."""
+
+MOST_LOOKED_AT = 5000
+"""CVMs that a page with a filter looks at; one with fewer items than asked for may have a `next`."""
 
 CVM = Resource("/v1/cvms/{ref}", CVMS, (REF,))
 
@@ -42,30 +45,39 @@ class CvmRoutes:
     page_turns: PageTurns
 
     @Operation(
-        "GET /v1/cvms", CVMS, {200: json_answer("A page", answers.CvmPage)}, scope="read", parameters=(LIMIT, AFTER)
+        "GET /v1/cvms",
+        CVMS,
+        {200: json_answer("A page", answers.CvmPage)},
+        scope="read",
+        parameters=(LIMIT, AFTER, READY),
     )
     async def list_cvms(self, call: Call) -> Response:
         """Watched CVMs."""
-        size, after, seen = call.get(LIMIT), call.get(AFTER), call.principal.cvms
+        count, ready = call.get(LIMIT), {"true": True, "false": False}.get(call.get(READY) or "")
+        after, seen, most = call.get(AFTER), call.principal.cvms, count if ready is None else MOST_LOOKED_AT
         async with self.page_turns.take():
             if seen is None:
-                watches = await self.watches.list(after, size + 1)
-                following = watches[size - 1].cvm_id if len(watches) > size else None
-                return await self._page(watches[:size], following)
+                watches = await self.watches.list(after, most + 1)
+                following = watches[most - 1].cvm_id if len(watches) > most else None
+                return await self._page(watches[:most], following, count, ready)
             ids = sorted(cvm_id for cvm_id in seen if cvm_id > after)
-            found = [await self.watches.get(cvm_id) for cvm_id in ids[:size]]
-            following = ids[size - 1] if len(ids) > size else None
-            return await self._page([watch for watch in found if watch is not None], following)
+            found = [await self.watches.get(cvm_id) for cvm_id in ids[:most]]
+            following = ids[most - 1] if len(ids) > most else None
+            return await self._page([watch for watch in found if watch is not None], following, count, ready)
 
-    async def _page(self, watches: Sequence[Watch], following: str | None) -> Response:
-        """As many as fit; `following` is `next` where that is all of them."""
+    async def _page(self, watches: Sequence[Watch], following: str | None, count: int, ready: bool | None) -> Response:
+        """As many as fit, at most `count`, of those that are `ready` (None: all); `following` is `next` where that is
+        all of them.
+        """
         texts, size, streamed = [], 0, await self._streamed()
         for start in range(0, len(watches), READ_AT_ONCE):
             some = watches[start : start + READ_AT_ONCE]
             for watch, cvm in zip(some, await self._shown(some, streamed), strict=True):
+                if ready is not None and cvm.ready is not ready:
+                    continue
                 texts.append(cvm.json_text())
                 size += len(texts[-1])
-                if size >= PAGE_BYTES:
+                if size >= PAGE_BYTES or len(texts) == count:
                     return page_response(texts, following if watch is watches[-1] else watch.cvm_id)
         return page_response(texts, following)
 

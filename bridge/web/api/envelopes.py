@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, RootModel
 
-from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION
+from bridge.events import DROPPED, FRESH, READINESS, RESET, SNAPSHOT, STALE, STATE, TRANSITION
 from bridge.store.lanes import TEST_TYPE
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, described, time_field
 from bridge.web.streaming.cursors import HISTORY_LOST, UNKNOWN_CURSOR
 
 CVM_ID = "0e4b0c9e-5d0a-4a53-9d4e-6a1b6d3f7c21"
+APP_ID = "4d6a4bd2a5f1ec4a1a1ee43c2b3c4e5f60718293"
 TIME = "2026-11-24T16:01:59.319Z"
 
 STATE_EXAMPLE: dict[str, Any] = {"id": CVM_ID, "name": "web-1", "status": "running", "uptime": "4s"}
@@ -33,6 +34,17 @@ class CvmState(Shape):
     status: str = described("An open set of lower-case words: `running`, `stopped`, `starting`, `error`, …", "running")
 
 
+READY = "Whether `status` is `running` and no operation is in progress; null where upstream tells nothing of operations"
+
+
+class OperationData(Shape):
+    """What Phala Cloud does with a CVM at the moment; a field is null where upstream did not tell it."""
+
+    type: str | None = described("Phala Cloud's word for it", "update")
+    started_at: str | None = described("When it began, as upstream wrote it", TIME)
+    correlation_id: str | None = described("Phala Cloud's id of it", "9f1c2d3e4a5b")
+
+
 class WatchData(Shape):
     """The CVM whose watch changed."""
 
@@ -43,10 +55,23 @@ class WatchData(Shape):
 class CvmData(WatchData):
     """What happened to a CVM."""
 
+    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
     from_: str | None = described("The status before; null at first sight", "starting", alias="from")
     to: str | None = described("The status now; `deleted` once upstream answers 404", "running")
     observed_by: Literal["stream", "poll"] = described("How the bridge saw it")
+    ready: bool | None = described(READY)
+    operation: OperationData | None = described("The operation in progress, as upstream told it last")
     state: CvmState | None = described("The state now; null once deleted")
+
+
+class ReadinessData(WatchData):
+    """Whether a CVM is ready, and why."""
+
+    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
+    ready: bool | None = described(READY)
+    was_ready: bool | None = described("The same before this event")
+    operation: OperationData | None = described("The operation in progress, as upstream told it last")
+    reason: str = described("`running`, `operation`, `boot_error`, or the status that it has", "running")
 
 
 class StaleData(WatchData):
@@ -62,6 +87,9 @@ class SnapshotData(WatchData):
 
     from_: None = described("Always null: a snapshot is no change", alias="from")
     to: str | None = described("The status; null until it is first seen", "running")
+    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
+    ready: bool | None = described(READY)
+    operation: OperationData | None = described("The operation in progress, as upstream told it last")
     fresh: bool = described("Whether the bridge vouches for this state at the moment")
     stale_reason: str | None = described("Why the bridge does not; null while it does")
     since: str | None = time_field("When the status became this one.")
@@ -133,6 +161,13 @@ class StateEvent(_Logged):
     data: CvmData
 
 
+class ReadinessEvent(_Logged):
+    """`ready` changed, or an operation began or ended."""
+
+    type: Literal[READINESS]  # type: ignore[valid-type]
+    data: ReadinessData
+
+
 class StaleEvent(_Logged):
     """The bridge can no longer vouch for this CVM's state."""
 
@@ -154,7 +189,7 @@ class DroppedEvent(_Logged):
     data: WatchData
 
 
-class Event(RootModel[TransitionEvent | StateEvent | StaleEvent | FreshEvent | DroppedEvent]):
+class Event(RootModel[TransitionEvent | StateEvent | ReadinessEvent | StaleEvent | FreshEvent | DroppedEvent]):
     """An event of the log, told apart by `type`."""
 
 
@@ -186,7 +221,9 @@ class StandardBody(Shape):
 
     type: str = described("The event's type", TRANSITION)
     timestamp: str = time_field("The event's time.")
-    data: CvmData | StaleData | WatchData | TestData = described("The event's `data`, character for character")
+    data: CvmData | ReadinessData | StaleData | WatchData | TestData = described(
+        "The event's `data`, character for character"
+    )
 
 
 class Workspace(Shape):
@@ -201,13 +238,16 @@ class PhalaData(Shape):
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
     cvm_name: str | None = described("Its name", "web-1")
-    app_id: str | None = described("Its app, if the state has one")
+    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
     status: str | None = described("The status now", "running")
     error: Any = described("The state's `boot_error`, only with `cvm.create_failed`", default_factory=str)
     from_: str | None = described(
         "The status before; an addition of the bridge", "starting", alias="from", default_factory=str
     )
     to: str | None = described("The status now; an addition of the bridge", "running", default_factory=str)
+    ready: bool | None = described("Only with `cvm.readiness`; an addition of the bridge", default_factory=bool)
+    was_ready: bool | None = described("Only with `cvm.readiness`", default_factory=bool)
+    reason: str = described("Only with `cvm.readiness`", "running", default_factory=str)
 
 
 class PhalaBody(Shape):

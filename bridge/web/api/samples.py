@@ -6,14 +6,17 @@ import json
 from typing import Any
 
 from bridge import events
-from bridge.events import DROPPED, FRESH, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
-from bridge.web.api.envelopes import CVM_ID, STATE_EXAMPLE, TIME
+from bridge.events import DROPPED, FRESH, READINESS, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
+from bridge.web.api.envelopes import APP_ID, CVM_ID, STATE_EXAMPLE, TIME
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import COME_BACK
 from bridge.web.streaming import frames
 
 NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
-CHANGE = {**NAMED, "from": "starting", "to": "running", "observed_by": "stream", "state": STATE_EXAMPLE}
+APP = {**NAMED, "app_id": APP_ID}
+NOW = {"ready": True, "operation": None}
+CHANGE = {**APP, "from": "starting", "to": "running", "observed_by": "stream", **NOW, "state": STATE_EXAMPLE}
+READY = {**APP, "ready": True, "was_ready": False, "operation": None, "reason": "running"}
 KNOWN = {"since": TIME, "observed_at": TIME, "state": STATE_EXAMPLE}
 
 
@@ -30,15 +33,16 @@ def transition(source: str) -> Any:
 
 def by_name(source: str) -> dict[str, Any]:
     """The data of each SSE event, by its `event:`."""
-    known = {**NAMED, "from": None, "to": "running", "fresh": True, "stale_reason": None, **KNOWN}
+    known = {**APP, "from": None, "to": "running", **NOW, "fresh": True, "stale_reason": None, **KNOWN}
     first = {**CHANGE, "from": None, "observed_by": "poll"}
     return {
         "snapshot": envelope(source, SNAPSHOT, known, entry_id=f"{EXAMPLE_ID}/{CVM_ID}"),
         "transition": transition(source),
         "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence=41),
-        "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=43),
-        "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence=44),
-        "dropped": envelope(source, DROPPED, NAMED, entry_id="1795536461733-0", sequence=45),
+        "readiness": envelope(source, READINESS, READY, entry_id="1795536119319-1", sequence=43),
+        "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=44),
+        "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence=45),
+        "dropped": envelope(source, DROPPED, NAMED, entry_id="1795536461733-0", sequence=46),
         "position": {"sequence": "42"},
         "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{EXAMPLE_ID}/reset", sequence=None),
         **{each.slug: {"detail": each.title} for each in COME_BACK},
@@ -54,8 +58,8 @@ def streams(source: str) -> dict[str, tuple[str, str]]:
 
     snapshot, stale = block("snapshot", now), block("stale", "1795536150118-0")
     return {
-        "from_now": ("Without a cursor", f"{retry}{snapshot}{stale}{frames.heartbeat(43).decode()}"),
-        "resumed": ("With a cursor", f"{retry}{block('transition', now)}{stale}"),
+        "from_now": ("Without a cursor", f"{retry}{snapshot}{stale}{frames.heartbeat(44).decode()}"),
+        "resumed": ("With a cursor", f"{retry}{block('transition', now)}{block('readiness', '1795536119319-1')}"),
         "position": ("With `snapshot=0`", f"{retry}{block('position', now)}{stale}"),
         "reset": ("With a cursor that the log cannot honour", f"{retry}{block('reset', None)}{snapshot}"),
     }

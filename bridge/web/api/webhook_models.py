@@ -124,7 +124,7 @@ class _Strict(BaseModel):
 class EndpointChange(_Strict):
     """Some fields of an endpoint, as `PATCH` takes them: a given field replaces the old one.
 
-    Only `rate` and `concurrency` may be null.
+    Only `ready`, `rate` and `concurrency` may be null.
     """
 
     model_config = _example({"enabled": False})
@@ -134,6 +134,7 @@ class EndpointChange(_Strict):
     cvms: list[Reference] = Field([], max_length=MOST_CVMS, description="CVM references; empty: all")
     from_: list[Status] = Field([], alias="from", max_length=MOST_STATUSES, description="Statuses before; empty: all")
     to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
+    ready: bool | None = Field(None, description="Only events after which the CVM is ready, or is not; null: all")
     types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
     format: Format = Field("standard", description="The form of the body")
     rate: float | None = Field(

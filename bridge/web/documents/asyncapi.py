@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bridge import __version__
-from bridge.events import DROPPED, FRESH, POSITION, RESET, SNAPSHOT, SSE_EVENTS, STALE, STATE, TRANSITION
+from bridge.events import DROPPED, FRESH, POSITION, READINESS, RESET, SNAPSHOT, SSE_EVENTS, STALE, STATE, TRANSITION
 from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
 from bridge.web.api import samples
@@ -26,6 +26,7 @@ LOGGED = {
         "StateEvent",
         "A CVM was seen for the first time, or a field other than `status` and `uptime` changed",
     ),
+    SSE_EVENTS[READINESS]: ("ReadinessEvent", "`ready` changed, or an operation began or ended"),
     SSE_EVENTS[STALE]: ("StaleEvent", "The bridge can no longer vouch for a CVM's state"),
     SSE_EVENTS[FRESH]: ("FreshEvent", "The bridge can vouch for it again"),
     SSE_EVENTS[DROPPED]: ("DroppedEvent", "The CVM is no longer watched"),

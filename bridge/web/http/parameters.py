@@ -103,6 +103,7 @@ LIMIT = Parameter(
     _limit,
     {"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT},
 )
+READY = chosen("ready", "Only CVMs that are ready (`true`), or that are not (`false`)", ("true", "false"))
 AFTER = Parameter("after", "`next` of the page before", last)
 
 

@@ -131,9 +131,11 @@ class Dashboard {
   changes(name, { time, data }, known) {
     if (name === "stale") return { fresh: false, reason: data.reason };
     if (name === "fresh") return { fresh: true, reason: null };
+    const { ready, operation } = data;
+    if (name === "readiness") return { ready, operation };
     const at = Date.parse(time);
     const since = known && known.status === data.to ? known.since : at;
-    return { status: data.to, since, seen: at, state: data.state, fresh: true, reason: null };
+    return { status: data.to, since, seen: at, state: data.state, ready, operation, fresh: true, reason: null };
   }
 
   connection(tone, words) {

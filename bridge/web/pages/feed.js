@@ -87,6 +87,8 @@ function described(type, data) {
       return [badge(data.from), " → ", badge(data.to)];
     case "cvm.state":
       return [badge(data.to), ` ${data.from === null ? "first seen" : progressOf(data.state) || "other details"}`];
+    case "cvm.readiness":
+      return [data.ready ? "ready" : `not ready: ${reasonWords(data.operation?.type ?? data.reason)}`];
     case "watch.stale":
       return [`stale: ${reasonWords(data.reason)}`];
     case "watch.fresh":

@@ -46,7 +46,7 @@ class RowView {
     say(cells.name, row.name ?? row.id);
     say(cells.id, row.name === null ? "" : row.id);
     paint(cells.status, row.status);
-    hint(cells.progress, progressOf(row.state));
+    hint(cells.progress, readinessOf(row));
     say(cells.followed, row.followed === undefined ? "…" : (row.followed ?? "no leader"));
     hint(cells.why, row.why ?? "");
     say(cells.trust, row.fresh ? "fresh" : "stale");

@@ -258,6 +258,8 @@ function fieldsOf(data, status, eventId) {
     fresh: data.fresh,
     reason: data.stale_reason,
     state: data.state,
+    ready: data.ready,
+    operation: data.operation,
     eventId,
   };
 }

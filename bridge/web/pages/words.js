@@ -68,6 +68,12 @@ function progressOf(state) {
   return found.find((words) => typeof words === "string" && words !== "") ?? "";
 }
 
+/** What a CVM waits for, or that it is ready; else upstream's words about progress. */
+function readinessOf({ ready, operation, state }) {
+  if (operation) return `not ready: ${reasonWords(operation.type ?? "operation")}`;
+  return progressOf(state) || (ready ? "ready" : "");
+}
+
 /** Whether event id `a` is newer than `b`; a value that is not an event id is older than all. */
 function isNewer(a, b) {
   const parts = (id) => /^\d+-\d+$/.test(id ?? "") ? id.split("-").map(BigInt) : [-1n, 0n];

@@ -75,8 +75,11 @@ def snapshot_block(snapshot: Snapshot, source: str, at: tuple[int, str], *, led:
     data = {
         "cvm_id": snapshot.cvm_id,
         "name": snapshot.name,
+        "app_id": snapshot.app_id,
         "from": None,
         "to": snapshot.status,
+        "ready": snapshot.ready,
+        "operation": snapshot.readiness.operation_fields(),
         **freshness(snapshot, led=led),
         "since": snapshot.since,
         "observed_at": snapshot.observed_at,
