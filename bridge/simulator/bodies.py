@@ -58,13 +58,19 @@ def frame(event: str, data: bytes, line_end: bytes) -> bytes:
     return b"".join(line + line_end for line in [*lines, b""])
 
 
+def in_progress(cvm: Cvm) -> bool:
+    """Whether the batch route, lists and details tell of an operation."""
+    return cvm.operation is not None or cvm.status in IN_MOTION
+
+
 def batch_status(cvm: Cvm, now: float, words: Mapping[str, str]) -> dict[str, Any]:
     """`CvmStatus`. `words` replaces statuses, because upstream's two routes may call them differently."""
     state = cvm.state(now)
-    moving = cvm.status in IN_MOTION
+    moving, known = in_progress(cvm), cvm.operation or {}
     progress = {key: state.get(key) for key in ("boot_progress", "boot_error", "shutdown_progress")}
     head = {"vm_uuid": cvm.vm_uuid, "status": words.get(cvm.status, cvm.status)}
-    operation = {"operation_type": cvm.status if moving else None, "operation_started_at": None, "correlation_id": None}
+    operation = {"operation_type": known.get("type") or (cvm.status if moving else None)}
+    operation |= {"operation_started_at": known.get("started_at"), "correlation_id": known.get("correlation_id")}
     return head | {"uptime": state.get("uptime"), "in_progress": moving} | progress | {"events": []} | operation
 
 
@@ -81,7 +87,7 @@ def older_item(cvm: Cvm, now: float) -> dict[str, Any]:
     hosted |= {"instance_id": cvm.instance_id, "configuration": None, "image_version": None, "events": []}
     hosted |= {key: state.get(key) for key in ("exited_at", "boot_progress", "boot_error", "shutdown_progress")}
     item = {"hosted": hosted, "name": cvm.name, "managed_user": None, "node": None, "listed": False}
-    item |= {"status": cvm.status, "in_progress": cvm.status in IN_MOTION, "kms_info": None}
+    item |= {"status": cvm.status, "in_progress": in_progress(cvm), "kms_info": None}
     return item | {"vcpu": 1, "memory": 2048, "disk_size": 20, "public_urls": []}
 
 
@@ -89,7 +95,7 @@ def newer_item(cvm: Cvm) -> dict[str, Any]:
     """`CVMInfo`."""
     ids = {"id": cvm.cvm_id, "name": cvm.name, "app_id": cvm.app_id, "vm_uuid": listed_uuid(cvm)}
     resource = {"instance_type": "tdx.small", "vcpu": 1, "memory_in_gb": 2.0, "disk_in_gb": 20, "gpus": 0}
-    moving = cvm.status in IN_MOTION
+    moving = in_progress(cvm)
     progress = {"target": None, "started_at": None, "correlation_id": None} if moving else None
     status = {"status": cvm.status, "in_progress": moving, "progress": progress}
     gateway = {"base_domain": None, "cname": None}
@@ -102,7 +108,7 @@ def newer_item(cvm: Cvm) -> dict[str, Any]:
 def older_details(cvm: Cvm) -> dict[str, Any]:
     """`CvmBasicInfo`."""
     ids = {"id": cvm.number + 1, "name": cvm.name, "app_id": cvm.app_id, "vm_uuid": listed_uuid(cvm)}
-    status = {"instance_id": cvm.instance_id, "status": cvm.status, "in_progress": cvm.status in IN_MOTION}
+    status = {"instance_id": cvm.instance_id, "status": cvm.status, "in_progress": in_progress(cvm)}
     return ids | status | {"vcpu": 1, "memory": 2048, "disk_size": 20, "listed": False}
 
 

@@ -54,6 +54,12 @@ class _Patch(_Identity):
     push: bool = False
 
 
+class _Operation(_Body):
+    type: str | None = "update"
+    started_at: str | None = None
+    correlation_id: str | None = None
+
+
 class _CutBody(_Body):
     cvm: str | None = None
     how: Cut = "reset"
@@ -92,6 +98,7 @@ def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]
         ("DELETE", "/cvms/{ref}", control.delete),
         ("POST", "/cvms/{ref}/restore", control.restore),
         ("PUT DELETE", "/cvms/{ref}/raw", control.raw),
+        ("PUT DELETE", "/cvms/{ref}/operation", control.operation),
         ("GET", "/streams", control.streams),
         ("POST", "/streams/cut", control.cut),
         ("POST", "/streams/silence", control.silence),
@@ -209,6 +216,12 @@ class _Control:
         cvm = self._cvm(request.path_params["ref"])
         cvm.raw = await _bytes(request) if request.method == "PUT" else None
         return self._changed(request, Change(cvm, cvm.status, cvm.status, cvm.ran))
+
+    async def operation(self, request: Request) -> Answer:
+        """Begins an operation, which the batch route, lists and details tell of, and ends it."""
+        cvm = self._cvm(request.path_params["ref"])
+        cvm.operation = (await _read(request, _Operation)).model_dump() if request.method == "PUT" else None
+        return 200, self._view(cvm)
 
     async def streams(self, _: Request) -> Answer:
         self._quota.notice()

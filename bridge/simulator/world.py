@@ -53,7 +53,8 @@ class Change:
 
 @dataclass(eq=False)
 class Cvm:
-    """One CVM. `fields`: its state without identity and uptime, verbatim; `raw` replaces the whole state."""
+    """One CVM. `fields`: its state without identity and uptime, verbatim; `raw` replaces the whole state.
+    `operation`: what is in progress beside the status (`type`, `started_at`, `correlation_id`)."""
 
     number: int
     random: Random = field(repr=False)
@@ -65,6 +66,7 @@ class Cvm:
     owner: str | None = None
     fields: dict[str, Any] = field(default_factory=lambda: {"status": "provisioning"})
     raw: bytes | None = field(default=None, repr=False)
+    operation: Mapping[str, str | None] | None = None
     created_at: float = 0.0
     up_since: float = 0.0
     deleted: bool = False

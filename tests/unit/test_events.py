@@ -187,9 +187,12 @@ def test_a_transition_has_the_contracts_fields() -> None:
     assert envelope(DRAFTS[0])["data"] == {
         "cvm_id": "0e4b0c9e",
         "name": "web-1",
+        "app_id": None,
         "from": "starting",
         "to": "running",
         "observed_by": "stream",
+        "ready": None,
+        "operation": None,
         "state": {"status": "running", "x": 1.1},
     }
     gone = envelope(DRAFTS[1])["data"]
