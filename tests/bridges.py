@@ -91,14 +91,20 @@ async def whole(
     settings: dict[str, Any] | None = None,
     open_access: bool = True,
     keys: dict[str, str] | None = None,
+    operations: bool = False,
 ) -> AsyncIterator[Whole]:
-    """`keys`: the simulator's users by key, one of them `key`, which is the bridge's."""
+    """`keys`: the simulator's users by key, one of them `key`, which is the bridge's. `operations`: upstream tells of
+    them, so that transitions have readiness beside them.
+    """
     given = {"cvms": ("*",), "poll_interval": 0.2, "lease_seconds": 1.0, "stream_timeout": 60, "drain_seconds": 0.1}
     chosen = Settings(**{**given, **(settings or {})})
     clock, stop = SystemClock(), asyncio.Event()
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     world = World(seed=7, cvms=cvms, frozen=True)
-    async with serve(world=world, keys=keys, time_scale=time_scale, instant=True) as sim, httpx.AsyncClient() as http:
+    async with (
+        serve(world=world, keys=keys, time_scale=time_scale, instant=True, operations=operations) as sim,
+        httpx.AsyncClient() as http,
+    ):
         chosen = chosen.model_copy(update={"api_prefix": sim.api_prefix})
         backend, client = connect(redis_url, chosen.namespace), PhalaClient(sim.api_prefix, "key", clock=clock)
         upstream = Upstream(chosen, backend, client, clock, alone=True)

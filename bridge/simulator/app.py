@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from json import JSONDecodeError, loads
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -172,6 +173,10 @@ def _json(body: object) -> Response:
     return Response(dumps(body), media_type="application/json")
 
 
+def _told(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    return body if simulator.settings.operations else bodies.without_operations(body)
+
+
 def _found(simulator: Simulator, ref: str, user: str) -> Cvm:
     """The only CVM that `ref` finds. Raises RefusalError (404, 409)."""
     found = simulator.world.find(ref, user)
@@ -195,7 +200,7 @@ async def _state(simulator: Simulator, request: Request, user: str) -> ASGIApp:
 async def _details(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     cvm = _found(simulator, request.path_params["ref"], user)
     newer = request.headers.get("x-phala-version", "") >= bodies.NEWER_DETAILS
-    return _json(bodies.newer_details(cvm) if newer else bodies.older_details(cvm))
+    return _json(_told(simulator, bodies.newer_details(cvm) if newer else bodies.older_details(cvm)))
 
 
 async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
@@ -206,7 +211,7 @@ async def _list(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     shown = mine[(page - 1) * size : page * size]
     newer = request.headers.get("x-phala-version", "") >= bodies.NEWER_LISTS
     now = simulator.now()
-    items = [bodies.newer_item(cvm) if newer else bodies.older_item(cvm, now) for cvm in shown]
+    items = [_told(simulator, bodies.newer_item(cvm) if newer else bodies.older_item(cvm, now)) for cvm in shown]
     pages = -(-len(mine) // size)
     return _json({"items": items, "total": len(mine), "page": page, "page_size": size, "pages": pages})
 
@@ -238,4 +243,4 @@ async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:
     missing = {cvm.vm_uuid for ref in simulator.settings.batch_missing for cvm in simulator.world.find_any(ref)}
     found = {ref: cvm for ref in wanted if (cvm := simulator.world.by_uuid(ref, user)) and cvm.vm_uuid not in missing}
     now, words = simulator.now(), simulator.settings.batch_words
-    return _json({ref: bodies.batch_status(cvm, now, words) for ref, cvm in found.items()})
+    return _json({ref: _told(simulator, bodies.batch_status(cvm, now, words)) for ref, cvm in found.items()})

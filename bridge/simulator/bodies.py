@@ -58,6 +58,15 @@ def frame(event: str, data: bytes, line_end: bytes) -> bytes:
     return b"".join(line + line_end for line in [*lines, b""])
 
 
+#: The fields of a CVM that tell of operations.
+OPERATION_FIELDS = frozenset({"in_progress", "progress", "operation_type", "operation_started_at", "correlation_id"})
+
+
+def without_operations(body: Mapping[str, Any]) -> dict[str, Any]:
+    """As of an upstream that tells nothing of them."""
+    return {name: value for name, value in body.items() if name not in OPERATION_FIELDS}
+
+
 def in_progress(cvm: Cvm) -> bool:
     """Whether the batch route, lists and details tell of an operation."""
     return cvm.operation is not None or cvm.status in IN_MOTION

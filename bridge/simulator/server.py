@@ -99,15 +99,16 @@ async def serve(
     keys: dict[str, str] | None = None,
     time_scale: float = 1.0,
     instant: bool = False,
+    operations: bool = True,
 ) -> AsyncIterator[Running]:
     """Serves while the context is open; port 0 takes a free one. Without `world`, twelve CVMs of `seed`
     live. `keys`: API key → user; None: every key belongs to the demo user. `time_scale`: real seconds per simulated
-    second. `instant`: streams send changes when they happen. Raises OSError if the address is not available. At the
-    end, open streams end within half a second.
+    second. `instant`: streams send changes when they happen. `operations`: whether batch, lists and details tell of
+    operations. Raises OSError if the address is not available. At the end, open streams end within half a second.
     """
     clock = SystemClock()
     world = world or World(seed, now=clock.time())
-    settings = Settings(frozen=world.frozen, instant=instant, time_scale=time_scale, keys=keys)
+    settings = Settings(frozen=world.frozen, instant=instant, time_scale=time_scale, keys=keys, operations=operations)
     simulator = Simulator(world, settings, clock)
     listener = listening_socket(host, port, backlog=2048)
     app = create_app(simulator)

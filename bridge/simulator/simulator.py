@@ -37,6 +37,7 @@ class Settings(BaseModel):
     one_byte: bool = False
     batch_missing: list[str] = []
     batch_words: dict[str, str] = {}
+    operations: bool = True
     keys: dict[str, str] | None = None
 
 

@@ -104,7 +104,7 @@ async def test_slots_that_are_lost_while_their_leader_is_frozen_are_not_used_aga
     tmp_path: Path,
 ) -> None:
     world = World(seed=7, cvms=CVMS, frozen=True)
-    async with serve(world=world, instant=True) as sim:
+    async with serve(world=world, instant=True, operations=False) as sim:
         with losing(server_binary) as (url, server, lose):
             backend = connect(url, "bridge")
             watched = Watched(sim, backend)

@@ -98,7 +98,7 @@ async def test_a_proxy_that_does_not_know_the_stream_form_leads_to_polling(redis
 
 
 async def test_a_mistyped_prefix_deletes_nothing_and_the_leader_is_not_ready(redis_url: str, tmp_path: Path) -> None:
-    async with serve(world=World(seed=7, cvms=CVMS, frozen=True)) as sim:
+    async with serve(world=World(seed=7, cvms=CVMS, frozen=True), operations=False) as sim:
         port, backend = free_port(), connect(redis_url, "bridge")
         settings = {
             "REDIS_URL": redis_url,

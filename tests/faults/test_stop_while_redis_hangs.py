@@ -45,7 +45,7 @@ def answers(url: str) -> Callable[[], bool]:
 @pytest.mark.parametrize("role", ["upstream", "standby", "dispatcher", "web", "up"])
 async def test_a_role_ends_within_seconds_though_redis_hangs(tmp_path: Path, own_server: RealServer, role: str) -> None:
     port, probe, world = free_port(), free_port(), World(seed=7, cvms=7, frozen=True)
-    async with serve(world=world, instant=True) as sim:
+    async with serve(world=world, instant=True, operations=False) as sim:
         given = {
             "REDIS_URL": own_server.url,
             "PHALA_CLOUD_API_KEY": "key",

@@ -36,7 +36,7 @@ async def test_times_are_right_and_a_dead_leader_is_noticed_though_all_clocks_ar
     tmp_path: Path, own_server: RealServer
 ) -> None:
     port, world = free_port(), World(seed=7, cvms=1, frozen=True)
-    async with serve(world=world, instant=True) as sim, httpx.AsyncClient() as http:
+    async with serve(world=world, instant=True, operations=False) as sim, httpx.AsyncClient() as http:
         common = {"REDIS_URL": own_server.url, "BRIDGE_AUTH": "off", "BRIDGE_LEASE_SECONDS": "1"}
         upstream = {"PHALA_CLOUD_API_KEY": "key", "PHALA_CLOUD_API_PREFIX": sim.api_prefix, "BRIDGE_CVMS": "*"}
         leader = shifted(tmp_path, 1, "upstream", **common, **upstream)
