@@ -19,9 +19,7 @@ from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
 from tests.bridges import Whole, sse, whole
 from tests.faults.test_takeover import replica, until
-from tests.receivers import receiving
 
-ALLOW = {"webhook_allow": "127.0.0.0/8"}
 UPDATE = {"type": "update", "started_at": "2026-11-24T16:00:00Z", "correlation_id": "c1"}
 ONCE = [(False, "operation"), (True, "running")]
 
@@ -50,8 +48,7 @@ async def published(redis_url: str) -> AsyncIterator[list[dict[str, Any]]]:
 
         async def collect() -> None:
             async for message in channel.listen():
-                if message["type"] == "message":
-                    found.append(json.loads(message["data"]))
+                found.extend([json.loads(message["data"])] if message["type"] == "message" else [])
 
         task = asyncio.create_task(collect())
         yield found
