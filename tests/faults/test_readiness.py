@@ -10,8 +10,15 @@ from typing import Any
 
 import httpx
 import redis.asyncio as redis
+from pydantic import SecretStr
 
+from bridge.addresses import with_loopback
+from bridge.clock import SystemClock
+from bridge.config import Settings
+from bridge.config_values import Allowlist
 from bridge.events import READINESS, Event
+from bridge.process.dispatcher import open_dispatcher
+from bridge.sealing import new_key
 from bridge.simulator.server import serve
 from bridge.simulator.world import World
 from bridge.store.connection import connect
@@ -19,6 +26,7 @@ from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
 from tests.bridges import Whole, sse, whole
 from tests.faults.test_takeover import replica, until
+from tests.receivers import receiving
 
 UPDATE = {"type": "update", "started_at": "2026-11-24T16:00:00Z", "correlation_id": "c1"}
 ONCE = [(False, "operation"), (True, "running")]
@@ -77,6 +85,42 @@ async def test_an_update_is_told_once_over_sse_redis_and_the_list(redis_url: str
         assert [name for name, _, _ in served] == ["readiness"] * 2
         assert readiness([event for _, _, event in served]) == readiness(channel[begun:]) == ONCE
         assert (await bridge.http.get(f"{bridge.url}/v1/cvms?ready=true")).json()["items"][0]["cvm_id"] == cvm
+
+
+async def test_an_update_is_told_once_to_a_webhook_that_wants_readiness(redis_url: str) -> None:
+    given = {"secret_key": (SecretStr(new_key()),), "webhook_allow": with_loopback(Allowlist())}
+    async with (
+        whole(redis_url, cvms=1, operations=True, settings=given) as bridge,
+        receiving() as receiver,
+        open_dispatcher(Settings(**given), bridge.backend, SystemClock()) as dispatcher,
+        asyncio.TaskGroup() as group,
+    ):
+        (cvm,), stop = bridge.ids, asyncio.Event()
+        await ready_is(bridge, cvm, True)
+        await bridge.until_streamed(1)
+        wanted: dict[str, dict[str, object]] = {
+            "all": {"types": [READINESS]},
+            "ready": {"types": [READINESS], "ready": True, "format": "cloudevents"},
+            "phala": {"types": [READINESS], "ready": False, "format": "phala"},
+            "default": {},
+        }
+        for name, fields in wanted.items():
+            answer = await bridge.http.post(
+                f"{bridge.url}/v1/webhooks", json={"url": f"{receiver.url}/{name}", **fields}
+            )
+            assert answer.status_code == 201, answer.text
+        group.create_task(dispatcher.run(stop))
+        await bridge.control("PUT", f"/cvms/{cvm}/operation", json=UPDATE)
+        await ready_is(bridge, cvm, False)
+        await bridge.control("DELETE", f"/cvms/{cvm}/operation")
+        await ready_is(bridge, cvm, True)
+        await receiver.until(lambda: len(receiver.accepted) >= 4, "all deliveries")
+        stop.set()
+    got = {name: [json.loads(hit.body) for hit in receiver.accepted if hit.path == f"/{name}"] for name in wanted}
+    assert readiness(got["all"]) == ONCE
+    assert readiness(got["ready"]) == ONCE[1:]
+    assert [(each["event"], each["data"]["ready"]) for each in got["phala"]] == [(READINESS, False)]
+    assert got["default"] == []
 
 
 async def test_a_status_and_its_readiness_are_neighbours_in_the_log(redis_url: str) -> None:

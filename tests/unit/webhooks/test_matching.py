@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import STATE, TRANSITION
+from bridge.events import READINESS, STATE, TRANSITION
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.webhooks.matching import Matcher
 from tests.lanes import endpoint, entry
@@ -43,6 +45,19 @@ def test_filters_are_all_to_be_met_and_empty_ones_always_are() -> None:
     assert known.matching(entry("9-0", "a"), "b") == ["all", "cvm", "plain", "several", "to"]
     assert known.matching(entry("9-0", "z", type=STATE), "b") == ["all", "state"]
     assert known.matching(entry("9-0", "b", from_=None, to=None, type="watch.stale"), "b") == ["all"]
+
+
+def test_a_filter_by_readiness_wants_events_that_tell_it() -> None:
+    known = matcher(*(born(str(ready), types=(), ready=ready) for ready in (None, True, False)))
+    for ready, wanting in ((None, ["None"]), (True, ["None", "True"]), (False, ["False", "None"])):
+        shown = replace(entry("9-0", from_=None, to=None, type=READINESS), ready=ready)
+        assert known.matching(shown, "b") == wanting
+
+
+def test_an_endpoint_of_the_version_before_wants_what_it_wanted() -> None:
+    fields = json.loads(born("e").to_json())
+    del fields["ready"]
+    assert Endpoint.from_json("e", json.dumps(fields), None) == born("e")
 
 
 def test_disabled_endpoints_match_for_what_they_miss_is_listed() -> None:
