@@ -153,3 +153,9 @@ def test_batches_are_not_starved_by_a_queue_of_reads_nor_reads_by_batches() -> N
     watches = {c.cvm_id: c for c in (cvm(name, due=0) for name in "abc")}
     assert plan(5, watches, [], within(0, 2)) == [Read("a"), Batch(("a", "b", "c"), 5)]
     assert plan(5, watches, [], within(0, 1)) == [Read("a")]
+
+
+def test_streamed_cvms_are_asked_about_in_the_same_batch_as_the_others() -> None:
+    watches = {c.cvm_id: c for c in (cvm("a"), cvm("b"), cvm("c"))}
+    slots = [held(0, watches["a"]), held(1, watches["b"])]
+    assert plan(5, watches, slots, within(2, 9)) == [Batch(("a", "b", "c"), 5)]
