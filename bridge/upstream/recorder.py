@@ -96,24 +96,15 @@ class Recorder:
         self._confirmed(tracked)
 
     async def tell(self, tracked: Tracked, told: Told, status: str | None, asked_at: float) -> None:
-        """Applies what the batch route or the list tells of operations, unless something newer is known.
-
-        Where the same answer has another `status` than the known one, or nobody vouches for that, the status is being
-        read: what is told counts with it, in one step. The order is that of the requests.
-        """
+        """Applies what the batch route or the list tells of operations, if it counts: see `Tracked.takes`."""
         await self._turn(tracked)
-        operations, seen = tracked.operations, tracked.seen
-        if seen.dropped or operations.is_late(asked_at, seen):
+        if tracked.seen.dropped or not tracked.takes(told, status, asked_at):
             return
-        if status not in (None, tracked.status) or not tracked.fresh or tracked.absence.is_missing:
-            operations.hold(told, asked_at)
-            return
-        operations.count(asked_at)
         step, after = tell(tracked, told, rfc3339(self._clock.time()))
         if step is not None:
             self._add(tracked, step)
         elif after is not None:
-            seen.note(after)
+            tracked.seen.note(after)
 
     def name_app(self, tracked: Tracked, app_id: str) -> None:
         """The list tells its app. An app never changes, so that is no event."""

@@ -256,6 +256,24 @@ class Tracked:
     def status(self) -> str | None:
         return self.seen.snapshot.status if self.seen.snapshot else None
 
+    def takes(self, told: Told, status: str | None, asked_at: float) -> bool:
+        """Whether an answer about operations counts now: not one that is older than what is known.
+
+        Where the answer has another `status` than the known one, or nobody vouches for that, the status is being read:
+        what is told counts with it. A state that tells of operations itself counts alone, since two routes that
+        disagree would cause events for ever; the others may only add to it.
+        """
+        if self.operations.is_late(asked_at, self.seen):
+            return False
+        own = Told.by(self.seen.state.fields) if self.seen.state is not None and not self.gone else None
+        if own is not None and (own.operation is None) != (told.operation is None):
+            return False
+        if status not in (None, self.status) or not self.fresh or self.absence.is_missing:
+            self.operations.hold(told, asked_at)
+            return False
+        self.operations.count(asked_at)
+        return True
+
     @property
     def fresh(self) -> bool:
         return self.seen.snapshot is None or self.seen.snapshot.fresh

@@ -48,18 +48,14 @@ class Life:
     def told(self, status: str | None, fields: Mapping[str, Any], *, asked_at: float = -1) -> None:
         """As `Recorder.tell`."""
         self.now += 1
-        asked_at, told, tracked = self.now if asked_at < 0 else asked_at, Told.by(fields), self.tracked
-        if told is None or tracked.operations.is_late(asked_at, tracked.seen):
+        told = Told.by(fields)
+        if told is None or not self.tracked.takes(told, status, self.now if asked_at < 0 else asked_at):
             return
-        if status not in (None, tracked.status) or not tracked.fresh:
-            tracked.operations.hold(told, asked_at)
-            return
-        tracked.operations.count(asked_at)
-        step, after = tell(tracked, told, NOW)
+        step, after = tell(self.tracked, told, NOW)
         if step is not None:
             self._add(step)
         elif after is not None:
-            tracked.seen.note(after)
+            self.tracked.seen.note(after)
 
     def is_not_answered(self) -> None:
         step = grow_stale(self.tracked, "unreachable", NOW)
@@ -164,6 +160,21 @@ def test_a_failed_boot_is_the_reason_and_a_cvm_that_is_gone_has_no_operation() -
     assert life.events[-1][1]["operation"] is None
 
 
+def test_a_state_that_tells_of_operations_itself_is_not_contradicted() -> None:
+    life = Life()
+    life.sees(RUNNING, {"in_progress": False})
+    for _ in range(3):
+        life.told(RUNNING, UPDATE)
+        life.sees(RUNNING, {"in_progress": False})
+    assert life.readiness == []
+    life.sees(RUNNING, {"in_progress": True})
+    life.told(RUNNING, UPDATE)
+    life.told(RUNNING, IDLE)
+    assert life.readiness == [(False, "operation")]
+    assert life.tracked.seen.snapshot is not None
+    assert life.tracked.seen.snapshot.operation == Operation("update", "t1", "c1")
+
+
 @pytest.mark.parametrize("odd", [{"operation_type": 5, "correlation_id": "x" * 999}, {}])
 def test_odd_fields_of_an_operation_are_left_out(odd: dict[str, Any]) -> None:
     assert Told.by({"in_progress": True, **odd}) == Told(Operation())
@@ -208,6 +219,9 @@ class Lives(RuleBasedStateMachine):
 
     def _follows_from_what_was_told_last(self) -> None:
         snapshot, told = self.life.tracked.seen.snapshot, Told.by(self.fields)
+        state = self.life.tracked.seen.state
+        if state is not None:
+            told = Told.by(state.fields) or told
         if snapshot is not None and snapshot.status == self.status and snapshot.fresh and told is not None:
             assert snapshot.ready == (self.status == RUNNING and told.operation is None)
             assert bool(snapshot.operation) == bool(told.operation)
