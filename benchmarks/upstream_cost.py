@@ -147,6 +147,7 @@ def run() -> None:
     print("                              requests/s     reads   batches     lists   streams")
     for title, scenario in (
         ("1 000 CVMs under *", at_rest(1_000)),
+        ("5 CVMs under *, all streamed", at_rest(5)),
         ("300 CVMs by their names", at_rest(300, named=True)),
         ("300 CVMs, upstream is down", in_an_outage(300)),
     ):
