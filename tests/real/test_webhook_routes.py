@@ -112,6 +112,7 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
         "cvms": [],
         "from": [],
         "to": ["running"],
+        "ready": None,
         "types": ["cvm.transition"],
         "format": "standard",
         "rate": None,
