@@ -13,7 +13,7 @@ from bridge.clock import rfc3339
 from bridge.events import TRANSITION, dumps, entry_key
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
-from bridge.store.foreign import json_object, stored_time
+from bridge.store.foreign import flag, json_object, stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
 from bridge.store.sealing_key import AnyKey, SealingKey, resealed
@@ -168,7 +168,7 @@ class Endpoint:
             cvms=_texts(fields["cvms"]),
             from_=_texts(fields["from"]),
             to=_texts(fields["to"]),
-            ready=_flag(fields.get("ready")),
+            ready=flag(fields.get("ready")),
             types=_texts(fields["types"]),
             format=_format(fields["format"]),
             rate=_number(fields.get("rate")),
@@ -366,13 +366,6 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
     return tuple(map(_text, value))
-
-
-def _flag(value: object) -> bool | None:
-    """None also in records of earlier versions."""
-    if value is not None and not isinstance(value, bool):
-        raise TypeError
-    return value
 
 
 MOST_NUMBER = 1e15

@@ -32,6 +32,13 @@ def whole_number(value: object, most: int) -> int | None:
     return int(value) if 0 <= value <= most else None
 
 
+def flag(value: object) -> bool | None:
+    """True, false, or None also where it is absent, as in records of earlier versions. Raises ValueError."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
+
+
 def stored_time(ms: str | None) -> str | None:
     """Milliseconds since the Unix epoch, as RFC 3339; None for anything else."""
     if not ms or not (ms.isascii() and ms.isdigit() and len(ms) <= 14):

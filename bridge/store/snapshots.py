@@ -20,7 +20,7 @@ from bridge.events import dumps, entry_key
 from bridge.readiness import Operation, Readiness, read_operation
 from bridge.store.confirmations import confirmed_times
 from bridge.store.connection import Backend, load_script
-from bridge.store.foreign import is_name
+from bridge.store.foreign import flag, is_name
 
 _STATE_HEAD = '{"state":'
 # `name` and what follows stay together at the end, where `read_names.lua` looks for them.
@@ -106,7 +106,7 @@ class Snapshot:
             _text(fields, "stale_reason"),
             bool(fields.get("ever_ran")),
             _text(fields, "app_id"),
-            _flag(fields, "ready"),
+            flag(fields.get("ready")),
             read_operation(fields.get("operation")),
         )
 
@@ -114,13 +114,6 @@ class Snapshot:
 def _text(fields: Mapping[str, object], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError("not a snapshot of the bridge")
-    return value
-
-
-def _flag(fields: Mapping[str, object], name: str) -> bool | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, bool):
         raise ValueError("not a snapshot of the bridge")
     return value
 

@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, Literal, assert_never
 
-from bridge.events import STATE, TRANSITION, Event, dumps
+from bridge.events import READINESS, STATE, TRANSITION, Event, dumps
 
 ChatFormat = Literal["slack", "discord", "teams", "ntfy"]
 
@@ -90,6 +90,8 @@ def _lines(event: Event, escape: Callable[[str], str]) -> tuple[str, str]:
     if event.type in (TRANSITION, STATE):
         change = (data.get("from"), data.get("to"))
         what = " → ".join(part(status, LONGEST_STATUS) for status in change if status is not None)
+    elif event.type == READINESS:
+        what = "ready" if data.get("ready") else "not ready"
     name = part(data.get("name") or event.cvm_id, LONGEST_NAME)
     state = data.get("state")
     reason = data.get("reason") or data.get("error") or (isinstance(state, dict) and state.get("boot_error"))

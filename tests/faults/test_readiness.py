@@ -88,7 +88,7 @@ async def test_an_update_is_told_once_over_sse_redis_and_the_list(redis_url: str
 
 
 async def test_an_update_is_told_once_to_a_webhook_that_wants_readiness(redis_url: str) -> None:
-    given = {"secret_key": (SecretStr(new_key()),), "webhook_allow": with_loopback(Allowlist())}
+    given: dict[str, Any] = {"secret_key": (SecretStr(new_key()),), "webhook_allow": with_loopback(Allowlist())}
     async with (
         whole(redis_url, cvms=1, operations=True, settings=given) as bridge,
         receiving() as receiver,
