@@ -260,15 +260,14 @@ class Tracked:
         """Whether an answer about operations counts now: not one that is older than what is known.
 
         Where the answer has another `status` than the known one, or nobody vouches for that, the status is being read:
-        what is told counts with it. A state that tells of operations itself counts alone, since two routes that
-        disagree would cause events for ever; the others may only add to it.
+        what is told counts with it. A state that tells of operations itself counts before the others, since two
+        routes that disagree would cause events for ever.
         """
         if self.operations.is_late(asked_at, self.seen):
             return False
-        own = Told.by(self.seen.state.fields) if self.seen.state is not None and not self.gone else None
-        if own is not None and (own.operation is None) != (told.operation is None):
-            return False
-        if status not in (None, self.status) or not self.fresh or self.absence.is_missing:
+        own = Told.by(self.seen.state.fields) if self.seen.state else None
+        contradicts = own is not None and (own.operation is None) != (told.operation is None)
+        if contradicts or status not in (None, self.status) or not self.fresh or self.absence.is_missing:
             self.operations.hold(told, asked_at)
             return False
         self.operations.count(asked_at)

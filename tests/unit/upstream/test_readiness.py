@@ -278,7 +278,7 @@ class Lives(RuleBasedStateMachine):
             if "ready" not in data:
                 continue
             if kind == READINESS:
-                began = data["operation"] and operation and not _same(data["operation"], operation)
+                began = data["operation"] and operation and data["operation"] != operation
                 assert data["ready"] != ready or bool(data["operation"]) != bool(operation) or began
                 assert data["was_ready"] == ready
                 ready, operation = data["ready"], data["operation"]
@@ -293,10 +293,6 @@ class Lives(RuleBasedStateMachine):
 
     def _follows(self, data: dict[str, Any]) -> bool:
         return any(step.second and json.loads(step.draft.data) == data for step in self.life.steps)
-
-
-def _same(one: dict[str, str | None], other: dict[str, str | None]) -> bool:
-    return Operation(**one).continues(Operation(**other))
 
 
 Lives.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
