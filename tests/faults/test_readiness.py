@@ -92,7 +92,7 @@ async def test_an_update_is_told_once_to_a_webhook_that_wants_readiness(redis_ur
     async with (
         whole(redis_url, cvms=1, operations=True, settings=given) as bridge,
         receiving() as receiver,
-        open_dispatcher(Settings(**given), bridge.backend, SystemClock()) as dispatcher,
+        open_dispatcher(Settings(**given), bridge.backend, SystemClock()) as (dispatcher, _),
         asyncio.TaskGroup() as group,
     ):
         (cvm,), stop = bridge.ids, asyncio.Event()
