@@ -358,7 +358,7 @@ class Lanes(RuleBasedStateMachine):
 
 TestLanes = Lanes.TestCase
 TestLanes.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "15")),
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "5")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
