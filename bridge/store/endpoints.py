@@ -10,12 +10,13 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
 from bridge.clock import rfc3339
-from bridge.events import TRANSITION, dumps, entry_key
+from bridge.events import TRANSITION, dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
 from bridge.store.foreign import flag, json_object, stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
+from bridge.store.record_fields import number_of, position_of, text_of, texts_of, whole_of
 from bridge.store.sealing_key import AnyKey, SealingKey, resealed
 from bridge.store.unread import read_unread
 
@@ -163,26 +164,26 @@ class Endpoint:
         fields = json_object(text)
         made = cls(
             endpoint_id,
-            _text(fields["url"]),
-            description=_text(fields["description"]),
-            cvms=_texts(fields["cvms"]),
-            from_=_texts(fields["from"]),
-            to=_texts(fields["to"]),
+            text_of(fields["url"]),
+            description=text_of(fields["description"]),
+            cvms=texts_of(fields["cvms"]),
+            from_=texts_of(fields["from"]),
+            to=texts_of(fields["to"]),
             ready=flag(fields.get("ready")),
-            types=_texts(fields["types"]),
+            types=texts_of(fields["types"]),
             format=_format(fields["format"]),
-            rate=_number(fields.get("rate")),
-            concurrency=_whole(fields.get("concurrency")),
+            rate=number_of(fields.get("rate")),
+            concurrency=whole_of(fields.get("concurrency")),
             headers_sealed=_headers(fields["headers"]),
             secrets_sealed=tuple(_secret(*each) for each in fields["secrets"]),
-            owner=_text(fields.get("owner", "")),  # a record of before has neither
-            reach=None if (reach := fields.get("reach")) is None else _texts(reach),
+            owner=text_of(fields.get("owner", "")),  # a record of before has neither
+            reach=None if (reach := fields.get("reach")) is None else texts_of(reach),
             enabled=disabled is None,
             disabled_reason=disabled or None,
-            created_at=_text(fields["created_at"]),
-            created_after=_position(fields["created_after"]),
-            created_log_id=_text(fields["created_birth"]),
-            request=_text(fields.get("request", "")),
+            created_at=text_of(fields["created_at"]),
+            created_after=position_of(fields["created_after"]),
+            created_log_id=text_of(fields["created_birth"]),
+            request=text_of(fields.get("request", "")),
         )
         if made.broken:
             raise ValueError
@@ -355,38 +356,6 @@ def _read(endpoint_id: str, text: str | None, disabled: str | None) -> Endpoint:
         return Endpoint(endpoint_id, "", types=(), enabled=False, disabled_reason=BROKEN)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    value.encode()  # raises ValueError for half of a surrogate pair
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError
-    return tuple(map(_text, value))
-
-
-MOST_NUMBER = 1e15
-"""Of a limit; the bridge writes far smaller ones, and JSON's integers may be larger than any float."""
-
-
-def _number(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST_NUMBER:
-        raise TypeError
-    return value
-
-
-def _whole(value: object) -> int | None:
-    number = _number(value)
-    if number is not None and not isinstance(number, int):
-        raise TypeError
-    return number
-
-
 def _format(value: object) -> Format:
     for each in FORMATS:
         if each == value:
@@ -397,15 +366,10 @@ def _format(value: object) -> Format:
 def _headers(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError
-    return {_text(name): _text(sealed) for name, sealed in value.items()}
+    return {text_of(name): text_of(sealed) for name, sealed in value.items()}
 
 
 def _secret(text: object, expires_at_ms: object) -> SealedSecret:
     if expires_at_ms is not None and not isinstance(expires_at_ms, int):
         raise TypeError
-    return SealedSecret(_text(text), expires_at_ms)
-
-
-def _position(value: object) -> str:
-    entry_key(_text(value))
-    return _text(value)
+    return SealedSecret(text_of(text), expires_at_ms)
