@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,13 @@ async def page(web: Front, query: str) -> tuple[int, str | None]:
     return answer.status_code, str(answer.json().get("type")).rpartition(":")[2] if answer.is_error else None
 
 
+async def append_later(writer: Writer) -> str:
+    """One event, in a later millisecond than the last: a time then has all events after it, or was trimmed."""
+    later = int(writer.position.last_id.partition("-")[0]) + 1
+    writer.position = replace(writer.position, used=(0, f"{later}-0"))
+    return await writer.append()
+
+
 LONG_AGO = "2001-01-01T00:00:00Z"
 REASONS = {"history-lost": "history_lost", "unknown-cursor": "unknown_cursor"}
 
@@ -40,9 +48,8 @@ async def test_a_page_refuses_the_cursors_and_times_that_a_stream_answers_with_a
     redis_url: str, backend: Backend, *, trimmed: bool
 ) -> None:
     writer = await Writer.lead(backend, log_length=5 if trimmed else 100)
-    ids = [
-        await writer.append() for _ in range(8)
-    ]  # before the front end is there, whose memory has no more than the log
+    # Before the front end is there, whose memory has no more than the log.
+    ids = [await append_later(writer) for _ in range(8)]
     async with front(redis_url) as web:
         lost = f"{ids[5].partition('-')[0]}-77"  # as if a failover had lost it, and others had been written instead
         future = f"{int(ids[-1].partition('-')[0]) + 10**9}-0"
