@@ -19,19 +19,18 @@ _mend = load_script("lane_rules", "mend_webhooks")
 
 
 async def run_lane_script(backend: Backend, script: Script, arguments: Sequence[object]) -> Any:
-    """Runs it; once more after a key of another type was removed, with an error line for each. Raises StoreError."""
+    """Runs it. Where Redis refuses that, it mends the shared keys and runs it once more, also if nothing was to mend:
+    another process may have just done that. An error line names each key that it removes. Raises StoreError.
+    """
     try:
         return await _run(backend, script, arguments)
     except StoreUnavailableError:
         raise
     except StoreError:
-        removed = await _run(backend, _mend, [LaneLimits().to_json()])
-        for key in removed:
+        for key in await _run(backend, _mend, [LaneLimits().to_json()]):
             logger.error(
                 "a key in Redis had another type than the bridge gives it, and was removed", extra={"key": key}
             )
-        if not removed:
-            raise
     return await _run(backend, script, arguments)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from bridge.store.connection import Backend
+from bridge.store.connection import Backend, Script
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import BROKEN
+from bridge.store.endpoints import BROKEN, Endpoints
+from bridge.store.errors import StoreError
 from bridge.webhooks.endpoint_cache import EndpointCache
 from bridge.webhooks.enqueuer import Enqueuer
 from tests.lanes import Bench, bench, endpoint, serve, unsealed
@@ -205,6 +207,40 @@ async def test_a_shared_key_of_another_type_is_replaced_and_nothing_is_lost(
         )
         for path in ("/e", "/f"):
             assert list(dict.fromkeys(stage.receiver.order(path, "a"))) == ["1", "2", "3"]
+
+
+class Interrupted(Backend):
+    """Behind the first step that Redis refuses, `meanwhile` runs before the caller learns of it."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
+        try:
+            return await super().run(script, keys, args)
+        except StoreError:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile is not None:
+                await meanwhile()
+            raise
+
+
+@pytest.mark.parametrize("suffix", ["", ":endpoints", ":ids", ":disabled", ":changed"])
+async def test_a_step_goes_on_where_another_process_has_mended_the_shared_key_first(
+    backend: Backend, suffix: str
+) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint("e"))
+    await made.writer.append("a")
+    await spoil(backend, suffix)
+    late, mended = Interrupted(backend.client, "bridge"), []
+
+    async def mended_by_the_other() -> None:
+        mended.append(await Endpoints(backend).create(endpoint("g")))
+
+    late.meanwhile = mended_by_the_other
+    await Endpoints(late).create(endpoint("f"))
+    assert mended, "both found the damage"
+    assert [each.id for each, _ in await Endpoints(late).page()] == ["e", "f", "g"]
 
 
 async def test_registrations_that_were_overwritten_are_told_and_new_ones_work(redis_url: str) -> None:
