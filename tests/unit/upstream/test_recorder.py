@@ -3,88 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.clock import SystemClock
-from bridge.events import DROPPED, STATE, TRANSITION, parse_state
-from bridge.store.confirmations import Confirmations
+from bridge.events import DROPPED, STATE, TRANSITION
 from bridge.store.connection import Backend
-from bridge.store.errors import FencedError, StoreUnavailableError
+from bridge.store.errors import FencedError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
-from bridge.store.log_writer import LogWriter
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.upstream.journal import Journal, Loss
-from bridge.upstream.recorder import Recorder
-from bridge.upstream.tracked import Observation, Tracked
 from tests.backups import Backup
 from tests.fakes import fake_backend
-
-T = TypeVar("T")
-
-
-class Line(Backend):
-    """A way to Redis that can be cut: at once, or after the command was executed."""
-
-    cut = ""
-
-    async def call(self, command: Awaitable[T]) -> T:
-        if self.cut == "before":
-            command.close()  # type: ignore[attr-defined]
-            raise StoreUnavailableError
-        done = await super().call(command)
-        if self.cut == "after":
-            raise StoreUnavailableError
-        return done
-
-
-class Process:
-    """One process's journal, and the recorder of its present term."""
-
-    def __init__(self, backend: Backend, name: str = "one") -> None:
-        self.backend = Line(backend.client, "bridge")
-        self.name = name
-        self.journal = Journal(backend.keys.source)
-        self.watches: dict[str, Tracked] = {}
-        self.terms = 0
-        self._made_at = 0.0
-
-    async def lead(self) -> Loss | None:
-        """A new term. Resumes as the leader does."""
-        self.terms += 1
-        term = await Leadership(self.backend).acquire(f"{self.name}{self.terms}", 10, "log")
-        assert isinstance(term, Term)
-        loss = self.journal.resume(term, await Log(self.backend).find(term.last_id))
-        writer, confirmations = LogWriter(self.backend, 100), Confirmations(self.backend, term, {})
-        self.recorder = Recorder(writer, confirmations, term, SystemClock(), self.journal, self.watches)
-        self.term = term
-        return loss
-
-    async def resign(self) -> None:
-        await Leadership(self.backend).resign(self.term)
-
-    def watch(self, name: str) -> Tracked:
-        return self.watches.setdefault(name, Tracked(name))
-
-    async def see(self, name: str, *statuses: str) -> None:
-        for status in statuses:
-            self._made_at += 1
-            await self.recorder.record(self.watch(name), seen(status, self._made_at))
-
-    async def write(self) -> None:
-        await self.recorder.flush()
-
-    async def try_to_write(self) -> None:
-        """As the term's task does it, until the term is over."""
-        writing = asyncio.create_task(self.recorder.flush())
-        await asyncio.sleep(0.01)
-        writing.cancel()
-        await asyncio.wait([writing])
+from tests.unit.upstream.recording import Process, seen, statuses, told
 
 
 @pytest.fixture
@@ -94,21 +27,6 @@ async def backend() -> AsyncIterator[Backend]:
     await Watches(made).want("b")
     yield made
     await made.close()
-
-
-def seen(status: str, at: float, name: str = "a") -> Observation:
-    state = parse_state(f'{{"id":"{name}","status":"{status}"}}')
-    return Observation(state=state, by="poll", sent_at=at, made_at=at)
-
-
-async def told(backend: Backend) -> list[tuple[int, str, str, str | None]]:
-    """Number, CVM, type and status of each event of the log."""
-    events = await Log(backend).read("0-0", 99)
-    return [(e.sequence, e.cvm_id, e.type, json.loads(e.json)["data"].get("to")) for e in events]
-
-
-async def statuses(backend: Backend) -> list[tuple[int, str | None]]:
-    return [(sequence, status) for sequence, _, _, status in await told(backend)]
 
 
 async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(backend: Backend) -> None:
