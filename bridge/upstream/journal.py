@@ -59,12 +59,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """`sequence` and `id` are those of its last event."""
+    """`follows`: the log's end before it; `sequence`: the number of its last event."""
 
     entry: Entry
-    follows: int
+    follows: WritePosition
     sequence: int
-    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Journal:
         """Redis has it. It is the next one that waits, or one that did not wait (the end of a watch)."""
         if self.next is entry:
             self._count(self._waiting.popleft(), -1)
-        self._written.append(_Written(entry, self.position.sequence, position.sequence, position.last_id))
+        self._written.append(_Written(entry, self.position, position.sequence))
         self._sent, self.position = None, position
         self._written_size += entry.size
         while len(self._written) > RECENT or self._written_size > RECENT_CHARACTERS:
@@ -145,14 +144,14 @@ class Journal:
         """Redis has nothing after this event: what was written after it waits again, before all else.
 
         One number stays unused: a front end that has seen all that was lost finds the gap too, and starts over. Raises
-        FencedError if this process did not write that event.
+        FencedError if that is not where one of this process's steps ended, as far as it remembers them.
         """
         at, kept = self.position, [each for each in self._written if each.sequence <= sequence]
-        known = kept[-1].id if kept and kept[-1].sequence == sequence else last_id
-        if sequence >= at.sequence or known != last_id:
-            raise FencedError("the log has an event that this process did not write")
         lost = list(self._written)[len(kept) :]
-        forgotten = (lost[0].follows if lost else at.sequence) - sequence
+        oldest = lost[0].follows if lost else at
+        is_older = sequence < oldest.sequence
+        if sequence >= at.sequence or not (is_older or (sequence, last_id) == (oldest.sequence, oldest.last_id)):
+            raise FencedError("the log has an event that this process did not write")
         self._written = deque(kept)
         self._written_size = sum(each.entry.size for each in kept)
         for each in reversed(lost):
@@ -160,7 +159,7 @@ class Journal:
             self._count(each.entry, 1)
         used = (max(at.next_sequence - 1, self._highest_sent) + 1, at.highest_id)
         self._sent, self.position = None, WritePosition(sequence, last_id, used)
-        return Loss(sequence, sum(each.entry.events for each in lost), max(0, forgotten))
+        return Loss(sequence, sum(each.entry.events for each in lost), oldest.sequence - sequence)
 
     def _count(self, entry: Entry, step: int) -> None:
         self._waits[entry.draft.cvm_id] += step

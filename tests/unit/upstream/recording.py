@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bridge.clock import SystemClock
 from bridge.events import parse_state
@@ -70,6 +70,12 @@ class Process:
             self._made_at += 1
             await self.recorder.record(self.watch(name), seen(status, self._made_at))
 
+    async def see_operation(self, name: str, status: str, *, in_progress: bool) -> None:
+        """A state that tells of operations itself: where both change, it is a transition and its readiness."""
+        self._made_at += 1
+        observation = seen(status, self._made_at, in_progress=in_progress)
+        await self.recorder.record(self.watch(name), observation)
+
     async def write(self) -> None:
         await self.recorder.flush()
 
@@ -81,8 +87,8 @@ class Process:
         await asyncio.wait([writing])
 
 
-def seen(status: str, at: float, name: str = "a") -> Observation:
-    state = parse_state(f'{{"id":"{name}","status":"{status}"}}')
+def seen(status: str, at: float, name: str = "a", **fields: Any) -> Observation:
+    state = parse_state(json.dumps({"id": name, "status": status, **fields}))
     return Observation(state=state, by="poll", sent_at=at, made_at=at)
 
 
