@@ -30,7 +30,18 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "webhooks": ("position", "partial", "birth", "stamp", "revision", "floor"),
     "webhook_endpoints": ("e", "stranger"),
     "webhook_disabled": ("stranger",),
-    "webhook_e_health": ("fails", "lane", "many", "open", "probe_at", "failing_since", "success_at", "swept_at"),
+    "webhook_e_health": (
+        "fails",
+        "lane",
+        "many",
+        "open",
+        "probe_at",
+        "failing_since",
+        "success_at",
+        "swept_at",
+        "postponed",
+        "postponed_since",
+    ),
     "webhook_e_claims": ("a", "b"),
 }
 """Fields that the bridge reads, by the hashes that have them."""

@@ -192,12 +192,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How many deliveries wait, in lanes or in the log, and when attempts last succeeded and failed (RFC 3339)."""
+    """How many deliveries wait, in lanes or in the log, and when attempts last succeeded and failed (RFC 3339).
+
+    `postponed_since`, `postponed_reason`: since its last attempt, those that were due could not be made.
+    """
 
     pending: int
+    postponed_reason: str | None = None
     last_success_at: str | None = None
     last_failure_at: str | None = None
     failing_since: str | None = None
+    postponed_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,10 +320,10 @@ class Endpoints:
         rows = await self._run(self._health, *ids)
         unread = await read_unread(self._backend, self._lane_limits)
         found = {}
-        for endpoint_id, (registered, text, disabled, pending, *times) in zip(ids, rows, strict=True):
+        for endpoint_id, (registered, text, disabled, pending, *times, why) in zip(ids, rows, strict=True):
             if int(registered):
                 endpoint = _read(endpoint_id, text, disabled)
-                health = Health(int(pending) + unread.count(endpoint), *(stored_time(ms) for ms in times))
+                health = Health(int(pending) + unread.count(endpoint), why, *map(stored_time, times))
                 found[endpoint_id] = endpoint, health
         return found
 

@@ -106,7 +106,8 @@ class Claimed:
 class Result:
     """The result of one attempt: `wait` seconds until the next, `jitter` (0 to 1) for the breaker's own wait.
 
-    `hold`: seconds for which the receiver asked to get nothing, in any lane.
+    `attempt`: its record as JSON; the reason if it is postponed. `hold`: seconds for which the
+    receiver asked to get nothing, in any lane.
     """
 
     claim: Claim

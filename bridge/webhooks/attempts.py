@@ -122,7 +122,7 @@ class Attempts:
         if now - self._told.get(error.why, -TOLD_EVERY) >= TOLD_EVERY:
             self._told[error.why] = now
             logger.error("attempts cannot be made and are postponed", extra={"why": error.why, "error": str(error)})
-        return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), "")
+        return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), f"{error.why}: {error}")
 
     def _result(self, claim: Claim, at: float, outcome: AttemptOutcome) -> Result:
         once = claim.event.type == TEST_TYPE

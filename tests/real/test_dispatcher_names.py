@@ -1,12 +1,16 @@
-"""A dispatcher whose receivers' names are not all answered, with lookups in real threads."""
+"""A dispatcher whose receivers' names are not all answered."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from collections.abc import Sequence
 
 from bridge.host_lookup import HostLookup
+from tests.lanes import endpoint
 from tests.real.test_dispatcher import sending
+from tests.servers import PATIENCE
 
 
 async def test_eighty_names_without_an_answer_delay_no_other_endpoint(redis_url: str) -> None:
@@ -33,3 +37,17 @@ async def test_eighty_names_without_an_answer_delay_no_other_endpoint(redis_url:
             assert {hit.path for hit in receiver.hits} == {"/good"}
     finally:
         over.set()
+
+
+async def test_an_endpoint_shows_that_no_name_is_answered(redis_url: str) -> None:
+    async def unanswered(host: str, port: int) -> Sequence[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "again")
+
+    async with sending(redis_url, resolve=unanswered) as stage:
+        await stage.endpoints.create(endpoint("e", url="sealed:https://dead.test/"))
+        await stage.append("a")
+        async with asyncio.timeout(PATIENCE):
+            while not (shown := (await stage.endpoints.page())[0][1]).postponed_since:  # noqa: ASYNC110 - in Redis
+                await asyncio.sleep(0.05)
+        assert shown.postponed_reason == "resolver: no name server answers"
+        assert (shown.pending, shown.failing_since) == (1, None)

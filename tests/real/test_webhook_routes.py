@@ -127,6 +127,8 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
         "last_success_at": None,
         "last_failure_at": None,
         "failing_since": None,
+        "postponed_since": None,
+        "postponed_reason": None,
     }
     assert await api.shown(made["id"]) == made
     assert (await api.get("/v1/webhooks")).json() == {"items": [made], "next": None}

@@ -1,13 +1,15 @@
 -- ARGV: limits, wake channel, endpoint ids. Returns for each {registered (1/0), JSON, disabled reason, pending, last
--- success, last failure, failing since}, times in ms. Damaged keys of one count as if they were not there.
+-- success, last failure, failing since, postponed since, why}, times in ms. Damaged keys of one count as if they were not there.
 local found = {}
 for i = 3, #ARGV do
   local E = ARGV[i]
   local text, reason = call('HGET', P .. ':endpoints', E), call('HGET', P .. ':disabled', E)
   local pending = redis.pcall('ZCARD', of('pending', E))
-  local times = redis.pcall('HMGET', of('health', E), 'success_at', 'failure_at', 'failing_since')
-  if times.err then times = {false, false, false} end
+  local health = redis.pcall('HMGET', of('health', E), 'success_at', 'failure_at', 'failing_since', 'postponed_since',
+    'postponed')
+  if health.err then health = {false, false, false, false, false} end
   found[#found + 1] = {(text or call('ZSCORE', P .. ':ids', E)) and 1 or 0, text, reason,
-    type(pending) == 'number' and pending or 0, times[1], times[2], times[3]}
+    type(pending) == 'number' and pending or 0, health[1], health[2], health[3], health[4],
+    health[5]}
 end
 return found

@@ -1,7 +1,7 @@
 -- Record the results of attempts; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, then per
 --   attempt: endpoint, lane, token, delivery, verdict (delivered, failed, given_up, gone, postponed; withheld, unreadable:
 --   none was or will be made), ms to wait, ms for which the receiver asked to get nothing (0: it did not), jitter of the
---   probe's wait (0 to 1), attempt as JSON, the event's sequence (0: none).
+--   probe's wait (0 to 1), attempt as JSON (if postponed: why), the event's sequence (0: none).
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 local function succeeded(E, lane)
@@ -55,10 +55,13 @@ local function pop(E, lane, id, status)
   if call('EXISTS', lane_key(E, lane)) == 1 then call('ZADD', of('due', E), whole(now), lane) end
 end
 
--- The dispatcher could not make the attempt: the receiver has no part in it, so nothing counts.
-local function postpone(E, lane, wait)
+-- The dispatcher could not make the attempt: the receiver has no part in it, so nothing counts. Its owner sees why.
+local function postpone(E, lane, wait, why)
   call('ZADD', of('due', E), whole(now + wait), lane)
-  if call('HEXISTS', of('health', E), 'open') == 1 then call('HSET', of('health', E), 'probe_at', whole(now + wait)) end
+  local health = of('health', E)
+  call('HSET', health, 'postponed', why)
+  call('HSETNX', health, 'postponed_since', whole(now))
+  if call('HEXISTS', health, 'open') == 1 then call('HSET', health, 'probe_at', whole(now + wait)) end
   return 1
 end
 
@@ -80,12 +83,13 @@ local function settle(i)
   if call('HGET', of('claims', E), lane) ~= ARGV[i + 2] or call('LINDEX', lane_key(E, lane), 0) ~= id then return 0 end
   call('HDEL', of('claims', E), lane)
   call('ZREM', of('busy', E), lane)
-  if verdict == 'postponed' then return postpone(E, lane, tonumber(ARGV[i + 5])) end
+  if verdict == 'postponed' then return postpone(E, lane, tonumber(ARGV[i + 5]), ARGV[i + 8]) end
   if verdict == 'withheld' or verdict == 'unreadable' then
     pop(E, lane, id, 'skipped')
     return 1
   end
   add_attempt(id, ARGV[i + 8])
+  call('HDEL', of('health', E), 'postponed', 'postponed_since')
   if verdict == 'delivered' then
     pop(E, lane, id, 'delivered')
     mark_delivered(E, string.sub(id, #E + 2), tonumber(ARGV[i + 9]))

@@ -125,6 +125,8 @@ class Endpoint(Shape):
     last_success_at: str | None = time_field("The last attempt that succeeded.")
     last_failure_at: str | None = time_field("The last attempt that failed.")
     failing_since: str | None = time_field("The first failure since the last success.")
+    postponed_since: str | None = time_field("Since when the bridge could not make the attempts that were due.")
+    postponed_reason: str | None = described("Why it could not", "resolver: no name server answers")
 
 
 class EndpointWithSecret(Endpoint):

@@ -323,6 +323,14 @@ def test_an_idle_dispatcher_claims_nothing_and_leaves_lanes_to_the_others() -> N
     run_virtual(scenario())
 
 
+async def postponed(stage: Stage, endpoint_id: str) -> str | None:
+    """The reason that the endpoint shows, always beside its time."""
+    found = await Endpoints(stage.backend).get(endpoint_id)
+    assert found is not None
+    assert (found[1].postponed_since is None) == (found[1].postponed_reason is None)
+    return found[1].postponed_reason
+
+
 def test_what_this_machine_cannot_attempt_is_no_failure_and_comes_again_in_order(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -349,8 +357,11 @@ def test_what_this_machine_cannot_attempt_is_no_failure_and_comes_again_in_order
             assert {each.status for name in ("e", "probed") for each in await stage.deliveries(name)} == {"pending"}
             asked = len(poster.got)
             assert asked < 300
+            for name in ("e", "probed"):
+                assert await postponed(stage, name) == "connections: Too many open files"
             exhausted = False
             await stage.all_done("e", "probed")
+            assert await postponed(stage, "e") is None
             assert [[got.error for got in each.attempts] for each in await stage.deliveries()] == [[None]] * 4
             delivered = [number(got) for got in poster.got[asked:] if "e.test" in got.url]
             assert sorted(delivered) == [1, 2, 3, 4]
