@@ -8,7 +8,8 @@ import threading
 from collections.abc import Sequence
 
 from bridge.host_lookup import HostLookup
-from tests.lanes import endpoint
+from bridge.store.connection import Backend
+from tests.lanes import bench, endpoint, settle
 from tests.real.test_dispatcher import sending
 from tests.servers import PATIENCE
 
@@ -51,3 +52,18 @@ async def test_an_endpoint_shows_that_no_name_is_answered(redis_url: str) -> Non
                 await asyncio.sleep(0.05)
         assert shown.postponed_reason == "resolver: no name server answers"
         assert (shown.pending, shown.failing_since) == (1, None)
+
+
+async def test_a_postponement_is_shown_until_the_endpoint_is_enabled_again(backend: Backend) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint("e"))
+    await made.writer.append("a")
+    await made.fill()
+    (claim,) = (await made.claim()).claims
+    await settle(made, claim, "postponed", 1)
+    assert (await made.endpoints.page())[0][1].postponed_reason
+    await made.endpoints.disable("e")
+    assert (await made.endpoints.page())[0][1].postponed_reason
+    await made.endpoints.enable("e")
+    shown = (await made.endpoints.page())[0][1]
+    assert (shown.postponed_since, shown.postponed_reason) == (None, None)
