@@ -185,11 +185,13 @@ class Journal:
         waits again, unless another process led meanwhile or the log is another one.
         """
         past, self._term = self._term, term
-        at, found = self.position, WritePosition(term.sequence, term.last_id)
+        found = WritePosition(term.sequence, term.last_id)
+        if self._sent is not None and last is not None and last.json == self._json(self._sent, last.id):
+            self.confirm(self._sent, found)
+        at = self.position
+        is_same = (at.sequence, at.last_id) == (found.sequence, found.last_id)
         if past is not None and term.follows(past):
-            if self._sent is not None and last is not None and last.json == self._json(self._sent, last.id):
-                self.confirm(self._sent, found)
-            if (self.position.sequence, self.position.last_id) == (found.sequence, found.last_id):
+            if is_same:
                 return None
             try:
                 return self.rewind(found.sequence, found.last_id)
@@ -199,6 +201,8 @@ class Journal:
         same_log = past is not None and past.log_id == term.log_id
         self.give_up("another process led meanwhile" if same_log else "Redis has another log now")
         used, used_id = max(at.next_sequence - 1, self._highest_sent) if same_log else 0, at.highest_id
+        if same_log and (used > found.sequence or (used == found.sequence and not is_same)):
+            used += 1  # as in `rewind`: subscribers may have seen other events under these numbers
         log_id, seen, seen_id = self._others
         lost = seen - found.sequence if log_id == term.log_id else 0
         if lost > 0:

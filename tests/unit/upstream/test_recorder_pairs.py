@@ -108,6 +108,24 @@ async def test_neither_is_written_once_another_process_leads(backend: Backend) -
     assert await told(backend) == [(1, FIRST)]
 
 
+async def test_a_step_that_got_no_answer_is_found_written_after_another_process_led(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    process, other = await ready(backend), Process(backend, "other")
+    process.backend.cut = "after"
+    await restart(process)
+    await process.try_to_write()
+    process.backend.cut = ""
+    await process.resign()
+    await other.lead()
+    await other.resign()
+    await process.lead()
+    await process.see_operation("a", "running", in_progress=False)
+    await process.write()
+    assert await told(backend) == [(1, FIRST), (2, TURN), (3, BUSY), (4, (TRANSITION, True)), (5, (READINESS, True))]
+    assert "not written" not in caplog.text
+
+
 async def test_a_log_that_ends_between_the_two_ends_the_term_and_repeats_nothing(backend: Backend) -> None:
     """Redis cannot lose one of them alone; somebody changed the log."""
     process = await ready(backend)
@@ -125,4 +143,4 @@ async def test_a_log_that_ends_between_the_two_ends_the_term_and_repeats_nothing
     assert await process.lead() is None
     await process.see_operation("a", "stopped", in_progress=False)
     await process.write()
-    assert await told(backend) == [(1, FIRST), (2, TURN), (6, TURN), (7, BUSY)]
+    assert await told(backend) == [(1, FIRST), (2, TURN), (7, TURN), (8, BUSY)]
