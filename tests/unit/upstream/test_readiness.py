@@ -120,6 +120,16 @@ def test_a_status_and_the_operation_that_change_together_are_two_events_in_one_s
     assert life.readiness == [(False, "operation"), (True, RUNNING)]
 
 
+def test_an_operation_that_is_told_only_after_the_status_is_back_takes_ready_back() -> None:
+    """As with a streamed CVM: what no answer has told yet is not made up."""
+    life = running()
+    life.sees("restarting")
+    life.sees(RUNNING)
+    life.told(RUNNING, UPDATE)
+    life.told(RUNNING, IDLE)
+    assert life.readiness == [(False, "restarting"), (True, RUNNING), (False, "operation"), (True, RUNNING)]
+
+
 def test_an_answer_that_was_asked_for_before_the_last_observation_counts_for_nothing() -> None:
     life = running()
     asked_at = life.now
