@@ -20,3 +20,12 @@ async def ended(work: asyncio.Future[Any]) -> None:
         work.exception()  # it counts as seen
     if cancelled is not None:
         raise cancelled
+
+
+def raise_if_cancelled() -> None:
+    """Raises CancelledError if the current task was cancelled and went on: before Python 3.13 a task group that already
+    ends for an error forgets a cancellation from outside.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

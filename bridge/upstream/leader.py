@@ -24,6 +24,7 @@ from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import metrics
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.budget import NOTICE_GRACE, Budget
+from bridge.upstream.cancellation import raise_if_cancelled
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops
 from bridge.upstream.journal import Journal
@@ -180,6 +181,7 @@ class Upstream:
                 await context.recorder.finish(FINISH_WITHIN)
             await self._slot_handover.persist(context)
             await self._resign(term)
+        raise_if_cancelled()
         if refusal:
             await self._fail("the term ended", refusal, stop)
 
