@@ -22,10 +22,9 @@ async def ended(work: asyncio.Future[Any]) -> None:
         raise cancelled
 
 
-def raise_if_cancelled() -> None:
-    """Raises CancelledError if the current task was cancelled and went on: before Python 3.13 a task group that already
-    ends for an error forgets a cancellation from outside.
+def count() -> int:
+    """How often the current task was cancelled. If it has grown although the task goes on, that was forgotten: before
+    Python 3.13 by a task group that already ended for an error, in whose body the task waited until then.
     """
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    return task.cancelling() if task is not None else 0

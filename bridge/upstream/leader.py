@@ -21,10 +21,9 @@ from bridge.store.replicas import read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
-from bridge.upstream import metrics
+from bridge.upstream import cancellation, metrics
 from bridge.upstream.backoff import Backoff
 from bridge.upstream.budget import NOTICE_GRACE, Budget
-from bridge.upstream.cancellation import raise_if_cancelled
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops
 from bridge.upstream.journal import Journal
@@ -159,14 +158,15 @@ class Upstream:
         self.context, self.leading = context, True
         metrics.LEADER.set(1)
         logger.info("leading", extra=takeover(context, self._clock.monotonic()))
-        refusal = ""
+        refusal, cancelled = "", cancellation.count()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(context), name="lease")
                 group.create_task(context.recorder.run(), name="recorder")
                 group.create_task(self._end_with_the_lease(), name="lease end")
-                group.create_task(_until(stop), name="stop")
                 ControlLoops(context, self._backend, group).start()
+                await stop.wait()
+                raise TermOverError("planned stop")
         except* (FencedError, TermOverError) as ended:
             logger.info("no longer leading", extra={"epoch": term.epoch, "reason": _reason(ended)})
         except* StoreError as refused:
@@ -181,7 +181,8 @@ class Upstream:
                 await context.recorder.finish(FINISH_WITHIN)
             await self._slot_handover.persist(context)
             await self._resign(term)
-        raise_if_cancelled()
+        if cancellation.count() > cancelled:
+            raise asyncio.CancelledError
         if refusal:
             await self._fail("the term ended", refusal, stop)
 
@@ -282,11 +283,6 @@ class Upstream:
             if left <= 0:
                 raise TermOverError("the lease ran out: Redis did not answer, or this process was suspended")
             await self._clock.sleep(left)
-
-
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
-    raise TermOverError("planned stop")
 
 
 def _reason(ended: BaseException) -> str:

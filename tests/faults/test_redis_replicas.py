@@ -61,7 +61,11 @@ async def test_a_lease_that_the_silent_replica_does_not_confirm_ends() -> None:
             await bridge.until(lambda: streams(bridge, 5), "five streams")
             replica.freeze()
             await bridge.until(lambda: streams(bridge, 0), "no stream outlives the lease")
-            assert not bridge.upstream.leading
+
+            async def leads_no_more() -> bool:
+                return not bridge.upstream.leading
+
+            await bridge.until(leads_no_more, "the term ends with its streams")
             replica.thaw()
             await bridge.until(lambda: streams(bridge, 5), "five streams again")
 
