@@ -86,7 +86,9 @@ async def test_webhooks_and_deliveries_match_the_document(redis_url: str) -> Non
         sent = await asked(bridge, "POST", f"{one}/test", 202)
         await asked(bridge, "GET", f"/v1/deliveries/{sent['id']}", 200)
         await asked(bridge, "GET", f"{one}/deliveries", 200)
-        await asked(bridge, "POST", f"/v1/deliveries/{sent['id']}/retry", 409)
+        await asked(bridge, "POST", f"/v1/deliveries/{sent['id']}/retry", 202)
+        await asked(bridge, "POST", f"/v1/deliveries/{sent['id']}/cancel", 200)
+        await asked(bridge, "GET", "/v1/deliveries", 200)
         await asked(bridge, "POST", f"{one}/recover", 202, json={"since": "2026-11-24T16:00:00Z"})
         await asked(bridge, "PATCH", one, 200, json={"enabled": False})
         await asked(bridge, "POST", f"{one}/test", 409)
@@ -129,7 +131,7 @@ async def test_the_document_has_the_query_parameters_that_the_routes_know(redis_
                     known.remove("cvm")  # known, and refused: the path names the CVM already
                 assert known == sorted(_query_names(promised)), (method, template)
                 compared += 1
-        assert compared == 21
+        assert compared == 23
 
 
 def _query_names(promised: Mapping[str, Any]) -> list[str]:
