@@ -142,7 +142,7 @@ async def _serve(
             stopping = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({serving, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
             server.close_connections()
-            # Whoever distributes requests needs a while to notice: until then requests come, and are served.
+            # A load balancer needs a while to notice: until then requests come, and are served.
             await front.drain(drain_seconds() if stop.is_set() else 0.0)
             await _closed(front)
             for each in tending:

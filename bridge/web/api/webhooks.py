@@ -279,7 +279,7 @@ class WebhookRoutes:
         return json_response(shown, 201 if shows else 200, {"Location": f"/v1/webhooks/{endpoint_id}"})
 
     def _changed(self, old: Endpoint, given: EndpointChange, fields: Mapping[str, Any]) -> Endpoint:
-        """The header values are not shown: whoever may only change the URL must not have them sent elsewhere."""
+        """The header values are not shown: a caller that may only change the URL must not have them sent elsewhere."""
         elsewhere = "url" in given.model_fields_set and self.secrets.leads_elsewhere(old, given.url)
         return replace(old, **{"headers_sealed": {}, **fields} if elsewhere else fields)
 
