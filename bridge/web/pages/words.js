@@ -70,7 +70,8 @@ function progressOf(state) {
 
 /** What a CVM waits for, or that it is ready; else upstream's words about progress. */
 function readinessOf({ ready, operation, state }) {
-  if (operation) return `not ready: ${reasonWords(operation.type ?? "operation")}`;
+  // Beside the badge of the status, which may say the same.
+  if (operation) return operation.type === state?.status ? "not ready" : `not ready: ${reasonWords(operation.type ?? "operation")}`;
   return progressOf(state) || (ready ? "ready" : "");
 }
 
