@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Its result. If the waiting task is cancelled meanwhile, however often, CancelledError is raised after its end."""
+    task = asyncio.ensure_future(work)
+    await ended(task)
+    return task.result()
 
 
 async def ended(work: asyncio.Future[Any]) -> None:

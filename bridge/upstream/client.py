@@ -18,7 +18,7 @@ from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_st
 from bridge.readiness import Told
 from bridge.retry_after import parse_retry_after
 from bridge.upstream import errors, metrics
-from bridge.upstream.cancellation import ended
+from bridge.upstream.cancellation import finished
 from bridge.upstream.sse import Decoder, OverflowingError, ServerSentEvent
 
 API_VERSION = "2026-06-23"
@@ -242,9 +242,7 @@ class PhalaClient:
 
 async def _close(response: httpx.Response) -> None:
     """A cancellation in the middle would leave the connection open, and upstream would go on with the stream."""
-    closing = asyncio.ensure_future(response.aclose())
-    await ended(closing)
-    closing.result()
+    await finished(response.aclose())
 
 
 @contextmanager

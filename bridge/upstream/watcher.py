@@ -13,7 +13,7 @@ from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError, UnconfirmedError
 from bridge.upstream import metrics
 from bridge.upstream.backoff import HEALTHY_AFTER
-from bridge.upstream.cancellation import ended
+from bridge.upstream.cancellation import ended, finished
 from bridge.upstream.client import Garbled, StreamEvent
 from bridge.upstream.errors import (
     RULES,
@@ -138,16 +138,12 @@ async def _release(context: LeaderContext, slot: Slot, end: End) -> None:
         return
     deadline = slot.until
     slot.release(deadline)
-    release = asyncio.ensure_future(context.redis_slots.free(context.term, slot.index, SETTLING))
     try:
-        await asyncio.shield(release)
+        await finished(context.redis_slots.free(context.term, slot.index, SETTLING))
     except StoreError:
         if slot.life is Life.CLOSING:
             slot.quarantine(deadline)
         return
-    except asyncio.CancelledError:
-        await ended(release)
-        raise
     if slot.life is Life.CLOSING:
         slot.release(context.clock.monotonic() + SETTLING)
 
