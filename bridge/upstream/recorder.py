@@ -177,20 +177,15 @@ class Recorder:
         """
         async with self._writing:
             await self._write_all()
-            now = self._clock.monotonic()
+            now, named = self._clock.monotonic(), frozenset(self._named)
             due = self._stored.due(now)
             snapshots = [due] if due else []
-            wanted = list(self._watches.values()) if self._snapshots_lost else self._named_now()
-            snapshots += [each.seen.snapshot for each in wanted if each.seen.snapshot]
+            wanted = map(self._watches.get, self._watches if self._snapshots_lost else named)
+            snapshots += [each.seen.snapshot for each in wanted if each and each.seen.snapshot]
             await self._confirmations.write(self._clock.time(), now)
             await self._log_writer.refresh(self._term, snapshots)
             self._snapshots_lost = False
-            self._named.difference_update(each.cvm_id for each in wanted)
-
-    def _named_now(self) -> list[Tracked]:
-        """Those of which nothing waits to be written, which would have the app too."""
-        found = (self._watches.get(cvm_id) for cvm_id in self._named)
-        return [each for each in found if each and not self._journal.waits(each.cvm_id)]
+            self._named -= named
 
     def compare(self, before: WritePosition, sequence: int, last_id: str) -> None:
         """The log ends here, as Redis told after `before` was its end: if it lacks events, they are written again.

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Line(Backend):
-    """A way to Redis that can be cut: at once, or after the command was executed."""
+    """A way to Redis that can be cut: at once, or after the command was executed. Others go on meanwhile."""
 
     cut = ""
 
@@ -31,6 +31,7 @@ class Line(Backend):
         if self.cut == "before":
             command.close()  # type: ignore[attr-defined]
             raise StoreUnavailableError
+        await asyncio.sleep(0)
         done = await super().call(command)
         if self.cut == "after":
             raise StoreUnavailableError
