@@ -111,7 +111,7 @@ class LogWriter:
         arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
         arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran)]
         arguments += ["" if cutoff is None else cutoff, written.sequence, written.last_id]
-        arguments += [second.envelope(keys.source, sequence + 1) if second else ""]
+        arguments += [second.envelope(keys.source, sequence + 1)] if second else []
         answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
             self._report_unread(int(answer[1]) if len(answer) > 1 else 0)

@@ -152,8 +152,8 @@ class DemandSurvey:
         wanted = {*survey.demand, *survey.pins, *survey.config_pins}
         left = (survey.watches.keys() if self._wanted is None else self._wanted) - wanted
         begun = {cvm_id for cvm_id in left if survey.watches.get(cvm_id)}
-        if begun or not all(survey.watches.get(cvm_id) for cvm_id in wanted):
-            await self._watches.renew(begun.union(each for each in wanted if not survey.watches.get(each)))
+        if due := begun.union(cvm_id for cvm_id in wanted if not survey.watches.get(cvm_id)):
+            await self._watches.renew(due)
             self._whole_at = NEVER
         self._wanted = wanted
         return begun
@@ -162,9 +162,9 @@ class DemandSurvey:
         """`begun`: those whose linger time begins with this survey."""
         cutoff = survey.now_ms - int(self._context.settings.watch_linger * 1000)
         for tracked in list(self._context.watches.values()):
-            if tracked.demand.pinned or tracked.demand.subscribers or survey.watches.get(tracked.cvm_id, 0) > cutoff:
+            if tracked.demand.pinned or tracked.demand.subscribers or tracked.cvm_id in begun:
                 continue
-            if tracked.cvm_id in begun:
+            if survey.watches.get(tracked.cvm_id, 0) > cutoff:
                 continue
             self._whole_at = NEVER  # it ends, or was wanted again since
             if await self._context.recorder.drop(tracked, cutoff):

@@ -45,12 +45,8 @@ class Entry:
     second: Draft | None = None
 
     @property
-    def events(self) -> int:
-        return 1 if self.second is None else 2
-
-    @property
-    def last(self) -> Draft:
-        return self.second or self.draft
+    def drafts(self) -> tuple[Draft, ...]:
+        return (self.draft,) if self.second is None else (self.draft, self.second)
 
     @property
     def size(self) -> int:
@@ -123,7 +119,7 @@ class Journal:
 
     def send(self, entry: Entry) -> None:
         """The entry goes to Redis, which may write it whether its answer arrives or not."""
-        self._sent, self._highest_sent = entry, self.position.next_sequence + entry.events - 1
+        self._sent, self._highest_sent = entry, self.position.next_sequence + len(entry.drafts) - 1
 
     def confirm(self, entry: Entry, position: WritePosition) -> None:
         """Redis has it. It is the next one that waits, or one that did not wait (the end of a watch)."""
@@ -159,7 +155,7 @@ class Journal:
             self._count(each.entry, 1)
         used = (max(at.next_sequence - 1, self._highest_sent) + 1, at.highest_id)
         self._sent, self.position = None, WritePosition(sequence, last_id, used)
-        return Loss(sequence, sum(each.entry.events for each in lost), oldest.sequence - sequence)
+        return Loss(sequence, sum(len(each.entry.drafts) for each in lost), oldest.sequence - sequence)
 
     def _count(self, entry: Entry, step: int) -> None:
         self._waits[entry.draft.cvm_id] += step
@@ -214,11 +210,11 @@ class Journal:
 
     def _json(self, entry: Entry, entry_id: str) -> str:
         """As the log has the entry's last event, if it was appended."""
-        return f'{{"id":"{entry_id}",{entry.last.envelope(self._source, self._highest_sent)[1:]}'
+        return f'{{"id":"{entry_id}",{entry.drafts[-1].envelope(self._source, self._highest_sent)[1:]}'
 
     def give_up(self, why: str) -> None:
         """What waits is written by nobody."""
-        if events := sum(entry.events for entry in self._waiting):
+        if events := sum(len(entry.drafts) for entry in self._waiting):
             metrics.UNWRITTEN.inc(events)
             logger.error("changes that this process saw are not written", extra={"events": events, "why": why})
         self._waiting.clear()

@@ -234,9 +234,8 @@ class Recorder:
         return await writer.append(term, at, entry.draft, entry.snapshot, ran=entry.ran, second=entry.second)
 
     def _written(self, entry: Entry, position: WritePosition) -> None:
-        metrics.EVENTS.labels(entry.draft.type).inc()
-        if entry.second is not None:
-            metrics.EVENTS.labels(entry.second.type).inc()
+        for draft in entry.drafts:
+            metrics.EVENTS.labels(draft.type).inc()
         self._advance()
         cvm_id = entry.draft.cvm_id
         if entry.snapshot is not None and not self._journal.waits(cvm_id) and (tracked := self._watches.get(cvm_id)):

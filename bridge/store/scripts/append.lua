@@ -4,9 +4,9 @@
 --   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
 --   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: if wanted since this time (ms), it is kept
 --   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows,
---   16 the second event's JSON without id ('': there is none), whose number is the next one.
--- Returns {id of the last, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also sequence and id
--- of the last event that is there.
+--   16 if there is a second event: its JSON without id. Its number is the next one.
+-- Returns {id of the last, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also
+-- sequence and id of the last event that is there.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
 -- Before the first write: a key of another type would end this step in its middle.
@@ -17,7 +17,7 @@ end
 local meta = call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
 if meta[1] ~= ARGV[3] then return {'', 'replaced'} end
 local sequence = tonumber(ARGV[4])
-local events = ARGV[16] == '' and {ARGV[6]} or {ARGV[6], ARGV[16]}
+local events = {ARGV[6], ARGV[16]}
 local last_sequence = sequence + #events - 1
 local writer = ARGV[1] .. ':' .. ARGV[2]
 if tonumber(meta[2]) >= sequence then
