@@ -13,7 +13,8 @@ import pytest
 
 from bridge.config import Settings
 from bridge.upstream.client import PhalaClient, StreamEvent
-from bridge.upstream.watcher import _listen
+from bridge.upstream.slots import Slot
+from bridge.upstream.watcher import _listen, _release
 from tests.virtual import VirtualClock, run_virtual
 
 
@@ -82,3 +83,26 @@ async def _cancelled_while_it_closes() -> None:
 
 def test_a_stream_that_is_being_closed_is_closed_whatever_is_cancelled() -> None:
     run_virtual(_cancelled_while_it_closes())
+
+
+async def _cancelled_while_its_slot_is_freed() -> None:
+    clock, freed = VirtualClock(), list[int]()
+
+    async def free(_: object, index: int, settling: float) -> None:
+        await asyncio.sleep(1)
+        freed.append(index)
+
+    context: Any = SimpleNamespace(term=None, clock=clock, redis_slots=SimpleNamespace(free=free))
+    slot = Slot(3)
+    slot.take("a", ("me", 1), clock.monotonic(), clock.monotonic() + 100)
+    watcher = asyncio.create_task(_release(context, slot, "ordinary"))
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        watcher.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watcher
+    assert freed == [3]
+
+
+def test_a_slot_that_is_being_freed_is_freed_whatever_is_cancelled() -> None:
+    run_virtual(_cancelled_while_its_slot_is_freed())
