@@ -16,15 +16,13 @@ from dataclasses import dataclass, field
 from bridge.clock import rfc3339
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError
+from bridge.store.foreign import TIME_DIGITS, decimal
 from bridge.store.leadership import Term
 
 CLOCK_STEP = 1.0
 """Seconds. When the wall clock was set by more, all times are written anew: old ones could lie in the future."""
 
 NEVER = -math.inf
-
-TIME_DIGITS = 14
-"""At most: times until the year 5138."""
 
 
 class Rounds:
@@ -188,7 +186,7 @@ def confirmed_times(confirmed: Mapping[str, str], rounds: Mapping[str, str]) -> 
     found = {}
     for cvm_id, text in confirmed.items():
         parts = (rounds.get(part[1:], "") if part.startswith("#") else part for part in text.split(" "))
-        times = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= TIME_DIGITS]
+        times = [time for part in parts if (time := decimal(part, TIME_DIGITS)) is not None]
         if times:
             found[cvm_id] = rfc3339(max(times) / 1000)
     return found

@@ -15,7 +15,7 @@ from bridge.events import Event, dumps, entry_key, envelope
 from bridge.store import errors
 from bridge.store.connection import Backend, load_script
 from bridge.store.endpoints import Endpoints
-from bridge.store.foreign import stored_time
+from bridge.store.foreign import decimal, stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
 from bridge.store.limits import LaneLimits
@@ -243,7 +243,7 @@ class Deliveries:
 
 def check_cursor(after: str) -> None:
     """Raises ValueError for what is no cursor of a list of deliveries ("": its beginning)."""
-    if after and not (after.isascii() and after.isdigit() and len(after) <= 16):
+    if after and decimal(after, 16) is None:
         raise ValueError("not a cursor of this list")
 
 

@@ -12,6 +12,9 @@ from bridge.events import MAX_ID_LENGTH, usable_id
 _UNDECODABLE = "\ufffd"
 """What a client puts in the place of bytes that are no UTF-8: such a name cannot be written back."""
 
+TIME_DIGITS = 14
+"""Of milliseconds since the Unix epoch, at most: times until the year 5138."""
+
 _LENGTHS = frozenset(range(1, MAX_ID_LENGTH + 1))
 
 
@@ -39,11 +42,15 @@ def flag(value: object) -> bool | None:
     return value
 
 
-def stored_time(ms: str | None) -> str | None:
+def decimal(text: str | None, digits: int) -> int | None:
+    """A number of at most so many decimal digits; None for anything else."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= digits else None
+
+
+def stored_time(text: str | None) -> str | None:
     """Milliseconds since the Unix epoch, as RFC 3339; None for anything else."""
-    if not ms or not (ms.isascii() and ms.isdigit() and len(ms) <= 14):
-        return None
-    return rfc3339(int(ms) / 1000)
+    ms = decimal(text, TIME_DIGITS)
+    return None if ms is None else rfc3339(ms / 1000)
 
 
 def names(members: Iterable[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError
+from bridge.store.foreign import decimal
 from bridge.store.holdings import Holding, packed
 from bridge.store.replicas import Copies, run_copied
 
@@ -61,9 +62,8 @@ async def read_lease(backend: Backend) -> Lease | None:
         raise
     except StoreError:
         return None  # a key of another type: the next term replaces it
-    if epoch is None or until is None or not (until.isascii() and until.isdigit() and len(until) <= DIGITS):
-        return None
-    return Lease(epoch, int(until) / 1000)
+    until_ms = decimal(until, DIGITS)
+    return None if epoch is None or until_ms is None else Lease(epoch, until_ms / 1000)
 
 
 class Leadership:

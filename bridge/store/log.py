@@ -8,6 +8,7 @@ from typing import Any
 
 from bridge.events import SEQUENCE_DIGITS, Event, entry_key
 from bridge.store.connection import Backend, load_script
+from bridge.store.foreign import decimal
 from bridge.store.snapshots import Snapshot, read_all
 
 HIGHEST_ID = f"{2**64 - 1}-{2**64 - 1}"
@@ -51,9 +52,10 @@ def _position(values: list[str | None]) -> Position | None:
 
 def _count(text: str | None) -> int:
     """Raises ValueError if it is not a sequence."""
-    if text is not None and not (text.isascii() and text.isdigit() and len(text) < SEQUENCE_DIGITS):
+    count = 0 if text is None else decimal(text, SEQUENCE_DIGITS - 1)
+    if count is None:
         raise ValueError("not a sequence")
-    return int(text or 0)
+    return count
 
 
 class Log:
