@@ -25,14 +25,12 @@ end
 -- The lanes that may be lent now, and the endpoint's rate.
 local function available(E)
   local busy = call('ZCARD', of('busy', E))
-  local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
-  local own, from, at_once, rate = own_limits(health[4], health[5], health[6])
-  local room = math.min(math.min(own, share) - busy, most - lent, at_once)
-  if health[1] then room = busy == 0 and 1 or 0 end
-  if room <= 0 or from > now then return {} end
-  if tonumber(health[3] or '0') > now then return test_is_due(E) and {TEST_LANE} or {}, rate end
-  if health[1] then return tonumber(health[2] or '0') > now and {} or probe(E), rate end
-  return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room), rate
+  local held = gate(E, busy)
+  local room = math.min(held.room, share - busy, most - lent, held.at_once)
+  if room <= 0 or held.from > now then return {} end
+  if held.not_before > now then return test_is_due(E) and {TEST_LANE} or {}, held.rate end
+  if held.open then return held.probe_at > now and {} or probe(E), held.rate end
+  return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room), held.rate
 end
 
 -- The head of a lane. Drops deliveries whose event was removed by something other than the bridge: they would block

@@ -71,6 +71,16 @@ local function set_own_limits(E, lanes, rate)
   end
 end
 
+-- What holds back all lanes of an endpoint of which `lent` are lent: how many more may be (`room`; behind an open
+-- breaker the probe alone), from when on (`from`, `probe_at`, ms), until when a requested test alone (`not_before`), how
+-- many at a time, and the rate.
+local function gate(E, lent)
+  local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
+  local most, from, at_once, rate = own_limits(health[4], health[5], health[6])
+  return {room = (health[1] and 1 or most) - lent, open = health[1], probe_at = tonumber(health[2] or '0'),
+    not_before = tonumber(health[3] or '0'), from = from, at_once = at_once, rate = rate}
+end
+
 -- Puts the endpoint where claims find it: at the first moment at which one of its lanes can be claimed.
 local function rescore(E)
   if disabled(E) then return call('ZREM', P .. ':due', E) end
@@ -78,20 +88,16 @@ local function rescore(E)
   local due = call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
   local at = tonumber(busy[2])
   if due[2] then
-    local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
-    local most, from = own_limits(health[4], health[5], health[6])
-    local claimed = busy[2] and call('ZCARD', of('busy', E)) or 0
-    local first, not_before = tonumber(due[2]), tonumber(health[3] or '0')
-    if health[1] then first = math.max(first, tonumber(health[2] or '0')) end
+    local held = gate(E, busy[2] and call('ZCARD', of('busy', E)) or 0)
+    local first, not_before = tonumber(due[2]), held.not_before
+    if held.open then first = math.max(first, held.probe_at) end
     if first < not_before and not_before > now then
       -- Only a test that a caller requested is sent earlier.
       first = math.min(not_before, tonumber(call('ZSCORE', of('due', E), TEST_LANE) or not_before))
     end
-    first = math.max(first, from)
-    local room = claimed < most
-    if health[1] then room = claimed == 0 end
+    first = math.max(first, held.from)
     if first == 0 then first = now end
-    if room and (not at or first < at) then at = first end
+    if held.room > 0 and (not at or first < at) then at = first end
   end
   if at then call('ZADD', P .. ':due', whole(at), E) else call('ZREM', P .. ':due', E) end
 end
