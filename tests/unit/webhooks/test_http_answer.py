@@ -9,7 +9,7 @@ import weakref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.webhooks.http_answer import MOST_WIRE, HttpAnswer
+from bridge.webhooks.http_answer import MOST_CHUNKS, MOST_INTERIM, MOST_WIRE, TOO_LONG, HttpAnswer
 
 PIECES = st.sampled_from(
     [
@@ -78,6 +78,23 @@ def test_every_answer_ends_within_its_bytes(start: bytes, again: bytes) -> None:
         answer.feed(again * (MOST_WIRE // len(again) // 8 + 1))
     assert answer.wire <= 2 * MOST_WIRE
     assert (answer.fault is None) == (answer.status is not None)
+
+
+def test_a_status_must_come_within_a_few_interim_answers() -> None:
+    interim, final = b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"
+    assert read(interim * (MOST_INTERIM - 1) + final).status == 200
+    for parts in ([interim] * MOST_INTERIM, [interim * MOST_INTERIM + final]):
+        answer = read(*parts)
+        assert (answer.ended, answer.status, answer.fault) == (True, None, TOO_LONG)
+
+
+def test_a_body_of_many_small_chunks_is_cut_and_its_status_stays() -> None:
+    head, chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"
+    answer = read(head + chunk * MOST_CHUNKS)
+    assert not answer.ended
+    answer.feed(chunk)
+    assert (answer.ended, answer.status, answer.reusable) == (True, 200, False)
+    assert len(answer.body.kept) == MOST_CHUNKS
 
 
 def test_an_answer_is_reusable_exactly_where_its_end_is_certain() -> None:
