@@ -37,6 +37,15 @@ async def _fifteen(stage: Stage, poster: FakePoster) -> None:
     stage.start(poster, retry=[1] * 9)
 
 
+async def _asked_to_wait(stage: Stage) -> FakePoster:
+    """Of fifteen lanes, ten were told to wait a minute, 20 s ago."""
+    poster = FakePoster(lambda got: BUSY)
+    await _fifteen(stage, poster)
+    await asyncio.sleep(20)
+    assert len(poster.got) == 10
+    return poster
+
+
 @pytest.mark.parametrize("code", [429, 503, 500, 404, 302])
 def test_no_lane_is_attempted_before_the_time_that_one_was_told(code: int) -> None:
     async def scenario() -> None:
@@ -57,9 +66,7 @@ def test_a_success_that_closes_the_breaker_does_not_end_the_time() -> None:
 
     async def scenario() -> None:
         async with staged() as stage:
-            poster = Timed(stage, lambda got: BUSY)
-            await _fifteen(stage, poster)
-            await asyncio.sleep(20)
+            poster = await _asked_to_wait(stage)
             poster.answer = lambda got: Answer()
             tested = await Deliveries(stage.backend).test("e", "2026-11-24T16:00:00.000Z")
             await asyncio.sleep(2)
@@ -79,7 +86,7 @@ def test_a_shorter_time_does_not_end_a_longer_one() -> None:
     async def scenario() -> None:
         async with staged() as stage:
             answers = iter([BUSY, Answer(429, "http_4xx: busy", 5.0)])
-            poster = Timed(stage, lambda got: next(answers, Answer()))
+            poster = FakePoster(lambda got: next(answers, Answer()))
             await _fifteen(stage, poster)
             await asyncio.sleep(58)
             assert len(poster.got) == 10
@@ -91,9 +98,7 @@ def test_a_shorter_time_does_not_end_a_longer_one() -> None:
 def test_the_next_attempt_that_is_shown_is_the_one_that_is_made() -> None:
     async def scenario() -> None:
         async with staged() as stage:
-            poster = Timed(stage, lambda got: BUSY)
-            await _fifteen(stage, poster)
-            await asyncio.sleep(20)
+            await _asked_to_wait(stage)
             waiting = await stage.deliveries()
             began = min(each.created_at for each in waiting)
             assert len(waiting) == 15
@@ -105,9 +110,7 @@ def test_the_next_attempt_that_is_shown_is_the_one_that_is_made() -> None:
 def test_enabling_an_endpoint_ends_its_time() -> None:
     async def scenario() -> None:
         async with staged() as stage:
-            poster = Timed(stage, lambda got: BUSY)
-            await _fifteen(stage, poster)
-            await asyncio.sleep(20)
+            poster = await _asked_to_wait(stage)
             poster.answer = lambda got: Answer()
             await Endpoints(stage.backend).disable("e")
             await Endpoints(stage.backend).enable("e")
@@ -119,7 +122,7 @@ def test_enabling_an_endpoint_ends_its_time() -> None:
 def test_a_server_clock_that_stepped_back_moves_the_time_with_it() -> None:
     async def scenario() -> None:
         async with staged() as stage:
-            poster = Timed(stage, lambda got: BUSY if len(poster.got) <= 10 else Answer())
+            poster = FakePoster(lambda got: BUSY if len(poster.got) <= 10 else Answer())
             await _fifteen(stage, poster)
             await asyncio.sleep(20)
             stage.clock.jump(-3600)
