@@ -101,3 +101,8 @@ def cvm(got: Got) -> str:
 
 def number(got: Got) -> int:
     return int(json.loads(got.body)["data"]["to"])
+
+
+async def true(value: object) -> bool:
+    """Whether there is any, as `Stage.until` asks."""
+    return bool(value)
