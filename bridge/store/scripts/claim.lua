@@ -69,8 +69,7 @@ end
 local function borrow(E)
   -- Leases that ran out: their dispatcher is dead, frozen or cut off.
   for _, lane in ipairs(call('ZRANGEBYSCORE', of('busy', E), '-inf', whole(now))) do
-    call('ZREM', of('busy', E), lane)
-    call('HDEL', of('claims', E), lane)
+    give_back(E, lane)
     call('ZADD', of('due', E), whole(now), lane)
   end
   local lanes, rate = available(E)

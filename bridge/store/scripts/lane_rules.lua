@@ -131,6 +131,22 @@ local function guarded(E, lane, step, ...)
   return false
 end
 
+-- Nobody has the lane any more.
+local function give_back(E, lane)
+  call('ZREM', of('busy', E), lane)
+  call('HDEL', of('claims', E), lane)
+end
+
+-- Takes a delivery that nobody is attempting out of its lane; behind the lane's head, the next one is due.
+local function take_out(E, lane, id, was_head)
+  redis.pcall('LREM', lane_key(E, lane), 1, id)
+  if call('EXISTS', lane_key(E, lane)) == 0 then
+    call('ZREM', of('due', E), lane)
+  elseif was_head then
+    call('ZADD', of('due', E), whole(now), lane)
+  end
+end
+
 local function quarantine(E, lane)
   redis.pcall('HDEL', of('claims', E), lane)
   call('ZREM', of('busy', E), lane)
@@ -217,12 +233,7 @@ local function overflow(E)
       local head = redis.pcall('LINDEX', lane_key(E, lane), 0) == id
       if not head or not call('ZSCORE', of('busy', E), lane) then
         victim = id
-        redis.pcall('LREM', lane_key(E, lane), 1, id)
-        if call('EXISTS', lane_key(E, lane)) == 0 then
-          call('ZREM', of('due', E), lane)
-        elseif head then
-          call('ZADD', of('due', E), whole(now), lane)
-        end
+        take_out(E, lane, id, head)
         break
       end
     end
@@ -291,6 +302,11 @@ local function disable(E, reason)
   call('HSET', P .. ':disabled', E, reason)
   touch(E)
   call('ZREM', P .. ':due', E)
+end
+
+-- As if it had never failed.
+local function forget_failures(E)
+  call('HDEL', of('health', E), 'fails', 'lane', 'many', 'failing_since', 'postponed', 'postponed_since')
 end
 
 local function close_breaker(E)

@@ -23,25 +23,19 @@ end
 -- A pending delivery's wait ends, if it is the next of its lane. An open breaker asks the receiver at once.
 local function hasten()
   if not is_head() or is_lent() then return 'pending' end
-  call('ZREM', of('busy', E), lane)
-  call('HDEL', of('claims', E), lane)
+  give_back(E, lane)
   call('ZADD', of('due', E), whole(now), lane)
   call('HDEL', of('health', E), 'probe_at')
 end
 
--- Takes a delivery that nobody is attempting out of its lane; the next one is due. Done twice it is done once.
+-- Done twice it is done once.
 local function cancel()
   if status == 'skipped' then return end
   if status ~= 'pending' then return 'finished' end
   if is_lent() then return 'busy' end
   local head = is_head()
-  call('LREM', lane_key(E, lane), 1, ARGV[5])
-  if head then
-    call('ZREM', of('busy', E), lane)
-    call('HDEL', of('claims', E), lane)
-    call('ZADD', of('due', E), whole(now), lane)
-  end
-  if call('EXISTS', lane_key(E, lane)) == 0 then call('ZREM', of('due', E), lane) end
+  if head then give_back(E, lane) end
+  take_out(E, lane, ARGV[5], head)
   list_as(E, ARGV[5], 'skipped')
 end
 

@@ -8,7 +8,7 @@ local function succeeded(E, lane)
   local health = of('health', E)
   local was = call('HMGET', health, 'open', 'many', 'failing_since')
   call('HSET', health, 'success_at', whole(now))
-  call('HDEL', health, 'fails', 'lane', 'many', 'failing_since')
+  forget_failures(E)
   -- The waits were for an endpoint that was away; it is back, or a caller has just tested it.
   local away = was[2] and was[3] and now - tonumber(was[3]) >= L.away_ms
   if was[1] or away or lane == TEST_LANE then close_breaker(E) end
@@ -33,6 +33,7 @@ end
 
 local function failed(E, lane, wait, jitter)
   local health = of('health', E)
+  call('HDEL', health, 'postponed', 'postponed_since')
   local fails = call('HINCRBY', health, 'fails', 1)
   note_failing(health, wait)
   if call('HSETNX', health, 'lane', lane) == 0 and call('HGET', health, 'lane') ~= lane then
@@ -81,15 +82,13 @@ end
 local function settle(i)
   local E, lane, id, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
   if call('HGET', of('claims', E), lane) ~= ARGV[i + 2] or call('LINDEX', lane_key(E, lane), 0) ~= id then return 0 end
-  call('HDEL', of('claims', E), lane)
-  call('ZREM', of('busy', E), lane)
+  give_back(E, lane)
   if verdict == 'postponed' then return postpone(E, lane, tonumber(ARGV[i + 5]), ARGV[i + 8]) end
   if verdict == 'withheld' or verdict == 'unreadable' then
     pop(E, lane, id, 'skipped')
     return 1
   end
   add_attempt(id, ARGV[i + 8])
-  call('HDEL', of('health', E), 'postponed', 'postponed_since')
   if verdict == 'delivered' then
     pop(E, lane, id, 'delivered')
     mark_delivered(E, string.sub(id, #E + 2), tonumber(ARGV[i + 9]))

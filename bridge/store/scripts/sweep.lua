@@ -1,20 +1,22 @@
 -- Repair what no other step would find; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, endpoint ids.
 -- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
--- history. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes
--- would wait for the old time. Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
+-- history. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its
+-- successor's is behind), moves all times back with it, or lanes would wait for the old time.
+-- Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
+local LANES, MOMENTS = {'due', 'busy'}, {'probe_at', 'not_before'}
 local pending, repaired = 0, 0
 
 local function move_back(E)
   local back = (count(call('HGET', of('health', E), 'swept_at')) or 0) - now
   call('HSET', of('health', E), 'swept_at', whole(now))
   if back <= 0 then return end
-  for _, kind in ipairs({'due', 'busy'}) do
+  for _, kind in ipairs(LANES) do
     local lanes = call('ZRANGE', of(kind, E), 0, -1, 'WITHSCORES')
     for i = 1, #lanes, 2 do
       if tonumber(lanes[i + 1]) > now then call('ZADD', of(kind, E), whole(tonumber(lanes[i + 1]) - back), lanes[i]) end
     end
   end
-  for _, field in ipairs({'probe_at', 'not_before'}) do
+  for _, field in ipairs(MOMENTS) do
     if call('HEXISTS', of('health', E), field) == 1 then call('HINCRBY', of('health', E), field, whole(-back)) end
   end
 end
@@ -22,12 +24,12 @@ end
 local FAR = 4e10  -- more than a year
 
 local function bring_near(E)
-  for _, kind in ipairs({'due', 'busy'}) do
+  for _, kind in ipairs(LANES) do
     for _, lane in ipairs(call('ZRANGEBYSCORE', of(kind, E), whole(now + FAR), '+inf', 'LIMIT', 0, 100)) do
       call('ZADD', of(kind, E), whole(now), lane)
     end
   end
-  for _, field in ipairs({'probe_at', 'not_before'}) do
+  for _, field in ipairs(MOMENTS) do
     local at = tonumber(call('HGET', of('health', E), field) or '0')
     if not (at and at < now + FAR) then call('HSET', of('health', E), field, whole(now)) end
   end

@@ -5,7 +5,8 @@ if ARGV[4] == '0' then
   disable(E, ARGV[5])
 elseif call('HDEL', P .. ':disabled', E) == 1 then
   touch(E)
-  call('HDEL', of('health', E), 'fails', 'lane', 'many', 'failing_since', 'not_before', 'postponed', 'postponed_since')
+  forget_failures(E)
+  call('HDEL', of('health', E), 'not_before')
   close_breaker(E)
   rescore(E)
 end
