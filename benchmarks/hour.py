@@ -11,14 +11,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import fakeredis
-
 from bridge.config import Settings
-from bridge.store.connection import Backend
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 CVMS = 1_000
 MINUTES = 60
@@ -49,21 +45,11 @@ def live(cvms: int = CVMS, minutes: int = MINUTES, segment: int = SEGMENT) -> li
 
 
 async def _live(cvms: int, minutes: int, segment: int) -> list[Look]:
-    clock, cloud = VirtualClock(), Cloud([f"cvm-{number:05}" for number in range(cvms)])
-    awake, stop = asyncio.Event(), asyncio.Event()
-    awake.set()
-    server = fakeredis.FakeServer(version=(7,))
-    backend: Backend = fake_backend(server)
-    settings = Settings(cvms=("*",), log_length=200)
-    upstream = Upstream(settings, backend, ModelClient(cloud, clock, awake), clock, alone=True, rng=random.Random(1))
-    with redis_time(clock):
-        leading = asyncio.create_task(upstream.run(stop), name="upstream")
+    cloud, settings = Cloud([f"cvm-{number:05}" for number in range(cvms)]), Settings(cvms=("*",), log_length=200)
+    async with one_leader(settings, cloud, ModelClient, rng=random.Random(1)):
         changing = asyncio.create_task(_change(cloud), name="changes")
         looks = [await _look(cloud, minute, segment) for minute in range(segment, minutes + 1, segment)]
         changing.cancel()
-        stop.set()
-        await leading
-    await backend.close()
     return looks
 
 

@@ -23,8 +23,8 @@ from bridge.store.watches import Watches
 from bridge.upstream.batch_reader import digest
 from bridge.upstream.client import Reading
 from bridge.upstream.errors import BatchAbsentError
-from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.virtual import VirtualClock, run_virtual
 
@@ -96,20 +96,14 @@ async def restarted(backend: Backend, cvm_ids: Sequence[str]) -> None:
 
 async def _looks(row: Row, seconds: float) -> list[list[float]]:
     """When each CVM was looked at, in seconds after the restart."""
-    clock, awake, stop, backend = LateClock(), asyncio.Event(), asyncio.Event(), fake_backend()
-    awake.set()
-    cloud = Cloud([f"cvm-{number:05}" for number in range(row.cvms)])
-    client = SeenClient(cloud, clock, awake)
-    client.looks, client.batch_route = {name: [] for name in cloud.status}, row.batch
+    clock, backend, cloud = LateClock(), fake_backend(), Cloud([f"cvm-{number:05}" for number in range(row.cvms)])
     settings = Settings(poll_interval=row.poll_interval, max_streams=0, watch_linger=100_000)
     with redis_time(clock):
         await restarted(backend, list(cloud.status))
-        upstream = Upstream(settings, backend, client, clock, alone=True, rng=random.Random(1))
-        leading = asyncio.create_task(upstream.run(stop), name="upstream")
+    async with one_leader(settings, cloud, SeenClient, backend, clock=clock, rng=random.Random(1)) as (client, _, _):
+        client.looks, client.batch_route = {name: [] for name in cloud.status}, row.batch
         await asyncio.sleep(seconds)
-        stop.set()
-        await leading
-        await backend.close()
+    await backend.close()
     return list(client.looks.values())
 
 

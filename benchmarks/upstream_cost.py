@@ -17,10 +17,9 @@ from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.upstream.client import Listed, ListPage, Reading, StreamEvent
 from bridge.upstream.errors import ServerError
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 SETTLED = 200.0
 """Seconds after the first start."""
@@ -95,19 +94,11 @@ async def leading(
     count: int, *, named: bool = False, hashed: bool = False
 ) -> AsyncIterator[tuple[CountingClient, Backend]]:
     """A first start. `named`: `BRIDGE_CVMS` has every name, else `*`."""
-    clock, awake, stop, backend = VirtualClock(), asyncio.Event(), asyncio.Event(), fake_backend()
-    awake.set()
     cloud = Cloud([f"cvm-{number:05}" for number in range(count)])
-    client = CountingClient(cloud, clock, awake)
-    client.hashed = hashed
     settings = Settings(cvms=tuple(cloud.status) if named else ("*",))
-    with redis_time(clock):
-        upstream = Upstream(settings, backend, client, clock, alone=True, rng=random.Random(1))
-        running = asyncio.create_task(upstream.run(stop), name="upstream")
+    async with one_leader(settings, cloud, CountingClient, rng=random.Random(1)) as (client, backend, _):
+        client.hashed = hashed
         yield client, backend
-        stop.set()
-        await running
-        await backend.close()
 
 
 async def _counted(client: CountingClient, seconds: float) -> Rest:

@@ -15,10 +15,10 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.upstream.client import Listed, Reading
 from bridge.upstream.errors import RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.fakes import fake_backend
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 NAMES = [f"cvm-{number:02}" for number in range(40)]
 
@@ -41,12 +41,8 @@ def test_a_refused_key_makes_every_watch_stale_and_costs_few_requests() -> None:
 
 
 async def scenario() -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    client, backend = CountingClient(Cloud(NAMES), clock, thawed), fake_backend()
     chosen = Settings(cvms=tuple(NAMES), poll_interval=10, stream_timeout=60)
-    with redis_time(clock):
-        running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+    async with one_leader(chosen, Cloud(NAMES), CountingClient) as (client, backend, _):
         await asyncio.sleep(60)
         client.refusing = True
         await asyncio.sleep(180)
@@ -56,9 +52,6 @@ async def scenario() -> None:
         stale = await _of(backend, "watch.stale")
         await asyncio.sleep(180)
         fresh = await _of(backend, "watch.fresh")
-        stop.set()
-        await running
-        await backend.close()
     assert {event.cvm_id for event in stale} == set(NAMES)
     assert {json.loads(event.json)["data"]["reason"] for event in stale} == {"unauthorized"}
     assert asked <= 600 / 15
@@ -70,19 +63,12 @@ def test_a_configured_name_without_a_cvm_costs_a_request_a_minute_and_hides_no_o
 
 
 async def missing_name() -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    client, backend = CountingClient(Cloud(["a"]), clock, thawed), fake_backend()
     chosen = Settings(cvms=("missing", "a"), poll_interval=3600, max_streams=0)
-    with redis_time(clock):
-        running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+    async with one_leader(chosen, Cloud(["a"]), CountingClient) as (client, backend, _):
         await asyncio.sleep(30)
         assert [event.cvm_id for event in await Log(backend).read("0-0", 9)] == ["a"]
         client.asked = 0
         await asyncio.sleep(600)
-        stop.set()
-        await running
-        await backend.close()
     assert client.asked <= 2 * 10 + 4
 
 
@@ -91,12 +77,8 @@ def test_a_key_that_was_refused_is_used_again_also_without_watches() -> None:
 
 
 async def demand_alone() -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    client, backend = CountingClient(Cloud(["a", "b"]), clock, thawed), fake_backend()
     chosen = Settings(poll_interval=10, watch_linger=5, max_streams=0)
-    with redis_time(clock):
-        running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+    async with one_leader(chosen, Cloud(["a", "b"]), CountingClient) as (client, backend, _):
         await Watches(backend).want("a")
         client.refusing = True
         await asyncio.sleep(60)
@@ -109,9 +91,6 @@ async def demand_alone() -> None:
             await asyncio.sleep(6)
             answer = await ReferenceLookups(backend).ask("b")
             found = found or (answer and answer.cvm_id)
-        stop.set()
-        await running
-        await backend.close()
     assert found == "b"
 
 
@@ -123,21 +102,14 @@ def test_the_discovery_of_a_workspace_sends_few_requests_to_an_account_that_refu
 
 
 async def found_out(trouble: UpstreamError, most: int) -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    names = [f"cvm-{number:03}" for number in range(100)]
-    client, backend = RenamingClient(Cloud(names), clock, thawed), fake_backend()
-    client.trouble = trouble
-    with redis_time(clock):
-        chosen = Settings(cvms=("*",), poll_interval=10, max_streams=0)
-        running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+    cloud = Cloud([f"cvm-{number:03}" for number in range(100)])
+    chosen = Settings(cvms=("*",), poll_interval=10, max_streams=0)
+    async with one_leader(chosen, cloud, RenamingClient) as (client, backend, _):
+        client.trouble = trouble
         await asyncio.sleep(60)
         asked, client.trouble = client.asked, None
         await asyncio.sleep(300)
         watched = (await Watches(backend).survey()).watches
-        stop.set()
-        await running
-        await backend.close()
     assert asked <= most
     assert len(watched) == 100
 
@@ -147,19 +119,14 @@ def test_a_cvm_whose_reference_cannot_be_resolved_after_a_takeover_stays_watched
 
 
 async def unresolved() -> None:
-    clock, thawed = VirtualClock(), asyncio.Event()
-    thawed.set()
-    client, backend = RenamingClient(Cloud(["a", "b"]), clock, thawed), fake_backend()
+    cloud, backend = Cloud(["a", "b"]), fake_backend()
     chosen = Settings(cvms=("*",), poll_interval=10, max_streams=0, watch_linger=30)
-    with redis_time(clock):
-        for broken in (frozenset[str](), frozenset({"vm-a"})):
-            client.broken, stop = broken, asyncio.Event()
-            running = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+    for broken in (frozenset[str](), frozenset({"vm-a"})):
+        async with one_leader(chosen, cloud, RenamingClient, backend) as (client, _, _):
+            client.broken = broken
             await asyncio.sleep(120)
             assert set((await Watches(backend).survey()).config_pins) == {"a", "b"}
-            stop.set()
-            await running
-        await backend.close()
+    await backend.close()
 
 
 class RenamingClient(CountingClient):

@@ -11,13 +11,13 @@ import pytest
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.upstream.errors import UnauthorizedError, UnparsableError
-from bridge.upstream.leader import Upstream
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.workspace import Workspace
-from tests.fakes import fake_backend, redis_time
+from tests.fakes import fake_backend
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.unit.upstream.test_answers import leading
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 
 @pytest.fixture
@@ -47,20 +47,12 @@ def test_a_batch_route_that_refuses_the_key_leaves_look_ups_answered() -> None:
 
 
 async def _without_batches() -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
     names = [f"cvm-{number}" for number in range(6)]
-    client, backend = NoBatches(Cloud([*names, "new"]), clock, thawed), fake_backend()
     chosen, blocked = Settings(cvms=tuple(names), poll_interval=10, stream_timeout=60), 0
-    with redis_time(clock):
-        upstream = Upstream(chosen, backend, client, clock, alone=True)
-        running = asyncio.create_task(upstream.run(stop))
+    async with one_leader(chosen, Cloud([*names, "new"]), NoBatches) as (_, _, upstream):
         await asyncio.sleep(60)
         for _ in range(300):
             await asyncio.sleep(1)
             assert upstream.context is not None
             blocked += upstream.context.budget.is_blocked
-        stop.set()
-        await running
-        await backend.close()
     assert blocked == 0

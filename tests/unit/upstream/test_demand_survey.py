@@ -15,8 +15,8 @@ from bridge.store.reference_lookups import MOST_HINTS, ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Survey, Watches
 from bridge.upstream.client import Reading
-from bridge.upstream.leader import Upstream
 from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.virtual import VirtualClock, run_virtual
 
@@ -41,18 +41,10 @@ class SlowClient(ModelClient):
 @asynccontextmanager
 async def leading(*cvms: str) -> AsyncIterator[tuple[Cloud, SlowClient, Backend]]:
     """A leader that polls these and has settled."""
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, backend = Cloud(cvms), fake_backend()
-    client = SlowClient(cloud, clock, thawed)
-    settings = Settings(cvms=cvms, poll_interval=600, max_streams=0)
-    with redis_time(clock):
-        running = asyncio.create_task(Upstream(settings, backend, client, clock, alone=True).run(stop))
+    cloud, settings = Cloud(cvms), Settings(cvms=cvms, poll_interval=600, max_streams=0)
+    async with one_leader(settings, cloud, SlowClient) as (client, backend, _):
         await asyncio.sleep(20)
         yield cloud, client, backend
-        stop.set()
-        await running
-        await backend.close()
 
 
 async def watched(backend: Backend, cvm_id: str) -> bool:
@@ -181,28 +173,21 @@ def test_a_pin_that_is_removed_takes_the_linger_time_with_it_but_not_the_demand(
 
 def test_a_watch_whose_demand_ended_while_nobody_led_lingers_from_the_takeover_on() -> None:
     async def scenario() -> None:
-        clock, thawed, backend = VirtualClock(), asyncio.Event(), fake_backend()
-        thawed.set()
-        client = ModelClient(Cloud(["a"]), clock, thawed)
-        watches, settings = Watches(backend), Settings(poll_interval=600, max_streams=0)
-        with redis_time(clock):
-            for turn in range(2):
-                stop = asyncio.Event()
-                running = asyncio.create_task(Upstream(settings, backend, client, clock, alone=True).run(stop))
-                if turn == 0:
-                    await watches.want("a")
-                    for _ in range(100):
-                        await watches.announce("front", {"a": 1}, 15)
-                        await asyncio.sleep(10)
-                else:
-                    await asyncio.sleep(299)
-                    assert await watched(backend, "a")
-                    await asyncio.sleep(5)
-                    assert not await watched(backend, "a")
-                stop.set()
-                await running
-                await watches.retire("front")
+        backend, cloud, settings = fake_backend(), Cloud(["a"]), Settings(poll_interval=600, max_streams=0)
+        watches = Watches(backend)
+        with redis_time(VirtualClock()):
+            async with one_leader(settings, cloud, ModelClient, backend):
+                await watches.want("a")
+                for _ in range(100):
+                    await watches.announce("front", {"a": 1}, 15)
+                    await asyncio.sleep(10)
+            await watches.retire("front")
+            await asyncio.sleep(5)
+            async with one_leader(settings, cloud, ModelClient, backend):
+                await asyncio.sleep(299)
+                assert await watched(backend, "a")
                 await asyncio.sleep(5)
+                assert not await watched(backend, "a")
         await backend.close()
 
     run_virtual(scenario())

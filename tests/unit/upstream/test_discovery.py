@@ -23,9 +23,10 @@ from bridge.upstream.client import Listed, ListPage, Reading
 from bridge.upstream.errors import ServerError, UnparsableError
 from bridge.upstream.leader import Upstream
 from bridge.upstream.workspace import Workspace
-from tests.fakes import fake_backend, redis_time
+from tests.fakes import fake_backend
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 EVERYTHING = Settings(cvms=("*",), poll_interval=10, stream_timeout=60, watch_linger=20)
 ANSWER_TIMEOUT = 10.0
@@ -83,19 +84,10 @@ async def leading(
     backend: Backend | None = None,
     **trouble: object,
 ) -> AsyncIterator[tuple[Lister, Backend, Upstream]]:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    client, own = kind(cloud, clock, thawed), backend or fake_backend()
-    for name, value in trouble.items():
-        setattr(client, name, value)
-    upstream = Upstream(settings, own, client, clock, alone=True)
-    with redis_time(clock):
-        running = asyncio.create_task(upstream.run(stop))
+    async with one_leader(settings, cloud, kind, backend) as (client, own, upstream):
+        for name, value in trouble.items():
+            setattr(client, name, value)
         yield client, own, upstream
-        stop.set()
-        await running
-        if backend is None:
-            await own.close()
 
 
 def names(count: int) -> list[str]:

@@ -12,10 +12,9 @@ from bridge.config import Settings
 from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
 from bridge.upstream.client import Ended, Garbled, Reading, StreamEvent
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 
 class NoisyClient(ModelClient):
@@ -48,14 +47,9 @@ def test_a_flood_of_errors_on_a_stream_causes_one_read_an_interval_which_finds_e
 
 
 async def _flood(noise: StreamEvent) -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, backend = Cloud(["a"]), fake_backend()
-    client = NoisyClient(cloud, clock, thawed)
-    client.noise = noise
-    with redis_time(clock):
-        upstream = Upstream(Settings(cvms=("a",), stream_interval=5), backend, client, clock, alone=True)
-        leading = asyncio.create_task(upstream.run(stop))
+    cloud = Cloud(["a"])
+    async with one_leader(Settings(cvms=("a",), stream_interval=5), cloud, NoisyClient) as (client, backend, _):
+        client.noise = noise
         await asyncio.sleep(30)
         assert cloud.open == ["a"]
         before = client.reads
@@ -65,6 +59,3 @@ async def _flood(noise: StreamEvent) -> None:
         await asyncio.sleep(6)
         assert (await Snapshots(backend).all())["a"].status == "stopped"
         assert [event for event in await Log(backend).read("0-0", 100) if "watch.stale" in event.json] == []
-        stop.set()
-        await leading
-        await backend.close()

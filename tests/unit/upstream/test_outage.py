@@ -22,9 +22,9 @@ from bridge.upstream.breaker import PROBE_EVERY
 from bridge.upstream.client import StreamEvent
 from bridge.upstream.errors import RateLimitedError, ServerError
 from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 SETTINGS = Settings(cvms=("*",), poll_interval=10, stream_timeout=60)
 
@@ -55,16 +55,8 @@ class CountingClient(ModelClient):
 async def leading(
     cloud: Cloud, settings: Settings = SETTINGS
 ) -> AsyncIterator[tuple[CountingClient, Backend, Upstream]]:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    client, backend = CountingClient(cloud, clock, thawed), fake_backend()
-    upstream = Upstream(settings, backend, client, clock, alone=True)
-    with redis_time(clock):
-        running = asyncio.create_task(upstream.run(stop))
-        yield client, backend, upstream
-        stop.set()
-        await running
-        await backend.close()
+    async with one_leader(settings, cloud, CountingClient) as led:
+        yield led
 
 
 def test_an_outage_costs_fewer_requests_than_the_calm_before_and_is_over_at_once() -> None:

@@ -16,10 +16,9 @@ from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.upstream.client import Reading
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 
 class SlowClient(ModelClient):
@@ -48,18 +47,10 @@ class SlowClient(ModelClient):
 
 @asynccontextmanager
 async def polled(poll_interval: float) -> AsyncIterator[tuple[Cloud, SlowClient, Backend]]:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, backend = Cloud(["a", "b"]), fake_backend()
-    client = SlowClient(cloud, clock, thawed)
-    chosen = Settings(cvms=("a", "b"), poll_interval=poll_interval, max_streams=0)
-    with redis_time(clock):
-        leading = asyncio.create_task(Upstream(chosen, backend, client, clock, alone=True).run(stop))
+    cloud, chosen = Cloud(["a", "b"]), Settings(cvms=("a", "b"), poll_interval=poll_interval, max_streams=0)
+    async with one_leader(chosen, cloud, SlowClient) as (client, backend, _):
         await asyncio.sleep(3)
         yield cloud, client, backend
-        stop.set()
-        await leading
-        await backend.close()
 
 
 async def statuses(backend: Backend) -> list[str]:

@@ -14,10 +14,9 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.upstream.client import ListPage, Reading, StreamEvent
 from bridge.upstream.errors import UnparsableError
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 REFERENCES = tuple(f"app_{number}" for number in range(4))
 
@@ -57,21 +56,13 @@ def test_a_page_for_people_at_the_start_makes_no_watch_under_a_reference(named: 
 
 
 async def _start_behind_a_page(named: bool) -> None:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, backend = Cloud([reference.removeprefix("app_") for reference in REFERENCES]), fake_backend()
-    client = Maintained(cloud, clock, thawed)
-    client.named = named
-    with redis_time(clock):
-        upstream = Upstream(Settings(cvms=REFERENCES), backend, client, clock, alone=True)
-        running = asyncio.create_task(upstream.run(stop))
+    cloud = Cloud([reference.removeprefix("app_") for reference in REFERENCES])
+    async with one_leader(Settings(cvms=REFERENCES), cloud, Maintained) as (client, backend, _):
+        client.named = named
         await asyncio.sleep(30)
         assert (await Watches(backend).survey()).watches == {}
         client.closed = False
         await asyncio.sleep(90)
         expected = set(cloud.status) if named else set()
         assert (await Snapshots(backend).all()).keys() == set(cloud.open) == expected
-        stop.set()
-        await running
-        await backend.close()
     assert cloud.broken == []

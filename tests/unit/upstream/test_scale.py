@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-import fakeredis
 import pytest
 from fakeredis.aioredis import FakeWriter
 
 from benchmarks.hour import live
 from bridge.config import Settings
 from bridge.store.snapshots import Snapshots
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.fakes import fake_backend
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 QUIET = 60.0
 """Seconds in which no CVM changes."""
@@ -37,25 +36,17 @@ def test_a_new_leader_of_hundreds_finds_what_changed_within_a_poll_and_does_not_
 
 
 async def _takeover() -> None:
-    clock, cloud, awake = VirtualClock(), Cloud([f"cvm-{number:03}" for number in range(300)]), asyncio.Event()
-    awake.set()
-    server = fakeredis.FakeServer(version=(7,))
-    settings = Settings(cvms=("*",))
-    with redis_time(clock):
-        for seconds in (90, 12):
-            backend, stop = fake_backend(server), asyncio.Event()
-            upstream = Upstream(settings, backend, ModelClient(cloud, clock, awake), clock, alone=True)
-            leading = asyncio.create_task(upstream.run(stop))
+    cloud, backend = Cloud([f"cvm-{number:03}" for number in range(300)]), fake_backend()
+    for seconds in (90, 12):
+        async with one_leader(Settings(cvms=("*",)), cloud, ModelClient, backend):
             await asyncio.sleep(seconds)
-            stop.set()
-            await leading
-            statuses = {cvm_id: each.status for cvm_id, each in (await Snapshots(backend).all()).items()}
-            assert statuses == cloud.status
-            for name in ("cvm-007", "cvm-070", "cvm-270"):
-                cloud.change(name, "stopped")
-            asked = sum(cloud.requests.values())
-            cloud.requests.clear()
-            await backend.close()
+        statuses = {cvm_id: each.status for cvm_id, each in (await Snapshots(backend).all()).items()}
+        assert statuses == cloud.status
+        for name in ("cvm-007", "cvm-070", "cvm-270"):
+            cloud.change(name, "stopped")
+        asked = sum(cloud.requests.values())
+        cloud.requests.clear()
+    await backend.close()
     assert asked < 60
 
 
@@ -77,17 +68,10 @@ def test_hundreds_of_idle_cvms_cost_redis_little(monkeypatch: pytest.MonkeyPatch
 
 async def _idle(sent: list[bytes]) -> None:
     """`sent` then has what is sent to Redis, of which some is written, in QUIET seconds."""
-    clock, awake, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    awake.set()
-    with redis_time(clock):
-        backend, cloud = fake_backend(), Cloud([f"cvm-{number:03}" for number in range(300)])
-        upstream = Upstream(Settings(cvms=("*",)), backend, ModelClient(cloud, clock, awake), clock, alone=True)
-        leading = asyncio.create_task(upstream.run(stop))
+    cloud = Cloud([f"cvm-{number:03}" for number in range(300)])
+    async with one_leader(Settings(cvms=("*",)), cloud, ModelClient):
         await asyncio.sleep(90)
         sent.clear()
         await asyncio.sleep(QUIET)
         kept = list(sent)
-        stop.set()
-        await leading
-        await backend.close()
     sent[:] = kept

@@ -22,10 +22,11 @@ from bridge.upstream.leader import Upstream
 from bridge.upstream.second_witness import NOT_FOUND, SecondWitness
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.workspace import Workspace
-from tests.fakes import fake_backend, redis_time
+from tests.fakes import fake_backend
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.unit.upstream.test_answers import leading
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 SETTINGS = Settings(poll_interval=10, stream_timeout=60)
 POLLING = Settings(poll_interval=10, max_streams=0)
@@ -57,19 +58,10 @@ class Led:
 async def led(
     *names: str, backend: Backend | None = None, cloud: Cloud | None = None, settings: Settings = SETTINGS
 ) -> AsyncIterator[Led]:
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, own = cloud or Cloud(names), backend or fake_backend()
-    settings = settings.model_copy(update={"cvms": names})
-    upstream = Upstream(settings, own, ModelClient(cloud, clock, thawed), clock, alone=True)
-    with redis_time(clock):
-        leading = asyncio.create_task(upstream.run(stop))
+    cloud, settings = cloud or Cloud(names), settings.model_copy(update={"cvms": names})
+    async with one_leader(settings, cloud, ModelClient, backend) as (_, own, upstream):
         await asyncio.sleep(15)
         yield Led(cloud, upstream, own)
-        stop.set()
-        await leading
-        if backend is None:
-            await own.close()
 
 
 TWELVE = tuple(f"cvm-{number:02}" for number in range(12))

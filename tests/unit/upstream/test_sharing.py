@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from bridge.config import Settings
 from bridge.upstream.client import StreamEvent
-from bridge.upstream.leader import Upstream
-from tests.fakes import fake_backend, redis_time
+from tests.fakes import redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import LIMIT, NOTICED_LATE, Cloud, ModelClient
 from tests.unit.upstream.replicas import Replicas
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 NAMES = [f"cvm-{number:02}" for number in range(10)]
 
@@ -36,21 +36,12 @@ def test_refusals_among_streams_that_are_being_opened_at_once_cost_only_themselv
 
 async def open_beside(others: int) -> tuple[int, int]:
     """How many streams of ours are open after some seconds, and how many the bridge thinks that it may have."""
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, backend = Cloud(NAMES), fake_backend()
+    cloud = Cloud(NAMES)
     cloud.others = others
-    client = SlowHeaders(cloud, clock, thawed)
-    with redis_time(clock):
-        upstream = Upstream(Settings(cvms=tuple(NAMES)), backend, client, clock, alone=True)
-        running = asyncio.create_task(upstream.run(stop))
+    async with one_leader(Settings(cvms=tuple(NAMES)), cloud, SlowHeaders) as (_, _, upstream):
         await asyncio.sleep(20)
         assert upstream.context is not None
-        found = len(cloud.streams), upstream.context.budget.streams
-        stop.set()
-        await running
-        await backend.close()
-    return found
+        return len(cloud.streams), upstream.context.budget.streams
 
 
 def test_an_upstream_that_notices_ends_late_costs_seconds_of_a_stream_and_not_a_minute() -> None:
