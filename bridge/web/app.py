@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.clock import Clock
@@ -24,12 +21,9 @@ from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.delivery_search import DeliverySearch
-from bridge.store.dispatchers import read_dispatching
 from bridge.store.endpoints import Endpoints
-from bridge.store.errors import StoreError
 from bridge.store.feed import Feed
-from bridge.store.key_check import Fit, KeyCheck
-from bridge.store.leader_status import read_leader_status
+from bridge.store.key_check import KeyCheck
 from bridge.store.leadership import read_lease
 from bridge.store.limits import LaneLimits
 from bridge.store.log import Log
@@ -37,12 +31,11 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
-from bridge.web import metrics
-from bridge.web.api import answers
 from bridge.web.api.cvms import CvmRoutes
 from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.endpoint_owners import EndpointOwners
 from bridge.web.api.events import EventRoutes
+from bridge.web.api.health import HealthRoutes
 from bridge.web.api.log_pages import LogPages
 from bridge.web.api.phala_webhooks import PhalaWebhooks
 from bridge.web.api.references import LAST_KNOWN, ReferenceRefusedError, References, on_refused_reference
@@ -53,10 +46,9 @@ from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.endpoint import DropIn
 from bridge.web.http.access import Access
 from bridge.web.http.capacity import Capacity
-from bridge.web.http.operations import OPERATION, Call, Operation, declared, json_answer, routes, text_answer
+from bridge.web.http.operations import Operation, declared, routes
 from bridge.web.http.page_turns import PageTurns
 from bridge.web.http.problems import HANDLERS
-from bridge.web.http.responses import NO_STORE, json_response
 from bridge.web.http.same_origin import SameOrigin
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.pages.site import Site
@@ -86,7 +78,6 @@ class FrontEnd:
         `open_files`, the limit of the process, lowers the limit on subscribers, so that none lacks a file.
         """
         self._settings = settings
-        self._backend = backend
         self._clock = clock
         self._rng = random.Random()
         self._keys = KeyCheck(backend, Sealer(settings.secret_key)) if settings.secret_key else None
@@ -178,7 +169,9 @@ class FrontEnd:
             ),
             PhalaWebhooks(settings.webhook_secret, lookups, clock),
             DeliveryRoutes(endpoints, deliveries, search, clock, self._page_turns),
-            self,
+            HealthRoutes(
+                backend=backend, hub=self.hub, feed_consumer=self.feed_consumer, capacity=self.capacity, keys=self._keys
+            ),
             Site(settings.namespace, operations()),
         )
 
@@ -223,68 +216,8 @@ class FrontEnd:
         self._references.close()
         self.dropin.close()
 
-    @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
-    async def get_health(self, call: Call) -> Response:
-        """Liveness."""
-        return json_response(answers.Health(status="ok"))
 
-    @Operation(
-        "GET /readyz",
-        OPERATION,
-        {
-            200: json_answer("Ready, perhaps degraded", answers.Readiness),
-            503: json_answer("Not ready", answers.Readiness),
-        },
-    )
-    async def get_readiness(self, call: Call) -> Response:
-        """Readiness."""
-        if reason := self._why_unready():
-            return json_response(answers.Readiness(status="unready", reason=reason), 503)
-        sequence = str(self.hub.sequence)
-        reason = await self._why_degraded()
-        return json_response(
-            answers.Readiness(status="degraded" if reason else "ready", reason=reason, sequence=sequence)
-        )
-
-    def _why_unready(self) -> str:
-        if self.capacity.closing:
-            return "draining"
-        if not self.feed_consumer.readable:
-            return "Redis does not answer"
-        return self._fit.trouble if self._fit.wrong else ""
-
-    @property
-    def _fit(self) -> Fit:
-        return self._keys.fit if self._keys else Fit()
-
-    async def _why_degraded(self) -> str:
-        if not self.hub.led:
-            return "no leader"
-        if not self.feed_consumer.arrives:
-            return "nothing comes through the subscription to Redis"
-        try:
-            status = await read_leader_status(self._backend)
-            fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
-            return fault or self._fit.trouble or await self._missing_dispatcher()
-        except StoreError:
-            return "Redis does not answer"
-
-    async def _missing_dispatcher(self) -> str:
-        """Since when; "" if none is missing. Raises StoreError."""
-        trouble = (await read_dispatching(self._backend)).trouble
-        metrics.DISPATCHER_MISSING.set(bool(trouble))
-        return trouble
-
-    @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
-    async def get_metrics(self, call: Call) -> Response:
-        """Prometheus metrics."""
-        if self.feed_consumer.readable:  # a scrape does not wait for a Redis that hangs
-            with contextlib.suppress(StoreError):
-                await self._missing_dispatcher()
-        return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
-
-
-PARTS = (EventRoutes, CvmRoutes, WebhookRoutes, PhalaWebhooks, DeliveryRoutes, DropIn, FrontEnd, Site)
+PARTS = (EventRoutes, CvmRoutes, WebhookRoutes, PhalaWebhooks, DeliveryRoutes, DropIn, HealthRoutes, Site)
 """Every class with routes, in the order of the document."""
 
 

@@ -1,0 +1,93 @@
+"""What operators and load balancers ask a front end: whether it lives, whether it is ready, and its figures."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from bridge.store.connection import Backend
+from bridge.store.dispatchers import read_dispatching
+from bridge.store.errors import StoreError
+from bridge.store.key_check import Fit, KeyCheck
+from bridge.store.leader_status import read_leader_status
+from bridge.web import metrics
+from bridge.web.api import answers
+from bridge.web.http.capacity import Capacity
+from bridge.web.http.operations import OPERATION, Call, Operation, json_answer, text_answer
+from bridge.web.http.responses import NO_STORE, json_response
+from bridge.web.streaming.feed_consumer import FeedConsumer
+from bridge.web.streaming.hub import Hub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthRoutes:
+    """They need no token."""
+
+    backend: Backend
+    hub: Hub
+    feed_consumer: FeedConsumer
+    capacity: Capacity
+    keys: KeyCheck | None
+
+    @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
+    async def get_health(self, call: Call) -> Response:
+        """Liveness."""
+        return json_response(answers.Health(status="ok"))
+
+    @Operation(
+        "GET /readyz",
+        OPERATION,
+        {
+            200: json_answer("Ready, perhaps degraded", answers.Readiness),
+            503: json_answer("Not ready", answers.Readiness),
+        },
+    )
+    async def get_readiness(self, call: Call) -> Response:
+        """Readiness."""
+        if reason := self._why_unready():
+            return json_response(answers.Readiness(status="unready", reason=reason), 503)
+        sequence = str(self.hub.sequence)
+        reason = await self._why_degraded()
+        return json_response(
+            answers.Readiness(status="degraded" if reason else "ready", reason=reason, sequence=sequence)
+        )
+
+    def _why_unready(self) -> str:
+        if self.capacity.closing:
+            return "draining"
+        if not self.feed_consumer.readable:
+            return "Redis does not answer"
+        return self._fit.trouble if self._fit.wrong else ""
+
+    @property
+    def _fit(self) -> Fit:
+        return self.keys.fit if self.keys else Fit()
+
+    async def _why_degraded(self) -> str:
+        if not self.hub.led:
+            return "no leader"
+        if not self.feed_consumer.arrives:
+            return "nothing comes through the subscription to Redis"
+        try:
+            status = await read_leader_status(self.backend)
+            fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+            return fault or self._fit.trouble or await self._missing_dispatcher()
+        except StoreError:
+            return "Redis does not answer"
+
+    async def _missing_dispatcher(self) -> str:
+        """Since when; "" if none is missing. Raises StoreError."""
+        trouble = (await read_dispatching(self.backend)).trouble
+        metrics.DISPATCHER_MISSING.set(bool(trouble))
+        return trouble
+
+    @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
+    async def get_metrics(self, call: Call) -> Response:
+        """Prometheus metrics."""
+        if self.feed_consumer.readable:  # a scrape does not wait for a Redis that hangs
+            with contextlib.suppress(StoreError):
+                await self._missing_dispatcher()
+        return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
