@@ -78,80 +78,90 @@ class FrontEnd:
         `open_files`, the limit of the process, lowers the limit on subscribers, so that none lacks a file.
         """
         self._settings = settings
+        self._backend = backend
         self._clock = clock
         self._rng = random.Random()
-        self._keys = KeyCheck(backend, Sealer(settings.secret_key)) if settings.secret_key else None
         self._single_flight = SingleFlight("look-up")
         self._page_turns = PageTurns()
-        self._watches = watches = Watches(backend)
-        log, snapshots = Log(backend), Snapshots(backend)
-        self.hub = Hub(
-            log, backend.keys.source, clock, buffer=settings.subscriber_buffer, log_length=settings.log_length
-        )
-        lookups = ReferenceLookups(backend)
-        self._references = references = References(
-            lookups,
-            watches,
-            clock,
-            self._single_flight,
-            StandIns(snapshots, lookups, clock),
-            led=lambda: self.hub.led,
-            per_minute=settings.lookups_per_minute,
-        )
-        self.feed_consumer = FeedConsumer(
-            self.hub,
-            Feed(backend),
-            partial(read_lease, backend),
-            references.answered,
-            clock,
-            period=settings.lease_seconds / 3,
-        )
+        self._log, self._snapshots = Log(backend), Snapshots(backend)
+        self._watches, self._lookups = Watches(backend), ReferenceLookups(backend)
+        self._keys = KeyCheck(backend, Sealer(settings.secret_key)) if settings.secret_key else None
+        self._endpoints = Endpoints(backend, LaneLimits.of(settings), key=self._keys)
+
+        buffer, log_length = settings.subscriber_buffer, settings.log_length
+        self.hub = Hub(self._log, backend.keys.source, clock, buffer=buffer, log_length=log_length)
+        self._references = self._make_references()
+        self.feed_consumer = self._make_feed_consumer()
         most = min(settings.max_subscribers, max(1, (open_files or sys.maxsize) - RESERVED_FILES))
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
-        access = Access(settings.tokens, open_access=open_access, clock=clock)
-        events = EventRoutes(
-            settings=settings,
-            access=access,
+
+        self._access = access = Access(settings.tokens, open_access=open_access, clock=clock)
+        self._owners = EndpointOwners(access, self._endpoints, clock)
+        self._open_access = open_access
+        self._token_cvms = TokenCvms(access, self._references, clock, self._end_beyond) if access.named else None
+        self.dropin = self._make_dropin()
+        # In order: the streams first, because thousands of clients reconnect to them at the same moment.
+        plain = [route for part in self._plain_parts() for route in routes(part, access)]
+        all_routes = [*self._make_event_routes().routes(), *self.dropin.routes(), *plain]
+        self.app = _application(all_routes, settings.cors_origins, loopback_only=loopback_only)
+
+    def _make_references(self) -> References:
+        return References(
+            self._lookups,
+            self._watches,
+            self._clock,
+            self._single_flight,
+            StandIns(self._snapshots, self._lookups, self._clock),
+            led=lambda: self.hub.led,
+            per_minute=self._settings.lookups_per_minute,
+        )
+
+    def _make_feed_consumer(self) -> FeedConsumer:
+        return FeedConsumer(
+            self.hub,
+            Feed(self._backend),
+            partial(read_lease, self._backend),
+            self._references.answered,
+            self._clock,
+            period=self._settings.lease_seconds / 3,
+        )
+
+    def _make_event_routes(self) -> EventRoutes:
+        return EventRoutes(
+            settings=self._settings,
+            access=self._access,
             hub=self.hub,
             capacity=self.capacity,
-            pages=LogPages(log, self._page_turns),
-            watches=watches,
-            references=references,
+            pages=LogPages(self._log, self._page_turns),
+            watches=self._watches,
+            references=self._references,
             single_flight=self._single_flight,
             rng=self._rng,
         )
-        self.dropin = DropIn(
-            settings=settings,
-            clock=clock,
+
+    def _make_dropin(self) -> DropIn:
+        return DropIn(
+            settings=self._settings,
+            clock=self._clock,
             hub=self.hub,
-            access=access,
+            access=self._access,
             capacity=self.capacity,
-            snapshots=snapshots,
-            watches=watches,
-            lookups=lookups,
-            references=references,
+            snapshots=self._snapshots,
+            watches=self._watches,
+            lookups=self._lookups,
+            references=self._references,
             single_flight=self._single_flight,
         )
-        self._endpoints = Endpoints(backend, LaneLimits.of(settings), key=self._keys)
-        self._owners = EndpointOwners(access, self._endpoints, clock)
-        self._open_access = open_access
-        self._token_cvms = TokenCvms(access, references, clock, self._end_beyond) if access.named else None
-        # In order: the streams first, because thousands of clients reconnect to them at the same moment.
-        plain = [route for each in self._parts(backend, clock, snapshots, lookups) for route in routes(each, access)]
-        all_routes = [*events.routes(), *self.dropin.routes(), *plain]
-        self.app = _application(all_routes, settings.cors_origins, loopback_only=loopback_only)
 
-    def _parts(
-        self, backend: Backend, clock: Clock, snapshots: Snapshots, lookups: ReferenceLookups
-    ) -> tuple[object, ...]:
+    def _plain_parts(self) -> tuple[object, ...]:
         """The owners of the plain routes, which need no connection of their own."""
-        settings, endpoints, limits = self._settings, self._endpoints, LaneLimits.of(self._settings)
-        deliveries, search = Deliveries(backend, limits), DeliverySearch(backend, limits)
+        settings, backend, clock = self._settings, self._backend, self._clock
+        limits = LaneLimits.of(settings)
         return (
             CvmRoutes(
                 hub=self.hub,
                 watches=self._watches,
-                snapshots=snapshots,
+                snapshots=self._snapshots,
                 slots=Slots(backend),
                 backend=backend,
                 references=self._references,
@@ -161,14 +171,16 @@ class FrontEnd:
                 settings=settings,
                 references=self._references,
                 watches=self._watches,
-                endpoints=endpoints,
+                endpoints=self._endpoints,
                 secrets=WebhookSecrets(settings.secret_key, clock),
                 resolve=HostLookup(),
                 clock=clock,
                 owners=self._owners,
             ),
-            PhalaWebhooks(settings.webhook_secret, lookups, clock),
-            DeliveryRoutes(endpoints, deliveries, search, clock, self._page_turns),
+            PhalaWebhooks(settings.webhook_secret, self._lookups, clock),
+            DeliveryRoutes(
+                self._endpoints, Deliveries(backend, limits), DeliverySearch(backend, limits), clock, self._page_turns
+            ),
             HealthRoutes(
                 backend=backend, hub=self.hub, feed_consumer=self.feed_consumer, capacity=self.capacity, keys=self._keys
             ),

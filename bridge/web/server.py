@@ -91,38 +91,39 @@ async def serve_web(
     with contextlib.ExitStack() as stack:
         bound = stack.enter_context(listening(host, port, shared=shared, inherited=inherited))
         files = raise_open_files()
+        loopback_only = open_access and is_local(host)
         front = FrontEnd(
-            settings,
-            backend,
-            clock,
-            open_access=open_access,
-            loopback_only=open_access and is_local(host),
-            open_files=files,
+            settings, backend, clock, open_access=open_access, loopback_only=loopback_only, open_files=files
         )
         waiting = WaitingConnections(clock, most=max(1, files - OWN_FILES), streams=lambda: front.capacity.open)
         logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
-        config = uvicorn.Config(
-            front.app,
-            http=cast(Any, protocol or partial(Http1Protocol, waiting=waiting)),
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # only /docs needs a proxy's headers, and reads them itself
-            timeout_graceful_shutdown=CLOSE_SECONDS,
-            timeout_keep_alive=75,
-            backlog=BACKLOG,
-        )
-        beside = [waiting.run()]
-        if certificate is None:
-            server = Server(config)
-        else:
-            server = TlsServer(config, certificate, waiting)
-            beside.append(certificate.run(clock))
+        server = _server(front, waiting, certificate, protocol or partial(Http1Protocol, waiting=waiting))
+        beside = [waiting.run(), *([certificate.run(clock)] if certificate else [])]
         sockets = [bound, *[stack.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]]
         on_listening(0 if bound.family == socket.AF_UNIX else bound.getsockname()[1])
         await _serve(front, server, sockets, beside, stop, drain_seconds or (lambda: settings.drain_seconds))
+
+
+def _server(
+    front: FrontEnd,
+    waiting: WaitingConnections,
+    certificate: Certificate | None,
+    protocol: Callable[..., asyncio.Protocol],
+) -> Server:
+    config = uvicorn.Config(
+        front.app,
+        http=cast(Any, protocol),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,  # only /docs needs a proxy's headers, and reads them itself
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_keep_alive=75,
+        backlog=BACKLOG,
+    )
+    return Server(config) if certificate is None else TlsServer(config, certificate, waiting)
 
 
 async def _serve(
