@@ -3,7 +3,7 @@
 -- Returns {revision, ms until something is due (-1: nothing), claims, events, broken}: claims are flat, endpoint, lane,
 -- delivery, event, failures so far, replay (1/0); events are flat, id, ran, JSON, each once.
 local token, lease, most, share = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local until_ms, claims, events, seen, bytes, lent = whole(now + lease), {}, {}, {}, 0, 0
+local until_ms, claims, events, read, seen, bytes, lent = whole(now + lease), {}, {}, {}, {}, 0, 0
 
 local function test_is_due(E)
   local at = call('ZSCORE', of('due', E), TEST_LANE)
@@ -33,13 +33,19 @@ local function available(E)
   return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room), held.rate
 end
 
+-- `ran` and JSON, read once however many lanes have this event next: a state may have a megabyte.
+local function read_event(event)
+  read[event] = read[event] or call('HMGET', of('event', event), 'ran', 'json')
+  return read[event]
+end
+
 -- The head of a lane. Drops deliveries whose event was removed by something other than the bridge: they would block
 -- the lane for ever.
 local function head(E, lane)
   local id = call('LINDEX', lane_key(E, lane), 0)
   while id do
     local delivery = call('HMGET', of('delivery', id), 'v', 'k', 'r')
-    local event = delivery[1] and call('HMGET', of('event', delivery[1]), 'ran', 'json')
+    local event = delivery[1] and read_event(delivery[1])
     if event and event[2] then return id, delivery, event end
     call('LPOP', lane_key(E, lane))
     forget(E, id, 'pending')
