@@ -21,7 +21,7 @@ from bridge.store.endpoints import Endpoints, EndpointSet
 from bridge.store.errors import StoreError, UnopenedError
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
-from bridge.store.sealing_key import sealed_texts
+from bridge.store.sealing_key import openers
 
 logger = logging.getLogger(__name__)
 
@@ -156,9 +156,9 @@ class KeyCheck:
         for number, endpoint in enumerate(known.endpoints.values()):
             if number % TRIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            openers = {self._sealer.opener(text) for text in sealed_texts(endpoint)}
-            closed += None in openers
-            used.update(key_id for key_id in openers if key_id is not None)
+            found = openers(endpoint, self._sealer)
+            closed += None in found
+            used.update(key_id for key_id in found if key_id is not None)
         return Fit(len(known.endpoints), closed), used
 
     async def _replaced(self, seen: Seen, checks: Mapping[str, str]) -> bool:

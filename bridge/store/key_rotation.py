@@ -10,7 +10,7 @@ from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownEndpointError
 from bridge.store.key_check import KeyCheck
-from bridge.store.sealing_key import sealed_texts
+from bridge.store.sealing_key import openers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ async def _all(endpoints: Endpoints) -> list[Endpoint]:
 
 
 def _needs_old(endpoint: Endpoint, sealer: Sealer) -> bool:
-    return any(sealer.opener(text) != sealer.first for text in sealed_texts(endpoint))
+    return openers(endpoint, sealer) != {sealer.first}
 
 
 def _is_closed(endpoint: Endpoint, sealer: Sealer) -> bool:
-    return any(sealer.opener(text) is None for text in sealed_texts(endpoint))
+    return None in openers(endpoint, sealer)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.sealing import Sealer
+
 if TYPE_CHECKING:
     from bridge.store.endpoints import Endpoint
 
@@ -40,6 +42,11 @@ def sealed_texts(endpoint: Endpoint) -> tuple[str, ...]:
     """All of it that is sealed."""
     secrets = (secret.text for secret in endpoint.secrets_sealed)
     return (endpoint.url_sealed, *endpoint.headers_sealed.values(), *secrets)
+
+
+def openers(endpoint: Endpoint, sealer: Sealer) -> set[str | None]:
+    """The ids of the keys that open what is sealed in it; None among them if nothing opens a part."""
+    return {sealer.opener(text) for text in sealed_texts(endpoint)}
 
 
 def resealed(endpoint: Endpoint, renew: Callable[[str], str]) -> Endpoint:
