@@ -84,6 +84,7 @@ async def _tell(
     for tracked in asked:
         answer = answers.get(tracked.cvm_id, {})
         if (told := Told.by(answer)) is not None:
+            tracked.batch.told_at = sent_at
             status = answer.get("status")
             await context.recorder.tell(tracked, told, status if isinstance(status, str) else None, sent_at)
 

@@ -106,6 +106,11 @@ class Pace:
         sweep = max(SWEEP_EVERY, self.polled / SWEEPS_PER_SECOND, self.poll_interval)
         return self.sweeps.next(now, due, self.polled, sweep)
 
+    @property
+    def silence(self) -> float:
+        """Seconds after which a batch route counts as one that tells nothing of operations (docs/contract.md#ready)."""
+        return max(STALE_AFTER_AT_LEAST, STALE_INTERVALS * self.poll_interval)
+
     def patience(self, tracked: Tracked) -> float:
         """Seconds without confirmation after which a watch is stale (docs/contract.md#the-event)."""
         if tracked.gone:

@@ -142,6 +142,8 @@ class BatchAnswers:
     """Whether a different digest waits for its read."""
     idle_hints: int = 0
     """How many different digests in a row had reads that found the state as it was."""
+    told_at: float = NEVER
+    """When the last answer was asked for that told of operations; a new leader counts the last one's from its start."""
 
     def keep(self, digest: str, *, steady: bool) -> None:
         """The last answer. `steady`: it is the one before again, and vouches."""
@@ -250,7 +252,9 @@ class Tracked:
         if snapshot is not None and snapshot.raw_state is not None:
             with contextlib.suppress(UnparsableStateError):
                 state = parse_state(snapshot.raw_state)
-        return cls(cvm_id, seen=Seen(snapshot=snapshot, state=state, confirmed_at=now, changed_at=now))
+        batch = BatchAnswers(told_at=now if snapshot is not None and snapshot.ready is not None else NEVER)
+        seen = Seen(snapshot=snapshot, state=state, confirmed_at=now, changed_at=now)
+        return cls(cvm_id, seen=seen, batch=batch)
 
     @property
     def status(self) -> str | None:

@@ -142,14 +142,13 @@ class Workspace:
             self._context.apply(error, EVERYTHING)
 
     async def _tell(self, key: str, entry: Listed, sent_at: float) -> None:
-        """Its app, and where the batch route tells no more of it, whether an operation is in progress."""
+        """Its app, and while the batch route tells nothing of it, whether an operation is in progress."""
         tracked, recorder = self._context.watches.get(self.canonical(key) or ""), self._context.recorder
         if tracked is None:
             return
         if entry.app_id:
             recorder.name_app(tracked, entry.app_id)
-        known = tracked.seen.snapshot.ready if tracked.seen.snapshot else None
-        if entry.told is not None and (known is None or not self._context.batch_route):
+        if entry.told is not None and sent_at > tracked.batch.told_at + self._context.pace.silence:
             await recorder.tell(tracked, entry.told, entry.status, sent_at)
 
     def _hint(self, key: str, entry: Listed, sent_at: float) -> None:
