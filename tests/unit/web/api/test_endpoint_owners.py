@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from pydantic import SecretStr
@@ -120,6 +120,23 @@ async def test_a_limited_token_has_a_share_of_the_endpoints_and_others_are_not_c
     await web.make("c", "team", [A])
     with pytest.raises(TooManyEndpointsError):
         await web.make("d", "team", [A])
+
+
+async def test_an_endpoint_that_another_token_made_meanwhile_keeps_what_that_one_may_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    web = Web(fake_backend(), token("team", B, C), token("another", A))
+    await web.make("e", "team", [A])
+    change = Endpoints.change
+
+    async def late(endpoints: Endpoints, id: str, edit: Callable[[Endpoint], Endpoint]) -> Endpoint:
+        await web.endpoints.remove(id)
+        await web.make(id, "another", [A])
+        return await change(endpoints, id, edit)
+
+    monkeypatch.setattr(Endpoints, "change", late)
+    await web.owners.write()
+    assert await web.reach() == (A,)
 
 
 async def test_what_redis_did_not_take_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
