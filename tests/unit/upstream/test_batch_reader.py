@@ -21,11 +21,10 @@ from bridge.store.watches import Watches
 from bridge.upstream.batch_reader import Verdict, digest, weigh
 from bridge.upstream.client import ANSWER_TIMEOUT, Reading
 from bridge.upstream.errors import RateLimitedError, UnreachableError
-from bridge.upstream.leader import Upstream
 from bridge.upstream.tracked import Tracked
-from tests.fakes import fake_backend, redis_time
+from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
-from tests.virtual import VirtualClock, run_virtual
+from tests.virtual import run_virtual
 
 
 class OddClient(ModelClient):
@@ -71,21 +70,13 @@ class OddClient(ModelClient):
 @asynccontextmanager
 async def polled(cvms: int, poll_interval: float, settle: float) -> AsyncIterator[tuple[Cloud, OddClient, Backend]]:
     """A leader that polls so many CVMs and has settled."""
-    clock, thawed, stop = VirtualClock(), asyncio.Event(), asyncio.Event()
-    thawed.set()
-    cloud, backend = Cloud([f"{number:04}" for number in range(cvms)]), fake_backend()
-    client = OddClient(cloud, clock, thawed)
-    client.counts = Counter()
+    cloud = Cloud([f"{number:04}" for number in range(cvms)])
     chosen = Settings(poll_interval=poll_interval, max_streams=0, watch_linger=100_000)
-    with redis_time(clock):
+    async with one_leader(chosen, cloud, OddClient, rng=random.Random(1)) as (client, backend, _):
+        client.counts = Counter()
         await Watches(backend).renew(cloud.status)
-        upstream = Upstream(chosen, backend, client, clock, alone=True, rng=random.Random(1))
-        leading = asyncio.create_task(upstream.run(stop))
         await asyncio.sleep(settle)
         yield cloud, client, backend
-        stop.set()
-        await leading
-        await backend.close()
 
 
 async def stale(backend: Backend) -> list[str]:
