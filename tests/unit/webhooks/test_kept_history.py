@@ -1,0 +1,40 @@
+"""The settings that are times: how long history is kept, and how long an endpoint may fail."""
+
+from __future__ import annotations
+
+from bridge.config import Settings
+from bridge.store.deliveries import Deliveries
+from bridge.store.limits import LaneLimits
+from tests.fakes import HandClock, fake_backend, redis_time
+from tests.lanes import Bench, Writer, endpoint, serve, settle
+
+SETTINGS = Settings(webhook_keep=100, webhook_disable_after=60)
+
+
+async def test_finished_deliveries_are_kept_for_as_long_as_the_settings_tell() -> None:
+    clock, backend = HandClock(), fake_backend()
+    with redis_time(clock):
+        made = Bench(backend, await Writer.lead(backend), LaneLimits.of(SETTINGS))
+        await made.endpoints.create(endpoint())
+        await made.writer.append()
+        await made.fill()
+        await serve(made)
+        for seconds, kept in ((99, 1), (2, 0)):
+            clock.now += seconds
+            await made.lanes.sweep(["e"])
+            assert len((await Deliveries(backend).page("e"))[0]) == kept
+    await backend.close()
+
+
+async def test_an_endpoint_may_fail_for_as_long_as_the_settings_tell() -> None:
+    clock, backend = HandClock(), fake_backend()
+    with redis_time(clock):
+        made = Bench(backend, await Writer.lead(backend), LaneLimits.of(SETTINGS))
+        await made.endpoints.create(endpoint())
+        await made.writer.append()
+        await made.fill()
+        for seconds, expected in ((0, "done"), (30, "done"), (29, "done"), (2, "disabled")):
+            clock.now += seconds
+            (claim,) = (await made.claim(token=str(clock.now))).claims
+            assert await settle(made, claim, "failed") == expected
+    await backend.close()
