@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -82,6 +83,10 @@ class Command:
         for reader in self._readers:
             reader.join(PATIENCE)
         return status
+
+
+Start = Callable[..., Command]
+"""Starts one with these arguments and this environment; `conftest.py` ends it after the test."""
 
 
 def _collect(source: IO[str] | None, into: list[str]) -> None:

@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,14 @@ import httpx
 import pytest
 import redis
 
-from tests.commands import Command
+from tests.commands import Command, Start
 from tests.servers import PATIENCE, RealServer, eventually, free_port
-
-Start = Callable[..., Command]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts commands that share one state directory, and ends them after the test."""
-    started: list[Command] = []
-
-    def begin(*arguments: str, **environment: str) -> Command:
-        started.append(Command(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield begin
-    for command in started:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.ends()
+def start(tmp_path: Path) -> Start:
+    """Starts commands that share one state directory."""
+    return partial(Command, tmp_path)
 
 
 def up(start: Start, **environment: str) -> tuple[Command, str]:

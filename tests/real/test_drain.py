@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,7 +20,7 @@ def draining(seconds: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def front(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) -> Iterator[tuple[Command, str]]:
+def front(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) -> tuple[Command, str]:
     """A front end of the role that drains for so many seconds, and its URL."""
     *role, drain = request.param
     port = free_port()
@@ -31,10 +30,7 @@ def front(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer
     if "--workers" in role:
         command.shows(r"(?s)listening.*listening")
     eventually(lambda: _status(f"{url}/readyz") == 200, "it is ready")
-    yield command, url
-    if command.process.poll() is None:
-        command.process.kill()
-    command.ends()
+    return command, url
 
 
 def _status(url: str) -> int:

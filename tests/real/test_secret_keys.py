@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,28 +14,16 @@ from bridge.sealing import Sealer, new_key
 from bridge.store.connection import connect
 from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
 from bridge.store.key_check import KeyCheck
-from tests.commands import Command
+from tests.commands import Command, Start
 from tests.servers import eventually, free_port
 
 KEY = new_key()
 
-Start = Callable[..., Command]
-
 
 @pytest.fixture
-def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
-    """Starts commands that share a Redis and a state directory, and ends them after the test."""
-    started: list[Command] = []
-
-    def begin(*arguments: str, **environment: str) -> Command:
-        started.append(Command(tmp_path, *arguments, **{"REDIS_URL": redis_url, **environment}))
-        return started[-1]
-
-    yield begin
-    for command in started:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.ends()
+def start(tmp_path: Path, redis_url: str) -> Start:
+    """Starts commands that share a Redis and a state directory."""
+    return partial(Command, tmp_path, REDIS_URL=redis_url)
 
 
 def register(redis_url: str, *names: str, key: str = KEY) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -36,13 +35,10 @@ def status(path: Path, route: str = "/readyz", host: str = "localhost") -> int:
 
 
 @pytest.fixture(params=[("web",), ("web", "--workers", "2"), ("up",)], ids=" ".join)
-def front(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer, path: Path) -> Iterator[Command]:
+def front(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer, path: Path) -> Command:
     command = web(tmp_path, own_server, path, *request.param, BRIDGE_DRAIN_SECONDS="0.5")
     eventually(lambda: status(path) == 200, "it is ready")
-    yield command
-    if command.process.poll() is None:
-        command.process.kill()
-    command.ends()
+    return command
 
 
 def test_it_serves_streams_and_drains_and_removes_its_socket(front: Command, path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.virtual import run_virtual
 
 
 @pytest.fixture
-def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) -> Iterator[tuple[Command, int]]:
+def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) -> tuple[Command, int]:
     """Two workers that listen, and their port; a parameter is the drain's seconds."""
     port = free_port()
     environment = {"REDIS_URL": own_server.url, "BRIDGE_AUTH": "off", "HOST": "127.0.0.1", "PORT": str(port)}
@@ -32,10 +32,7 @@ def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) 
     environment["TMPDIR"] = str(tmp_path)
     command = Command(tmp_path, "web", "--workers", "2", BRIDGE_DRAIN_SECONDS=drain, **environment)
     eventually(lambda: command.errors.count("listening") >= 2, "both listen")
-    yield command, port
-    if command.process.poll() is None:
-        command.process.kill()
-    command.ends()
+    return command, port
 
 
 Subscribe = Callable[[int, int], list[socket.socket]]
