@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import fakeredis
@@ -52,3 +52,15 @@ def fake_client(server: fakeredis.FakeServer | None = None) -> fakeredis.FakeAsy
 def fake_backend(server: fakeredis.FakeServer | None = None, namespace: str = "bridge") -> Backend:
     """A backend on `server`, or on an empty one of its own; pass one server to give several processes one Redis."""
     return Backend(fake_client(server), namespace)
+
+
+class CountedCalls(Backend):
+    """A backend on an empty server of its own that counts round trips."""
+
+    def __init__(self) -> None:
+        super().__init__(fake_client(), "bridge")
+        self.calls = 0
+
+    async def call(self, command: Awaitable[Any]) -> Any:
+        self.calls += 1
+        return await super().call(command)

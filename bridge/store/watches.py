@@ -126,16 +126,25 @@ class Watches:
 
     async def get(self, cvm_id: str) -> Watch | None:
         """None if it is not watched. Reads only this watch's records."""
+        return next(iter(await self.some([cvm_id])), None)
+
+    async def some(self, cvm_ids: Sequence[str]) -> Sequence[Watch]:
+        """Those of the ids that are watched, in their order; as many calls for many as for one."""
+        if not cvm_ids:
+            return []
         keys, now = self._backend.keys, await self._backend.now_ms()
         async with self._backend.transaction() as pipe:
-            pipe.zscore(keys.watches, cvm_id)
-            pipe.sismember(keys.pins, cvm_id)
-            pipe.sismember(keys.config_pins, cvm_id)
+            pipe.execute_command("ZMSCORE", keys.watches, *cvm_ids)
+            pipe.execute_command("SMISMEMBER", keys.pins, *cvm_ids)
+            pipe.execute_command("SMISMEMBER", keys.config_pins, *cvm_ids)
             pipe.execute_command("HGETALL", keys.demand)
-            wanted, pinned, by_config, demand = await self._backend.call(pipe.execute())
-        if wanted is None:
-            return None
-        return Watch(cvm_id, bool(pinned or by_config), bool(by_config), _summed(demand, now).get(cvm_id, 0))
+            *found, demand = await self._backend.call(pipe.execute())
+        counts = _summed(demand, now)
+        return [
+            Watch(cvm_id, bool(pinned or by_config), bool(by_config), counts.get(cvm_id, 0))
+            for cvm_id, wanted, pinned, by_config in zip(cvm_ids, *found, strict=True)
+            if wanted is not None
+        ]
 
     async def existing(self, cvm_ids: Sequence[str]) -> set[str]:
         """Those of the ids that are watched, in one round trip."""

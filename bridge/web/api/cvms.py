@@ -61,9 +61,8 @@ class CvmRoutes:
                 following = watches[most - 1].cvm_id if len(watches) > most else None
                 return await self._page(watches[:most], following, count, ready)
             ids = sorted(cvm_id for cvm_id in seen if cvm_id > after)
-            found = [await self.watches.get(cvm_id) for cvm_id in ids[:most]]
             following = ids[most - 1] if len(ids) > most else None
-            return await self._page([watch for watch in found if watch is not None], following, count, ready)
+            return await self._page(await self.watches.some(ids[:most]), following, count, ready)
 
     async def _page(self, watches: Sequence[Watch], following: str | None, count: int, ready: bool | None) -> Response:
         """As many as fit, at most `count`, of those that are `ready` (None: all); `following` is `next` where that is

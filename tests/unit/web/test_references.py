@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
 
-from bridge.store.connection import Backend
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
@@ -15,7 +12,7 @@ from bridge.web.api.stand_ins import StandIns
 from bridge.web.http.access import Principal
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.single_flight import SingleFlight
-from tests.fakes import fake_backend
+from tests.fakes import CountedCalls, fake_backend
 from tests.virtual import VirtualClock, run_virtual
 
 READER = Principal("reader", admin=False, cvms=None)
@@ -86,19 +83,9 @@ def test_the_names_behind_the_first_refusal_cost_nothing() -> None:
     run_virtual(scenario())
 
 
-class CountedCalls(Backend):
-    """Counts round trips."""
-
-    calls = 0
-
-    async def call(self, command: Awaitable[Any]) -> Any:
-        self.calls += 1
-        return await super().call(command)
-
-
 def test_watched_cvms_are_resolved_in_one_round_trip_however_many_they_are() -> None:
     async def scenario() -> None:
-        backend, clock = CountedCalls(fake_backend().client, "bridge"), VirtualClock()
+        backend, clock = CountedCalls(), VirtualClock()
         lookups, watches = ReferenceLookups(backend), Watches(backend)
         stand_ins = StandIns(Snapshots(backend), lookups, clock)
         references = References(
