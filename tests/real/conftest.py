@@ -10,6 +10,7 @@ import uvloop
 
 from bridge.store.connection import Backend, connect
 from tests import posting
+from tests.real import webhook_api
 
 
 @pytest.fixture
@@ -18,6 +19,13 @@ async def backend(redis_url: str) -> AsyncIterator[Backend]:
     made = connect(redis_url, "bridge")
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def api(redis_url: str) -> AsyncIterator[webhook_api.Api]:
+    """A front end for the webhook routes."""
+    async with webhook_api.front(redis_url) as client:
+        yield client
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bridge.webhooks.endpoint_cache import EndpointCache
 from bridge.webhooks.enqueuer import Enqueuer
 from tests.lanes import Bench, bench, endpoint, serve, unsealed
 from tests.real.test_dispatcher import sending
-from tests.real.test_webhook_routes import URL, front
+from tests.real.webhook_api import URL, front
 from tests.receivers import Hit
 
 ROOT = "{bridge}:webhooks"

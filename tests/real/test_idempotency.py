@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.real.test_webhook_routes import URL, Api, fields, front
+from tests.real.webhook_api import URL, Api, fields, front
 
 
 @pytest.fixture
