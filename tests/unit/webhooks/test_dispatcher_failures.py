@@ -197,6 +197,30 @@ def test_what_this_machine_cannot_attempt_is_no_failure_and_comes_again_in_order
     assert [each.levelname for each in told] == ["ERROR"] * 2  # at most one a minute
 
 
+def test_a_failed_attempt_ends_the_reason_why_none_could_be_made() -> None:
+    exhausted = True
+
+    def answer(got: Got) -> Answer:
+        if exhausted:
+            raise NotAttemptedError("connections", "Too many open files")
+        return Answer(500, "http_5xx: no")
+
+    async def scenario() -> None:
+        nonlocal exhausted
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            stage.start(FakePoster(answer))
+            await stage.writer.append()
+            await asyncio.sleep(10)
+            assert await postponed(stage, "e") == "connections: Too many open files"
+            exhausted = False
+            await asyncio.sleep(10)
+            assert (await stage.deliveries())[0].attempts
+            assert await postponed(stage, "e") is None
+
+    run_virtual(scenario())
+
+
 def test_a_test_is_attempted_at_once_even_at_a_dead_endpoint() -> None:
     async def scenario() -> None:
         async with staged() as stage:

@@ -107,6 +107,18 @@ def test_the_next_attempt_that_is_shown_is_the_one_that_is_made() -> None:
     run_virtual(scenario())
 
 
+def test_a_retry_that_is_asked_for_does_not_end_the_time() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            poster = await _asked_to_wait(stage)
+            for each in await stage.deliveries():
+                await Deliveries(stage.backend).retry(each.id)
+            await asyncio.sleep(35)
+            assert len(poster.got) == 10
+
+    run_virtual(scenario())
+
+
 def test_enabling_an_endpoint_ends_its_time() -> None:
     async def scenario() -> None:
         async with staged() as stage:
