@@ -182,7 +182,12 @@ class FrontEnd:
                 self._endpoints, Deliveries(backend, limits), DeliverySearch(backend, limits), clock, self._page_turns
             ),
             HealthRoutes(
-                backend=backend, hub=self.hub, feed_consumer=self.feed_consumer, capacity=self.capacity, keys=self._keys
+                backend=backend,
+                hub=self.hub,
+                feed_consumer=self.feed_consumer,
+                capacity=self.capacity,
+                keys=self._keys,
+                single_flight=self._single_flight,
             ),
             Site(settings.namespace, operations()),
         )

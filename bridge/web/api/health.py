@@ -18,19 +18,21 @@ from bridge.web.api import answers
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import OPERATION, Call, Operation, json_answer, text_answer
 from bridge.web.http.responses import NO_STORE, json_response
+from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.hub import Hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthRoutes:
-    """They need no token."""
+    """They need no token, so callers at the same moment share what is asked of Redis."""
 
     backend: Backend
     hub: Hub
     feed_consumer: FeedConsumer
     capacity: Capacity
     keys: KeyCheck | None
+    single_flight: SingleFlight
 
     @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
     async def get_health(self, call: Call) -> Response:
@@ -72,14 +74,20 @@ class HealthRoutes:
         if not self.feed_consumer.arrives:
             return "nothing comes through the subscription to Redis"
         try:
-            status = await read_leader_status(self.backend)
-            fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+            fault = await self.single_flight.ask(("upstream's fault",), self._upstream_fault)
             return fault or self._fit.trouble or await self._missing_dispatcher()
         except StoreError:
             return "Redis does not answer"
 
+    async def _upstream_fault(self) -> str:
+        status = await read_leader_status(self.backend)
+        return "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+
     async def _missing_dispatcher(self) -> str:
         """Since when; "" if none is missing. Raises StoreError."""
+        return await self.single_flight.ask(("dispatchers",), self._look_for_dispatcher)
+
+    async def _look_for_dispatcher(self) -> str:
         trouble = (await read_dispatching(self.backend)).trouble
         metrics.DISPATCHER_MISSING.set(bool(trouble))
         return trouble
