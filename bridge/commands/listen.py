@@ -180,19 +180,10 @@ async def _serve(
     async with (
         serving(small_server(receiver.app), listener),
         _registered(registration, address, secret, announce) as watching,
+        asyncio.TaskGroup() as group,
     ):
-        tasks = [
-            asyncio.create_task(_pass_on(receiver, write), name="print"),
-            asyncio.create_task(watching, name="registration"),
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # raises: neither ends otherwise
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        group.create_task(_pass_on(receiver, write), name="print")
+        group.create_task(watching, name="registration")
 
 
 async def _pass_on(receiver: Receiver, write: Callable[[Received], None]) -> None:
@@ -208,11 +199,12 @@ async def _registered(
     headers = client_headers("listen", registration.token)
     async with bridge_client(registration.url, headers=headers, timeout=REGISTER_SECONDS) as http:
         endpoint_id = await _register(http, registration, address, secret)
+        url = f"{base_url(registration.url)}/v1/webhooks/{quote(endpoint_id, safe='')}"
         announce(f"{address} is registered at {registration.url} as {endpoint_id} (ctrl-C unregisters it)")
         try:
-            yield _watch(http, f"{base_url(registration.url)}/v1/webhooks/{endpoint_id}", endpoint_id, announce)
+            yield _watch(http, url, endpoint_id, announce)
         finally:
-            announce(await _unregister(http, registration, endpoint_id))
+            announce(await _unregister(http, url, endpoint_id))
 
 
 async def _register(http: httpx.AsyncClient, registration: Registration, address: str, secret: str) -> str:
@@ -272,9 +264,8 @@ async def _trouble(http: httpx.AsyncClient, url: str, endpoint_id: str) -> str:
     return ""
 
 
-async def _unregister(http: httpx.AsyncClient, registration: Registration, endpoint_id: str) -> str:
+async def _unregister(http: httpx.AsyncClient, url: str, endpoint_id: str) -> str:
     """A line that tells the result."""
-    url = f"{base_url(registration.url)}/v1/webhooks/{quote(endpoint_id, safe='')}"
     try:
         answer = await http.delete(url, timeout=UNREGISTER_SECONDS)
     except httpx.HTTPError as error:
