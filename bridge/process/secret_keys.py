@@ -31,21 +31,23 @@ def key_file() -> Path:
 
 def found_keys() -> tuple[SecretStr, ...]:
     """The key of `bridge up`, if it has one yet. Raises CommandError."""
-    return (_kept(key_file(), 0),) if key_file().exists() else ()
+    return (_kept(key_file()),) if key_file().exists() else ()
 
 
-async def own_key(path: Path, backend: Backend) -> SecretStr:
-    """The key in the file, which is made if there is none. Raises CommandError, also if Redis holds what only a lost
+async def own_key(backend: Backend) -> SecretStr:
+    """The key of `bridge up`, which is made if there is none. Raises CommandError, also if Redis holds what only a lost
     file's key opens."""
-    return _kept(path, await _endpoints(backend))
-
-
-def _kept(path: Path, sealed: int) -> SecretStr:
-    if sealed and not path.exists():
+    if found := found_keys():
+        return found[0]
+    if sealed := await _endpoints(backend):
         raise CommandError(
-            f"{path} is gone, and {sealed} webhook endpoint(s) in Redis are sealed with the key that was in it: "
+            f"{key_file()} is gone, and {sealed} webhook endpoint(s) in Redis are sealed with the key that was in it: "
             f"restore it, or set BRIDGE_SECRET_KEY to that key; {FORGET}"
         )
+    return _kept(key_file())
+
+
+def _kept(path: Path) -> SecretStr:
     try:
         return kept_key(path)
     except KeyFileError as error:

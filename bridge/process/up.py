@@ -73,9 +73,8 @@ async def _with_webhooks(settings: Settings, backend: Backend) -> Settings:
 
     Raises CommandError where the key does not open what is sealed, or is gone.
     """
-    path = key_file()
-    keys = settings.secret_key or (await own_key(path, backend),)
-    await refuse_unopened(keys, backend, "BRIDGE_SECRET_KEY" if settings.secret_key else str(path))
+    keys = settings.secret_key or (await own_key(backend),)
+    await refuse_unopened(keys, backend, "BRIDGE_SECRET_KEY" if settings.secret_key else str(key_file()))
     return settings.model_copy(update={"secret_key": keys, "webhook_allow": with_loopback(settings.webhook_allow)})
 
 
