@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from starlette.responses import Response
 
@@ -73,17 +75,9 @@ class DeliveryRoutes:
     )
     async def list_deliveries(self, call: Call) -> Response:
         """Deliveries of an endpoint, newest first."""
-        status, size, after = call.get(STATUS), call.get(LIMIT), call.get(AFTER)
+        status = call.get(STATUS)
         await self._endpoint(call)
-        try:
-            async with self.page_turns.take():
-                found, following = await self.deliveries.page(
-                    call.path("id"), status=status, after=after, limit=size, most_bytes=PAGE_BYTES
-                )
-                seen = [each for each in found if _may_see(call.principal, each)]
-                return page_response(map(_shown, seen), following)
-        except ValueError:
-            raise invalid("after", "the `next` of an earlier page") from None
+        return await self._page(call, partial(self.deliveries.page, call.path("id"), status=status))
 
     @ENDPOINT(
         "POST /test",
@@ -130,8 +124,7 @@ class DeliveryRoutes:
         await self._endpoint(call)
         since = moment("since", period.since)
         until = None if period.until is None else moment("until", period.until)
-        if until is not None and until < since:
-            raise invalid("until", "it must not be before since")
+        _require_order(since, until)
         found = await self.deliveries.recover(call.path("id"), since, until, all=period.all)
         shown = answers.Recovered(queued=found.queued, complete=found.complete, next=found.next)
         return json_response(shown, 202)
@@ -148,18 +141,11 @@ class DeliveryRoutes:
         A page with `cvm` looks at a bounded number of deliveries, and may be empty with a `next`.
         """
         since, until = call.get(SINCE), call.get(UNTIL)
-        if since is not None and until is not None and until < since:
-            raise invalid("until", "it must not be before since")
+        _require_order(since, until)
         query = DeliveryQuery(
             event=call.get(EVENT), cvm=call.get(CVM), status=call.get(STATUS), since_ms=since, until_ms=until
         )
-        size, after = call.get(LIMIT), call.get(AFTER)
-        try:
-            async with self.page_turns.take():
-                found, following = await self.search.page(query, after=after, limit=size, most_bytes=PAGE_BYTES)
-                return page_response(map(_shown, found), following)
-        except ValueError:
-            raise invalid("after", "the `next` of an earlier page") from None
+        return await self._page(call, partial(self.search.page, query))
 
     @DELIVERY("GET", {200: json_answer("The delivery", answers.Delivery)}, scope="read")
     async def get_delivery(self, call: Call) -> Response:
@@ -204,6 +190,16 @@ class DeliveryRoutes:
         known = await self._delivery(call)
         return json_response(_shown(await self.deliveries.cancel(known.id)))
 
+    async def _page(self, call: Call, read: Callable[..., Awaitable[tuple[list[Delivery], str | None]]]) -> Response:
+        """Of what `read` finds, as `Deliveries.page` does, the deliveries that the caller may see."""
+        size, after = call.get(LIMIT), call.get(AFTER)
+        async with self.page_turns.take():
+            try:
+                found, following = await read(after=after, limit=size, most_bytes=PAGE_BYTES)
+            except ValueError:
+                raise invalid("after", "the `next` of an earlier page") from None
+            return page_response([_shown(each) for each in found if _may_see(call.principal, each)], following)
+
     async def _endpoint(self, call: Call) -> Endpoint:
         """Raises UnknownEndpointError, also if it is not the caller's."""
         found = await self.endpoints.get(call.path("id"))
@@ -221,6 +217,12 @@ class DeliveryRoutes:
             if endpoint is None or not may_have(call.principal, endpoint[0]):
                 raise UnknownDeliveryError
         return found
+
+
+def _require_order(since: int | None, until: int | None) -> None:
+    """Raises ProblemError 422."""
+    if since is not None and until is not None and until < since:
+        raise invalid("until", "it must not be before since")
 
 
 def _may_see(principal: Principal, delivery: Delivery) -> bool:
