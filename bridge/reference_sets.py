@@ -1,0 +1,186 @@
+"""References that name one CVM or many: an app, a pattern over names, every CVM. Pure.
+
+A plain reference stands for the one CVM whose canonical id it is; which id a name has, upstream tells.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+from bridge.events import usable_id
+
+EVERYTHING = "*"
+APP_PREFIX = "app_"
+NAME_PREFIX = "name:"
+
+MOST_REMEMBERED = 20_000
+"""Names of which an index remembers the patterns that match: those of a very large workspace."""
+
+LONGEST_REMEMBERED = 256
+"""Characters of such a name; a state may hold one of a megabyte."""
+
+_APP = re.compile(f"{APP_PREFIX}[0-9A-Fa-f]+")
+
+V = TypeVar("V")
+
+
+class Kind(Enum):
+    """What a reference names."""
+
+    CVM = auto()
+    APP = auto()
+    NAME = auto()
+    EVERYTHING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Made by `parse`. `text` is the one spelling of equal references, in which they are stored."""
+
+    text: str
+    kind: Kind
+    value: str
+    """The id, the app as `plain_app` has it, or the pattern."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it may name several CVMs, which come and go."""
+        return self.kind is not Kind.CVM
+
+    def matches(self, cvm_id: str | None, app_id: str | None, name: str | None) -> bool:
+        """Whether the CVM belongs to it. What is not known of a CVM matches no app and no pattern."""
+        match self.kind:
+            case Kind.CVM:
+                return cvm_id == self.value
+            case Kind.APP:
+                return plain_app(app_id) == self.value
+            case Kind.NAME:
+                return name is not None and _matcher(self.value)(name) is not None
+        return True
+
+
+def parse(text: str) -> Reference:
+    """Raises ValueError with words that complete an error line about the field that held the text."""
+    if usable_id(text) is None:
+        raise ValueError("a reference has 1 to 256 printable characters")
+    if text == EVERYTHING:
+        return Reference(text, Kind.EVERYTHING, text)
+    if _APP.fullmatch(text):
+        app = text.removeprefix(APP_PREFIX).lower()
+        return Reference(f"{APP_PREFIX}{app}", Kind.APP, app)
+    if text.startswith(NAME_PREFIX):
+        pattern = _pattern(text.removeprefix(NAME_PREFIX))
+        return Reference(f"{NAME_PREFIX}{pattern}", Kind.NAME, pattern)
+    return Reference(text, Kind.CVM, text)
+
+
+def _pattern(text: str) -> str:
+    if not text:
+        raise ValueError("'name:' can match no CVM: a pattern follows it, as in name:web-*")
+    if "[" in text or "]" in text:
+        raise ValueError("a pattern of names has no brackets: * stands for any text, ? for one character")
+    return re.sub(r"\*+", "*", text)
+
+
+def plain_app(app_id: str | None) -> str | None:
+    """An app's id as it compares: upstream writes it with and without a prefix."""
+    return None if app_id is None else app_id.lower().removeprefix(APP_PREFIX)
+
+
+@lru_cache(maxsize=4096)
+def _matcher(pattern: str) -> Callable[[str], object]:
+    # Its groups are atomic: however many stars, the time grows with the product of both lengths at most.
+    return re.compile(fnmatch.translate(pattern)).match
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceSet:
+    """Several references; a CVM belongs to the set if it belongs to one of them. Equal sets hash alike."""
+
+    cvm_ids: frozenset[str] = frozenset()
+    apps: frozenset[str] = frozenset()
+    patterns: frozenset[str] = frozenset()
+    everything: bool = False
+
+    @classmethod
+    def of(cls, references: Iterable[Reference]) -> ReferenceSet:
+        values: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        for reference in references:
+            values[reference.kind].add(reference.value)
+        return cls(
+            cvm_ids=frozenset(values[Kind.CVM]),
+            apps=frozenset(values[Kind.APP]),
+            patterns=frozenset(values[Kind.NAME]),
+            everything=bool(values[Kind.EVERYTHING]),
+        )
+
+    def matches(self, cvm_id: str | None, app_id: str | None, name: str | None) -> bool:
+        """As that of a reference. Two look-ups, however many ids and apps there are, and one try for each pattern."""
+        return (
+            self.everything
+            or cvm_id in self.cvm_ids
+            or plain_app(app_id) in self.apps
+            or (name is not None and any(_matcher(pattern)(name) for pattern in self.patterns))
+        )
+
+
+class ReferenceIndex(Generic[V]):
+    """A value for each of many references. Finds those of a CVM without a look at the others.
+
+    Which patterns match a name is found out once for each name, until there is another pattern.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Kind, dict[str, V]] = {kind: {} for kind in Kind}
+        self._remembered: dict[str, tuple[str, ...]] = {}
+        """The patterns that match a name."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._values.values()))
+
+    def get(self, reference: Reference) -> V | None:
+        """None where the reference has no value."""
+        return self._values[reference.kind].get(reference.value)
+
+    def setdefault(self, reference: Reference, value: V) -> V:
+        """The value that the reference has; else it gets this one."""
+        values = self._values[reference.kind]
+        if reference.kind is Kind.NAME and reference.value not in values:
+            self._remembered.clear()
+        return values.setdefault(reference.value, value)
+
+    def discard(self, reference: Reference) -> None:
+        """Removes the reference and its value, if it is there."""
+        # A pattern that is remembered for a name and gone has no value any more.
+        self._values[reference.kind].pop(reference.value, None)
+
+    def matching(self, cvm_id: str | None, app_id: str | None, name: str | None) -> Iterator[V]:
+        """The values of all references that the CVM belongs to. The index must not change meanwhile."""
+        for kind, key in (
+            (Kind.EVERYTHING, EVERYTHING),
+            (Kind.CVM, cvm_id),
+            (Kind.APP, plain_app(app_id)),
+            *((Kind.NAME, pattern) for pattern in self._patterns_of(name)),
+        ):
+            values = self._values[kind]
+            if key in values:
+                yield values[key]
+
+    def _patterns_of(self, name: str | None) -> tuple[str, ...]:
+        patterns = self._values[Kind.NAME]
+        if name is None or not patterns:
+            return ()
+        found = self._remembered.get(name)
+        if found is None:
+            found = tuple(pattern for pattern in patterns if _matcher(pattern)(name))
+            if len(name) <= LONGEST_REMEMBERED:
+                if len(self._remembered) >= MOST_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[name] = found
+        return found
