@@ -227,9 +227,9 @@ def readiness_data(
     return dumps(named | {"ready": change[1], "was_ready": change[0], "operation": operation, "reason": reason})
 
 
-def watch_data(cvm_id: str, name: str | None, reason: str | None = None) -> str:
+def watch_data(cvm_id: str, name: str | None, reason: str | None = None, *, app_id: str | None = None) -> str:
     """The `data` of a `watch.*` event; `reason` is for `watch.stale` only."""
-    data: dict[str, str | None] = {"cvm_id": cvm_id, "name": name}
+    data: dict[str, str | None] = {"cvm_id": cvm_id, "name": name, "app_id": app_id}
     if reason is not None:
         data["reason"] = reason
     return dumps(data)
@@ -237,13 +237,18 @@ def watch_data(cvm_id: str, name: str | None, reason: str | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of the log: `json` is the whole envelope, `id` included."""
+    """An event of the log: `json` is the whole envelope, `id` included.
+
+    `app_id` and `name` are those of its CVM, as its `data` has them.
+    """
 
     id: str
     sequence: int
     type: str
     cvm_id: str
     json: str
+    app_id: str | None = None
+    name: str | None = None
 
     @classmethod
     def from_log(cls, entry_id: str, text: str) -> Event:
@@ -272,13 +277,19 @@ def _read(text: str) -> tuple[Event, dict[str, Any]]:
         sequence = int(parsed["sequence"])
         if len(written) < SEQUENCE_DIGITS:
             text = text.replace(f'"sequence":"{written}"', f'"sequence":"{sequence_text(sequence)}"', 1)
-        event = Event(str(parsed["id"]), sequence, str(parsed["type"]), str(parsed["subject"]), text)
+        head = str(parsed["id"]), sequence, str(parsed["type"]), str(parsed["subject"])
+        event = Event(*head, text, *_app_and_name(parsed.get("data")))
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError("not an event of this log") from error
     # It becomes lines of an SSE stream.
     if "\n" in text or "\r" in text or not event.type.isprintable() or not 0 <= sequence < 10**SEQUENCE_DIGITS:
         raise ValueError("not an event of this log")
     return event, parsed
+
+
+def _app_and_name(data: object) -> tuple[str | None, str | None]:
+    app_id, name = (data.get("app_id"), data.get("name")) if isinstance(data, dict) else (None, None)
+    return app_id if isinstance(app_id, str) else None, name if isinstance(name, str) else None
 
 
 def sequence_text(sequence: int) -> str:

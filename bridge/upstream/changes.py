@@ -52,7 +52,7 @@ def observe(tracked: Tracked, observation: Observation, now: str) -> tuple[list[
     second = _follows(before, after, observation.state, now)
     if before is not None and not before.fresh:
         recovered = replace(before, fresh=True, stale_reason=None) if kind or second else after
-        data = watch_data(tracked.cvm_id, before.name)
+        data = watch_data(tracked.cvm_id, before.name, app_id=before.app_id or tracked.operations.app_id)
         steps.append(Step(Draft(FRESH, tracked.cvm_id, now, data), recovered, before.ever_ran))
     ran = bool(before and before.ever_ran)
     if kind is not None:
@@ -129,5 +129,6 @@ def grow_stale(tracked: Tracked, reason: str, now: str) -> Step | None:
     if before is None:
         before = Snapshot(tracked.cvm_id, None, None, None, None, None)
     after = replace(before, fresh=False, stale_reason=reason)
-    draft = Draft(STALE, tracked.cvm_id, now, watch_data(tracked.cvm_id, before.name, reason))
+    data = watch_data(tracked.cvm_id, before.name, reason, app_id=before.app_id or tracked.operations.app_id)
+    draft = Draft(STALE, tracked.cvm_id, now, data)
     return Step(draft, after, before.ever_ran)

@@ -154,8 +154,9 @@ class Recorder:
             try:
                 while True:
                     await self._write_all()
-                    name = tracked.seen.snapshot.name if tracked.seen.snapshot else None
-                    data, now = watch_data(tracked.cvm_id, name), rfc3339(self._clock.time())
+                    last, now = tracked.seen.snapshot, rfc3339(self._clock.time())
+                    name, app_id = (last.name, last.app_id) if last else (None, None)
+                    data = watch_data(tracked.cvm_id, name, app_id=app_id)
                     entry = Entry(Draft(DROPPED, tracked.cvm_id, now, data), None, False, wanted_before_ms)
                     if await self._write(entry):
                         tracked.seen.dropped = True

@@ -50,12 +50,12 @@ class WatchData(Shape):
 
     cvm_id: str = described("The CVM's canonical id", CVM_ID)
     name: str | None = described("Its name, if upstream has one", "web-1")
+    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
 
 
 class CvmData(WatchData):
     """What happened to a CVM."""
 
-    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
     from_: str | None = described("The status before; null at first sight", "starting", alias="from")
     to: str | None = described("The status now; `deleted` once upstream answers 404", "running")
     observed_by: Literal["stream", "poll"] = described("How the bridge saw it")
@@ -67,7 +67,6 @@ class CvmData(WatchData):
 class ReadinessData(WatchData):
     """Whether a CVM is ready, and why."""
 
-    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
     ready: bool | None = described(READY)
     was_ready: bool | None = described("The same before this event")
     operation: OperationData | None = described("The operation in progress, as upstream told it last")
@@ -87,7 +86,6 @@ class SnapshotData(WatchData):
 
     from_: None = described("Always null: a snapshot is no change", alias="from")
     to: str | None = described("The status; null until it is first seen", "running")
-    app_id: str | None = described("Its app, if upstream has told it", APP_ID)
     ready: bool | None = described(READY)
     operation: OperationData | None = described("The operation in progress, as upstream told it last")
     fresh: bool = described("Whether the bridge vouches for this state at the moment")

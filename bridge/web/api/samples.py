@@ -12,8 +12,7 @@ from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import COME_BACK
 from bridge.web.streaming import frames
 
-NAMED = {"cvm_id": CVM_ID, "name": "web-1"}
-APP = {**NAMED, "app_id": APP_ID}
+APP = {"cvm_id": CVM_ID, "name": "web-1", "app_id": APP_ID}
 NOW = {"ready": True, "operation": None}
 CHANGE = {**APP, "from": "starting", "to": "running", "observed_by": "stream", **NOW, "state": STATE_EXAMPLE}
 READY = {**APP, "ready": True, "was_ready": False, "operation": None, "reason": "running"}
@@ -40,9 +39,9 @@ def by_name(source: str) -> dict[str, Any]:
         "transition": transition(source),
         "state": envelope(source, STATE, first, entry_id="1795536112004-0", sequence=41),
         "readiness": envelope(source, READINESS, READY, entry_id="1795536119319-1", sequence=43),
-        "stale": envelope(source, STALE, {**NAMED, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=44),
-        "fresh": envelope(source, FRESH, NAMED, entry_id="1795536161733-0", sequence=45),
-        "dropped": envelope(source, DROPPED, NAMED, entry_id="1795536461733-0", sequence=46),
+        "stale": envelope(source, STALE, {**APP, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=44),
+        "fresh": envelope(source, FRESH, APP, entry_id="1795536161733-0", sequence=45),
+        "dropped": envelope(source, DROPPED, APP, entry_id="1795536461733-0", sequence=46),
         "position": {"sequence": "42"},
         "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{EXAMPLE_ID}/reset", sequence=None),
         **{each.slug: {"detail": each.title} for each in COME_BACK},

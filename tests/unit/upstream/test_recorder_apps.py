@@ -6,9 +6,13 @@ import asyncio
 
 import pytest
 
+from bridge.clock import SystemClock
+from bridge.events import DROPPED, FRESH, STALE, STATE, TRANSITION, parse_state
 from bridge.store.leadership import Leadership
+from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
+from bridge.upstream.tracked import Observation
 from tests.backups import Backup
 from tests.fakes import fake_backend
 from tests.unit.upstream.recording import Process, statuses
@@ -47,4 +51,27 @@ async def _named_after(turns: int, *, lost: bool) -> None:
     snapshot = (await Snapshots(backend).all())["a"]
     assert (snapshot.status, snapshot.app_id) == ("stopped", "app")
     assert await statuses(backend) == before
+    await backend.close()
+
+
+def named(status: str, at: float) -> Observation:
+    state = parse_state(f'{{"id":"a","name":"web-1","app_id":"app_1","status":"{status}"}}')
+    return Observation(state=state, by="poll", sent_at=at, made_at=at)
+
+
+async def test_every_event_tells_the_app_and_the_name_of_its_cvm() -> None:
+    backend = fake_backend()
+    await Watches(backend).want("a")
+    process = Process(backend)
+    await process.lead()
+    tracked = process.watch("a")
+    await process.recorder.record(tracked, named("running", 1))
+    await process.recorder.mark_stale(tracked, "unreachable")
+    await process.recorder.record(tracked, named("stopped", 2))
+    await process.recorder.record(tracked, Observation(state=None, by="poll", sent_at=3, made_at=3))
+    await process.write()
+    await process.recorder.drop(tracked, round(SystemClock().time() * 1000) + 60_000)
+    events = await Log(backend).read("0-0", 99)
+    assert [event.type for event in events] == [STATE, STALE, FRESH, TRANSITION, TRANSITION, DROPPED]
+    assert {(event.app_id, event.name) for event in events} == {("app_1", "web-1")}
     await backend.close()
