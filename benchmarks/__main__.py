@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import batches, freshness, hour, pace, planner, redis_cost, upstream_cost, webhooks
+from benchmarks import batches, delivery_cost, freshness, hour, pace, planner, redis_cost, upstream_cost, webhooks
 from benchmarks.fanout.run import run as fanout
 
 planner.run()
@@ -12,5 +12,6 @@ pace.run()
 upstream_cost.run()
 freshness.run()
 redis_cost.run()
+delivery_cost.run()
 webhooks.run()
 fanout()

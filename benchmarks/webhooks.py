@@ -43,6 +43,7 @@ class Pen:
     """A leader that writes what it is told."""
 
     def __init__(self, backend: Backend, term: Term) -> None:
+        self.backend = backend
         self._log_writer, self._term = LogWriter(backend, 100_000), term
         self._written = WritePosition(term.sequence, term.last_id)
 
@@ -118,20 +119,28 @@ async def register(backend: Backend, sealer: Sealer, sink: str, count: int) -> N
 
 
 @contextlib.asynccontextmanager
-async def bridge(sink: str, endpoints: int) -> AsyncIterator[Pen]:
-    """A dispatcher that delivers to the sink, and a pen for the log it reads."""
+async def registered(sink: str, endpoints: int) -> AsyncIterator[tuple[Pen, dict[str, str]]]:
+    """A server with endpoints at the sink: a pen for its log, and the environment of a dispatcher."""
     key = new_key()
     with RealServer() as server:
         backend = connect(server.url, "bridge")
         term = await Leadership(backend).acquire("bench", 3600, "birth", "0-0")
         assert isinstance(term, Term)
         await register(backend, Sealer([SecretStr(key)]), sink, endpoints)
-        environment = {"REDIS_URL": server.url, "BRIDGE_SECRET_KEY": key, "BRIDGE_WEBHOOK_ALLOW": "127.0.0.0/8"}
+        yield (
+            Pen(backend, term),
+            {"REDIS_URL": server.url, "BRIDGE_SECRET_KEY": key, "BRIDGE_WEBHOOK_ALLOW": "127.0.0.0/8"},
+        )
+        await backend.close()
+
+
+@contextlib.asynccontextmanager
+async def bridge(sink: str, endpoints: int) -> AsyncIterator[Pen]:
+    """A dispatcher that delivers to the sink, and a pen for the log it reads."""
+    async with registered(sink, endpoints) as (pen, environment):
         with process("-m", "bridge", "dispatcher", **environment):
-            pen = Pen(backend, term)
             await pen.append("warm-up", -1)
             yield pen
-        await backend.close()
 
 
 async def throughput(session: aiohttp.ClientSession, sink: str) -> float:
