@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bridge import reference_sets
 from bridge.events import dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.foreign import is_name, json_object, names, whole_number
@@ -38,13 +40,17 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that front ends ask of the leader, read at once. `watches` maps to the time last wanted, ms."""
+    """All that front ends ask of the leader, read at once. `watches` maps to the time last wanted, ms.
+
+    `demand`: subscribers by the canonical id that they name; `sets`: by the text of a reference to a set.
+    """
 
     now_ms: int
     watches: dict[str, int] = field(default_factory=dict)
     pins: frozenset[str] = frozenset()
     config_pins: frozenset[str] = frozenset()
     demand: dict[str, int] = field(default_factory=dict)
+    sets: dict[str, int] = field(default_factory=dict)
     lookups: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
     revision: str | None = None
@@ -96,7 +102,7 @@ class Watches:
             {cvm_id: now if moment is None else moment for cvm_id, moment in wanted.items()},
             frozenset(self._names(keys.pins, pins)),
             frozenset(self._names(keys.config_pins, config_pins)),
-            _summed(demand, now),
+            *_summed(demand, now),
             self._names(keys.lookups, lookups),
             self._names(keys.hints, hints),
             revision,
@@ -139,7 +145,7 @@ class Watches:
             pipe.execute_command("SMISMEMBER", keys.config_pins, *cvm_ids)
             pipe.execute_command("HGETALL", keys.demand)
             *found, demand = await self._backend.call(pipe.execute())
-        counts = _summed(demand, now)
+        counts, _ = _summed(demand, now)
         return [
             Watch(cvm_id, bool(pinned or by_config), bool(by_config), counts.get(cvm_id, 0))
             for cvm_id, wanted, pinned, by_config in zip(cvm_ids, *found, strict=True)
@@ -207,9 +213,13 @@ class Watches:
         await self.wake("")
 
     async def announce(self, front: str, demand: Mapping[str, int], ttl: float) -> None:
-        """A front end's subscribers per CVM; forgotten after `ttl` seconds unless announced again."""
+        """A front end's subscribers per canonical id and per reference to a set; forgotten after `ttl` seconds unless
+        announced again."""
         now, counts = await self._backend.now_ms(), dict(demand)
-        text = dumps({"until": now + int(ttl * 1000), "cvms": counts})
+        # Apart, because leaders of earlier versions take every key of `cvms` for a CVM.
+        sets = {reference: count for reference, count in counts.items() if _is_set(reference)}
+        cvms = {cvm_id: count for cvm_id, count in counts.items() if cvm_id not in sets}
+        text = dumps({"until": now + int(ttl * 1000), "cvms": cvms} | ({"sets": sets} if sets else {}))
         new = await self._backend.call(self._backend.client.hset(self._backend.keys.demand, front, text))
         if new or counts != self._announced.get(front):
             await self.wake("")
@@ -242,19 +252,33 @@ def _moment(score: float, now: int) -> int | None:
     return whole_number(score, now + CLOCK_STEP)
 
 
-def _announced(text: str, now: int) -> dict[str, int] | None:
-    """Subscribers per CVM; None once the announcement has expired, and where it cannot be read."""
+def _announced(text: str, now: int) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Subscribers per CVM and per set; None once the announcement has expired, and where it cannot be read."""
     fields = json_object(text)
     until, cvms = whole_number(fields.get("until"), now + LONGEST_ANNOUNCEMENT), fields.get("cvms")
     if until is None or until <= now or not isinstance(cvms, dict):
         return None
-    counts = {cvm_id: whole_number(count, MOST_SUBSCRIBERS) for cvm_id, count in cvms.items() if is_name(cvm_id)}
-    return {cvm_id: count for cvm_id, count in counts.items() if count}
+    sets = fields.get("sets")
+    return _counts(cvms, is_name), _counts(sets if isinstance(sets, dict) else {}, _is_set)
 
 
-def _summed(raw: Mapping[str, str], now: int) -> dict[str, int]:
-    total: dict[str, int] = {}
+def _counts(subscribers: Mapping[str, object], readable: Callable[[str], bool]) -> dict[str, int]:
+    counts = {key: whole_number(count, MOST_SUBSCRIBERS) for key, count in subscribers.items() if readable(key)}
+    return {key: count for key, count in counts.items() if count}
+
+
+def _is_set(reference: str) -> bool:
+    try:
+        return reference_sets.parse(reference).is_set
+    except ValueError:
+        return False
+
+
+def _summed(raw: Mapping[str, str], now: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Over all front ends: per CVM, and per set."""
+    cvms, sets = Counter[str](), Counter[str]()
     for text in raw.values():
-        for cvm_id, count in (_announced(text, now) or {}).items():
-            total[cvm_id] = total.get(cvm_id, 0) + count
-    return total
+        if announced := _announced(text, now):
+            cvms.update(announced[0])
+            sets.update(announced[1])
+    return dict(cvms), dict(sets)

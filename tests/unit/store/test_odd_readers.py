@@ -61,6 +61,8 @@ ODD_ANNOUNCEMENTS = [
     '{"until":UNTIL,"cvms":["a"]}',
     '{"until":UNTIL,"cvms":{"a":"many","b":null,"c":-3,"d":1e999,"e":{},"f":true,"g":1e300}}',
     '{"until":UNTIL}',
+    '{"until":UNTIL,"cvms":{},"sets":["app_1"]}',
+    '{"until":UNTIL,"cvms":{},"sets":{"web-1":1,"name:":1,"name:[":1,"app_1":"x","*":-1}}',
 ]
 
 
@@ -71,7 +73,8 @@ async def test_an_announcement_that_cannot_be_read_asks_for_nothing(
     watches = Watches(backend)
     await backend.client.hset(backend.keys.demand, "front", text.replace("UNTIL", str(clock.ms + 5000)))
     await watches.announce("good", {"a": 2}, 15)
-    assert (await watches.survey()).demand == {"a": 2}
+    survey = await watches.survey()
+    assert (survey.demand, survey.sets) == ({"a": 2}, {})
     await watches.want("a")
     watch = await watches.get("a")
     assert watch is not None

@@ -284,12 +284,15 @@ async def test_slots_above_a_smaller_limit_are_still_told(backend: Backend) -> N
 
 async def test_an_announcement_that_is_not_renewed_ends_and_is_swept(backend: Backend, clock: HandClock) -> None:
     watches = Watches(backend)
-    await watches.announce("a", {"cvm-1": 2}, 15)
+    await watches.announce("a", {"cvm-1": 2, "app_1": 4}, 15)
     clock.now += 10
-    await watches.announce("b", {"cvm-1": 1, "cvm-2": 1}, 15)
+    await watches.announce("b", {"cvm-1": 1, "cvm-2": 1, "name:web-*": 1, "app_1": 2}, 15)
     await watches.announce("idle", {}, 15)
+    assert (await watches.survey()).sets == {"app_1": 6, "name:web-*": 1}
     clock.now += 5
-    assert (await watches.survey()).demand == {"cvm-1": 1, "cvm-2": 1}
+    survey = await watches.survey()
+    assert survey.demand == {"cvm-1": 1, "cvm-2": 1}
+    assert survey.sets == {"app_1": 2, "name:web-*": 1}
     await watches.sweep()
     assert sorted(await backend.client.hkeys("{bridge}:demand")) == ["b", "idle"]
 

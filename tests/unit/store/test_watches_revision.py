@@ -18,6 +18,7 @@ CHANGES: dict[str, Change] = {
     "an unpin": lambda watches: watches.unpin("pinned"),
     "config pins": lambda watches: watches.change_config_pins(["old"]),
     "more demand": lambda watches: watches.announce("front", {"old": 2}, 15),
+    "demand for a set": lambda watches: watches.announce("front", {"old": 1, "app_1": 1}, 15),
     "another front end": lambda watches: watches.announce("other", {"old": 1}, 15),
     "a front end that ends": lambda watches: watches.retire("front"),
 }
