@@ -18,10 +18,17 @@ READINESS = "cvm.readiness"
 STALE = "watch.stale"
 FRESH = "watch.fresh"
 DROPPED = "watch.dropped"
+ENDPOINT_FAILING = "endpoint.failing"
+ENDPOINT_DISABLED = "endpoint.disabled"
+ENDPOINT_RECOVERED = "endpoint.recovered"
+DELIVERY_GIVEN_UP = "delivery.given_up"
 SNAPSHOT = "cvm.snapshot"
 RESET = "log.reset"
 
-LOG_TYPES = (TRANSITION, STATE, READINESS, STALE, FRESH, DROPPED)
+NOTICES = (ENDPOINT_FAILING, ENDPOINT_DISABLED, ENDPOINT_RECOVERED, DELIVERY_GIVEN_UP)
+"""The types that are about a webhook endpoint and no CVM. Only a filter that names them lets them through."""
+
+LOG_TYPES = (TRANSITION, STATE, READINESS, STALE, FRESH, DROPPED, *NOTICES)
 """The types that are written to the log; `cvm.snapshot` and `log.reset` exist in SSE streams only."""
 
 SSE_EVENTS = {
@@ -31,6 +38,10 @@ SSE_EVENTS = {
     STALE: "stale",
     FRESH: "fresh",
     DROPPED: "dropped",
+    ENDPOINT_FAILING: "failing",
+    ENDPOINT_DISABLED: "disabled",
+    ENDPOINT_RECOVERED: "recovered",
+    DELIVERY_GIVEN_UP: "given_up",
     SNAPSHOT: "snapshot",
     RESET: "reset",
 }
@@ -160,16 +171,21 @@ def _deeper_than(value: object, limit: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that has no number yet; `data` is the JSON of the envelope's `data`."""
+    """An event that has no number yet; `data` is the JSON of the envelope's `data`.
+
+    A notice has an `endpoint_id`, and a `cvm_id` of "".
+    """
 
     type: str
     cvm_id: str
     time: str
     data: str
+    endpoint_id: str = ""
 
     def envelope(self, source: str, sequence: int) -> str:
         """The envelope's JSON without `id`, which the log assigns."""
-        return envelope(source, self.type, self.data, subject=self.cvm_id, time=self.time, sequence=sequence)
+        subject = self.endpoint_id or self.cvm_id
+        return envelope(source, self.type, self.data, subject=subject, time=self.time, sequence=sequence)
 
 
 def envelope(
@@ -240,6 +256,7 @@ class Event:
     """An event of the log: `json` is the whole envelope, `id` included.
 
     `app_id` and `name` are those of its CVM, as its `data` has them.
+    A notice has an `endpoint_id`, and a `cvm_id` of "": an endpoint may be called as a CVM is.
     """
 
     id: str
@@ -249,6 +266,12 @@ class Event:
     json: str
     app_id: str | None = None
     name: str | None = None
+    endpoint_id: str = ""
+
+    @property
+    def lane(self) -> str:
+        """What must be delivered in order."""
+        return f"endpoint:{self.endpoint_id}" if self.endpoint_id else self.cvm_id
 
     @classmethod
     def from_log(cls, entry_id: str, text: str) -> Event:
@@ -277,8 +300,10 @@ def _read(text: str) -> tuple[Event, dict[str, Any]]:
         sequence = int(parsed["sequence"])
         if len(written) < SEQUENCE_DIGITS:
             text = text.replace(f'"sequence":"{written}"', f'"sequence":"{sequence_text(sequence)}"', 1)
-        head = str(parsed["id"]), sequence, str(parsed["type"]), str(parsed["subject"])
-        event = Event(*head, text, *_app_and_name(parsed.get("data")))
+        kind, subject = str(parsed["type"]), str(parsed["subject"])
+        cvm_id, endpoint_id = ("", subject) if kind in NOTICES else (subject, "")
+        head = str(parsed["id"]), sequence, kind, cvm_id
+        event = Event(*head, text, *_app_and_name(parsed.get("data")), endpoint_id)
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError("not an event of this log") from error
     # It becomes lines of an SSE stream.

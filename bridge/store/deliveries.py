@@ -267,7 +267,7 @@ def _refuse(answer: str, unknown: type[errors.StoreError]) -> None:
 
 def _told(entry: Entry) -> tuple[object, ...]:
     event = entry.event
-    return event.id, int(entry.ran), event.json, event.cvm_id, event.sequence
+    return event.id, int(entry.ran), event.json, event.lane, event.sequence
 
 
 def _delivery(delivery_id: str, row: list[Any]) -> Delivery | None:

@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
 from bridge.clock import rfc3339
-from bridge.events import TRANSITION, dumps
+from bridge.events import NOTICES, TRANSITION, Event, dumps
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
 from bridge.store.foreign import flag, json_object, stored_time
@@ -115,12 +115,16 @@ class Endpoint:
         """Whether its owner may see this CVM."""
         return self.reach is None or cvm_id in self.reach
 
-    def wants(self, type: str, cvm_id: str, from_: str | None, to: str | None, ready: bool | None = None) -> bool:
-        """Whether its filters let such an event through; `from_`, `to` and `ready` are None if the event has none."""
+    def wants(self, event: Event, from_: str | None, to: str | None, ready: bool | None = None) -> bool:
+        """Whether its filters let such an event through; `from_`, `to` and `ready` are None if the event has none.
+
+        A notice only if they name its type, and never one about itself.
+        """
         return (
-            (not self.types or type in self.types)
-            and (not self.cvms or cvm_id in self.cvms)
-            and self.reaches(cvm_id)
+            (event.type in self.types if self.types else event.type not in NOTICES)
+            and (not self.cvms or event.cvm_id in self.cvms)
+            and self.reaches(event.cvm_id)
+            and event.endpoint_id != self.id
             and (not self.from_ or from_ in self.from_)
             and (not self.to or to in self.to)
             and (self.ready is None or ready is self.ready)

@@ -166,7 +166,7 @@ class Lanes:
         arguments += [to_id, to_partial]
         for share in shares:
             event = share.entry.event
-            arguments += [event.id, int(share.entry.ran), event.json, event.cvm_id, len(share.endpoints)]
+            arguments += [event.id, int(share.entry.ran), event.json, event.lane, len(share.endpoints)]
             arguments += share.endpoints
         done, *counts = await self._run(self._fill, *arguments)
         if not int(done):

@@ -74,7 +74,7 @@ def wanted(endpoint: Endpoint, log_id: str, entries: Sequence[Entry], until_ms: 
         if is_past(entry, until_ms):
             return
         old = endpoint.created_log_id == log_id and entry_key(event.id) <= entry_key(endpoint.created_after)
-        if not old and endpoint.wants(event.type, event.cvm_id, entry.from_, entry.to, entry.ready):
+        if not old and endpoint.wants(event, entry.from_, entry.to, entry.ready):
             yield entry
 
 

@@ -33,6 +33,6 @@ class Matcher:
                 for name in ((type, cvm), (type, ANY), (ANY, cvm), (ANY, ANY))
                 for endpoint, after in self._index.get(name, ())
                 if (after < key or endpoint.created_log_id != log_id)
-                and endpoint.wants(type, cvm, entry.from_, entry.to, entry.ready)
+                and endpoint.wants(entry.event, entry.from_, entry.to, entry.ready)
             }
         )

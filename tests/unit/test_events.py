@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from bridge.events import (
     MAX_DEPTH,
     MAX_STATE_BYTES,
+    NOTICES,
+    TRANSITION,
     Draft,
     Event,
     UnparsableStateError,
@@ -198,6 +200,16 @@ def test_a_transition_has_the_contracts_fields() -> None:
     gone = envelope(DRAFTS[1])["data"]
     assert (gone["to"], gone["state"], gone["name"]) == ("deleted", None, None)
     assert "reason" not in envelope(DRAFTS[3])["data"]
+
+
+def test_a_notice_is_about_its_endpoint_and_about_no_cvm_of_that_name() -> None:
+    for kind in NOTICES:
+        draft = Draft(kind, "", "t", '{"endpoint_id":"cvm-1"}', "cvm-1")
+        read = Event.from_log("1-0", draft.envelope("/bridge/x", 1))
+        assert json.loads(read.json)["subject"] == "cvm-1"
+        assert (read.cvm_id, read.endpoint_id, read.lane) == ("", "cvm-1", "endpoint:cvm-1")
+    change = Event.from_log("1-0", Draft(TRANSITION, "cvm-1", "t", "{}").envelope("/bridge/x", 1))
+    assert (change.cvm_id, change.endpoint_id, change.lane) == ("cvm-1", "", "cvm-1")
 
 
 def test_hostile_names_stay_inside_their_fields() -> None:

@@ -10,12 +10,10 @@ from pydantic.json_schema import SkipJsonSchema
 from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
 from bridge.store.endpoints import Format
 from bridge.store.slots import SlotState
-from bridge.web.api.envelopes import APP_ID, CVM_ID, READY, CvmState, Event, OperationData, TestEvent
+from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, READY, CvmState, Event, OperationData, TestEvent
 from bridge.web.api.webhook_models import Type
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
-
-ENDPOINT_ID = "wh_19b1f3c0a5d2b8e7c1a94f"
 
 
 class UpstreamProblem(Shape):

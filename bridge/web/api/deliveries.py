@@ -14,7 +14,7 @@ from bridge.store.delivery_search import DeliveryQuery, DeliverySearch
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownDeliveryError, UnknownEndpointError
 from bridge.store.lanes import TEST_TYPE
-from bridge.web.api import answers
+from bridge.web.api import answers, envelopes
 from bridge.web.api.endpoint_owners import may_have
 from bridge.web.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from bridge.web.api.webhook_models import EmptyBody, RecoveryPeriod
@@ -36,9 +36,9 @@ from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import Verbatim, json_response, page_response
 
 ENDPOINT_ID = in_path(
-    "id", "The endpoint's id", answers.ENDPOINT_ID, {"type": "string", "pattern": ID_PATTERN}, shared_as="endpoint_id"
+    "id", "The endpoint's id", envelopes.ENDPOINT_ID, {"type": "string", "pattern": ID_PATTERN}, shared_as="endpoint_id"
 )
-DELIVERY_ID = in_path("id", "The delivery's id", f"{answers.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
+DELIVERY_ID = in_path("id", "The delivery's id", f"{envelopes.ENDPOINT_ID}-{EXAMPLE_ID}", shared_as="delivery_id")
 STATUS = chosen("status", "Only deliveries with this status", tuple(DELIVERY_STATUSES))
 EVENT = Parameter("event", "Only deliveries of the event with this id", last, example=EXAMPLE_ID)
 CVM = Parameter(

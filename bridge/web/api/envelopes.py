@@ -10,7 +10,20 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, RootModel
 
-from bridge.events import DROPPED, FRESH, READINESS, RESET, SNAPSHOT, STALE, STATE, TRANSITION
+from bridge.events import (
+    DELIVERY_GIVEN_UP,
+    DROPPED,
+    ENDPOINT_DISABLED,
+    ENDPOINT_FAILING,
+    ENDPOINT_RECOVERED,
+    FRESH,
+    READINESS,
+    RESET,
+    SNAPSHOT,
+    STALE,
+    STATE,
+    TRANSITION,
+)
 from bridge.store.lanes import TEST_TYPE
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, described, time_field
@@ -19,6 +32,7 @@ from bridge.web.streaming.cursors import HISTORY_LOST, UNKNOWN_CURSOR
 CVM_ID = "0e4b0c9e-5d0a-4a53-9d4e-6a1b6d3f7c21"
 APP_ID = "4d6a4bd2a5f1ec4a1a1ee43c2b3c4e5f60718293"
 TIME = "2026-11-24T16:01:59.319Z"
+ENDPOINT_ID = "wh_19b1f3c0a5d2b8e7c1a94f"
 
 STATE_EXAMPLE: dict[str, Any] = {"id": CVM_ID, "name": "web-1", "status": "running", "uptime": "4s"}
 
@@ -95,6 +109,41 @@ class SnapshotData(WatchData):
     state: CvmState | None = described("The state; null once deleted or not yet seen")
 
 
+class NoticeData(Shape):
+    """A webhook endpoint, and what waits for it."""
+
+    endpoint_id: str = described("The endpoint's id", ENDPOINT_ID)
+    url: str | None = described("Where it is, without path and query; null where nobody could tell", "https://host/…")
+    description: str = described("The beginning of its description")
+    since: str | None = time_field("Since when all attempts fail, or failed until now; null where they did not.")
+    pending: int = described("Deliveries that wait", ge=0)
+    given_up: int = described("Deliveries that were given up and are in no earlier notice", ge=0)
+
+
+class EndpointDisabledData(NoticeData):
+    """An endpoint that gets nothing more until it is enabled."""
+
+    reason: str | None = described("Why the bridge disabled it; null if a caller did", "the receiver answered 410 Gone")
+
+
+class GivenUpEvent(Shape):
+    """The event that was not delivered."""
+
+    id: str = described("Its id", EXAMPLE_ID)
+    sequence: str = described("Its sequence", "0000000000000042", pattern=r"^\d{16}$")
+    type: str = described("Its type", TRANSITION)
+    subject: str = described("Its subject", CVM_ID)
+
+
+class GivenUpData(NoticeData):
+    """A delivery whose last attempt failed."""
+
+    delivery_id: str = described("The delivery's id", f"{ENDPOINT_ID}-{EXAMPLE_ID}")
+    event: GivenUpEvent
+    reason: str = described("What the last attempt came to", "http_5xx: 503 Service Unavailable")
+    attempts: int = described("How many there were", ge=1)
+
+
 class ResetData(Shape):
     """Why the client must forget the states that it has."""
 
@@ -118,7 +167,7 @@ class ComeBackData(Shape):
 class TestData(Shape):
     """The endpoint that is tested."""
 
-    endpoint_id: str = described("The endpoint's id", "wh_19b1f3c0a5d2b8e7c1a94f")
+    endpoint_id: str = described("The endpoint's id", ENDPOINT_ID)
 
 
 class _Envelope(Shape):
@@ -187,7 +236,44 @@ class DroppedEvent(_Logged):
     data: WatchData
 
 
-class Event(RootModel[TransitionEvent | StateEvent | ReadinessEvent | StaleEvent | FreshEvent | DroppedEvent]):
+class _Notice(_Logged):
+    subject: str = described("The endpoint's id", ENDPOINT_ID)
+    time: str = time_field("When it was noticed.")
+
+
+class EndpointFailingEvent(_Notice):
+    """Every attempt at a webhook endpoint has failed for an hour."""
+
+    type: Literal[ENDPOINT_FAILING]  # type: ignore[valid-type]
+    data: NoticeData
+
+
+class EndpointDisabledEvent(_Notice):
+    """A webhook endpoint was disabled."""
+
+    type: Literal[ENDPOINT_DISABLED]  # type: ignore[valid-type]
+    data: EndpointDisabledData
+
+
+class EndpointRecoveredEvent(_Notice):
+    """A delivery to a webhook endpoint succeeded again after one of the two."""
+
+    type: Literal[ENDPOINT_RECOVERED]  # type: ignore[valid-type]
+    data: NoticeData
+
+
+class DeliveryGivenUpEvent(_Notice):
+    """A delivery was given up; at most one such event for each endpoint and hour."""
+
+    type: Literal[DELIVERY_GIVEN_UP]  # type: ignore[valid-type]
+    data: GivenUpData
+
+
+AboutCvm = TransitionEvent | StateEvent | ReadinessEvent | StaleEvent | FreshEvent | DroppedEvent
+Notice = EndpointFailingEvent | EndpointDisabledEvent | EndpointRecoveredEvent | DeliveryGivenUpEvent
+
+
+class Event(RootModel[AboutCvm | Notice]):
     """An event of the log, told apart by `type`."""
 
 
@@ -214,12 +300,15 @@ class TestEvent(_Logged):
     data: TestData
 
 
+AnyNoticeData = NoticeData | EndpointDisabledData | GivenUpData
+
+
 class StandardBody(Shape):
     """Format `standard`: the body that Standard Webhooks defines."""
 
     type: str = described("The event's type", TRANSITION)
     timestamp: str = time_field("The event's time.")
-    data: CvmData | ReadinessData | StaleData | WatchData | TestData = described(
+    data: CvmData | ReadinessData | StaleData | WatchData | TestData | AnyNoticeData = described(
         "The event's `data`, character for character"
     )
 
@@ -260,4 +349,4 @@ class PhalaBody(Shape):
     version: Literal["1"]
     created_at: str = time_field("The event's time.")
     workspace: Workspace
-    data: PhalaData
+    data: PhalaData | AnyNoticeData

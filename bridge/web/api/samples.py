@@ -6,8 +6,23 @@ import json
 from typing import Any
 
 from bridge import events
-from bridge.events import DROPPED, FRESH, READINESS, RESET, SNAPSHOT, STALE, STATE, TRANSITION, dumps
-from bridge.web.api.envelopes import APP_ID, CVM_ID, STATE_EXAMPLE, TIME
+from bridge.events import (
+    DELIVERY_GIVEN_UP,
+    DROPPED,
+    ENDPOINT_DISABLED,
+    ENDPOINT_FAILING,
+    ENDPOINT_RECOVERED,
+    FRESH,
+    NOTICES,
+    READINESS,
+    RESET,
+    SNAPSHOT,
+    STALE,
+    STATE,
+    TRANSITION,
+    dumps,
+)
+from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, STATE_EXAMPLE, TIME
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import COME_BACK
 from bridge.web.streaming import frames
@@ -16,12 +31,28 @@ APP = {"cvm_id": CVM_ID, "name": "web-1", "app_id": APP_ID}
 NOW = {"ready": True, "operation": None}
 CHANGE = {**APP, "from": "starting", "to": "running", "observed_by": "stream", **NOW, "state": STATE_EXAMPLE}
 READY = {**APP, "ready": True, "was_ready": False, "operation": None, "reason": "running"}
+NOTICED = {
+    "endpoint_id": ENDPOINT_ID,
+    "url": "https://chat.example/…",
+    "description": "deploys",
+    "since": "2026-11-24T15:01:59.319Z",
+    "pending": 3,
+    "given_up": 0,
+}
+GIVEN_UP = {
+    **NOTICED,
+    "given_up": 1,
+    "delivery_id": f"{ENDPOINT_ID}-{EXAMPLE_ID}",
+    "event": {"id": EXAMPLE_ID, "sequence": "0000000000000042", "type": TRANSITION, "subject": CVM_ID},
+    "reason": "http_5xx: 503 Service Unavailable",
+    "attempts": 10,
+}
 KNOWN = {"since": TIME, "observed_at": TIME, "state": STATE_EXAMPLE}
 
 
 def envelope(source: str, kind: str, data: Any, *, entry_id: str = EXAMPLE_ID, sequence: int | None = 42) -> Any:
     """As the bridge writes it; without `sequence` it is not about a CVM."""
-    subject = None if sequence is None else CVM_ID
+    subject = None if sequence is None else ENDPOINT_ID if kind in NOTICES else CVM_ID
     text = events.envelope(source, kind, dumps(data), event_id=entry_id, subject=subject, time=TIME, sequence=sequence)
     return json.loads(text)
 
@@ -42,6 +73,16 @@ def by_name(source: str) -> dict[str, Any]:
         "stale": envelope(source, STALE, {**APP, "reason": "unreachable"}, entry_id="1795536150118-0", sequence=44),
         "fresh": envelope(source, FRESH, APP, entry_id="1795536161733-0", sequence=45),
         "dropped": envelope(source, DROPPED, APP, entry_id="1795536461733-0", sequence=46),
+        "failing": envelope(source, ENDPOINT_FAILING, NOTICED, entry_id="1795536461733-1", sequence=47),
+        "disabled": envelope(
+            source,
+            ENDPOINT_DISABLED,
+            {**NOTICED, "reason": "the receiver answered 410 Gone"},
+            entry_id="1795536461733-2",
+            sequence=48,
+        ),
+        "recovered": envelope(source, ENDPOINT_RECOVERED, NOTICED, entry_id="1795536461733-3", sequence=49),
+        "given_up": envelope(source, DELIVERY_GIVEN_UP, GIVEN_UP, entry_id="1795536461733-4", sequence=50),
         "position": {"sequence": "42"},
         "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{EXAMPLE_ID}/reset", sequence=None),
         **{each.slug: {"detail": each.title} for each in COME_BACK},

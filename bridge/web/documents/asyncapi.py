@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bridge import __version__
-from bridge.events import DROPPED, FRESH, POSITION, READINESS, RESET, SNAPSHOT, SSE_EVENTS, STALE, STATE, TRANSITION
+from bridge.events import (
+    DELIVERY_GIVEN_UP,
+    DROPPED,
+    ENDPOINT_DISABLED,
+    ENDPOINT_FAILING,
+    ENDPOINT_RECOVERED,
+    FRESH,
+    POSITION,
+    READINESS,
+    RESET,
+    SNAPSHOT,
+    SSE_EVENTS,
+    STALE,
+    STATE,
+    TRANSITION,
+)
 from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
 from bridge.web.api import samples
@@ -20,7 +35,7 @@ DESCRIPTION = """The same events on three ways out of one numbered log: server-s
 The log is complete. Redis channels deliver at most once: a subscriber that sees a gap in `sequence` reads the log, a \
 Redis stream. SSE resumes by `Last-Event-ID` and loses nothing; webhooks are delivered at least once."""
 
-LOGGED = {
+ABOUT_CVMS = {
     SSE_EVENTS[TRANSITION]: ("TransitionEvent", "`status` changed"),
     SSE_EVENTS[STATE]: (
         "StateEvent",
@@ -32,6 +47,18 @@ LOGGED = {
     SSE_EVENTS[DROPPED]: ("DroppedEvent", "The CVM is no longer watched"),
 }
 """Schema and meaning by the SSE `event:`."""
+
+LOGGED = {
+    **ABOUT_CVMS,
+    SSE_EVENTS[ENDPOINT_FAILING]: (
+        "EndpointFailingEvent",
+        "Only with `type=`: every attempt at a webhook endpoint has failed for an hour",
+    ),
+    SSE_EVENTS[ENDPOINT_DISABLED]: ("EndpointDisabledEvent", "Only with `type=`: a webhook endpoint was disabled"),
+    SSE_EVENTS[ENDPOINT_RECOVERED]: ("EndpointRecoveredEvent", "Only with `type=`: a webhook endpoint works again"),
+    SSE_EVENTS[DELIVERY_GIVEN_UP]: ("DeliveryGivenUpEvent", "Only with `type=`: a webhook delivery was given up"),
+}
+"""What the log has: also the notices about webhook endpoints, which no stream of one CVM has."""
 
 STREAMED = {
     SSE_EVENTS[SNAPSHOT]: (
@@ -104,13 +131,15 @@ def _channels(keys: Keys) -> Json:
     namespace = {"description": "`BRIDGE_NAMESPACE`, braces included", "enum": [braced], "default": braced}
     cvm_id = {"description": "The CVM's canonical id", "examples": [CVM_ID]}
     ref = {"description": "The CVM, by id or name", "examples": [CVM_ID, "web-1"]}
-    redis_cvm, streamed = {"namespace": namespace, "cvm_id": cvm_id}, [*STREAMED, *LOGGED]
+    redis_cvm = {"namespace": namespace, "cvm_id": cvm_id}
     return {
-        "events": _channel("/v1/events", "front", "Every CVM's events, over SSE", streamed),
-        "cvmEvents": _channel("/v1/cvms/{ref}/events", "front", "One CVM's events, over SSE", streamed, ref=ref),
+        "events": _channel("/v1/events", "front", "Every CVM's events, over SSE", [*STREAMED, *LOGGED]),
+        "cvmEvents": _channel(
+            "/v1/cvms/{ref}/events", "front", "One CVM's events, over SSE", [*STREAMED, *ABOUT_CVMS], ref=ref
+        ),
         "redisEvents": _channel("{namespace}:events", "redis", "Every event, as JSON", LOGGED, namespace=namespace),
         "redisCvmEvents": _channel(
-            "{namespace}:events:{cvm_id}", "redis", "One CVM's events, as JSON", LOGGED, **redis_cvm
+            "{namespace}:events:{cvm_id}", "redis", "One CVM's events, as JSON", ABOUT_CVMS, **redis_cvm
         ),
         "webhooks": {
             "address": None,

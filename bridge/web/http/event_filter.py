@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from bridge.events import NOTICES
+
 
 class Filterable(Protocol):
     """The values that a filter may look at; events and frames have them."""
@@ -17,12 +19,14 @@ class Filterable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """None lets everything through. Subscribers with equal filters form one group of the SubscriberIndex."""
+    """None lets everything but notices through. Subscribers with equal filters form one group of the
+    SubscriberIndex.
+    """
 
     types: frozenset[str] | None = None
 
     def lets_through(self, event: Filterable) -> bool:
-        return self.types is None or event.type in self.types
+        return event.type not in NOTICES if self.types is None else event.type in self.types
 
 
 EVERY_EVENT = EventFilter()

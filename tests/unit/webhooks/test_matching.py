@@ -9,10 +9,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import READINESS, STATE, TRANSITION
+from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_FAILING, NOTICES, READINESS, STATE, TRANSITION, Event
 from bridge.store.endpoints import Endpoint, EndpointSet
+from bridge.store.lanes import Entry
 from bridge.webhooks.matching import Matcher
-from tests.lanes import endpoint, entry
+from tests.lanes import endpoint, entry, event
 
 
 def matcher(*endpoints: Endpoint) -> Matcher:
@@ -83,7 +84,8 @@ def test_the_index_finds_what_a_look_at_each_endpoint_finds(
         for number, (types, cvms, from_, to, reach) in enumerate(filters)
     ]
     kind, cvm, from_, to = shown
-    expected = [each.id for each in endpoints if each.wants(kind, cvm, from_, to)]
+    shown_event = event("9-0", cvm, kind)
+    expected = [each.id for each in endpoints if each.wants(shown_event, from_, to)]
     assert all(each.reach is None or cvm in each.reach for each in endpoints if each.id in expected)
     assert matcher(*endpoints).matching(entry("9-0", cvm, from_, to, type=kind), "b") == expected
 
@@ -94,3 +96,24 @@ def test_an_endpoint_gets_nothing_that_its_owner_may_not_see() -> None:
     )
     found = [known.matching(entry("9-0", each), "b") for each in "abc"]
     assert found == [["all"], ["all", "some"], []]
+
+
+def notice(type: str, about: str) -> Entry:
+    return Entry(Event("9-0", 1, type, "", "{}", endpoint_id=about), False, None, None)
+
+
+def test_a_notice_goes_to_those_that_name_its_type_but_never_to_the_endpoint_that_it_is_about() -> None:
+    known = matcher(
+        born("all", types=()),
+        born("plain"),
+        born("chat", types=NOTICES),
+        born("some", types=(TRANSITION, DELIVERY_GIVEN_UP)),
+        born("cvm", types=NOTICES, cvms=("dead",)),
+        born("to", types=NOTICES, to=("running",)),
+        born("ready", types=NOTICES, ready=True),
+        born("limited", types=NOTICES, reach=("dead",)),
+        born("dead", types=NOTICES),
+    )
+    assert known.matching(notice(ENDPOINT_FAILING, "dead"), "b") == ["chat"]
+    assert known.matching(notice(DELIVERY_GIVEN_UP, "dead"), "b") == ["chat", "some"]
+    assert known.matching(notice(DELIVERY_GIVEN_UP, "chat"), "b") == ["dead", "some"]

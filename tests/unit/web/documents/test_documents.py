@@ -21,7 +21,7 @@ from bridge.store.endpoints import FORMATS
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.app import FrontEnd, operations
-from bridge.web.documents.asyncapi import LOGGED, STREAMED, asyncapi
+from bridge.web.documents.asyncapi import ABOUT_CVMS, LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
 from bridge.web.http.problems import COME_BACK, ProblemType
 from bridge.web.streaming.initial_snapshot import NOWHERE
@@ -125,10 +125,10 @@ def test_examples_of_answers_and_bodies_match_their_schemas() -> None:
 def test_the_streams_have_every_event_that_the_front_end_sends() -> None:
     assert set(LOGGED) == {SSE_EVENTS[kind] for kind in LOG_TYPES}
     channels = asyncapi("bridge", operations())["channels"]
-    for name in ("events", "cvmEvents"):
-        assert set(channels[name]["messages"]) == {*LOGGED, *STREAMED}
-    for name in ("redisEvents", "redisCvmEvents"):
-        assert set(channels[name]["messages"]) == set(LOGGED)
+    assert set(channels["events"]["messages"]) == {*LOGGED, *STREAMED}
+    assert set(channels["cvmEvents"]["messages"]) == {*ABOUT_CVMS, *STREAMED}
+    assert set(channels["redisEvents"]["messages"]) == set(LOGGED)
+    assert set(channels["redisCvmEvents"]["messages"]) == set(ABOUT_CVMS)
     schemas = document()["components"]["schemas"]
     types = [schemas[schema]["properties"]["type"]["const"] for schema, _ in LOGGED.values()]
     assert types == list(LOG_TYPES)
