@@ -48,7 +48,7 @@ local function head(E, lane)
     local event = delivery[1] and read_event(delivery[1])
     if event and event[2] then return id, delivery, event end
     call('LPOP', lane_key(E, lane))
-    forget(E, id, 'pending')
+    forget(E, 'pending', {id})
     id = call('LINDEX', lane_key(E, lane), 0)
   end
 end
@@ -100,6 +100,7 @@ for _, E in ipairs(due) do
   if lent >= most or bytes >= L.claim_bytes then break end
   apart(E, borrow)
 end
+release_events()
 local first = call('ZRANGE', P .. ':due', 0, 0, 'WITHSCORES')
 local wait = first[2] and math.min(math.max(tonumber(first[2]) - now, 0), 1e9) or -1
 return {current_revision(), whole(wait), claims, events, broken}

@@ -25,22 +25,36 @@ local function read_marks(E, group)
   return string.match(known[2] or '', '^[0-o]*$') or ''
 end
 
-local function mark_delivered(E, event, sequence)
-  local log = current_log()
-  -- An event from before this log has a sequence of another one.
-  if sequence < 1 or not log[1] or id_parts(event) < (count(log[2]) or 0) then return end
-  local group = whole(math.floor(sequence / GROUP))
-  local text = read_marks(E, group)
-  if not text then
-    call('DEL', of('sent', E))
-    call('HSET', of('sent', E), 'log', log[1])
-    text = ''
-  end
+local function with_mark(text, sequence)
   local index, bits, mark = find_mark(text, sequence)
-  if is_set(bits, mark) then return end
+  if is_set(bits, mark) then return text end
   text = text .. string.rep('0', index - #text)
-  local changed = string.char(48 + bits + mark)
-  call('HSET', of('sent', E), group, string.sub(text, 1, index - 1) .. changed .. string.sub(text, index + 1))
+  return string.sub(text, 1, index - 1) .. string.char(48 + bits + mark) .. string.sub(text, index + 1)
+end
+
+-- `sequences`: by the events' ids. Those of an event from before this log are of another one.
+local function mark_delivered(E, sequences)
+  local log, groups, names = current_log(), {}, {}
+  for event, sequence in pairs(sequences) do
+    if sequence >= 1 and log[1] and id_parts(event) >= (count(log[2]) or 0) then
+      local group = whole(math.floor(sequence / GROUP))
+      if not groups[group] then groups[group], names[#names + 1] = {}, group end
+      table.insert(groups[group], sequence)
+    end
+  end
+  if not names[1] then return end
+  local known, changed = redis.pcall('HMGET', of('sent', E), 'log', unpack(names)), {}
+  if known.err or known[1] ~= log[1] then
+    call('DEL', of('sent', E))
+    known, changed = {}, {'log', log[1]}
+  end
+  for n, group in ipairs(names) do
+    local before = string.match(known[n + 1] or '', '^[0-o]*$') or ''
+    local text = before
+    for _, sequence in ipairs(groups[group]) do text = with_mark(text, sequence) end
+    if text ~= before then changed[#changed + 1], changed[#changed + 2] = group, text end
+  end
+  if changed[1] then call('HSET', of('sent', E), unpack(changed)) end
 end
 
 local function was_delivered(E, sequence)

@@ -56,6 +56,7 @@ for E in pairs(touched) do
     rescore(E)
   end)
 end
+release_events()
 keep_stamp()
 keep_seen(checkpoint[5])
 -- Last: a script that fails in the middle runs again from here and finds the deliveries that it had queued.

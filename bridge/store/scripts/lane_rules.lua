@@ -37,7 +37,19 @@ local function keep_seen(known)
   if now - at >= 5000 or at > now then redis.pcall('HSET', P, 'seen', whole(now)) end
 end
 
-local function disabled(E) return call('HEXISTS', P .. ':disabled', E) == 1 end
+-- Whether the endpoint is off; each is asked for once in a script.
+local off = {}
+local function disabled(E)
+  if off[E] == nil then off[E] = call('HEXISTS', P .. ':disabled', E) == 1 end
+  return off[E]
+end
+
+-- Whether any of these endpoints has a key of this kind: one command, where mostly none has.
+local function is_any(kind, names)
+  local keys = {}
+  for n, E in ipairs(names) do keys[n] = of(kind, E) end
+  return call('EXISTS', unpack(keys)) > 0
+end
 
 -- A whole number as the bridge writes it, small enough that Lua's numbers hold its successors; nil for anything else.
 local function count(text)
@@ -81,14 +93,15 @@ local function gate(E, lent)
     not_before = tonumber(health[3] or '0'), from = from, at_once = at_once, rate = rate}
 end
 
--- Puts the endpoint where claims find it: at the first moment at which one of its lanes can be claimed.
-local function rescore(E)
-  if disabled(E) then return call('ZREM', P .. ':due', E) end
-  local busy = call('ZRANGE', of('busy', E), 0, 0, 'WITHSCORES')
-  local due = call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
+-- The first moment at which one of the endpoint's lanes can be claimed; nil: none. `none`: the kinds of keys that it is
+-- known to have no one of.
+local function first_moment(E, none)
+  if disabled(E) then return nil end
+  local busy = none.busy and {} or call('ZRANGE', of('busy', E), 0, -1, 'WITHSCORES')
+  local due = none.due and {} or call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
   local at = tonumber(busy[2])
   if due[2] then
-    local held = gate(E, busy[2] and call('ZCARD', of('busy', E)) or 0)
+    local held = gate(E, #busy / 2)
     local first, not_before = tonumber(due[2]), held.not_before
     if held.open then first = math.max(first, held.probe_at) end
     if first < not_before and not_before > now then
@@ -99,6 +112,12 @@ local function rescore(E)
     if first == 0 then first = now end
     if held.room > 0 and (not at or first < at) then at = first end
   end
+  return at
+end
+
+-- Puts the endpoint where claims find it.
+local function rescore(E)
+  local at = first_moment(E, {})
   if at then call('ZADD', P .. ':due', whole(at), E) else call('ZREM', P .. ':due', E) end
 end
 
@@ -158,33 +177,73 @@ local function apart(E, step)
   if not guarded(E, '', step, E) then call('ZADD', P .. ':due', whole(now + L.quarantine_ms), E) end
 end
 
-local function forget(E, id, list)
-  call('ZREM', of(list, E), id)
-  local event = call('HGET', of('delivery', id), 'v')
-  call('DEL', of('delivery', id), of('attempts', id))
-  if event and call('HINCRBY', of('event', event), 'refs', -1) <= 0 then call('DEL', of('event', event)) end
+-- Puts endpoints where claims find them, as `rescore` does one.
+local function rescore_all(names)
+  if not names[1] then return end
+  local none, at_work, at_rest = {due = not is_any('due', names), busy = not is_any('busy', names)}, {}, {}
+  for _, E in ipairs(names) do
+    local fine, at = guarded(E, '', first_moment, E, none)
+    if not fine then at = now + L.quarantine_ms end
+    if at then
+      at_work[#at_work + 1], at_work[#at_work + 2] = whole(at), E
+    else
+      at_rest[#at_rest + 1] = E
+    end
+  end
+  if at_work[1] then call('ZADD', P .. ':due', unpack(at_work)) end
+  if at_rest[1] then call('ZREM', P .. ':due', unpack(at_rest)) end
+end
+
+-- Events that deliveries need no more, and of how many: `release_events` writes it for all deliveries of a script at
+-- once, because endpoints that want the same events forget them at the same time.
+local released = {}
+local function release(event) released[event] = (released[event] or 0) + 1 end
+
+local function release_events()
+  local gone = {}
+  for event, times in pairs(released) do
+    local left = redis.pcall('HINCRBY', of('event', event), 'refs', -times)
+    if type(left) == 'table' or left <= 0 then gone[#gone + 1] = of('event', event) end
+  end
+  if gone[1] then call('DEL', unpack(gone)) end
+end
+
+-- Forgets deliveries that a list has. Needs `release_events`.
+local function forget(E, list, ids)
+  local deliveries, keys = {}, {}
+  for n, id in ipairs(ids) do
+    deliveries[n], keys[2 * n - 1], keys[2 * n] = of('delivery', id), of('delivery', id), of('attempts', id)
+  end
+  if not ids[1] then return end
+  call('ZREM', of(list, E), unpack(ids))
+  local all = call('EXISTS', unpack(deliveries)) == #ids
+  for n, id in ipairs(ids) do
+    -- What something other than the bridge removed or listed needs no event.
+    local own = string.sub(id, 1, #E + 1) == E .. '-' and (all or call('EXISTS', deliveries[n]) == 1)
+    if own then release(string.sub(id, #E + 2)) end
+  end
+  call('DEL', unpack(keys))
 end
 
 local function older_lost(E)
   local given_up = call('ZRANGE', of('given_up', E), 0, 0, 'WITHSCORES')
   local skipped = call('ZRANGE', of('skipped', E), 0, 0, 'WITHSCORES')
   if not skipped[1] or (given_up[1] and tonumber(given_up[2]) < tonumber(skipped[2])) then
-    return given_up[1], 'given_up'
+    return 'given_up', given_up
   end
-  return skipped[1], 'skipped'
+  return 'skipped', skipped
 end
 
 -- Bounds the history: given-up and skipped deliveries may still be wanted, so delivered ones go first.
 local function trim(E)
   local lost = call('ZCARD', of('given_up', E)) + call('ZCARD', of('skipped', E))
   while lost > L.lost do
-    forget(E, older_lost(E))
+    local list, oldest = older_lost(E)
+    forget(E, list, {oldest[1]})
     lost = lost - 1
   end
   local over = call('ZCARD', of('delivered', E)) + lost - L.finished
-  if over > 0 then
-    for _, id in ipairs(call('ZRANGE', of('delivered', E), 0, over - 1)) do forget(E, id, 'delivered') end
-  end
+  if over > 0 then forget(E, 'delivered', call('ZRANGE', of('delivered', E), 0, math.min(over, 200) - 1)) end
 end
 
 local function list_as(E, id, status)
@@ -226,7 +285,7 @@ local function overflow(E)
       local lane = call('HGET', of('delivery', id), 'c')
       if not lane then
         -- Its hash was removed by something other than the bridge; claims drop its id from the lane.
-        forget(E, id, 'pending')
+        forget(E, 'pending', {id})
         victim = false
         break
       end
@@ -300,14 +359,14 @@ end
 
 local function disable(E, reason)
   call('HSET', P .. ':disabled', E, reason)
+  off[E] = true
   touch(E)
   call('ZREM', P .. ':due', E)
 end
 
 -- As if it had never failed.
-local function forget_failures(E)
-  call('HDEL', of('health', E), 'fails', 'lane', 'many', 'failing_since', 'postponed', 'postponed_since')
-end
+local FAILURES = {'fails', 'lane', 'many', 'failing_since', 'postponed', 'postponed_since'}
+local function forget_failures(E) call('HDEL', of('health', E), unpack(FAILURES)) end
 
 local function close_breaker(E)
   call('HDEL', of('health', E), 'open', 'probe_at')

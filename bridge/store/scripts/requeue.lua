@@ -77,6 +77,7 @@ else
   end
 end
 rescore(E)
+release_events()
 keep_stamp()
 call('PUBLISH', ARGV[2], what)
 return {'done', queued, looked}

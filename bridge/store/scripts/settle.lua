@@ -4,14 +4,18 @@
 --   probe's wait (0 to 1), attempt as JSON (if postponed: why), the event's sequence (0: none).
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
-local function succeeded(E, lane)
+-- A long history is bounded in one script of sixteen, by many at a time.
+local is_trimming = micros % (math.floor(L.finished / 64) + 1) == 0
+local codes = {}  -- by the index of the result in ARGV
+
+local function succeeded(E, is_test)
   local health = of('health', E)
-  local was = call('HMGET', health, 'open', 'many', 'failing_since')
+  local was = call('HMGET', health, 'open', unpack(FAILURES))
   call('HSET', health, 'success_at', whole(now))
-  forget_failures(E)
+  if was[2] or was[3] or was[4] or was[5] or was[6] or was[7] then forget_failures(E) end
   -- The waits were for an endpoint that was away; it is back, or a caller has just tested it.
-  local away = was[2] and was[3] and now - tonumber(was[3]) >= L.away_ms
-  if was[1] or away or lane == TEST_LANE then close_breaker(E) end
+  local away = was[4] and was[5] and now - tonumber(was[5]) >= L.away_ms
+  if was[1] or away or is_test then close_breaker(E) end
   return was[1] and 3 or 1
 end
 
@@ -79,10 +83,9 @@ local function add_attempt(id, attempt)
   end
 end
 
+-- A result that is not just a delivery; its lane has been given back.
 local function settle(i)
   local E, lane, id, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
-  if call('HGET', of('claims', E), lane) ~= ARGV[i + 2] or call('LINDEX', lane_key(E, lane), 0) ~= id then return 0 end
-  give_back(E, lane)
   if verdict == 'postponed' then return postpone(E, lane, tonumber(ARGV[i + 5]), ARGV[i + 8]) end
   if verdict == 'withheld' or verdict == 'unreadable' then
     pop(E, lane, id, 'skipped')
@@ -91,8 +94,7 @@ local function settle(i)
   add_attempt(id, ARGV[i + 8])
   if verdict == 'delivered' then
     pop(E, lane, id, 'delivered')
-    mark_delivered(E, string.sub(id, #E + 2), tonumber(ARGV[i + 9]))
-    return succeeded(E, lane)
+    return succeeded(E, true)
   end
   if verdict == 'given_up' or lane == TEST_LANE then  -- a test is one attempt, whatever it came to
     pop(E, lane, id, 'given_up')
@@ -109,18 +111,112 @@ local function settle(i)
   return code
 end
 
-local codes, touched = {}, {}
-write_although_full()
-for i = 2, #ARGV, 10 do
-  local E, lane = ARGV[i], ARGV[i + 1]
-  local fine, code = guarded(E, lane, settle, i)
-  if not fine then
-    code = 5
-    guarded(E, '', quarantine, E, lane)
+local function is_plain_delivery(i) return ARGV[i + 4] == 'delivered' and ARGV[i + 1] ~= TEST_LANE end
+
+-- The results of one endpoint whose claims hold, given back; and which lanes have more than that delivery.
+local function take_back(E, results)
+  local asked, own, lanes, more = {}, {}, {}, {}
+  for n, i in ipairs(results) do asked[n] = ARGV[i + 1] end
+  local tokens = call('HMGET', of('claims', E), unpack(asked))
+  for n, i in ipairs(results) do
+    local lane = asked[n]
+    codes[i] = 0
+    if tokens[n] == ARGV[i + 2] and more[lane] == nil then
+      local fine, ids = guarded(E, lane, call, 'LRANGE', lane_key(E, lane), 0, 1)
+      if not fine then
+        codes[i] = 5
+        quarantine(E, lane)
+      elseif ids[1] == ARGV[i + 3] then
+        codes[i] = nil
+        own[#own + 1], lanes[#lanes + 1], more[lane] = i, lane, ids[2] or false
+      end
+    end
   end
-  codes[#codes + 1] = code
-  if code > 0 then touched[E] = true end
+  if lanes[1] then
+    call('ZREM', of('busy', E), unpack(lanes))
+    call('HDEL', of('claims', E), unpack(lanes))
+  end
+  return own, more
 end
-for E in pairs(touched) do apart(E, rescore) end
+
+local function fail(E, i)
+  codes[i] = 5
+  guarded(E, '', quarantine, E, ARGV[i + 1])
+end
+
+local function record(i)
+  add_attempt(ARGV[i + 3], ARGV[i + 8])
+  call('HSET', of('delivery', ARGV[i + 3]), 's', 'delivered', 'fin', whole(now))
+end
+
+-- Deliveries of one endpoint that succeeded: what they share is written once.
+local function deliver(E, results, more)
+  local ids, lanes, sequences = {}, {}, {}
+  for _, i in ipairs(results) do
+    if guarded(E, ARGV[i + 1], record, i) then
+      ids[#ids + 1], lanes[#lanes + 1] = ARGV[i + 3], ARGV[i + 1]
+      sequences[string.sub(ARGV[i + 3], #E + 2)] = tonumber(ARGV[i + 9])
+    else
+      fail(E, i)
+    end
+  end
+  if not ids[1] then return end
+  local stamps, listed, due = call('ZMSCORE', of('pending', E), unpack(ids)), {}, {}
+  for n, id in ipairs(ids) do listed[2 * n - 1], listed[2 * n] = stamps[n] or next_stamp(), id end
+  call('ZREM', of('pending', E), unpack(ids))
+  call('ZADD', of('delivered', E), unpack(listed))
+  for _, lane in ipairs(lanes) do
+    call('LPOP', lane_key(E, lane))
+    if more[lane] then due[#due + 1], due[#due + 2] = whole(now), lane end
+  end
+  if due[1] then call('ZADD', of('due', E), unpack(due)) end
+  mark_delivered(E, sequences)
+  if is_trimming then trim(E) end
+  local code = succeeded(E, false)
+  for _, i in ipairs(results) do
+    if not codes[i] then codes[i], code = code, 1 end
+  end
+end
+
+local function settle_all(E, results)
+  local own, more = take_back(E, results)
+  local delivered = {}
+  for _, i in ipairs(own) do
+    if is_plain_delivery(i) then delivered[#delivered + 1] = i end
+  end
+  if delivered[1] and not guarded(E, '', deliver, E, delivered, more) then
+    for _, i in ipairs(delivered) do fail(E, i) end
+  end
+  for _, i in ipairs(own) do
+    if not is_plain_delivery(i) then
+      local fine, code = guarded(E, ARGV[i + 1], settle, i)
+      if fine then codes[i] = code else fail(E, i) end
+    end
+  end
+end
+
+local names, results = {}, {}
+for i = 2, #ARGV, 10 do
+  local E = ARGV[i]
+  if not results[E] then names[#names + 1], results[E] = E, {} end
+  table.insert(results[E], i)
+end
+write_although_full()
+for _, E in ipairs(names) do
+  if not guarded(E, '', settle_all, E, results[E]) then
+    for _, i in ipairs(results[E]) do
+      if codes[i] ~= 0 then fail(E, i) end
+    end
+  end
+end
+local touched, found = {}, {}
+for _, E in ipairs(names) do
+  local is_touched = false
+  for _, i in ipairs(results[E]) do is_touched = is_touched or codes[i] > 0 end
+  if is_touched then touched[#touched + 1] = E end
+end
+rescore_all(touched)
+release_events()
 keep_stamp()
-return {codes, broken}
+for i = 2, #ARGV, 10 do found[#found + 1] = codes[i] end
+return {found, broken}

@@ -1,6 +1,6 @@
 -- Repair what no other step would find; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, endpoint ids.
 -- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
--- history. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its
+-- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its
 -- successor's is behind), moves all times back with it, or lanes would wait for the old time.
 -- Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
 local LANES, MOMENTS = {'due', 'busy'}, {'probe_at', 'not_before'}
@@ -47,12 +47,15 @@ local function sweep(E)
     end
   end
   for _, status in ipairs({'delivered', 'given_up', 'skipped'}) do
-    for _, id in ipairs(call('ZRANGE', of(status, E), 0, 49)) do
+    local old = {}
+    for n, id in ipairs(call('ZRANGE', of(status, E), 0, 49)) do
       local finished = tonumber(call('HGET', of('delivery', id), 'fin') or '0')
       if finished > now - L.keep_ms then break end
-      forget(E, id, status)
+      old[n] = id
     end
+    forget(E, status, old)
   end
+  trim(E)
   drop_old_marks(E)
   rescore(E)
 end
@@ -60,4 +63,5 @@ end
 for i = 2, #ARGV do
   if call('HEXISTS', P .. ':endpoints', ARGV[i]) == 1 then guarded(ARGV[i], '', sweep, ARGV[i]) end
 end
+release_events()
 return {pending, repaired}

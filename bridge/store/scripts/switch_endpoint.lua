@@ -4,6 +4,7 @@ if call('HEXISTS', P .. ':endpoints', E) == 0 then return 0 end
 if ARGV[4] == '0' then
   disable(E, ARGV[5])
 elseif call('HDEL', P .. ':disabled', E) == 1 then
+  off[E] = false
   touch(E)
   forget_failures(E)
   call('HDEL', of('health', E), 'not_before')
