@@ -11,12 +11,12 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
 
+from bridge.backoff import Backoff
 from bridge.clock import Clock, SystemClock
 from bridge.commands.terminal import base_url, bridge_client, client_headers, invalid_url, problem_text
 from bridge.events import POSITION
 from bridge.process.signals import CommandError
 from bridge.retry_after import parse_retry_after
-from bridge.upstream.backoff import Backoff
 from bridge.web.http.problems import COME_BACK
 
 SILENCE_SECONDS = 60.0

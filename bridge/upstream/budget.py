@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import KW_ONLY, dataclass, field
 
-from bridge.upstream.backoff import Backoff
+from bridge.backoff import Backoff
 from bridge.upstream.breaker import Breaker
 from bridge.upstream.errors import RULES, RateLimitedError, UnauthorizedError, UnreachableError
 

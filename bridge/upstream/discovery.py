@@ -7,12 +7,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from bridge.backoff import Backoff
 from bridge.clock import set_within
 from bridge.events import usable_id
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.watches import Watches
 from bridge.upstream import metrics
-from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import ForbiddenError, UpstreamError
 from bridge.upstream.leader_context import TURN_EVERY, LeaderContext

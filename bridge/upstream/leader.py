@@ -8,6 +8,7 @@ import logging
 import random
 import uuid
 
+from bridge.backoff import Backoff
 from bridge.clock import Clock, set_within, unix
 from bridge.config import Settings
 from bridge.store.confirmations import Confirmations
@@ -22,7 +23,6 @@ from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.snapshots import read_batch_digests
 from bridge.upstream import cancellation, metrics
-from bridge.upstream.backoff import Backoff
 from bridge.upstream.budget import NOTICE_GRACE, Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.control_loops import ControlLoops

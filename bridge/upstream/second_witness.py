@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bridge.upstream.backoff import Backoff
+from bridge.backoff import Backoff
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.tracked import NEVER, Tracked
 from bridge.upstream.workspace import Workspace

@@ -6,11 +6,11 @@ import contextlib
 import random
 from dataclasses import KW_ONLY, dataclass, field, replace
 
+from bridge.backoff import Backoff
 from bridge.events import DELETED, ObservedBy, State, UnparsableStateError, parse_state
 from bridge.readiness import Told
 from bridge.store.snapshots import Snapshot
 from bridge.upstream.absence import Absence
-from bridge.upstream.backoff import Backoff
 
 NEVER = float("-inf")
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from bridge.backoff import HEALTHY_AFTER
 from bridge.config import Settings
 from bridge.events import State
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError, UnconfirmedError
 from bridge.upstream import metrics
-from bridge.upstream.backoff import HEALTHY_AFTER
 from bridge.upstream.cancellation import ended, finished
 from bridge.upstream.client import Garbled, StreamEvent
 from bridge.upstream.errors import (

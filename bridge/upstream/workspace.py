@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from bridge.backoff import Backoff
 from bridge.upstream import metrics
 from bridge.upstream.absence import Listing, plain
-from bridge.upstream.backoff import Backoff
 from bridge.upstream.client import Listed
 from bridge.upstream.errors import AccountEffect, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
