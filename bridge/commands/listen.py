@@ -20,18 +20,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from bridge.client import AnswerError, BridgeError, Client, InvalidError, NotFoundError
 from bridge.clock import Clock, SystemClock, rfc3339
 from bridge.commands.forwarding import Forwarding
-from bridge.commands.terminal import (
-    as_object,
-    base_url,
-    bridge_client,
-    client_headers,
-    event_line,
-    invalid_url,
-    painted,
-    problem_text,
-)
+from bridge.commands.terminal import as_object, bridge_client, event_line, painted, refused
 from bridge.events import TRANSITION, dumps
 from bridge.process.signals import CommandError
 from bridge.uvicorn_server import http_url, listening_socket, serving, small_server
@@ -46,9 +38,8 @@ MOST_REMEMBERED = 10_000
 MOST_WAITING = 1000
 """Deliveries that are answered but not printed yet while the pipe is not read; others wait for their answer."""
 
-REGISTER_SECONDS = 10.0
 UNREGISTER_SECONDS = 5.0
-"""How long the bridge may take to answer; less at the end, when a person waits for the prompt."""
+"""How long the bridge may take to answer at the end, when a person waits for the prompt."""
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at whether the bridge still delivers."""
@@ -196,85 +187,65 @@ async def _registered(
     registration: Registration, address: str, secret: str, announce: Callable[[str], None]
 ) -> AsyncIterator[Coroutine[Any, Any, None]]:
     """What is to run meanwhile."""
-    headers = client_headers("listen", registration.token)
-    async with bridge_client(registration.url, headers=headers, timeout=REGISTER_SECONDS) as http:
-        endpoint_id = await _register(http, registration, address, secret)
-        url = f"{base_url(registration.url)}/v1/webhooks/{quote(endpoint_id, safe='')}"
+    async with bridge_client("listen", registration.url, registration.token) as bridge:
+        endpoint_id = await _register(bridge, registration, address, secret)
+        path = f"/v1/webhooks/{quote(endpoint_id, safe='')}"
         announce(f"{address} is registered at {registration.url} as {endpoint_id} (ctrl-C unregisters it)")
         try:
-            yield _watch(http, url, endpoint_id, announce)
+            yield _watch(bridge, path, endpoint_id, announce)
         finally:
-            announce(await _unregister(http, url, endpoint_id))
+            announce(await _unregister(bridge, path, endpoint_id))
 
 
-async def _register(http: httpx.AsyncClient, registration: Registration, address: str, secret: str) -> str:
+async def _register(bridge: Client, registration: Registration, address: str, secret: str) -> str:
     """The endpoint's id. Raises CommandError."""
     body = {"description": "bridge listen", **registration.fields, "url": address, "secret": secret}
     try:
-        answer = await http.post(f"{base_url(registration.url)}/v1/webhooks", json=body)
-    except httpx.InvalidURL:
-        raise invalid_url(registration.url) from None
-    except httpx.HTTPError as error:
-        raise CommandError(
-            f"{registration.url} cannot be reached ({type(error).__name__}): is `bridge up` running?"
-        ) from None
-    if answer.status_code != 201:
-        raise CommandError(f"the bridge answered {answer.status_code}{await problem_text(answer)}{_help(answer)}")
-    return str(answer.json()["id"])
+        return str((await bridge.request("POST", "/v1/webhooks", body=body))["id"])
+    except InvalidError as error:
+        reach = "if the bridge runs on another machine, pass --address and set BRIDGE_WEBHOOK_ALLOW there"
+        help_text = f": {reach}" if any(name == "url" for name, _ in error.fields) else ""
+        raise CommandError(f"{error}{help_text}") from None
+    except BridgeError as error:
+        raise refused(error, registration.url, "admin") from None
 
 
-def _help(answer: httpx.Response) -> str:
-    """What the user can do about it."""
-    match answer.status_code:
-        case 401 | 403:
-            return ": pass --token or set BRIDGE_TOKEN to a token of scope admin"
-        case 422 if "url" in answer.text:
-            return ": if the bridge runs on another machine, pass --address and set BRIDGE_WEBHOOK_ALLOW there"
-    return ""
-
-
-async def _watch(http: httpx.AsyncClient, url: str, endpoint_id: str, announce: Callable[[str], None]) -> None:
+async def _watch(bridge: Client, path: str, endpoint_id: str, announce: Callable[[str], None]) -> None:
     """Announces why nothing comes, and when that has passed. Raises CommandError once the endpoint is gone."""
     told = ""
     while True:
         await asyncio.sleep(LOOK_EVERY)
-        trouble = await _trouble(http, url, endpoint_id)
+        trouble = await _trouble(bridge, path, endpoint_id)
         if trouble != told:
             announce(trouble or f"{endpoint_id} is delivered to again")
             told = trouble
 
 
-async def _trouble(http: httpx.AsyncClient, url: str, endpoint_id: str) -> str:
+async def _trouble(bridge: Client, path: str, endpoint_id: str) -> str:
     """A line; empty while all is well. Raises CommandError if there is no such endpoint."""
     try:
-        answer = await http.get(url)
-    except httpx.HTTPError as error:
-        return f"the bridge cannot be reached ({type(error).__name__}): trying again"
-    try:
-        body = as_object(answer.json())
-    except ValueError:
-        body = {}
-    if answer.status_code == 404 and str(body.get("type")).endswith("no-such-endpoint"):
-        raise CommandError(f"{endpoint_id} is gone: somebody removed it, or the bridge lost its data")
-    if answer.status_code != 200:
-        return f"the bridge answered {answer.status_code}: trying again"
+        body = as_object(await bridge.request("GET", path))
+    except AnswerError as error:
+        if error.type.endswith("no-such-endpoint"):
+            raise CommandError(f"{endpoint_id} is gone: somebody removed it, or the bridge lost its data") from None
+        return f"{error}: trying again"
+    except BridgeError as error:
+        return f"the bridge cannot be reached ({error}): trying again"
     if body.get("enabled") is False:
         why = f" ({body['disabled_reason']})" if body.get("disabled_reason") else ""
-        return f"{endpoint_id} is disabled{why}: POST {url}/enable delivers to it again"
+        return f"{endpoint_id} is disabled{why}: POST {bridge.address(path)}/enable delivers to it again"
     return ""
 
 
-async def _unregister(http: httpx.AsyncClient, url: str, endpoint_id: str) -> str:
+async def _unregister(bridge: Client, path: str, endpoint_id: str) -> str:
     """A line that tells the result."""
     try:
-        answer = await http.delete(url, timeout=UNREGISTER_SECONDS)
-    except httpx.HTTPError as error:
-        fault = type(error).__name__
-    else:
-        if answer.status_code in (204, 404):  # 404: a lost answer to the same request, or somebody was faster
-            return f"{endpoint_id} is unregistered"
-        fault = f"the bridge answered {answer.status_code}"
-    return f"{endpoint_id} is still registered ({fault}): DELETE {url} removes it"
+        await bridge.request("DELETE", path, seconds=UNREGISTER_SECONDS)
+    except NotFoundError:
+        pass  # a lost answer to the same request, or somebody was faster
+    except BridgeError as error:
+        return f"{endpoint_id} is still registered ({error}): DELETE {bridge.address(path)} removes it"
+    return f"{endpoint_id} is unregistered"
 
 
 def received_line(received: Received) -> str:

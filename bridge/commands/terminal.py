@@ -6,16 +6,11 @@ import json
 import sys
 from typing import Any
 
-import httpx
-
 from bridge import __version__
+from bridge.client import BridgeError, Client, ForbiddenError, Interruption, UnauthorizedError, UnreachableError
 from bridge.events import READINESS, RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
-from bridge.uvicorn_server import unix_path
-
-MAX_PROBLEM_BYTES = 4096
-"""How much of an error's body is read; a problem is far smaller."""
 
 _COLOURS = {"running": 32, "stopped": 33, "exited": 33, "error": 31, "deleted": 31}
 """Status → the number of its colour; any other status is cyan."""
@@ -31,44 +26,27 @@ def painted(text: str, colour: int) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
-def client_headers(command: str, token: str | None) -> dict[str, str]:
-    """The headers of every request that `bridge <command>` sends to a bridge."""
-    bearer = {"Authorization": f"Bearer {token}"} if token else {}
-    return {"User-Agent": f"bridge-{command}/{__version__}", **bearer}
-
-
-def bridge_client(url: str, **options: Any) -> httpx.AsyncClient:
-    """A client for the bridge at `url`, which may be `unix:/path`: requests then go to `base_url(url)`."""
-    path = unix_path(url)
-    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path) if path else None, **options)
-
-
-def base_url(url: str) -> str:
-    """What stands before the routes in requests to the bridge at `url`."""
-    return "http://localhost" if unix_path(url) else url
-
-
-def invalid_url(url: str) -> CommandError:
-    return CommandError(f"{url} is not a valid URL: pass --url http://host:port or unix:/path")
-
-
-async def problem_text(response: httpx.Response) -> str:
-    """A problem's title and detail on one line, with a colon before it; the empty text if the body is not a problem."""
-    body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > MAX_PROBLEM_BYTES:
-            break
+def bridge_client(command: str, url: str, token: str | None) -> Client:
+    """What `bridge <command>` asks the bridge at `url` with. Raises CommandError."""
     try:
-        problem = json.loads(body)
-    except ValueError:
-        return ""
-    if not isinstance(problem, dict):
-        return ""
-    # A reference that upstream does not find gets upstream's own 404, whose `detail` may be of any type.
-    parts = [problem.get(name) for name in ("title", "detail")]
-    text = ": ".join(part for part in parts if isinstance(part, str) and part)
-    return f": {printable(text)}" if text else ""
+        return Client(url, token, name=f"bridge-{command}/{__version__}")
+    except ValueError as error:
+        raise CommandError(f"--{error}") from None
+
+
+def refused(error: BridgeError, url: str, scope: str = "read") -> CommandError:
+    """One line that tells why, and what helps. `scope`: what the command's token must allow."""
+    if isinstance(error, UnreachableError):
+        return CommandError(f"{url} cannot be reached ({error}): is `bridge up` running?")
+    if isinstance(error, UnauthorizedError | ForbiddenError):
+        return CommandError(f"{error}: pass --token or set BRIDGE_TOKEN to a token of scope {scope}")
+    return CommandError(str(error))
+
+
+def interruption_line(interruption: Interruption, url: str) -> str:
+    """What went wrong."""
+    error = interruption.error
+    return f"{url} cannot be reached ({error})" if isinstance(error, UnreachableError) else str(error)
 
 
 def event_line(text: str) -> str:
