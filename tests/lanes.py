@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,7 +149,7 @@ def plain(format: str, event: Event, *, ran: bool) -> Rendered:
     return Rendered(event.json.encode(), {"content-type": "text/plain"})
 
 
-def named(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:
+def named(delivery_id: str, *_: object, phala: bool) -> dict[str, str]:
     return {"webhook-id": delivery_id}
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bridge.clock import rfc3339
 from bridge.events import NOTICES, TRANSITION, Event, dumps
@@ -16,7 +15,7 @@ from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooMan
 from bridge.store.foreign import flag, json_object, stored_time
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
-from bridge.store.record_fields import number_of, position_of, text_of, texts_of, whole_of
+from bridge.store.record_fields import choice_of, number_of, position_of, text_of, texts_by_name, texts_of, whole_of
 from bridge.store.sealing_key import AnyKey, SealingKey, resealed
 from bridge.store.unread import read_unread
 
@@ -41,6 +40,14 @@ FORMATS: Mapping[Format, str] = {
 }
 """The formats of webhook bodies and the content type of each; `docs/contract.md#webhooks` describes them."""
 
+Signature = Literal["v1", "v1a"]
+"""Standard Webhooks' schemes: HMAC-SHA256 with a shared secret, and ed25519 with a key pair."""
+
+SIGNATURES: tuple[Signature, ...] = get_args(Signature)
+
+KEY_PAIR_FORMATS: tuple[Format, ...] = ("standard", "cloudevents")
+"""The formats that `v1a` goes with: receivers of the others do not verify it."""
+
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 """An endpoint's id becomes part of Redis keys and of the `webhook-id` header."""
 
@@ -49,14 +56,9 @@ BROKEN = "broken: its record in Redis cannot be read; delete it, or register it 
 """The `disabled_reason` of such an endpoint."""
 
 
-def new_endpoint_id(ms: int) -> str:
-    """A random id that sorts by the time (Unix milliseconds) it was made at."""
-    return f"wh_{ms:011x}{secrets.token_hex(6)}"
-
-
 @dataclass(frozen=True, slots=True)
 class SealedSecret:
-    """A signing secret as it is stored in Redis; `expires_at_ms` is None for the current one."""
+    """A signing secret or a private key as it is stored in Redis; `expires_at_ms` is None for the current one."""
 
     text: str
     expires_at_ms: int | None = None
@@ -70,6 +72,8 @@ class Endpoint:
     `rate`: attempts that may begin in a second; `concurrency`: attempts at once. None: no limit of its own.
     `owner`: the name of the token that made it; empty: an administrator's. `reach`: the CVMs that the owner may see
     at present, beyond which it gets nothing; None: all. Front ends keep it up to date, because only they have tokens.
+    `keys_sealed`: private keys (`webhook_keys.py`) of an endpoint that has, or had, `v1a` among its `signatures`.
+    `keys_suffix`: random, the end of the address of its public keys: without it nobody finds them by an id.
     """
 
     id: str
@@ -87,6 +91,9 @@ class Endpoint:
     concurrency: int | None = None
     headers_sealed: Mapping[str, str] = field(default_factory=dict)
     secrets_sealed: tuple[SealedSecret, ...] = ()
+    signatures: tuple[Signature, ...] = ("v1",)
+    keys_sealed: tuple[SealedSecret, ...] = ()
+    keys_suffix: str = ""
     owner: str = ""
     reach: tuple[str, ...] | None = None
     enabled: bool = True
@@ -151,6 +158,9 @@ class Endpoint:
                 "concurrency": self.concurrency,
                 "headers": dict(self.headers_sealed),
                 "secrets": [[secret.text, secret.expires_at_ms] for secret in self.secrets_sealed],
+                "signatures": self.signatures,
+                "keys": [[key.text, key.expires_at_ms] for key in self.keys_sealed],
+                "keys_suffix": self.keys_suffix,
                 "owner": self.owner,
                 "reach": self.reach,
                 "created_at": self.created_at,
@@ -175,12 +185,16 @@ class Endpoint:
             to=texts_of(fields["to"]),
             ready=flag(fields.get("ready")),
             types=texts_of(fields["types"]),
-            format=_format(fields["format"]),
+            format=choice_of(fields["format"], FORMATS),
             rate=number_of(fields.get("rate")),
             concurrency=whole_of(fields.get("concurrency")),
-            headers_sealed=_headers(fields["headers"]),
+            headers_sealed=texts_by_name(fields["headers"]),
             secrets_sealed=tuple(_secret(*each) for each in fields["secrets"]),
-            owner=text_of(fields.get("owner", "")),  # a record of before has neither
+            # A record of before has none of these.
+            signatures=tuple(choice_of(each, SIGNATURES) for each in texts_of(fields.get("signatures", ["v1"]))),
+            keys_sealed=tuple(_secret(*each) for each in fields.get("keys", [])),
+            keys_suffix=text_of(fields.get("keys_suffix", "")),
+            owner=text_of(fields.get("owner", "")),
             reach=None if (reach := fields.get("reach")) is None else texts_of(reach),
             enabled=disabled is None,
             disabled_reason=disabled or None,
@@ -189,7 +203,7 @@ class Endpoint:
             created_log_id=text_of(fields["created_birth"]),
             request=text_of(fields.get("request", "")),
         )
-        if made.broken:
+        if made.broken or not made.signatures:
             raise ValueError
         return made
 
@@ -278,10 +292,7 @@ class Endpoints:
         What `edit` returns as `id`, `created_*`, `request`, `enabled` and `disabled_reason` is ignored.
         """
         while True:
-            ((registered, stored, *_),) = await self._run(self._health, endpoint_id)
-            if not int(registered):
-                raise UnknownEndpointError
-            old = _read(endpoint_id, stored, None)
+            stored, old = await self._registered(endpoint_id)
             if old.broken:
                 raise BrokenEndpointError
             kept = {name: getattr(old, name) for name in _KEPT}
@@ -293,6 +304,13 @@ class Endpoints:
                 await self._key.register()
             elif done:
                 return Endpoint.from_json(endpoint_id, text, disabled)
+
+    async def registration(self, endpoint_id: str) -> Endpoint:
+        """Without its health, and always shown as enabled: at the same small cost however much waits for it.
+
+        Raises UnknownEndpointError.
+        """
+        return (await self._registered(endpoint_id))[1]
 
     async def enable(self, endpoint_id: str) -> None:
         """Continues with the pending deliveries at once and forgets earlier failures. Raises UnknownEndpointError."""
@@ -317,6 +335,13 @@ class Endpoints:
         changes = list(zip(*[iter(rest[0])] * 3, strict=True))
         before = {**known.endpoints, **dict.fromkeys(known.broken)} if known else {}
         return _endpoint_set(int(revision), before, changes)
+
+    async def _registered(self, endpoint_id: str) -> tuple[str, Endpoint]:
+        """Its JSON, and the endpoint. Raises UnknownEndpointError."""
+        ((registered, stored, *_),) = await self._run(self._health, endpoint_id)
+        if not int(registered):
+            raise UnknownEndpointError
+        return stored, _read(endpoint_id, stored, None)
 
     async def _load(self, ids: list[str]) -> dict[str, tuple[Endpoint, Health]]:
         if not ids:
@@ -363,19 +388,6 @@ def _read(endpoint_id: str, text: str | None, disabled: str | None) -> Endpoint:
             extra={"endpoint": endpoint_id, "kind": type(error).__name__},
         )
         return Endpoint(endpoint_id, "", types=(), enabled=False, disabled_reason=BROKEN)
-
-
-def _format(value: object) -> Format:
-    for each in FORMATS:
-        if each == value:
-            return each
-    raise ValueError
-
-
-def _headers(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return {text_of(name): text_of(sealed) for name, sealed in value.items()}
 
 
 def _secret(text: object, expires_at_ms: object) -> SealedSecret:

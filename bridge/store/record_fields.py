@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 from bridge.events import entry_key
+
+Choice = TypeVar("Choice", bound=str)
 
 
 def text_of(value: object) -> str:
@@ -16,6 +21,19 @@ def texts_of(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
     return tuple(map(text_of, value))
+
+
+def texts_by_name(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {text_of(name): text_of(text) for name, text in value.items()}
+
+
+def choice_of(value: object, choices: Iterable[Choice]) -> Choice:
+    for each in choices:
+        if each == value:
+            return each
+    raise ValueError
 
 
 MOST_NUMBER = 1e15

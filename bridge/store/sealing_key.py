@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.sealing import Sealer
 
 if TYPE_CHECKING:
-    from bridge.store.endpoints import Endpoint
+    from bridge.store.endpoints import Endpoint, SealedSecret
 
 
 class SealingKey(Protocol):
@@ -40,7 +41,7 @@ class AnyKey:
 
 def sealed_texts(endpoint: Endpoint) -> tuple[str, ...]:
     """All of it that is sealed."""
-    secrets = (secret.text for secret in endpoint.secrets_sealed)
+    secrets = (secret.text for secret in chain(endpoint.secrets_sealed, endpoint.keys_sealed))
     return (endpoint.url_sealed, *endpoint.headers_sealed.values(), *secrets)
 
 
@@ -51,9 +52,14 @@ def openers(endpoint: Endpoint, sealer: Sealer) -> set[str | None]:
 
 def resealed(endpoint: Endpoint, renew: Callable[[str], str]) -> Endpoint:
     """The same with `renew` of each sealed text."""
+
+    def renewed(secrets: tuple[SealedSecret, ...]) -> tuple[SealedSecret, ...]:
+        return tuple(replace(each, text=renew(each.text)) for each in secrets)
+
     return replace(
         endpoint,
         url_sealed=renew(endpoint.url_sealed),
         headers_sealed={name: renew(text) for name, text in endpoint.headers_sealed.items()},
-        secrets_sealed=tuple(replace(each, text=renew(each.text)) for each in endpoint.secrets_sealed),
+        secrets_sealed=renewed(endpoint.secrets_sealed),
+        keys_sealed=renewed(endpoint.keys_sealed),
     )

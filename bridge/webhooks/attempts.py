@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from bridge.clock import Clock, rfc3339
 from bridge.events import Event
 from bridge.sealing import SealError
@@ -47,7 +49,15 @@ class Render(Protocol):
 
 class Sign(Protocol):
     def __call__(
-        self, delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool
+        self,
+        delivery_id: str,
+        at: int,
+        body: bytes,
+        secrets: Sequence[str],
+        keys: Sequence[Ed25519PrivateKey],
+        /,
+        *,
+        phala: bool,
     ) -> Mapping[str, str]: ...
 
 
@@ -99,7 +109,8 @@ class Attempts:
             # One signature has room: a receiver that has another secret accepts the next attempt, or the one after.
             turn = claim.failures % len(secrets)
             secrets = secrets[turn:] + secrets[:turn]
-        signed = self.sign(claim.delivery_id, int(at), rendered.body, secrets, phala=phala)
+        keys = opened.valid_keys(at)
+        signed = self.sign(claim.delivery_id, int(at), rendered.body, secrets, keys, phala=phala)
         given = {name.lower() for name in opened.headers}
         made = {name: value for name, value in rendered.headers.items() if name not in given}
         headers = {**opened.headers, **made, **signed, **(REPLAY if claim.replay else {})}

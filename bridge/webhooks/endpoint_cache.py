@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from bridge.store.endpoints import Endpoints, EndpointSet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
+from bridge.webhook_keys import private_key
 from bridge.webhooks import metrics
 from bridge.webhooks.matching import Matcher
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Opened:
-    """An endpoint's unsealed values for attempts; never logged. `secrets`: (secret, expires at ms or None)."""
+    """An endpoint's unsealed values for attempts; never logged.
+
+    `secrets`, `keys`: (what signs, expires at ms or None), of the schemes that it wants.
+    """
 
     url: str
     headers: Mapping[str, str]
     secrets: tuple[tuple[str, int | None], ...]
+    keys: tuple[tuple[Ed25519PrivateKey, int | None], ...]
 
     def valid_secrets(self, at: float) -> list[str]:
         """The ones to sign with at this Unix time, newest first."""
-        return [secret for secret, expires in self.secrets if expires is None or expires > at * 1000]
+        return _valid(self.secrets, at)
+
+    def valid_keys(self, at: float) -> list[Ed25519PrivateKey]:
+        """The same of private keys."""
+        return _valid(self.keys, at)
+
+
+T = TypeVar("T")
+
+
+def _valid(given: Iterable[tuple[T, int | None]], at: float) -> list[T]:
+    return [each for each, expires in given if expires is None or expires > at * 1000]
 
 
 class EndpointCache:
@@ -59,9 +78,15 @@ class EndpointCache:
         found = self._opened.get(endpoint_id)
         endpoint = self.endpoint_set.endpoints.get(endpoint_id)
         if found is None and endpoint is not None:
-            found = self._opened[endpoint_id] = Opened(
-                self._unseal(endpoint.url_sealed),
-                {name: self._unseal(value) for name, value in endpoint.headers_sealed.items()},
-                tuple((self._unseal(secret.text), secret.expires_at_ms) for secret in endpoint.secrets_sealed),
-            )
+            found = self._opened[endpoint_id] = self._open(endpoint)
         return found
+
+    def _open(self, endpoint: Endpoint) -> Opened:
+        secrets = endpoint.secrets_sealed if "v1" in endpoint.signatures else ()
+        keys = endpoint.keys_sealed if "v1a" in endpoint.signatures else ()
+        return Opened(
+            self._unseal(endpoint.url_sealed),
+            {name: self._unseal(value) for name, value in endpoint.headers_sealed.items()},
+            tuple((self._unseal(each.text), each.expires_at_ms) for each in secrets),
+            tuple((private_key(self._unseal(each.text)), each.expires_at_ms) for each in keys),
+        )

@@ -11,22 +11,34 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from bridge import phala_signature
 
 PREFIX = "whsec_"
 
 
-def sign(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:
+def sign(
+    delivery_id: str,
+    at: int,
+    body: bytes,
+    secrets: Sequence[str],
+    keys: Sequence[Ed25519PrivateKey] = (),
+    *,
+    phala: bool,
+) -> dict[str, str]:
     """The headers of an attempt made at `at` (Unix seconds), lower-case.
 
-    Each of `secrets` signs for Standard Webhooks. Phala's header has room for one signature, so there the first signs
-    alone.
+    Each of `secrets` signs for Standard Webhooks as `v1`, then each of `keys` as `v1a`. Phala's header has room for
+    one signature, so there the first secret signs alone.
     """
     signed = f"{delivery_id}.{at}.".encode() + body
     headers = {
         "webhook-id": delivery_id,
         "webhook-timestamp": str(at),
-        "webhook-signature": " ".join(_standard(secret, signed) for secret in secrets),
+        "webhook-signature": " ".join(
+            [*(_standard(secret, signed) for secret in secrets), *(_by_key(key, signed) for key in keys)]
+        ),
     }
     if phala and secrets:
         signature = phala_signature.sign(secrets[0], str(at), body)
@@ -37,6 +49,10 @@ def sign(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phal
 def _standard(secret: str, signed: bytes) -> str:
     digest = hmac.new(key_of(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
+
+
+def _by_key(key: Ed25519PrivateKey, signed: bytes) -> str:
+    return f"v1a,{base64.b64encode(key.sign(signed)).decode()}"
 
 
 def key_of(secret: str) -> bytes:

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from secrets import token_hex
 from typing import Any
 
 from starlette.responses import Response
@@ -19,7 +20,7 @@ from starlette.responses import Response
 from bridge.addresses import Resolve, UrlRefusedError, check_url
 from bridge.clock import Clock
 from bridge.config import Settings
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret, new_endpoint_id
+from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
 from bridge.web.api import answers
@@ -88,7 +89,7 @@ class WebhookRoutes:
         key = idempotency_key(call)
         given = await call.body(EndpointRegistration)
         if key is None:
-            endpoint_id = new_endpoint_id(round(self.clock.time() * 1000))
+            endpoint_id = _new_id(round(self.clock.time() * 1000))
             return await self._made(await self._drafted(endpoint_id, given, call.principal), given, call)
         endpoint_id = f"wh_{key.id_part(ID_DIGITS)}"
         if await self.endpoints.get(endpoint_id) is None:
@@ -326,6 +327,11 @@ class WebhookRoutes:
             await self.endpoints.enable(endpoint.id)
         elif endpoint.enabled and not enabled:
             await self.endpoints.disable(endpoint.id)
+
+
+def _new_id(ms: int) -> str:
+    """A random id that sorts by the time (Unix milliseconds) it was made at."""
+    return f"wh_{ms:011x}{token_hex(6)}"
 
 
 def _log(message: str, endpoint_id: str, call: Call) -> None:

@@ -20,6 +20,9 @@ from tests.fakes import fake_backend
 OLD, NEW = SecretStr(new_key()), SecretStr(new_key())
 FITS, LACKS, WRONG = "fits", "lacks one", "opens nothing"
 
+SEALED = ["http://e.test/", "y", "whsec_geheim", "whsk_geheim"]
+"""What is sealed in the endpoints of a `Process`."""
+
 
 class Process:
     """What one process with these keys does to Redis."""
@@ -31,8 +34,13 @@ class Process:
 
     def draft(self, name: str) -> Endpoint:
         seal = self.sealer.seal
-        secret = SealedSecret(seal("whsec_geheim"))
-        return Endpoint(name, seal("http://e.test/"), headers_sealed={"x": seal("y")}, secrets_sealed=(secret,))
+        return Endpoint(
+            name,
+            seal("http://e.test/"),
+            headers_sealed={"x": seal("y")},
+            secrets_sealed=(SealedSecret(seal("whsec_geheim")),),
+            keys_sealed=(SealedSecret(seal("whsk_geheim")),),
+        )
 
     async def makes(self, name: str) -> None:
         await self.endpoints.create(self.draft(name))
@@ -125,7 +133,7 @@ async def test_every_change_seals_all_of_an_endpoint_with_the_first_key(backend:
     await Process(backend, OLD).makes("a")
     await Process(backend, NEW, OLD).endpoints.change("a", lambda known: known)
     (endpoint,) = (await Process(backend, NEW).endpoints.all()).endpoints.values()
-    assert [Sealer([NEW]).open(text) for text in sealed_texts(endpoint)] == ["http://e.test/", "y", "whsec_geheim"]
+    assert [Sealer([NEW]).open(text) for text in sealed_texts(endpoint)] == SEALED
 
 
 async def test_endpoints_of_a_version_without_check_values_get_theirs(backend: Backend) -> None:

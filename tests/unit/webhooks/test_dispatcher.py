@@ -75,7 +75,7 @@ def test_one_cvms_failing_event_holds_back_its_own_lane_alone() -> None:
 def test_the_old_secret_signs_alongside_until_its_time() -> None:
     signed: list[list[str]] = []
 
-    def sign(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *, phala: bool) -> dict[str, str]:
+    def sign(delivery_id: str, at: int, body: bytes, secrets: Sequence[str], *_: object, phala: bool) -> dict[str, str]:
         signed.append(list(secrets))
         return {}
 

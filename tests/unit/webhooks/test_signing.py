@@ -8,12 +8,14 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 from phala_cloud import parse_webhook_event
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from bridge.store.endpoints import FORMATS, Format
+from bridge.webhook_keys import new_private_text, private_key, public_bytes, public_text
 from bridge.webhooks.formats import render
 from bridge.webhooks.signing import key_of, sign, verify
 from tests.unit.webhooks.deliveries import event
@@ -58,6 +60,21 @@ def test_phalas_sdk_accepts_the_phala_format_signed_with_the_current_secret() ->
     assert (read.id, read.event, read.data["from"]) == (headers["x-webhook-id"], headers["x-webhook-event"], "starting")
     with pytest.raises(ValueError, match="Invalid webhook signature"):
         parse_webhook_event(headers=headers, body=body, secret=OLD)
+
+
+def test_the_public_key_verifies_what_the_private_one_signs_beside_the_secret_or_alone() -> None:
+    texts = [new_private_text(), new_private_text()]
+    keys = [private_key(each) for each in texts]
+    at = int(time.time())
+    for secrets in ([NEW], []):
+        headers = sign("wh_1-1", at, b"{}", secrets, keys, phala=False)
+        schemes, values = zip(*(each.split(",") for each in headers["webhook-signature"].split(" ")), strict=True)
+        assert schemes == ("v1",) * len(secrets) + ("v1a", "v1a")
+        for text, value in zip(texts, values[-2:], strict=True):
+            published = base64.b64decode(public_text(public_bytes(text)).removeprefix("whpk_"))
+            Ed25519PublicKey.from_public_bytes(published).verify(base64.b64decode(value), f"wh_1-1.{at}.{{}}".encode())
+        if secrets:
+            assert Webhook(NEW).verify("{}", headers) == {}
 
 
 def test_only_the_phala_format_has_phalas_signature() -> None:
