@@ -38,6 +38,7 @@ from bridge.web.api.events import EventRoutes
 from bridge.web.api.health import HealthRoutes
 from bridge.web.api.log_pages import LogPages
 from bridge.web.api.phala_webhooks import PhalaWebhooks
+from bridge.web.api.public_keys import READS_AT_ONCE, PublicKeyRoutes
 from bridge.web.api.references import LAST_KNOWN, ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.stand_ins import StandIns
 from bridge.web.api.token_cvms import TokenCvms
@@ -156,7 +157,7 @@ class FrontEnd:
     def _plain_parts(self) -> tuple[object, ...]:
         """The owners of the plain routes, which need no connection of their own."""
         settings, backend, clock = self._settings, self._backend, self._clock
-        limits = LaneLimits.of(settings)
+        limits, secrets = LaneLimits.of(settings), WebhookSecrets(settings.secret_key, clock)
         return (
             CvmRoutes(
                 hub=self.hub,
@@ -172,11 +173,12 @@ class FrontEnd:
                 references=self._references,
                 watches=self._watches,
                 endpoints=self._endpoints,
-                secrets=WebhookSecrets(settings.secret_key, clock),
+                secrets=secrets,
                 resolve=HostLookup(),
                 clock=clock,
                 owners=self._owners,
             ),
+            PublicKeyRoutes(self._endpoints, secrets, PageTurns(READS_AT_ONCE)),
             PhalaWebhooks(settings.webhook_secret, self._lookups, clock),
             DeliveryRoutes(
                 self._endpoints, Deliveries(backend, limits), DeliverySearch(backend, limits), clock, self._page_turns
@@ -234,7 +236,17 @@ class FrontEnd:
         self.dropin.close()
 
 
-PARTS = (EventRoutes, CvmRoutes, WebhookRoutes, PhalaWebhooks, DeliveryRoutes, DropIn, HealthRoutes, Site)
+PARTS = (
+    EventRoutes,
+    CvmRoutes,
+    WebhookRoutes,
+    PublicKeyRoutes,
+    PhalaWebhooks,
+    DeliveryRoutes,
+    DropIn,
+    HealthRoutes,
+    Site,
+)
 """Every class with routes, in the order of the document."""
 
 

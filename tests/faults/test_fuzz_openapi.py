@@ -38,6 +38,8 @@ CONFORMANCE: list[CheckFunction] = [
 
 CREDENTIALS = ("Authorization", "X-API-Key")
 
+KNOWN = {"url": "https://8.8.8.8/", "signatures": ["v1", "v1a"]}
+
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND")
 
 ODD_BODIES = [
@@ -116,8 +118,9 @@ class Caller:
     def populate(self) -> None:
         """Makes the endpoint with a delivery, which nobody delivers."""
         url, headers = f"{self.web.url}/v1/webhooks/known", {"X-API-Key": ADMIN}
-        made = requests.put(url, json={"url": "https://8.8.8.8/"}, headers=headers, timeout=PATIENCE)
+        made = requests.put(url, json=KNOWN, headers=headers, timeout=PATIENCE)
         assert made.status_code in (200, 201), made.text
+        self.known["name"] = made.json()["public_keys_url"].rpartition("/")[2]
         test = requests.post(f"{url}/test", headers=headers, timeout=PATIENCE).json()
         self.known["delivery"] = test["id"]
 
@@ -162,6 +165,8 @@ class Caller:
         """Checks what holds for every answer; whether its body ends. `template`: the documented path, if it is."""
         status, media_type = answer.status_code, answer.headers.get("content-type", "")
         assert status < 500 or (status == 503 and "retry-after" in answer.headers), (status, answer.text)
+        if status == 414:  # a query of so many values that the server refuses it before there is a route
+            return False
         if media_type.startswith("text/event-stream"):
             if answer.request.method != "HEAD":
                 assert next(answer.iter_lines()).startswith((b"event: ", b"retry: ", b":"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 from typing import Any
 
 import pytest
 
+from bridge.web.api.idempotency import IdempotencyKey
+from bridge.web.api.webhook_models import EndpointRegistration
 from tests.real.webhook_api import URL, Api, fields, front
 
 
@@ -44,6 +47,16 @@ async def test_another_body_is_422_and_another_token_or_key_makes_another(api: A
         more = await api.post("/v1/webhooks", json={"url": URL}, headers=headers)
         assert more.status_code == 201
         assert more.json()["id"] != made["id"]
+
+
+def test_a_mark_of_a_version_without_signatures_fits_the_same_request() -> None:
+    key = IdempotencyKey(b"key-1", "/v1/webhooks root")
+    body = EndpointRegistration.model_validate({"url": URL, "to": ["error"]})
+    fields = {name: value for name, value in body.model_dump(mode="json").items() if name != "signatures"}
+    text = json.dumps(fields, sort_keys=True)
+    mark = f"{hmac.new(b'key-1', text.encode(), 'sha256').hexdigest()}.x"
+    assert key.is_of(mark, body)
+    assert not key.is_of(mark, body.model_copy(update={"signatures": ["v1", "v1a"]}))
 
 
 async def test_a_rotated_secret_is_not_told_again(api: Api) -> None:

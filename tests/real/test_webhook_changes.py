@@ -72,7 +72,7 @@ async def test_patch_changes_only_the_given_fields(api: Api) -> None:
     assert await api.secrets(made["id"]) == [(SECRET, False)]
     for body, named in (({"secret": SECRET}, "secret"), ({"id": "x"}, "id"), ({"url": "http://10.0.0.1/"}, "url")):
         assert fields(await api.patch(one, json=body)) == [named]
-    for name in ("url", "description", "cvms", "from", "to", "types", "format", "headers", "enabled"):
+    for name in ("url", "description", "cvms", "from", "to", "types", "format", "signatures", "headers", "enabled"):
         assert fields(await api.patch(one, json={name: None})) == [name]
 
 

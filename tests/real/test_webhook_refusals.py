@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.sealing import new_key
+from bridge.store.endpoints import FORMATS
 from tests.real.webhook_api import URL, Api, fields, front
 
 
@@ -41,6 +42,13 @@ from tests.real.webhook_api import URL, Api, fields, front
         ({"url": URL, "to": ["a"] * 101}, ["to"]),
         ({"url": URL, "types": ["cvm.snapshot"]}, ["types[0]"]),
         ({"url": URL, "format": "xml"}, ["format"]),
+        *[({"url": URL, "signatures": wrong}, ["signatures"]) for wrong in ([], "v1a", None, ["v1", "v1a", "v1"])],
+        ({"url": URL, "signatures": ["v2"]}, ["signatures[0]"]),
+        *[
+            ({"url": URL, "signatures": ["v1", "v1a"], "format": format}, ["signatures"])
+            for format in FORMATS
+            if format not in ("standard", "cloudevents")
+        ],
         ({"url": URL, "enabled": "yes"}, ["enabled"]),
         *[({"url": URL, "rate": rate}, ["rate"]) for rate in (0, -1, 0.001, 1001, "5", True)],
         *[({"url": URL, "concurrency": many}, ["concurrency"]) for many in (0, -1, 11, 1.5, "5", True)],

@@ -28,6 +28,7 @@ CANARIES = {
     "API key": "canary-api-key",
     "token": "canary-token",
     "secret key": new_key(),
+    "private key": "whsk_",
 }
 
 
@@ -133,7 +134,12 @@ def _bridge(home: Path, server: RealServer) -> Iterator[tuple[Command, Asked]]:
 
 
 def _register(ask: Asked, url: str) -> str:
-    fields = {"url": url, "secret": CANARIES["endpoint secret"], "headers": {"X-Canary": CANARIES["custom header"]}}
+    fields = {
+        "url": url,
+        "secret": CANARIES["endpoint secret"],
+        "headers": {"X-Canary": CANARIES["custom header"]},
+        "signatures": ["v1", "v1a"],
+    }
     made = ask("POST", "/v1/webhooks", json=fields)
     assert made["secret"] == CANARIES["endpoint secret"]
     del ask.answers["POST /v1/webhooks → 201"]  # shown this once

@@ -8,12 +8,16 @@ from pydantic import ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 
 from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
-from bridge.store.endpoints import Format
+from bridge.store.endpoints import Format, Signature
 from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, READY, CvmState, Event, OperationData, TestEvent
 from bridge.web.api.webhook_models import Type
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
+
+KEYS_NAME = f"{ENDPOINT_ID}.Tq3vLw0gkQ2mB7uYc5hXaA"
+PUBLIC_KEYS = f"/.well-known/bridge/webhook-keys/{KEYS_NAME}"
+PUBLIC_KEY = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 
 
 class UpstreamProblem(Shape):
@@ -93,6 +97,13 @@ class StreamToken(Shape):
     expires_in: int = described("Seconds", 60)
 
 
+class PublicKey(Shape):
+    """What verifies `v1a` signatures."""
+
+    key: str = described("`whpk_` and the base64 of an ed25519 public key", PUBLIC_KEY)
+    expires_at: str | None = time_field("When an older one signs no more; null for the current one.")
+
+
 class Endpoint(Shape):
     """A registered webhook URL. Its secret is never shown again, header values only as `***`."""
 
@@ -109,6 +120,13 @@ class Endpoint(Shape):
     ready: bool | None = described("Only events whose `data` has this `ready`; null: all")
     types: list[Type] = described("Event types; empty: all")
     format: Format = described("The form of the body")
+    signatures: list[Signature] = described("The schemes that sign", ["v1"])
+    public_keys: list[PublicKey] | None = described(
+        "Of `v1a`, the current one first; null if this front end lacks the key that opens them"
+    )
+    public_keys_url: str | None = described(
+        "Where anybody gets them, relative to the bridge; null without `v1a`", PUBLIC_KEYS
+    )
     rate: float | None = described("Attempts a second; null: any number")
     concurrency: int | None = described("Attempts at the same moment; null: the bridge's own limit")
     headers: dict[str, str] = described("Custom headers; their values are not shown", {"X-Team": "***"})
@@ -131,6 +149,24 @@ class EndpointWithSecret(Endpoint):
     """The endpoint with its signing secret, which is shown only once."""
 
     secret: str = described("`whsec_` and base64; keep it", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
+
+
+class Jwk(Shape):
+    """A public key (RFC 7517, RFC 8037)."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    use: Literal["sig"]
+    alg: Literal["EdDSA"]
+    kid: str = described("The key as Standard Webhooks writes it", PUBLIC_KEY)
+    x: str = described("The key in base64url", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")
+    exp: int = described("Unix seconds from which an older key signs no more; absent for the current one", 1795622400)
+
+
+class JwkSet(Shape):
+    """The public keys whose signatures count, the current one first."""
+
+    keys: list[Jwk]
 
 
 class EndpointPage(Shape):

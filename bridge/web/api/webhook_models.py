@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from bridge.addresses import MAX_URL
 from bridge.events import LOG_TYPES, TRANSITION, usable_id
-from bridge.store.endpoints import Format
+from bridge.store.endpoints import KEY_PAIR_FORMATS, Format, Signature
 from bridge.store.limits import LaneLimits
 from bridge.web.http.responses import time_field
 
@@ -137,6 +137,13 @@ class EndpointChange(_Strict):
     ready: bool | None = Field(None, description="Only events after which the CVM is ready, or is not; null: all")
     types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
     format: Format = Field("standard", description="The form of the body")
+    signatures: list[Signature] = Field(
+        ["v1"],
+        min_length=1,
+        max_length=2,
+        description="`v1`: HMAC-SHA256 with the secret. `v1a`: ed25519 with a key pair that the bridge makes; with the "
+        f"formats {' and '.join(f'`{each}`' for each in KEY_PAIR_FORMATS)}",
+    )
     rate: float | None = Field(
         None, ge=LEAST_RATE, le=MOST_RATE, allow_inf_nan=False, description="Attempts a second; null: any number"
     )
@@ -168,7 +175,8 @@ class SecretRotation(_Strict):
         OVERLAP_SECONDS,
         ge=0,
         le=MOST_OVERLAP,
-        description="For so long the old secret signs beside the new one; 0 ends it at once, as for one that leaked",
+        description="For so long the old secret, and the old private key, sign beside the new ones; 0 ends them at "
+        "once, as for one that leaked",
     )
 
 

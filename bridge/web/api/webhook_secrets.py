@@ -1,4 +1,7 @@
-"""An endpoint's secrets: sealed on their way to Redis, shown once or never (`docs/contract.md#webhooks`)."""
+"""An endpoint's secrets and key pairs: sealed on their way to Redis (`docs/contract.md#webhooks`).
+
+A secret is shown once or never, a private key never, a public key always.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ from pydantic import SecretStr
 from bridge.addresses import parse_url
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
-from bridge.store.endpoints import Endpoint, SealedSecret
+from bridge.store.endpoints import KEY_PAIR_FORMATS, Endpoint, SealedSecret
 from bridge.web.api.webhook_models import HIDDEN, HIDDEN_PATH, OVERLAP_SECONDS, SECRET_PREFIX
-from bridge.web.http.problems import ProblemError, ProblemType
+from bridge.web.http.problems import ProblemError, ProblemType, invalid
+from bridge.webhook_keys import new_private_text, public_bytes
 
 MOST_OLD_SECRETS = 4
-"""Signatures beside the current one; further rotations meanwhile drop the oldest."""
+"""Signatures beside the current one, of each scheme; further rotations meanwhile drop the oldest."""
+
+SUFFIX_BYTES = 16
+"""Of chance in the address of an endpoint's public keys."""
 
 
 class WebhookSecrets:
@@ -64,14 +71,43 @@ class WebhookSecrets:
     def new_secret(self) -> str:
         return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
+    def with_keys(self, endpoint: Endpoint) -> Endpoint:
+        """With a key pair if its signatures need one that it does not have.
+
+        Raises ProblemError 422 if they do not go with its format.
+        """
+        if "v1a" not in endpoint.signatures:
+            return endpoint
+        if endpoint.format not in KEY_PAIR_FORMATS:
+            raise invalid("signatures", f"v1a goes with the formats {' and '.join(KEY_PAIR_FORMATS)} only")
+        if endpoint.keys_sealed:
+            return endpoint
+        made = (SealedSecret(self.seal(new_private_text())),)
+        return replace(endpoint, keys_sealed=made, keys_suffix=secrets.token_urlsafe(SUFFIX_BYTES))
+
+    def public_keys(self, endpoint: Endpoint) -> list[tuple[bytes, int | None]]:
+        """The raw public keys whose signatures count now, the current one first, and when each ends (Unix ms).
+
+        None are given without `v1a`. Raises SealError.
+        """
+        now = self._clock.time() * 1000
+        counting = [each for each in endpoint.keys_sealed if each.expires_at_ms is None or each.expires_at_ms > now]
+        keys = counting if "v1a" in endpoint.signatures else []
+        return [(public_bytes(self.check().open(each.text)), each.expires_at_ms) for each in keys]
+
     def rotated(self, endpoint: Endpoint, secret: str, overlap_seconds: int = OVERLAP_SECONDS) -> Endpoint:
-        """The new secret first; the old ones that are still valid sign for at most the overlap."""
+        """The new secret and key pair first; the old ones that are still valid sign for at most the overlap."""
+        keys = self._followed(endpoint.keys_sealed, new_private_text(), overlap_seconds) if endpoint.keys_sealed else ()
+        return replace(
+            endpoint, secrets_sealed=self._followed(endpoint.secrets_sealed, secret, overlap_seconds), keys_sealed=keys
+        )
+
+    def _followed(self, before: Sequence[SealedSecret], text: str, overlap_seconds: int) -> tuple[SealedSecret, ...]:
         now = round(self._clock.time() * 1000)
         until = now + overlap_seconds * 1000
-        old = [SealedSecret(each.text, min(each.expires_at_ms or until, until)) for each in endpoint.secrets_sealed]
+        old = [SealedSecret(each.text, min(each.expires_at_ms or until, until)) for each in before]
         alive = [each for each in old if (each.expires_at_ms or until) > now]
-        sealed = SealedSecret(self.seal(secret)), *alive[:MOST_OLD_SECRETS]
-        return replace(endpoint, secrets_sealed=sealed)
+        return SealedSecret(self.seal(text)), *alive[:MOST_OLD_SECRETS]
 
     def signs_with(self, endpoint: Endpoint, secret: str) -> bool:
         """Whether it is the current one."""

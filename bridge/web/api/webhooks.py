@@ -18,8 +18,9 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.addresses import Resolve, UrlRefusedError, check_url
-from bridge.clock import Clock
+from bridge.clock import Clock, rfc3339
 from bridge.config import Settings
+from bridge.sealing import SealError
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
@@ -27,6 +28,7 @@ from bridge.web.api import answers
 from bridge.web.api.deliveries import ENDPOINT_ID
 from bridge.web.api.endpoint_owners import EndpointOwners, may_have, owned
 from bridge.web.api.idempotency import IDEMPOTENCY_KEY, IdempotencyKey, idempotency_key
+from bridge.web.api.public_keys import keys_url
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.api.webhook_models import HIDDEN, EmptyBody, EndpointChange, EndpointRegistration, SecretRotation
 from bridge.web.api.webhook_secrets import WebhookSecrets
@@ -35,6 +37,7 @@ from bridge.web.http.operations import LOCATION, NO_BODY, WEBHOOKS, Call, Resour
 from bridge.web.http.parameters import AFTER, LIMIT, moment
 from bridge.web.http.problems import ProblemType, invalid
 from bridge.web.http.responses import empty_response, json_response, page_response
+from bridge.webhook_keys import public_text
 
 logger = logging.getLogger(__name__)
 
@@ -181,9 +184,9 @@ class WebhookRoutes:
         body_required=False,
     )
     async def rotate_secret(self, call: Call) -> Response:
-        """A new signing secret.
+        """A new signing secret, and a new key pair if the endpoint has one.
 
-        The old secret still signs, beside the new one, for `overlap_seconds`.
+        The old ones still sign, beside the new ones, for `overlap_seconds`.
         """
         self.secrets.check()
         given = await call.body(SecretRotation)
@@ -234,6 +237,8 @@ class WebhookRoutes:
             **asdict(health),
             "url": self.secrets.shown_url(endpoint, path=principal.admin),
             "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
+            "public_keys": self._public_keys(endpoint),
+            "public_keys_url": keys_url(endpoint),
             "owner": endpoint.owner or None,
             "limited_to": endpoint.reach,
             "created_at": endpoint.created_at or None,
@@ -241,6 +246,14 @@ class WebhookRoutes:
         if secret is None:
             return answers.Endpoint.model_construct(**shown)
         return answers.EndpointWithSecret.model_construct(**shown, secret=secret)
+
+    def _public_keys(self, endpoint: Endpoint) -> list[answers.PublicKey] | None:
+        try:
+            found = self.secrets.public_keys(endpoint)
+        except SealError:
+            return None
+        ends = [(public_text(key), None if end is None else rfc3339(end / 1000)) for key, end in found]
+        return [answers.PublicKey(key=key, expires_at=end) for key, end in ends]
 
     async def _made(
         self, draft: Endpoint, given: EndpointRegistration, call: Call, key: IdempotencyKey | None = None
@@ -250,7 +263,7 @@ class WebhookRoutes:
         sealed = (SealedSecret(self.secrets.seal(secret)),)
         request = key.mark(given, secret) if key else ""
         made = replace(draft, secrets_sealed=sealed, request=request)
-        endpoint = await self.endpoints.create(owned(made, call.principal))
+        endpoint = await self.endpoints.create(owned(self.secrets.with_keys(made), call.principal))
         self.owners.made(endpoint)
         await self.watches.renew(endpoint.cvms)
         _log("an endpoint was made", endpoint.id, call)
@@ -282,11 +295,19 @@ class WebhookRoutes:
     def _changed(self, old: Endpoint, given: EndpointChange, fields: Mapping[str, Any]) -> Endpoint:
         """The header values are not shown: a caller that may only change the URL must not have them sent elsewhere."""
         elsewhere = "url" in given.model_fields_set and self.secrets.leads_elsewhere(old, given.url)
-        return replace(old, **{"headers_sealed": {}, **fields} if elsewhere else fields)
+        return self.secrets.with_keys(replace(old, **{"headers_sealed": {}, **fields} if elsewhere else fields))
 
     def _replaced(self, old: Endpoint, new: Endpoint, secret: str | None) -> Endpoint:
-        """`new` with the old secret; another one that is given is a rotation."""
-        kept = replace(new, secrets_sealed=old.secrets_sealed, owner=old.owner, reach=old.reach)
+        """`new` with the old secret and key pair; another secret that is given is a rotation."""
+        kept = replace(
+            new,
+            secrets_sealed=old.secrets_sealed,
+            keys_sealed=old.keys_sealed,
+            keys_suffix=old.keys_suffix,
+            owner=old.owner,
+            reach=old.reach,
+        )
+        kept = self.secrets.with_keys(kept)
         return kept if secret is None or self.secrets.signs_with(old, secret) else self.secrets.rotated(kept, secret)
 
     async def _drafted(self, endpoint_id: str, given: EndpointRegistration, principal: Principal) -> Endpoint:

@@ -53,8 +53,8 @@ SECURITY: Json = {
 SIGNED = {
     "webhook-id": "The delivery's id, the same at every attempt",
     "webhook-timestamp": "Unix seconds of this attempt",
-    "webhook-signature": "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`; several, separated by "
-    "spaces, while a secret is rotated",
+    "webhook-signature": "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, or `v1a,` and that of its "
+    "ed25519 signature; several, separated by spaces, with both schemes and during a rotation",
 }
 """The headers of Standard Webhooks, on every delivery."""
 

@@ -20,10 +20,10 @@ PATIENCE = 10.0
 
 
 class PageTurns:
-    """All routes with pages of large items share one; more pages than `PAGES_AT_ONCE` wait, in order."""
+    """All routes with pages of large items share one; more pages than `at_once` wait, in order."""
 
-    def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(PAGES_AT_ONCE)
+    def __init__(self, at_once: int = PAGES_AT_ONCE) -> None:
+        self._turns = asyncio.Semaphore(at_once)
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
