@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -29,7 +29,17 @@ NOTICES = (ENDPOINT_FAILING, ENDPOINT_DISABLED, ENDPOINT_RECOVERED, DELIVERY_GIV
 """The types that are about a webhook endpoint and no CVM. Only a filter that names them lets them through."""
 
 LOG_TYPES = (TRANSITION, STATE, READINESS, STALE, FRESH, DROPPED, *NOTICES)
-"""The types that are written to the log; `cvm.snapshot` and `log.reset` exist in SSE streams only."""
+"""The types that are written to the log, besides `phala.<event>`; `cvm.snapshot` and `log.reset` exist in SSE streams
+only."""
+
+PHALA = "phala"
+"""The SSE event of all types `phala.<event>`, which are an open set: Phala Cloud's own webhooks."""
+
+ANY_PHALA = f"{PHALA}.*"
+"""In filters: all of them."""
+
+PHALA_TYPE = r"phala\.(\*|[a-z0-9_-]{1,40}(\.[a-z0-9_-]{1,40}){0,4})"
+"""Such a type in filters, as a regular expression; written to the log, it has no `*`."""
 
 SSE_EVENTS = {
     TRANSITION: "transition",
@@ -74,6 +84,35 @@ ObservedBy = Literal["stream", "poll"]
 
 class UnparsableStateError(ValueError):
     """upstream sent something that cannot be a state"""
+
+
+_PHALA_TYPE = re.compile(PHALA_TYPE)
+
+
+def phala_type(event: object) -> str | None:
+    """The type of Phala Cloud's `event` in the log; None for what cannot be one."""
+    kind = f"{PHALA}.{event}"
+    return kind if isinstance(event, str) and kind != ANY_PHALA and _PHALA_TYPE.fullmatch(kind) else None
+
+
+def is_log_type(name: str) -> bool:
+    """Whether filters take it."""
+    return name in LOG_TYPES or _PHALA_TYPE.fullmatch(name) is not None
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """The names under which filters find events of this type."""
+    return (kind, ANY_PHALA) if kind.startswith(f"{PHALA}.") else (kind,)
+
+
+def lets_through(kind: str, types: Collection[str] | None) -> bool:
+    """Whether a filter for these types does; without any, for all types but notices."""
+    return any(name in types for name in names_of(kind)) if types else kind not in NOTICES
+
+
+def sse_event(kind: str) -> str:
+    """The `event:` line of a type in an SSE stream."""
+    return PHALA if kind.startswith(f"{PHALA}.") else SSE_EVENTS.get(kind, kind.rpartition(".")[2])
 
 
 def dumps(value: object) -> str:
@@ -145,6 +184,14 @@ def parse_state(text: str) -> State:
     """Reads one state. Raises UnparsableStateError with a short reason, which does not quote the data."""
     if len(text) > MAX_STATE_BYTES:
         raise UnparsableStateError(f"a state of {len(text)} characters (at most {MAX_STATE_BYTES})")
+    raw, fields = parse_object(text)
+    if not isinstance(fields.get("status"), str):
+        raise UnparsableStateError("no string status")
+    return State(raw, fields)
+
+
+def parse_object(text: str) -> tuple[str, dict[str, Any]]:
+    """A JSON object on one line as it is written, and parsed. Raises UnparsableStateError as `parse_state` does."""
     text = text.removeprefix("\ufeff").strip(" \t\r\n")
     try:
         fields = json.loads(text, parse_constant=_no_constant, parse_int=_integer)
@@ -154,11 +201,9 @@ def parse_state(text: str) -> State:
         raise UnparsableStateError("not JSON") from error
     if not isinstance(fields, dict):
         raise UnparsableStateError("not a JSON object")
-    if not isinstance(fields.get("status"), str):
-        raise UnparsableStateError("no string status")
     if _deeper_than(fields, MAX_DEPTH):
         raise UnparsableStateError(f"nested deeper than {MAX_DEPTH} levels")
-    return State(text.translate(_ONE_LINE), fields)
+    return text.translate(_ONE_LINE), fields
 
 
 def _deeper_than(value: object, limit: int) -> bool:
@@ -241,6 +286,12 @@ def readiness_data(
     """The `data` of a `cvm.readiness`; `change` is (`was_ready`, `ready`)."""
     named = {"cvm_id": cvm_id, "name": name, "app_id": app_id}
     return dumps(named | {"ready": change[1], "was_ready": change[0], "operation": operation, "reason": reason})
+
+
+def phala_data(cvm_id: str | None, name: str | None, app_id: str | None, notice: str) -> str:
+    """The `data` of a `phala.*` event; `notice` is Phala Cloud's envelope, as it came."""
+    named = {"cvm_id": cvm_id, "name": name, "app_id": app_id}
+    return f'{dumps(named)[:-1]},"notice":{notice}}}'
 
 
 def watch_data(cvm_id: str, name: str | None, reason: str | None = None, *, app_id: str | None = None) -> str:

@@ -44,6 +44,10 @@ class TooManyLookupsError(StoreError):
     """too many unknown references are waiting for the leader"""
 
 
+class TooManyNoticesError(StoreError):
+    """too many notices are waiting for a leader to write them"""
+
+
 class UnknownEndpointError(StoreError):
     """there is no such endpoint"""
 

@@ -36,6 +36,8 @@ class Keys:
         self.batch_digests = f"{prefix}vouchers"
         self.confirmed = f"{prefix}confirmed"
         self.rounds = f"{prefix}rounds"
+        self.notices = f"{prefix}notices"
+        self.known_notices = f"{prefix}notices:known"
         self.webhooks = f"{prefix}webhooks"  # the names of everything else about webhooks begin with it
         self.webhook_endpoints = f"{self.webhooks}:endpoints"
         self.webhook_wake_channel = f"{self.webhooks}:wake"

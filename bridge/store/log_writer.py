@@ -85,6 +85,10 @@ class LogWriter:
         """
         return await self._write(term, written, draft, snapshot.head(), ran, 0, second)
 
+    async def append_notice(self, term: Term, written: WritePosition, draft: Draft, notice_id: str) -> WritePosition:
+        """The event, and the end of the notice that it is made of, in one step. Raises as `append` does."""
+        return await self._write(term, written, draft, "", False, None, notice_id=notice_id)
+
     async def drop(
         self, term: Term, written: WritePosition, draft: Draft, wanted_before_ms: int | None
     ) -> WritePosition:
@@ -102,16 +106,18 @@ class LogWriter:
         ran: bool,
         cutoff: int | None,
         second: Draft | None = None,
+        notice_id: str = "",
     ) -> WritePosition:
         keys = self._backend.keys
         sequence = written.next_sequence
         names = [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins]
-        names += [keys.webhooks, keys.webhook_endpoints]
+        names += [keys.webhooks, keys.webhook_endpoints, keys.notices]
         arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.highest_id]
         arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
         arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran)]
         arguments += ["" if cutoff is None else cutoff, written.sequence, written.last_id]
-        arguments += [second.envelope(keys.source, sequence + 1)] if second else []
+        arguments += [second.envelope(keys.source, sequence + 1) if second else ""]
+        arguments += [notice_id] if notice_id else []
         answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
             self._report_unread(int(answer[1]) if len(answer) > 1 else 0)

@@ -38,6 +38,8 @@ async def mend(backend: Backend, term: Term) -> None:
         keys.batch_digests: "hash",
         keys.confirmed: "hash",
         keys.rounds: "hash",
+        keys.notices: "stream",
+        keys.known_notices: "zset",
     }
     done, *rest = await backend.run(_mend, [keys.leader, *types], [term.holder, term.epoch, *types.values()])
     if not done:

@@ -17,6 +17,7 @@ from bridge.upstream.batch_reader import ask_batch
 from bridge.upstream.demand_survey import DemandSurvey
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.leader_context import LeaderContext
+from bridge.upstream.notice_intake import NoticeIntake
 from bridge.upstream.planner import Batch, Close, Open, Read, plan
 from bridge.upstream.reachability import Reachability
 from bridge.upstream.reader import read
@@ -52,7 +53,8 @@ class ControlLoops:
         self._workspace = Workspace(context)
         resolver = Resolver(context, self._workspace)
         self._discovery = Discovery(context, resolver, self._workspace, self._watches)
-        self._survey = DemandSurvey(context, backend, group, resolver)
+        self._intake = NoticeIntake(context, backend, resolver)
+        self._survey = DemandSurvey(context, backend, group, resolver, self._intake.woken)
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._status = LeaderStatusWriter(backend, context.term)
         self._digested = set(context.watches)
@@ -70,6 +72,7 @@ class ControlLoops:
             "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
             "sweep": self._repeat(SWEEP_EVERY, self._watches.sweep, "vanished front ends were not forgotten"),
             "wake": self._survey.listen(),
+            "notices": self._intake.run(),
             "second witness": self._repeat(witness.every, witness.look, "no witness was asked"),
             "reachability": self._repeat(REACHABILITY_EVERY, Reachability(self._context).look, "reachability"),
             "discovery": self._discovery.run(),

@@ -10,6 +10,7 @@ from bridge.clock import set_within
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import subscription
+from bridge.store.notices import WOKEN_BY
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
@@ -35,15 +36,26 @@ HINTS_AT_ONCE = 8
 
 
 class DemandSurvey:
-    """Two standing tasks of one term, `run` and `listen`, and those of the look-ups in the leader's group."""
+    """Two standing tasks of one term, `run` and `listen`, and those of the look-ups in the leader's group.
 
-    def __init__(self, context: LeaderContext, backend: Backend, group: asyncio.TaskGroup, resolver: Resolver) -> None:
+    `noticed` is set where a message tells of a notice.
+    """
+
+    def __init__(
+        self,
+        context: LeaderContext,
+        backend: Backend,
+        group: asyncio.TaskGroup,
+        resolver: Resolver,
+        noticed: asyncio.Event,
+    ) -> None:
         self._context = context
         self._backend = backend
         self._group = group
         self._resolver = resolver
         self._watches = Watches(backend)
         self._lookups = ReferenceLookups(backend)
+        self._noticed = noticed
         self._woken = asyncio.Event()
         self._answering: set[str] = set()
         self._following: set[str] = set()
@@ -70,6 +82,9 @@ class DemandSurvey:
             try:
                 async with contextlib.aclosing(subscription(self._backend, self._backend.keys.wake_channel)) as wakes:
                     async for _, why in wakes:
+                        if why == WOKEN_BY:
+                            self._noticed.set()
+                            continue
                         if why == "watch":
                             self._whole_at = NEVER
                         self._woken.set()

@@ -36,13 +36,14 @@ WAITING_CHARACTERS = 64_000_000
 class Entry:
     """One event to append, the `second` one that follows from it (both are written in one step), and the snapshot after
     them. Without a snapshot the watch ends, unless it was wanted since `wanted_before_ms`; None: the event and the end
-    of the snapshot alone."""
+    of the snapshot alone. `notice_id`: it is made of that notice, and changes neither watch nor snapshot."""
 
     draft: Draft
     snapshot: Snapshot | None
     ran: bool = False
     wanted_before_ms: int | None = None
     second: Draft | None = None
+    notice_id: str = ""
 
     @property
     def drafts(self) -> tuple[Draft, ...]:
@@ -110,7 +111,7 @@ class Journal:
         return len(self._waiting) >= WAITING or self._waiting_size >= WAITING_CHARACTERS
 
     def waits(self, cvm_id: str) -> bool:
-        """Whether an event of this CVM is still to be written."""
+        """Whether an event of this CVM is still to be written that its snapshot includes."""
         return self._waits[cvm_id] > 0
 
     def add(self, entry: Entry) -> None:
@@ -158,8 +159,10 @@ class Journal:
         return Loss(sequence, sum(len(each.entry.drafts) for each in lost), oldest.sequence - sequence)
 
     def _count(self, entry: Entry, step: int) -> None:
-        self._waits[entry.draft.cvm_id] += step
         self._waiting_size += step * entry.size
+        if entry.notice_id:
+            return
+        self._waits[entry.draft.cvm_id] += step
         if not self._waits[entry.draft.cvm_id]:
             del self._waits[entry.draft.cvm_id]
 

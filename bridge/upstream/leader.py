@@ -207,6 +207,8 @@ class Upstream:
         confirmations = Confirmations(self._backend, term, known)
         watches = {cvm_id: Tracked.loaded(cvm_id, snapshot, now) for cvm_id, snapshot in snapshots.items()}
         for entry in self._journal.waiting:
+            if entry.notice_id:
+                continue
             watches.pop(entry.draft.cvm_id, None)
             if entry.snapshot is not None:
                 watches[entry.draft.cvm_id] = Tracked.loaded(entry.draft.cvm_id, entry.snapshot, now)

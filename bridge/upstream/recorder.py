@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bridge.clock import Clock, rfc3339
-from bridge.events import DROPPED, Draft, watch_data
+from bridge.events import DROPPED, Draft, names_of, watch_data
 from bridge.readiness import Told
 from bridge.store.confirmations import Confirmations
 from bridge.store.errors import LostTailError, StillWantedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.notices import Notices
 from bridge.upstream import metrics
 from bridge.upstream.changes import Step, grow_stale, is_late, observe, tell
 from bridge.upstream.journal import Entry, Journal
@@ -170,6 +171,19 @@ class Recorder:
                 self._dropping.discard(tracked.cvm_id)
                 self._advance()
 
+    async def take_notices(self, notices: Notices, drafts: Mapping[str, Draft]) -> None:
+        """Writes the events that are made of notices, by their ids, once for each: as far as they still wait.
+
+        Read anew in the turn of writing, in which all that was written before is gone.
+        """
+        async with self._writing:
+            await self._write_all()
+            for notice in await notices.waiting():
+                if draft := drafts.get(notice.id):
+                    entry = Entry(draft, None, notice_id=notice.id)
+                    while not await self._write(entry):
+                        await self._write_all()
+
     async def flush(self) -> None:
         """Writes all events, then what was confirmed since the last flush, and a snapshot that has grown old. Raises
         StoreUnavailableError.
@@ -230,13 +244,15 @@ class Recorder:
 
     async def _send(self, entry: Entry) -> WritePosition:
         writer, term, at = self._log_writer, self._term, self._journal.position
+        if entry.notice_id:
+            return await writer.append_notice(term, at, entry.draft, entry.notice_id)
         if entry.snapshot is None:
             return await writer.drop(term, at, entry.draft, entry.wanted_before_ms)
         return await writer.append(term, at, entry.draft, entry.snapshot, ran=entry.ran, second=entry.second)
 
     def _written(self, entry: Entry, position: WritePosition) -> None:
         for draft in entry.drafts:
-            metrics.EVENTS.labels(draft.type).inc()
+            metrics.EVENTS.labels(names_of(draft.type)[-1]).inc()  # `phala.*` is an open set
         self._advance()
         cvm_id = entry.draft.cvm_id
         if entry.snapshot is not None and not self._journal.waits(cvm_id) and (tracked := self._watches.get(cvm_id)):

@@ -1,23 +1,24 @@
 -- Write one event, or two of the same CVM: fence, number, log, low-water mark, snapshot and publication in one step.
--- KEYS: leader, meta, log, state, watches, pins, webhooks, webhook endpoints.
+-- KEYS: leader, meta, log, state, watches, pins, webhooks, webhook endpoints, notices.
 -- ARGV: 1 holder, 2 epoch, 3 log id, 4 sequence of the first, 5 highest id in use, 6 event JSON without id, 7 cvm id,
 --   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
 --   11 the CVM's channel, 12 ran before (1/0), 13 for a dropped watch: if wanted since this time (ms), it is kept
 --   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows,
---   16 if there is a second event: its JSON without id. Its number is the next one.
+--   16 the second event's JSON without id, or ''; its number is the next one,
+--   17 if the event is made of a notice: its id. The notice is removed; snapshots and watches stay as they are.
 -- Returns {id of the last, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also
 -- sequence and id of the last event that is there.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
 -- Before the first write: a key of another type would end this step in its middle.
-for i, kind in pairs({[3] = 'stream', [4] = 'hash', [5] = 'zset'}) do
+for i, kind in pairs({[3] = 'stream', [4] = 'hash', [5] = 'zset', [9] = 'stream'}) do
   local found = call('TYPE', KEYS[i]).ok
   if found ~= kind and found ~= 'none' then return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found) end
 end
 local meta = call('HMGET', KEYS[2], 'birth', 'sequence', 'last_id', 'writer')
 if meta[1] ~= ARGV[3] then return {'', 'replaced'} end
 local sequence = tonumber(ARGV[4])
-local events = {ARGV[6], ARGV[16]}
+local events = {ARGV[6], ARGV[16] ~= '' and ARGV[16] or nil}
 local last_sequence = sequence + #events - 1
 local writer = ARGV[1] .. ':' .. ARGV[2]
 if tonumber(meta[2]) >= sequence then
@@ -87,7 +88,9 @@ if going > 0 then
   call('HSET', KEYS[2], 'floor', last[1], 'floor_sequence', number, 'trimmed', 1)
 end
 
-if ARGV[8] == '' then
+if ARGV[17] then
+  call('XDEL', KEYS[9], ARGV[17])
+elseif ARGV[8] == '' then
   call('HDEL', KEYS[4], ARGV[7])
   if ARGV[13] ~= '' then call('ZREM', KEYS[5], ARGV[7]) end
 else

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from bridge.clock import SystemClock
-from bridge.events import parse_state
+from bridge.events import Draft, parse_state, phala_data
 from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter
+from bridge.store.notices import Notices
 from bridge.upstream.journal import Journal, Loss
 from bridge.upstream.recorder import Recorder
 from bridge.upstream.tracked import Observation, Tracked
@@ -80,9 +81,26 @@ class Process:
     async def write(self) -> None:
         await self.recorder.flush()
 
+    async def take_notices(self) -> None:
+        """As `NoticeIntake` does it, with subjects that are known."""
+        notices = Notices(self.backend)
+        drafts = {
+            each.id: Draft(
+                each.type, each.reference or each.name, each.time, phala_data(None, None, None, each.envelope)
+            )
+            for each in await notices.waiting()
+        }
+        await self.recorder.take_notices(notices, drafts)
+
     async def try_to_write(self) -> None:
         """As the term's task does it, until the term is over."""
-        writing = asyncio.create_task(self.recorder.flush())
+        await self._try(self.recorder.flush())
+
+    async def try_to_take_notices(self) -> None:
+        await self._try(self.take_notices())
+
+    async def _try(self, work: Coroutine[Any, Any, None]) -> None:
+        writing = asyncio.create_task(work)
         await asyncio.sleep(0.01)
         writing.cancel()
         await asyncio.wait([writing])

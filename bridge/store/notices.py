@@ -1,0 +1,92 @@
+"""Notices: what becomes an event although no CVM's state has changed. Any process leaves one, the leader writes it.
+
+For now these are Phala Cloud's own webhooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.clock import rfc3339
+from bridge.events import UnparsableStateError, entry_key, parse_object, phala_type, usable_id
+from bridge.store.connection import Backend, load_script
+from bridge.store.errors import TooManyNoticesError
+
+MOST_NOTICES = 1000
+"""Notices that wait for a leader, each of at most 64 KiB: Phala Cloud sends what is refused again for an hour."""
+
+KNOWN_SECONDS = 30 * 86_400
+"""How long a name is known: a notice that comes again under it is no second event."""
+
+MOST_KNOWN = 50_000
+"""Names that are known; the oldest are forgotten first. One a minute for a month."""
+
+READ_AT_ONCE = 50
+
+WOKEN_BY = "notice"
+"""The message on the wake channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhalaNotice:
+    """One webhook. `id` is that of its entry in Redis, `envelope` its JSON as it came, `fields` the same parsed."""
+
+    id: str
+    name: str
+    """The `evt_…` id."""
+    type: str
+    reference: str | None
+    """The CVM as Phala Cloud names it."""
+    envelope: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, text: str, entry_id: str = "") -> PhalaNotice | None:
+        """None for a text that cannot be an event."""
+        try:
+            envelope, fields = parse_object(text)
+        except UnparsableStateError:
+            return None
+        name, type = usable_id(fields.get("id")), phala_type(fields.get("event"))
+        if name is None or type is None:
+            return None
+        data = fields.get("data")
+        reference = usable_id(data.get("cvm_id")) if isinstance(data, dict) else None
+        return cls(entry_id, name, type, reference, envelope, fields)
+
+    @property
+    def time(self) -> str:
+        """When it was left, by Redis's clock: RFC 3339."""
+        return rfc3339(entry_key(self.id)[0] / 1000)
+
+
+class Notices:
+    """`leave`: any process; the rest: the leader. `LogWriter.append_notice` takes one away, with its event."""
+
+    _leave = load_script("leave_notice")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def leave(self, notice: PhalaNotice) -> bool:
+        """When it returns, Redis has the notice. False: it had one of this name, written or not.
+
+        Raises TooManyNoticesError, StoreUnavailableError: then it may be left again.
+        """
+        keys = self._backend.keys
+        arguments = [notice.name, notice.envelope, MOST_NOTICES, KNOWN_SECONDS, MOST_KNOWN, keys.wake_channel, WOKEN_BY]
+        left = await self._backend.run(self._leave, [keys.notices, keys.known_notices], arguments)
+        if left < 0:
+            raise TooManyNoticesError
+        return bool(left)
+
+    async def waiting(self) -> list[PhalaNotice]:
+        """The first ones, in order. What no bridge left there is removed."""
+        client, key = self._backend.client, self._backend.keys.notices
+        entries = await self._backend.call(client.xrange(key, "-", "+", READ_AT_ONCE))
+        found = {entry_id: PhalaNotice.of((fields or {}).get("envelope", ""), entry_id) for entry_id, fields in entries}
+        if foreign := [entry_id for entry_id, notice in found.items() if notice is None]:
+            await self._backend.call(client.xdel(key, *foreign))
+        return [notice for notice in found.values() if notice]
