@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from bridge.clock import rfc3339
-from bridge.events import NOTICES, TRANSITION, Event, dumps
+from bridge.events import TRANSITION, Event, dumps, lets_through
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
 from bridge.store.foreign import flag, json_object, stored_time
@@ -128,7 +128,7 @@ class Endpoint:
         A notice only if they name its type, and never one about itself.
         """
         return (
-            (event.type in self.types if self.types else event.type not in NOTICES)
+            lets_through(event.type, self.types)
             and (not self.cvms or event.cvm_id in self.cvms)
             and self.reaches(event.cvm_id)
             and event.endpoint_id != self.id

@@ -27,6 +27,7 @@ from bridge.store.key_check import KeyCheck
 from bridge.store.leadership import read_lease
 from bridge.store.limits import LaneLimits
 from bridge.store.log import Log
+from bridge.store.notices import Notices
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
@@ -179,7 +180,7 @@ class FrontEnd:
                 owners=self._owners,
             ),
             PublicKeyRoutes(self._endpoints, secrets, PageTurns(READS_AT_ONCE)),
-            PhalaWebhooks(settings.webhook_secret, self._lookups, clock),
+            PhalaWebhooks(settings.webhook_secret, self._lookups, Notices(backend), clock),
             DeliveryRoutes(
                 self._endpoints, Deliveries(backend, limits), DeliverySearch(backend, limits), clock, self._page_turns
             ),

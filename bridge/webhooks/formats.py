@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from bridge.events import READINESS, TRANSITION, Event, dumps
+from bridge.events import PHALA, READINESS, TRANSITION, Event, dumps
 from bridge.store.endpoints import FORMATS, Format
 from bridge.webhooks.chat_formats import chat_message
 
@@ -30,6 +30,8 @@ def render(format: Format, event: Event, *, ran: bool) -> Rendered:
     match format:
         case "cloudevents":
             return Rendered(event.json.encode(), headers)
+        case "phala" if event.type.startswith(f"{PHALA}."):
+            return _notice(event, headers)
         case "phala":
             return _phala(event, headers, ran=ran)
         case "standard":
@@ -70,6 +72,13 @@ def lifecycle(event_type: str, before: object, after: object, *, ran: bool) -> s
         case "deleted":
             return "cvm.deleted"
     return TRANSITION
+
+
+def _notice(event: Event, headers: Mapping[str, str]) -> Rendered:
+    """Phala Cloud's own webhook, as it came."""
+    notice = _members(_data(event))["notice"]
+    named = json.loads(notice, parse_int=str)
+    return Rendered(notice.encode(), {**headers, "x-webhook-id": named["id"], "x-webhook-event": named["event"]})
 
 
 def _phala(event: Event, headers: Mapping[str, str], *, ran: bool) -> Rendered:

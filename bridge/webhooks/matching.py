@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from bridge.events import entry_key
+from bridge.events import entry_key, names_of
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.lanes import Entry
 
@@ -30,8 +30,8 @@ class Matcher:
         return sorted(
             {
                 endpoint.id
-                for name in ((type, cvm), (type, ANY), (ANY, cvm), (ANY, ANY))
-                for endpoint, after in self._index.get(name, ())
+                for name in (*names_of(type), ANY)
+                for endpoint, after in (*self._index.get((name, cvm), ()), *self._index.get((name, ANY), ()))
                 if (after < key or endpoint.created_log_id != log_id)
                 and endpoint.wants(entry.event, entry.from_, entry.to, entry.ready)
             }

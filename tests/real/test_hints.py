@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import time
 
-from tests.bridges import whole
+import pytest
+
+from bridge.phala_signature import sign
+from bridge.store import notices
+from tests.bridges import sse, whole
+from tests.real.fronts import Front, played
 
 SECRET = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
 
@@ -23,9 +28,56 @@ async def test_a_signed_hint_has_the_cvm_read_and_a_forged_or_old_one_is_401(red
         assert (await bridge.control("POST", "/webhooks/send", json=sent))["status"] == 204
 
         async def read() -> bool:
-            return bool(json.loads((await bridge.log())[-1].json)["data"]["to"] == "stopped")
+            return any(json.loads(event.json)["data"].get("to") == "stopped" for event in await bridge.log())
 
         await bridge.until(read, "the hint")
+
+
+async def test_each_webhook_is_an_event_once_for_streams_pages_and_channels(redis_url: str) -> None:
+    settings = {"max_streams": 0, "poll_interval": 3600.0, "webhook_secret": SECRET}
+    async with whole(redis_url, cvms=2, settings=settings) as bridge:
+        await bridge.until_seen(2)
+        target = f"{bridge.url}/v1/upstream/webhooks"
+        sent = {"url": target, "secret": SECRET, "event": "cvm.update.pending_approval", "cvm": bridge.ids[1]}
+        before = (await bridge.log())[-1].id
+        for id in ("evt_1", "evt_2", "evt_1"):
+            assert (await bridge.control("POST", "/webhooks/send", json={**sent, "id": id}))["status"] == 204
+        found = await sse(bridge.http, f"{bridge.url}/v1/events", 2, headers={"Last-Event-ID": before})
+        assert [(event, data["type"], data["subject"]) for event, _, data in found] == [
+            ("phala", "phala.cvm.update.pending_approval", bridge.ids[1])
+        ] * 2
+        notices = [data["data"].pop("notice") for _, _, data in found]
+        cvm = await bridge.cvm(bridge.ids[1])
+        assert found[0][2]["data"] == {name: cvm[name] for name in ("cvm_id", "name", "app_id")}
+        assert [(notice["id"], notice["data"]["cvm_name"]) for notice in notices] == [
+            ("evt_1", cvm["name"]),
+            ("evt_2", cvm["name"]),
+        ]
+        for kind, count in (("phala.*", 2), ("phala.cvm.updated", 0)):
+            page = await bridge.http.get(f"{bridge.url}/v1/events?type={kind}", headers={"Accept": "application/json"})
+            assert len(page.json()["items"]) == count
+        assert (await bridge.http.get(f"{bridge.url}/v1/events?type=phala.")).status_code == 422
+
+
+async def test_while_no_leader_writes_them_phala_cloud_is_asked_to_send_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "MOST_NOTICES", 1)
+
+    async def scenario(web: Front) -> None:
+        async def send(id: str, event: str = "cvm.updated") -> int:
+            body = json.dumps({"id": id, "event": event, "data": {"cvm_id": "cvm-1"}}).encode()
+            seconds = str(int(time.time()))
+            signed = {"X-Webhook-Timestamp": seconds, "X-Webhook-Signature": sign(SECRET, seconds, body)}
+            answer = await web.http.post(f"{web.url}/v1/upstream/webhooks", content=body, headers=signed)
+            return answer.status_code
+
+        assert [await send(id) for id in ("evt_1", "evt_2", "evt_1")] == [204, 503, 204]
+        assert await send("evt_3", "CVM*") == 204  # a hint alone
+        (waiting,) = await notices.Notices(web.backend).waiting()
+        assert waiting.name == "evt_1"
+
+    await played(redis_url, scenario, webhook_secret=SECRET)
 
 
 async def test_without_a_secret_there_is_no_such_route(redis_url: str) -> None:

@@ -95,6 +95,17 @@ class StaleData(WatchData):
     )
 
 
+class PhalaNoticeData(Shape):
+    """What Phala Cloud's own webhook tells."""
+
+    cvm_id: str | None = described(
+        "The CVM's canonical id, or as Phala Cloud names it; null where it names none", CVM_ID
+    )
+    name: str | None = described("Its name, if it is known", "web-1")
+    app_id: str | None = described("Its app, if it is known", APP_ID)
+    notice: dict[str, Any] = described("Phala Cloud's envelope, as it came")
+
+
 class SnapshotData(WatchData):
     """The last known state of a CVM, and whether the bridge vouches for it."""
 
@@ -269,7 +280,16 @@ class DeliveryGivenUpEvent(_Notice):
     data: GivenUpData
 
 
-AboutCvm = TransitionEvent | StateEvent | ReadinessEvent | StaleEvent | FreshEvent | DroppedEvent
+class PhalaEvent(_Logged):
+    """One of Phala Cloud's own webhooks; the types are an open set."""
+
+    subject: str = described("The CVM's canonical id; the webhook's own id where it names no CVM", CVM_ID)
+    type: str = described("`phala.` and Phala Cloud's name of the event", "phala.cvm.updated", pattern=r"^phala\.")
+    time: str = time_field("When it reached the bridge.")
+    data: PhalaNoticeData
+
+
+AboutCvm = TransitionEvent | StateEvent | ReadinessEvent | StaleEvent | FreshEvent | DroppedEvent | PhalaEvent
 Notice = EndpointFailingEvent | EndpointDisabledEvent | EndpointRecoveredEvent | DeliveryGivenUpEvent
 
 
@@ -308,7 +328,7 @@ class StandardBody(Shape):
 
     type: str = described("The event's type", TRANSITION)
     timestamp: str = time_field("The event's time.")
-    data: CvmData | ReadinessData | StaleData | WatchData | TestData | AnyNoticeData = described(
+    data: CvmData | ReadinessData | StaleData | WatchData | PhalaNoticeData | TestData | AnyNoticeData = described(
         "The event's `data`, character for character"
     )
 

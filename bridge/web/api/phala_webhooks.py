@@ -1,8 +1,9 @@
-"""Phala Cloud's own webhooks: a hint that a CVM changed, never a state (`docs/contract.md#http`)."""
+"""Phala Cloud's own webhooks: an event each, and a hint that a CVM changed; never a state (`docs/contract.md#http`)."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from bridge import phala_signature
 from bridge.clock import Clock
 from bridge.events import usable_id
+from bridge.store.notices import Notices, PhalaNotice
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.web.api.envelopes import PhalaBody
 from bridge.web.http.operations import NO_BODY, WEBHOOKS, Call, Operation
@@ -19,6 +21,8 @@ from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.request_bodies import read_body
 from bridge.web.http.responses import empty_response
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class PhalaWebhooks:
@@ -26,6 +30,7 @@ class PhalaWebhooks:
 
     secret: SecretStr | None
     lookups: ReferenceLookups
+    notices: Notices
     clock: Clock
 
     @Operation(
@@ -46,7 +51,8 @@ class PhalaWebhooks:
     async def receive_phala_webhook(self, call: Call) -> Response:
         """Phala Cloud's own webhooks.
 
-        A hint, not a state: the leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.
+        Each becomes one event, `phala.` and Phala Cloud's name of it, however often it is sent; and it is a hint: the
+        leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.
         """
         if self.secret is None:
             raise ProblemError(ProblemType.NOT_FOUND, "PHALA_WEBHOOK_SECRET is not set")
@@ -56,9 +62,20 @@ class PhalaWebhooks:
         off = phala_signature.seconds_off(timestamp, self.clock.time())
         if not genuine or off is None or off > phala_signature.TOLERANCE:
             raise ProblemError(ProblemType.BAD_SIGNATURE)
+        if notice := _notice(body):
+            await self.notices.leave(notice)
+        else:
+            logger.warning("a genuine webhook of Phala Cloud cannot be an event: it is only a hint")
         if (cvm_id := _cvm_id(body)) is not None:
             await self.lookups.hint(cvm_id)
         return empty_response()
+
+
+def _notice(body: bytes) -> PhalaNotice | None:
+    try:
+        return PhalaNotice.of(body.decode())
+    except UnicodeDecodeError:
+        return None
 
 
 def _cvm_id(body: bytes) -> str | None:

@@ -47,6 +47,17 @@ GIVEN_UP = {
     "reason": "http_5xx: 503 Service Unavailable",
     "attempts": 10,
 }
+PHALA_NOTICE = {
+    **APP,
+    "notice": {
+        "id": "evt_5f0c9a61d2b34e78",
+        "event": "cvm.updated",
+        "version": "1",
+        "created_at": TIME,
+        "workspace": {"id": "ws_1", "name": "team"},
+        "data": {"cvm_id": CVM_ID, "cvm_name": "web-1", "app_id": APP_ID, "status": "running"},
+    },
+}
 KNOWN = {"since": TIME, "observed_at": TIME, "state": STATE_EXAMPLE}
 
 
@@ -83,6 +94,7 @@ def by_name(source: str) -> dict[str, Any]:
         ),
         "recovered": envelope(source, ENDPOINT_RECOVERED, NOTICED, entry_id="1795536461733-3", sequence=49),
         "given_up": envelope(source, DELIVERY_GIVEN_UP, GIVEN_UP, entry_id="1795536461733-4", sequence=50),
+        "phala": envelope(source, "phala.cvm.updated", PHALA_NOTICE, entry_id="1795536461733-5", sequence=51),
         "position": {"sequence": "42"},
         "reset": envelope(source, RESET, {"reason": "history_lost"}, entry_id=f"{EXAMPLE_ID}/reset", sequence=None),
         **{each.slug: {"detail": each.title} for each in COME_BACK},

@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from bridge.addresses import MAX_URL
-from bridge.events import LOG_TYPES, TRANSITION, usable_id
+from bridge.events import ANY_PHALA, LOG_TYPES, TRANSITION, is_log_type, usable_id
 from bridge.store.endpoints import KEY_PAIR_FORMATS, Format, Signature
 from bridge.store.limits import LaneLimits
+from bridge.web.http.parameters import LOG_TYPE
 from bridge.web.http.responses import time_field
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
@@ -25,7 +26,7 @@ LEAST_KEY, MOST_KEY = 24, 64
 OVERLAP_SECONDS, MOST_OVERLAP = 86_400, 30 * 86_400
 """Seconds for which a replaced secret still signs: unless told otherwise, and at most."""
 
-MOST_CVMS, MOST_STATUSES, MOST_HEADERS = 1000, 100, 100
+MOST_CVMS, MOST_STATUSES, MOST_TYPES, MOST_HEADERS = 1000, 100, 100, 100
 MAX_HEADER_VALUE, MAX_HEADERS = 4096, 16 * 1024
 """Characters of one value, and of all names and values: receivers accept this much by default."""
 
@@ -61,6 +62,12 @@ def _reference(text: str) -> str:
     return text
 
 
+def _type(text: str) -> str:
+    if not is_log_type(text):
+        raise ValueError(f"one of {', '.join((*LOG_TYPES, ANY_PHALA))}, or a type phala.<event>")
+    return text
+
+
 def _secret(text: str) -> str:
     try:
         key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
@@ -91,7 +98,7 @@ def _headers(given: Mapping[str, str]) -> Mapping[str, str]:
     return given
 
 
-Type = Literal[LOG_TYPES]  # type: ignore[valid-type]
+Type = Annotated[str, AfterValidator(_type), WithJsonSchema(LOG_TYPE)]
 Reference = Annotated[str, AfterValidator(_reference)]
 Status = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
@@ -135,7 +142,7 @@ class EndpointChange(_Strict):
     from_: list[Status] = Field([], alias="from", max_length=MOST_STATUSES, description="Statuses before; empty: all")
     to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
     ready: bool | None = Field(None, description="Only events after which the CVM is ready, or is not; null: all")
-    types: list[Type] = Field([TRANSITION], max_length=len(LOG_TYPES), description="Event types; empty: all")
+    types: list[Type] = Field([TRANSITION], max_length=MOST_TYPES, description="Event types; empty: all")
     format: Format = Field("standard", description="The form of the body")
     signatures: list[Signature] = Field(
         ["v1"],

@@ -12,6 +12,7 @@ from bridge.events import (
     ENDPOINT_FAILING,
     ENDPOINT_RECOVERED,
     FRESH,
+    PHALA,
     POSITION,
     READINESS,
     RESET,
@@ -45,6 +46,7 @@ ABOUT_CVMS = {
     SSE_EVENTS[STALE]: ("StaleEvent", "The bridge can no longer vouch for a CVM's state"),
     SSE_EVENTS[FRESH]: ("FreshEvent", "The bridge can vouch for it again"),
     SSE_EVENTS[DROPPED]: ("DroppedEvent", "The CVM is no longer watched"),
+    PHALA: ("PhalaEvent", "Phala Cloud's own webhook, of any type `phala.<event>`"),
 }
 """Schema and meaning by the SSE `event:`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from bridge.events import NOTICES
+from bridge.events import lets_through
 
 
 class Filterable(Protocol):
@@ -26,7 +26,7 @@ class EventFilter:
     types: frozenset[str] | None = None
 
     def lets_through(self, event: Filterable) -> bool:
-        return event.type not in NOTICES if self.types is None else event.type in self.types
+        return lets_through(event.type, self.types)
 
 
 EVERY_EVENT = EventFilter()

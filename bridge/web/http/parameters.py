@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from bridge.events import LOG_TYPES, MAX_ID_LENGTH
+from bridge.events import ANY_PHALA, LOG_TYPES, MAX_ID_LENGTH, PHALA_TYPE, is_log_type
 from bridge.web.http.event_filter import EventFilter
 from bridge.web.http.problems import check_names, invalid
 
@@ -37,6 +37,9 @@ MOST_FILTERS = 1000
 SHARED_QUERIES = 64
 SHARED_QUERY_BYTES = 512
 """Parsed queries that are kept, and the longest one: ten thousand clients that reconnect send the same few."""
+
+LOG_TYPE: Json = {"anyOf": [{**TEXT, "enum": list(LOG_TYPES)}, {**TEXT, "pattern": f"^{PHALA_TYPE}$"}]}
+"""What filters take: a type of the log, `phala.*` for all of Phala Cloud's own webhooks among them."""
 
 REFERENCE: Json = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}
 EXAMPLE_ID = "1795536119319-0"
@@ -131,8 +134,8 @@ def _references(wanted: list[str]) -> tuple[str, ...]:
 
 def _types(wanted: list[str]) -> frozenset[str] | None:
     for kind in wanted:
-        if kind not in LOG_TYPES:
-            raise invalid("type", f"one of {', '.join(LOG_TYPES)}")
+        if not is_log_type(kind):
+            raise invalid("type", f"one of {', '.join((*LOG_TYPES, ANY_PHALA))}, or a type phala.<event>")
     return frozenset(wanted) or None
 
 
@@ -154,10 +157,7 @@ CVM = Parameter(
     is_reference=True,
 )
 TYPE = Parameter(
-    "type",
-    "Only these types; may be repeated. Snapshots and resets come regardless",
-    _types,
-    _several({**TEXT, "enum": list(LOG_TYPES)}),
+    "type", "Only these types; may be repeated. Snapshots and resets come regardless", _types, _several(LOG_TYPE)
 )
 LAST_EVENT_ID_HEADER = in_header(
     "Last-Event-ID",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bridge.events import POSITION, RESET, SNAPSHOT, SSE_EVENTS, Event, dumps, envelope
+from bridge.events import POSITION, RESET, SNAPSHOT, SSE_EVENTS, Event, dumps, envelope, sse_event
 from bridge.store.snapshots import Snapshot
 
 RETRY_MS = 3000
@@ -53,8 +53,8 @@ def block(event: str, data: str, entry_id: str | None = None) -> bytes:
 
 
 def frame(event: Event) -> Frame:
-    name = SSE_EVENTS.get(event.type, event.type.rpartition(".")[2])
-    return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk_of(block(name, event.json, event.id)))
+    chunk = chunk_of(block(sse_event(event.type), event.json, event.id))
+    return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk)
 
 
 @lru_cache(maxsize=8)  # many subscribers connect at the same position

@@ -8,13 +8,26 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
-from bridge.events import STALE, STATE, TRANSITION, Draft, Event, watch_data
+from bridge.events import STALE, STATE, TRANSITION, Draft, Event, phala_data, watch_data
 from bridge.store.endpoints import FORMATS, Format
 from bridge.webhooks.formats import lifecycle, render
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event
 
 ENVELOPES: tuple[Format, ...] = ("standard", "cloudevents", "phala")
 """The formats whose body has the event's `data`; the others are messages (`test_chat_formats.py`)."""
+
+
+def test_phala_clouds_own_webhook_is_sent_in_its_format_as_it_came() -> None:
+    notice = '{"id":"evt_5f0c","event":"cvm.update.pending_approval","n":1.10,"data":{"cvm_id":"x"}}'
+    draft = Draft("phala.cvm.update.pending_approval", CVM, TIME, phala_data(CVM, "web-1", None, notice))
+    found = Event.from_log("1795536119319-0", draft.envelope("/bridge/bridge", 42))
+    rendered = render("phala", found, ran=True)
+    assert rendered.body.decode() == notice
+    assert (rendered.headers["x-webhook-id"], rendered.headers["x-webhook-event"]) == (
+        "evt_5f0c",
+        "cvm.update.pending_approval",
+    )
+    assert json.loads(render("standard", found, ran=True).body)["data"]["notice"]["n"] == 1.10
 
 
 def test_standard_is_type_timestamp_and_the_events_data_character_for_character() -> None:

@@ -48,6 +48,21 @@ def test_filters_are_all_to_be_met_and_empty_ones_always_are() -> None:
     assert known.matching(entry("9-0", "b", from_=None, to=None, type="watch.stale"), "b") == ["all"]
 
 
+def test_phala_clouds_own_webhooks_are_found_by_their_type_by_all_of_them_and_without_types() -> None:
+    known = matcher(
+        born("all", types=()),
+        born("any", types=("phala.*",)),
+        born("that", types=("phala.cvm.updated",), cvms=("a",)),
+        born("another", types=("phala.cvm.stopped", "cvm.transition")),
+        born("to", types=(), to=("running",)),
+    )
+    assert known.matching(entry("9-0", "a", from_=None, to=None, type="phala.cvm.updated"), "b") == [
+        "all",
+        "any",
+        "that",
+    ]
+
+
 def test_a_filter_by_readiness_wants_events_that_tell_it() -> None:
     known = matcher(*(born(str(ready), types=(), ready=ready) for ready in (None, True, False)))
     for ready, wanting in ((None, ["None"]), (True, ["None", "True"]), (False, ["False", "None"])):

@@ -15,7 +15,7 @@ from starlette.routing import Route
 import bridge
 from bridge.clock import SystemClock
 from bridge.config import Settings
-from bridge.events import LOG_TYPES, SSE_EVENTS
+from bridge.events import ANY_PHALA, LOG_TYPES, sse_event
 from bridge.store.connection import connect
 from bridge.store.endpoints import FORMATS
 from bridge.store.keys import Keys
@@ -123,15 +123,15 @@ def test_examples_of_answers_and_bodies_match_their_schemas() -> None:
 
 
 def test_the_streams_have_every_event_that_the_front_end_sends() -> None:
-    assert set(LOGGED) == {SSE_EVENTS[kind] for kind in LOG_TYPES}
+    assert set(LOGGED) == {sse_event(kind) for kind in (*LOG_TYPES, ANY_PHALA)}
     channels = asyncapi("bridge", operations())["channels"]
     assert set(channels["events"]["messages"]) == {*LOGGED, *STREAMED}
     assert set(channels["cvmEvents"]["messages"]) == {*ABOUT_CVMS, *STREAMED}
     assert set(channels["redisEvents"]["messages"]) == set(LOGGED)
     assert set(channels["redisCvmEvents"]["messages"]) == set(ABOUT_CVMS)
     schemas = document()["components"]["schemas"]
-    types = [schemas[schema]["properties"]["type"]["const"] for schema, _ in LOGGED.values()]
-    assert types == list(LOG_TYPES)
+    types = {schemas[schema]["properties"]["type"].get("const") for schema, _ in LOGGED.values()}
+    assert types == {*LOG_TYPES, None}
     assert {name.removesuffix("Webhook") for name in channels["webhooks"]["messages"]} == set(FORMATS)
 
 
