@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -59,7 +60,7 @@ class Receiver:
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         body = await request.read()
-        data = json.loads(body)["data"]
+        data = _data(body)
         hit = Hit(
             request.path,
             request.headers["webhook-id"],
@@ -74,6 +75,15 @@ class Receiver:
         if 200 <= status < 300:
             self.accepted.append(hit)
         return web.Response(status=status)
+
+
+def _data(body: bytes) -> dict[str, Any]:
+    """Of the event; a message for people has none."""
+    try:
+        found: dict[str, Any] = json.loads(body).get("data", {})
+    except ValueError:
+        return {}
+    return found
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import httpx
 from pydantic import SecretStr
 
 from bridge.addresses import with_loopback
-from bridge.clock import SystemClock
+from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import Allowlist
 from bridge.sealing import Sealer, new_key
@@ -58,12 +58,12 @@ class Api(httpx.AsyncClient):
 
 
 @asynccontextmanager
-async def front(redis_url: str, **given: Any) -> AsyncIterator[Api]:
+async def front(redis_url: str, *, clock: Clock | None = None, **given: Any) -> AsyncIterator[Api]:
     chosen = {"tokens": TOKENS, "secret_key": KEY, "webhook_allow": with_loopback(Allowlist()), **given}
     settings = Settings(**chosen)
     backend = connect(redis_url, settings.namespace)
     try:
-        app = FrontEnd(settings, backend, SystemClock()).app
+        app = FrontEnd(settings, backend, clock or SystemClock()).app
         headers = {"Authorization": "Bearer root-token"}
         async with Api(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://bridge", headers=headers
