@@ -112,7 +112,9 @@ def _after(tracked: Tracked, before: Snapshot | None, observation: Observation, 
     state = observation.state
     status = state.status if state else DELETED
     same_status = before is not None and before.status == status
-    name = state.name if state and state.name is not None else (before.name if before else None)
+    # A state without a name has the list's; a CVM that is gone keeps the last one.
+    known_names = (state.name, tracked.operations.name) if state else ()
+    name = next((each for each in (*known_names, before.name if before else None) if each is not None), None)
     since, event_id = before.since if before and same_status else now, before.event_id if before else ""
     ran, raw = bool(before and before.ever_ran) or status == RUNNING, state.raw if state else None
     made = Snapshot(tracked.cvm_id, raw, status, name, since, now, event_id, ever_ran=ran)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bridge.events import usable_id
@@ -69,6 +69,8 @@ class Directory:
     keys: frozenset[str]
     uuids: frozenset[str]
     """Those of the keys that are canonical ids unless a state says otherwise."""
+    entries: Mapping[str, Listed]
+    """By key."""
     _by_reference: dict[str, set[str]]
 
     @classmethod
@@ -78,7 +80,8 @@ class Directory:
         for key, entry in keys.items():
             for reference in _references(entry):
                 found.setdefault(reference, set()).add(key)
-        return cls(frozenset(keys), frozenset(key for key, entry in keys.items() if key == entry.vm_uuid), found)
+        uuids = frozenset(key for key, entry in keys.items() if key == entry.vm_uuid)
+        return cls(frozenset(keys), uuids, keys, found)
 
     @property
     def references(self) -> Iterable[str]:

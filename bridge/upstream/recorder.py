@@ -57,7 +57,7 @@ class Recorder:
         self._dropping: set[str] = set()
         self._snapshots_lost = False
         self._named: set[str] = set()
-        """CVMs whose apps the snapshots in Redis lack."""
+        """CVMs whose apps or names the snapshots in Redis lack."""
         self._decided.set()  # an earlier term may have left something
 
     @property
@@ -107,12 +107,18 @@ class Recorder:
         elif after is not None:
             tracked.seen.note(after)
 
-    def name_app(self, tracked: Tracked, app_id: str) -> None:
-        """The list tells its app. An app never changes, so that is no event."""
-        tracked.operations.app_id = app_id
-        snapshot = tracked.seen.snapshot
-        if snapshot is not None and snapshot.app_id is None and snapshot.status is not None:
-            tracked.seen.note(replace(snapshot, app_id=app_id))
+    def identify(self, tracked: Tracked, app_id: str | None, name: str | None) -> None:
+        """The list tells app and name. That is no event: an app never changes, and a state tells its name itself, but
+        for one that has none.
+        """
+        listed, snapshot, state = tracked.operations, tracked.seen.snapshot, tracked.seen.state
+        listed.app_id, listed.name = app_id or listed.app_id, name or listed.name
+        if snapshot is None or snapshot.status is None or tracked.gone:
+            return
+        named = snapshot.name if state is not None and state.name is not None else listed.name or snapshot.name
+        after = replace(snapshot, app_id=snapshot.app_id or listed.app_id, name=named)
+        if after != snapshot:
+            tracked.seen.note(after)
             self._named.add(tracked.cvm_id)
 
     async def mark_stale(self, tracked: Tracked, reason: str) -> None:

@@ -183,6 +183,8 @@ class Operations:
     """What the batch route and the list told, beside the state. The recorder writes it."""
 
     app_id: str | None = None
+    name: str | None = None
+    """App and name by the list."""
     asked_at: float = NEVER
     """When the last answer about operations was asked for that counted or is held."""
     held: Told | None = None

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from bridge.backoff import Backoff
+from bridge.reference_sets import EVERYTHING
 from bridge.upstream import metrics
 from bridge.upstream.absence import Listing, plain
 from bridge.upstream.client import Listed
@@ -16,8 +17,6 @@ from bridge.upstream.listing import Directory, ListPass, key_of
 from bridge.upstream.tracked import NEVER
 
 logger = logging.getLogger(__name__)
-
-EVERYTHING = "*"
 
 PAGES_AT_ONCE = 4
 TURN_PATIENCE = 10.0
@@ -39,8 +38,8 @@ class Workspace:
         """How many the list has."""
         self._canonical: dict[str, str] = {}
         """The ids of CVMs by the keys under which the list names them; of no more CVMs than are listed."""
-        self._told: dict[str, tuple[str, str]] = {}
-        """The listed and the known status of the CVMs that differed; such a pair is a hint once."""
+        self._told: dict[str, tuple[str | None, ...]] = {}
+        """The listed and the known status and name of the CVMs that differed; such a difference is a hint once."""
         self._complained = False
         self._incomplete = False
         self._gate = asyncio.Semaphore(PAGES_AT_ONCE)
@@ -142,24 +141,24 @@ class Workspace:
             self._context.apply(error, EVERYTHING)
 
     async def _tell(self, key: str, entry: Listed, sent_at: float) -> None:
-        """Its app, and while the batch route tells nothing of it, whether an operation is in progress."""
+        """Its app and name, and while the batch route tells nothing of it, whether an operation is in progress."""
         tracked, recorder = self._context.watches.get(self.canonical(key) or ""), self._context.recorder
         if tracked is None:
             return
-        if entry.app_id:
-            recorder.name_app(tracked, entry.app_id)
+        recorder.identify(tracked, entry.app_id, entry.name)
         if entry.told is not None and sent_at > tracked.batch.told_at + self._context.pace.silence:
             await recorder.tell(tracked, entry.told, entry.status, sent_at)
 
     def _hint(self, key: str, entry: Listed, sent_at: float) -> None:
-        """A listed status that differs from the known one has the state read. The two routes may word it differently:
-        the same pair causes no second read.
+        """A listed status or name that differs from the known one has the state read. The two routes may word a status
+        differently: the same difference causes no second read.
         """
         tracked = self._context.watches.get(self.canonical(key) or "")
         if tracked is None or tracked.status is None or entry.status is None or sent_at < tracked.seen.changed_at:
             return
-        told = entry.status, tracked.status
-        if entry.status == tracked.status:
+        own = tracked.seen.state.name if tracked.seen.state else None
+        told = entry.status, tracked.status, entry.name, own
+        if entry.status == tracked.status and (own is None or entry.name in (None, own)):
             self._told.pop(tracked.cvm_id, None)
         elif self._told.get(tracked.cvm_id) != told:
             self._told[tracked.cvm_id] = told

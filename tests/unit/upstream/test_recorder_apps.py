@@ -45,7 +45,7 @@ async def _named_after(turns: int, *, lost: bool) -> None:
     writing = asyncio.create_task(process.write())
     for _ in range(turns):
         await asyncio.sleep(0)
-    process.recorder.name_app(process.watch("a"), "app")
+    process.recorder.identify(process.watch("a"), "app", None)
     await writing
     await process.write()
     snapshot = (await Snapshots(backend).all())["a"]
