@@ -92,7 +92,7 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
     )
     cvms: Annotated[tuple[str, ...], _parsed(config_values.references)] = _setting(
-        "BRIDGE_CVMS", (), "CVM references (ids or names), comma separated, or * for every CVM"
+        "BRIDGE_CVMS", (), "CVM references, comma separated: ids, names, app_…, name:pattern, or * for every CVM"
     )
     max_streams: int = _whole("BRIDGE_MAX_STREAMS", 5, 0, 5)
     stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", DEFAULT_INTERVAL, *INTERVAL_BOUNDS, " (seconds)")

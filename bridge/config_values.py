@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
+from bridge import reference_sets
 from bridge.redis_url import parse_redis_url
 
 Scope = Literal["read", "admin"]
@@ -93,12 +94,13 @@ def _items(text: str) -> list[str]:
 
 
 def references(text: str) -> tuple[str, ...]:
-    """CVM references, which contain no control characters and no slashes."""
-    found = _items(text)
-    for reference in found:
-        if not reference.isprintable() or "/" in reference:
-            raise ValueError(f"{quoted(reference)} is not a CVM reference")
-    return tuple(found)
+    """CVM references, which contain no control characters and no slashes, as `reference_sets` spells them."""
+    found = []
+    for item in _items(text):
+        if not item.isprintable() or "/" in item:
+            raise ValueError(f"{quoted(item)} is not a CVM reference")
+        found.append(reference_sets.parse(item).text)
+    return tuple(dict.fromkeys(found))
 
 
 def tokens(text: str) -> tuple[Token, ...]:

@@ -166,6 +166,14 @@ class PhalaClient:
         entries = tuple(_listed(item) for item in items if isinstance(item, dict))
         return ListPage(entries, total=_count(answer.get("total")), pages=_count(answer.get("pages")))
 
+    async def read_listed(self, ref: str) -> Listed:
+        """What the list would tell of this CVM."""
+        with _counted("details"):
+            details = _json(await self._plain("GET", _cvm_path(ref), MAX_STATE_BYTES))
+            if not isinstance(details, dict):
+                raise errors.UnparsableError("the details of a CVM are not an object")
+        return _listed(details)
+
     @asynccontextmanager
     async def stream(
         self, ref: str, *, target: str, interval: int, timeout: int
@@ -257,11 +265,15 @@ def _counted(route: str) -> Iterator[None]:
 
 
 def _state_path(ref: str) -> str:
+    return f"{_cvm_path(ref)}/state"
+
+
+def _cvm_path(ref: str) -> str:
     # httpx normalises dot segments, which would request another route.
     if ref in ("", ".", "..") or len(ref) > MAX_REFERENCE:
         raise errors.RequestRefusedError("not a usable reference", status=422)
     try:
-        return f"/cvms/{quote(ref, safe='')}/state"
+        return f"/cvms/{quote(ref, safe='')}"
     except UnicodeEncodeError:
         # JSON can spell half a surrogate pair; a URL cannot.
         raise errors.RequestRefusedError("not a usable reference", status=422) from None

@@ -54,7 +54,7 @@ class ControlLoops:
         resolver = Resolver(context, self._workspace)
         self._discovery = Discovery(context, resolver, self._workspace, self._watches)
         self._intake = NoticeIntake(context, backend, resolver)
-        self._survey = DemandSurvey(context, backend, group, resolver, self._intake.woken)
+        self._survey = DemandSurvey(context, backend, group, resolver, self._discovery, self._intake.woken)
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._status = LeaderStatusWriter(backend, context.term)
         self._digested = set(context.watches)

@@ -14,6 +14,8 @@ from bridge.store.notices import WOKEN_BY
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
+from bridge.upstream.discovery import Discovery
+from bridge.upstream.errors import UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.tracked import NEVER, Tracked
@@ -47,9 +49,11 @@ class DemandSurvey:
         backend: Backend,
         group: asyncio.TaskGroup,
         resolver: Resolver,
+        discovery: Discovery,
         noticed: asyncio.Event,
     ) -> None:
         self._context = context
+        self._discovery = discovery
         self._backend = backend
         self._group = group
         self._resolver = resolver
@@ -107,6 +111,7 @@ class DemandSurvey:
         await self._take_hints(survey.hints)
         if changed or now >= self._kept_at + SURVEY_EVERY:
             self._kept_at = now
+            self._count_subscribers(survey)
             await self._drop_unwanted(survey, await self._begin_linger(survey))
             metrics.WATCHES.set(len(self._context.watches))
 
@@ -117,7 +122,13 @@ class DemandSurvey:
         pins = survey.pins | survey.config_pins
         for tracked in self._context.watches.values():
             tracked.demand.pinned = tracked.cvm_id in pins
-            tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0)
+        self._context.membership.demand(survey.sets)
+
+    def _count_subscribers(self, survey: Survey) -> None:
+        """Who belongs to a set changes without another survey."""
+        membership = self._context.membership
+        for tracked in self._context.watches.values():
+            tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0) + membership.subscribers(tracked)
 
     async def _answer(self, reference: str) -> None:
         try:
@@ -146,10 +157,15 @@ class DemandSurvey:
             self._group.create_task(self._follow_hint(reference), name=f"hint {reference}")
 
     async def _follow_hint(self, reference: str) -> None:
-        """A hint may name the CVM by another reference. A CVM that is not watched needs no read."""
+        """A hint may name the CVM by another reference, or tell of a new one, which matters to sets alone."""
         now = self._context.clock.monotonic()
         try:
             answer = await self._resolver.look_up(reference)
+            if answer.cvm_id is not None and answer.cvm_id not in self._context.watches:
+                await self._discovery.consider(reference, answer.cvm_id)
+        except UpstreamError as error:
+            # The next list tells it, within half a minute.
+            logger.info("a hint could not be followed", extra={"reference": reference, "error": str(error)})
         finally:
             self._following.discard(reference)
             self._woken.set()
@@ -164,7 +180,8 @@ class DemandSurvey:
         for a linger time that was taken from the watch. A term's first survey cannot tell what has just been left, and
         takes everything for it that is not wanted.
         """
-        wanted = {*survey.demand, *survey.pins, *survey.config_pins}
+        members = (each.cvm_id for each in self._context.watches.values() if each.demand.subscribers)
+        wanted = {*survey.demand, *members, *survey.pins, *survey.config_pins}
         left = (survey.watches.keys() if self._wanted is None else self._wanted) - wanted
         begun = {cvm_id for cvm_id in left if survey.watches.get(cvm_id)}
         if due := begun.union(cvm_id for cvm_id in wanted if not survey.watches.get(cvm_id)):

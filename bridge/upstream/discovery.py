@@ -1,15 +1,16 @@
-"""`BRIDGE_CVMS`: the references that are always watched, and `*`, every CVM of the workspace."""
+"""`BRIDGE_CVMS`, the references that are always watched, and the members of its sets and of subscribers' sets."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bridge.backoff import Backoff
 from bridge.clock import set_within
 from bridge.events import usable_id
+from bridge.reference_sets import parse
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.watches import Watches
 from bridge.upstream import metrics
@@ -20,18 +21,21 @@ from bridge.upstream.listing import Directory, key_of
 from bridge.upstream.reader import observed
 from bridge.upstream.resolver import Resolved, Resolver
 from bridge.upstream.tracked import NEVER, Tracked
-from bridge.upstream.workspace import EVERYTHING, Workspace
+from bridge.upstream.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 LIST_EVERY = 30.0
-"""Seconds between two listings: how late a new CVM is found under `*`."""
+"""Seconds between two listings: how late a new member of a set is found."""
 
 PAGES_PER_SECOND = 5.0
 """How fast a list of very many pages is asked for, on average: a quarter of the requests that are sent at most."""
 
 RESOLVE_EVERY = 60.0
-"""The same without `*`: how late a name is found to have moved."""
+"""The same without sets: how late a name is found to have moved."""
+
+GATHER = 0.5
+"""Seconds in which several new sets are one occasion to look for their members."""
 
 LIST_PATIENCE = 3.0
 """Seconds after which the state route is asked for names, while the list has holes."""
@@ -47,38 +51,40 @@ FEW, MANY = 8, 200
 seconds each are two hundred."""
 
 
+NO_MEMBER = "no CVM matches it yet"
+WORDS = {"conflict": "several CVMs match it", "not_found": "upstream finds no such CVM"}
+"""What is wrong with a reference, by the reason of upstream's refusal."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Question:
     """A reference that the state route must resolve."""
 
-    listed: bool
-    """Whether it is a key of the list."""
-    listed_as: str | None = None
-    """The list's `vm_uuid`."""
-    app_id: str | None = None
-    """The list's."""
+    entry: Listed | None = None
+    """The list's, of which it is the key."""
     name: str | None
-    """The configured reference that it is asked for; None for `*`."""
+    """The configured reference that it is asked for; None for sets."""
     due: float = NEVER
     running: bool = False
     refused: bool = False
     """Whether the last answer was a definite no."""
+    reason: str = ""
+    """Why there was no answer."""
     refusals: Backoff = field(default_factory=lambda: Backoff(first=REFUSED_FIRST, longest=REFUSED_LONGEST))
     failures: Backoff = field(default_factory=lambda: Backoff(first=FAILED_FIRST, longest=FAILED_LONGEST))
 
 
 class Discovery:
-    """Keeps the configured pins up to date: names move, CVMs come and go."""
+    """Keeps the configured pins and the members of sets up to date: names move, CVMs come and go."""
 
     def __init__(self, context: LeaderContext, resolver: Resolver, workspace: Workspace, watches: Watches) -> None:
         self._context = context
+        self._membership = context.membership
         self._resolver = resolver
         self._workspace = workspace
         self._watches = watches
-        self._everything = EVERYTHING in context.settings.cvms
-        self._names = [each for each in context.settings.cvms if each != EVERYTHING]
         self._found: dict[str, str] = {}
-        """The CVM that each configured reference named last."""
+        """The CVM that each configured name named last."""
         self._questions: dict[str, Question] = {}
         self._asked = asyncio.Event()
         self._answered = False
@@ -91,44 +97,62 @@ class Discovery:
         workspace.on_entry = self._take_entry
 
     async def run(self) -> None:
-        """Never returns. A round that is late is not made up for."""
-        every = LIST_EVERY if self._everything else RESOLVE_EVERY
+        """Never returns. A round that is late is not made up for; a new set takes the last list, if it is not old."""
+        began = NEVER
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ask_for_ever(group), name="questions")
             self._count_unresolved()
             while True:
-                began = self._context.clock.monotonic()
-                await self._round(group, every)
-                every = max(every, self._workspace.pages / PAGES_PER_SECOND)
-                await self._context.clock.sleep(max(0.0, began + every - self._context.clock.monotonic()))
+                self._membership.changed.clear()
+                now, every = self._context.clock.monotonic(), self._every()
+                is_due = now >= began + every
+                began = now if is_due else began
+                await self._round(group, every, now if is_due else now - every)
+                left = began + self._every() - self._context.clock.monotonic()
+                if await set_within(self._membership.changed, max(0.0, left)):
+                    await self._context.clock.sleep(GATHER)
 
-    async def _round(self, group: asyncio.TaskGroup, every: float) -> None:
+    def _every(self) -> float:
+        every = LIST_EVERY if self._membership.stands else RESOLVE_EVERY
+        return max(every, self._workspace.pages / PAGES_PER_SECOND)
+
+    async def _round(self, group: asyncio.TaskGroup, every: float, since: float) -> None:
         """Lists, resolves and pins. What has no definite answer stays pinned."""
-        directory = None
+        directory, names = None, self._membership.names
         self._named.clear()
-        if self._everything or self._names:
-            now = self._context.clock.monotonic()
-            listing = group.create_task(
-                self._workspace.listed_since(now, every, judges_key=self._everything), name="list"
-            )
+        if self._membership.stands or names:
+            judges_key = bool(self._membership.configured)
+            listing = group.create_task(self._workspace.listed_since(since, every, judges_key=judges_key), name="list")
             await asyncio.wait({listing}, timeout=LIST_PATIENCE)
             if not listing.done():
-                self._look_for_names(None, [name for name in self._names if name not in self._found])
+                self._look_for_names(None, [name for name in names if name not in self._found])
             directory = await listing
-        self._look_for_names(directory, self._names)
+        for entry in directory.entries.values() if directory else ():
+            self._take_entry(entry)  # pages may have come before a set stood
+        self._look_for_names(directory, names)
         await self._settle(directory)
 
     # Who is looked for
 
     def _take_entry(self, entry: Listed) -> None:
-        """A page of the list names a CVM."""
+        """The list names a CVM."""
         key = key_of(entry)
-        if not self._everything or key is None:
+        if key is None or not self._membership.wants(entry):
             return
         if cvm_id := self._workspace.canonical(key):
             self._named.add(cvm_id)
+            self._membership.listed(cvm_id)
         else:
-            self._ask(key, Question(listed=True, listed_as=usable_id(entry.vm_uuid), app_id=entry.app_id, name=None))
+            self._ask(key, Question(entry=entry, name=None))
+
+    async def consider(self, reference: str, cvm_id: str) -> None:
+        """A hint is about a CVM that is not watched: a member of a set is watched at once. Raises UpstreamError."""
+        if not self._membership.stands:
+            return
+        await self._context.turn()
+        entry = await self._context.client.read_listed(reference)
+        if self._membership.wants(entry):
+            await self._adopt(Resolved(cvm_id, None), entry)
 
     def _look_for_names(self, directory: Directory | None, names: Iterable[str]) -> None:
         """The list names most references; the state route is asked for the others."""
@@ -138,10 +162,9 @@ class Discovery:
             if cvm_id is not None:
                 self._resolved(name, cvm_id)
             elif directory is not None and key is not None:
-                listed_as = key if key in directory.uuids else None
-                self._ask(key, Question(listed=True, listed_as=listed_as, name=name))
+                self._ask(key, Question(entry=directory.entries[key], name=name))
             else:
-                self._ask(name, Question(listed=False, name=name))
+                self._ask(name, Question(name=name))
 
     def _ask(self, reference: str, question: Question) -> None:
         if reference not in self._questions:
@@ -165,8 +188,9 @@ class Discovery:
 
     async def _resolve(self, reference: str, question: Question) -> None:
         try:
-            ours = question.name is not None
-            resolved = await self._resolver.resolve(reference, ours=ours, listed_as=question.listed_as)
+            ours, entry = question.name is not None, question.entry
+            listed_as = usable_id(entry.vm_uuid) if entry else None
+            resolved = await self._resolver.resolve(reference, ours=ours, listed_as=listed_as)
         except UpstreamError as error:
             self._refused(reference, question, error)
             return
@@ -174,16 +198,17 @@ class Discovery:
             question.running = False
         self._answered = True
         self._questions.pop(reference, None)
-        if question.listed:
+        if entry is not None:
             self._workspace.learn(reference, resolved.cvm_id)
         if question.name is not None:
             self._resolved(question.name, resolved.cvm_id)
-        await self._adopt(resolved, question.app_id)
+        await self._adopt(resolved, entry, pinned=question.name is not None)
 
     def _refused(self, reference: str, question: Question, error: UpstreamError) -> None:
         now, rng = self._context.clock.monotonic(), self._context.rng
         # One forbidden CVM of the list is not ours.
         question.refused = error.is_definite or (question.name is None and isinstance(error, ForbiddenError))
+        question.reason = error.reason
         backoff = question.refusals if question.refused else question.failures
         question.due = now + backoff.fail(now, rng, error.retry_after or 0.0)
         if question.name is not None and question.name not in self._complained:
@@ -198,27 +223,34 @@ class Discovery:
         self._count_unresolved()
 
     def _count_unresolved(self) -> None:
-        metrics.UNRESOLVED.set(sum(name not in self._found for name in self._names))
+        metrics.UNRESOLVED.set(sum(name not in self._found for name in self._membership.names))
 
     # Pins
 
-    async def _adopt(self, resolved: Resolved, app_id: str | None) -> None:
-        """Pins the CVM and records its state. Where Redis does not answer, the next round pins it."""
+    async def _adopt(self, resolved: Resolved, entry: Listed | None, *, pinned: bool = False) -> None:
+        """Has the CVM watched and records its state. Where Redis does not answer, the next round does it."""
+        cvm_id, now = resolved.cvm_id, self._context.clock.monotonic()
         try:
-            await self._watches.change_config_pins([resolved.cvm_id])
+            if pinned or (entry is not None and self._membership.pins(entry)):
+                await self._watches.change_config_pins([cvm_id])
+            elif entry is not None and self._membership.demands(entry):
+                await self._watches.renew([cvm_id])
+            else:
+                return  # no set wants it any more
         except StoreUnavailableError:
             return
+        tracked = self._context.watches.setdefault(cvm_id, Tracked.loaded(cvm_id, None, now))
+        if entry is not None:
+            self._context.recorder.identify(tracked, entry.app_id, entry.name)
         if resolved.reading is not None:
-            now = self._context.clock.monotonic()
-            tracked = self._context.watches.setdefault(resolved.cvm_id, Tracked.loaded(resolved.cvm_id, None, now))
-            if app_id:
-                self._context.recorder.name_app(tracked, app_id)
             await observed(self._context, tracked, resolved.reading)
 
     async def _settle(self, directory: Directory | None) -> None:
         """Pins what was found. What is not found is unpinned in the second complete round, or once it is deleted."""
         self._forget_unlisted(directory)
         wanted, complete = self._wanted(directory)
+        await self._settle_demanded(directory)
+        self._tell_unmet(directory)
         try:
             pinned = await self._watches.config_pins()
             lacking = pinned - wanted
@@ -231,9 +263,22 @@ class Discovery:
         except StoreUnavailableError:
             logger.info("the pins of BRIDGE_CVMS could not be written: Redis does not answer")
 
+    async def _settle_demanded(self, directory: Directory | None) -> None:
+        """Watches the members of subscribers' sets that are not, and forgets those that the list has lost."""
+        if directory is None or not self._membership.is_demanded:
+            return
+        members, complete = self._members(directory, self._membership.demands)
+        if complete and directory.keys and not self._context.fault:
+            self._membership.settle(members, self._context.watches.values())
+        try:
+            await self._watches.renew(members - self._context.watches.keys())
+        except StoreUnavailableError:
+            logger.info("members of sets could not be watched: Redis does not answer")
+
     def _believes(self, directory: Directory | None, lacking: set[str]) -> bool:
         """Whether nobody is let go for an empty list alone: where CVMs are gone, the state route says so too."""
-        doubts = self._everything and directory is not None and not directory.keys and bool(lacking)
+        empty = bool(self._membership.configured) and directory is not None and not directory.keys
+        doubts = empty and bool(lacking)
         if doubts and not self._doubts_list:
             logger.error(
                 "upstream's list names no CVM: none is let go before it is deleted", extra={"cvms": len(lacking)}
@@ -242,9 +287,11 @@ class Discovery:
         return not doubts
 
     def _forget_unlisted(self, directory: Directory | None) -> None:
-        """Nobody is asked for who is not in the list any more."""
-        for key in [key for key, each in self._questions.items() if each.listed and not each.running]:
-            if directory is not None and key not in directory.keys:
+        """Nobody is asked for who is not in the list any more, or whom no set wants any more."""
+        for key in [key for key, each in self._questions.items() if each.entry is not None and not each.running]:
+            question = self._questions[key]
+            unwanted = question.name is None and question.entry and not self._membership.wants(question.entry)
+            if directory is not None and (key not in directory.keys or unwanted):
                 del self._questions[key]
 
     def _is_gone(self, cvm_id: str) -> bool:
@@ -253,19 +300,50 @@ class Discovery:
 
     def _wanted(self, directory: Directory | None) -> tuple[set[str], bool]:
         """The CVMs to pin, as far as they are known, and whether these are all."""
-        if not self._everything and not self._names:
+        membership = self._membership
+        if not membership.configured and not membership.names:
             return set(), True
         wanted = set(self._found.values())
         # An upstream at fault (another key, another prefix) refuses names that are there.
-        complete = not self._context.fault and (directory is not None or not self._everything)
-        for name in self._names:
+        complete = not self._context.fault and (directory is not None or not membership.configured)
+        for name in membership.names:
             key = directory.find(name) if directory else None
             question = self._questions.get(name if key is None else key)
             complete = complete and (question is None or question.refused or name in self._found)
-        for key in directory.keys if directory and self._everything else ():
+        if directory is not None:
+            members, all_known = self._members(directory, membership.pins)
+            wanted |= members
+            complete = complete and all_known
+        return wanted, complete
+
+    def _members(self, directory: Directory, belongs: Callable[[Listed], bool]) -> tuple[set[str], bool]:
+        """Those of the listed CVMs that belong, as far as their ids are known, and whether these are all."""
+        members, complete = set[str](), True
+        for key, entry in directory.entries.items():
+            if not belongs(entry):
+                continue
             cvm_id, question = self._workspace.canonical(key), self._questions.get(key)
             if cvm_id is not None:
-                wanted.add(cvm_id)
+                members.add(cvm_id)
             else:
                 complete = complete and question is not None and question.refused
-        return wanted, complete
+        return members, complete
+
+    def _tell_unmet(self, directory: Directory | None) -> None:
+        """Tells which references of `BRIDGE_CVMS` name no CVM; sets only where the list is known."""
+        unmet = {
+            name: WORDS.get(question.reason, question.reason)
+            for name in self._membership.names
+            if (question := self._questions.get(name)) is not None and question.refused and name not in self._found
+        }
+        if directory is None:
+            unmet |= {text: why for text, why in self._context.unmet.items() if parse(text).is_set}
+        else:
+            entries = directory.entries.values()
+            for reference in self._membership.configured:
+                if not any(reference.matches(None, entry.app_id, entry.name) for entry in entries):
+                    unmet[reference.text] = NO_MEMBER
+        for text in unmet.keys() - self._context.unmet.keys():
+            if unmet[text] == NO_MEMBER:
+                logger.warning("a reference of BRIDGE_CVMS matches no CVM yet", extra={"reference": text})
+        self._context.unmet = unmet

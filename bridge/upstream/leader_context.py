@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bridge.clock import Clock
@@ -14,6 +15,7 @@ from bridge.upstream.absence import Witnesses
 from bridge.upstream.budget import Budget
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.errors import AccountEffect, UnparsableError, UnreachableError, UpstreamError
+from bridge.upstream.membership import Membership
 from bridge.upstream.pace import Pace
 from bridge.upstream.planner import PlanLimits
 from bridge.upstream.recorder import Recorder
@@ -46,8 +48,14 @@ class LeaderContext:
     pace: Pace
     replication: Replication = field(default_factory=Replication)
     witnesses: Witnesses = field(default_factory=Witnesses)
+    membership: Membership = field(init=False)
     fault: str = ""
     """What is wrong with upstream as a whole; such a leader is not ready."""
+    unmet: Mapping[str, str] = field(default_factory=dict)
+    """References of `BRIDGE_CVMS` that name no CVM at the moment, and why. Discovery writes it."""
+
+    def __post_init__(self) -> None:
+        self.membership = Membership(self.settings.cvms)
 
     def limits(self, now: float) -> PlanLimits:
         """What bounds the next plan."""

@@ -226,8 +226,14 @@ def test_lists_drop_blanks_and_repeats_and_keep_their_order(env: pytest.MonkeyPa
     assert load_settings().cvms == ("web-2", "web-1", "*")
 
 
-def test_a_reference_with_a_slash_is_refused(env: pytest.MonkeyPatch) -> None:
-    assert "'a/../b'" in complaint(env, "BRIDGE_CVMS", "web-1,a/../b")
+def test_sets_are_spelled_in_one_way(env: pytest.MonkeyPatch) -> None:
+    env.setenv("BRIDGE_CVMS", "app_0A,name:web-**,app_0a,web-1")
+    assert load_settings().cvms == ("app_0a", "name:web-*", "web-1")
+
+
+@pytest.mark.parametrize(("wrong", "told"), [("a/../b", "'a/../b'"), ("name:", "'name:'"), ("name:[ab]", "brackets")])
+def test_a_reference_that_can_name_nothing_is_refused(env: pytest.MonkeyPatch, wrong: str, told: str) -> None:
+    assert told in complaint(env, "BRIDGE_CVMS", f"web-1,{wrong}")
 
 
 def test_the_waits_between_webhook_attempts(env: pytest.MonkeyPatch) -> None:

@@ -399,3 +399,11 @@ async def test_each_request_is_counted_by_route_and_outcome() -> None:
         with pytest.raises(UpstreamError):
             await received(answer)
     assert {each: counted(*each) - before[each] for each in wanted} == dict.fromkeys(wanted, 1.0)
+
+
+async def test_the_details_of_a_cvm_are_read_as_an_entry_of_the_list() -> None:
+    details = {"id": 7, "vm_uuid": "u", "name": "web-1", "app_id": "0a"}
+    client = client_for(httpx.Response(200, json=details))
+    assert await client.read_listed("a/b") == Listed(vm_uuid="u", name="web-1", app_id="0a")
+    with pytest.raises(UnparsableError):
+        await client_for(httpx.Response(200, json=[])).read_listed("web-1")

@@ -18,11 +18,12 @@ from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.virtual import run_virtual
 
-REFERENCES = tuple(f"app_{number}" for number in range(4))
+REFERENCES = tuple(f"vm_{number}" for number in range(4))
 
 
 class Maintained(ModelClient):
-    """Takes app ids, and answers with a page for people while `closed`; a state has its `id` if `named`."""
+    """Takes another form of reference too, and answers with a page for people while `closed`. A state has its `id` if
+    `named`."""
 
     closed = True
     named = True
@@ -33,7 +34,7 @@ class Maintained(ModelClient):
 
     async def read_state(self, ref: str) -> Reading:
         self._page()
-        reading = await super().read_state(ref.removeprefix("app_"))
+        reading = await super().read_state(ref.removeprefix("vm_"))
         return reading if self.named else Reading(parse_state('{"status":"running"}'), reading.sent_at, reading.made_at)
 
     async def list_page(self, number: int) -> ListPage:
@@ -45,7 +46,7 @@ class Maintained(ModelClient):
         self, ref: str, *, target: str, interval: int, timeout: int
     ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         self._page()
-        ref = ref.removeprefix("app_")
+        ref = ref.removeprefix("vm_")
         async with super().stream(ref, target=target, interval=interval, timeout=timeout) as events:
             yield events
 
@@ -56,7 +57,7 @@ def test_a_page_for_people_at_the_start_makes_no_watch_under_a_reference(named: 
 
 
 async def _start_behind_a_page(named: bool) -> None:
-    cloud = Cloud([reference.removeprefix("app_") for reference in REFERENCES])
+    cloud = Cloud([reference.removeprefix("vm_") for reference in REFERENCES])
     async with one_leader(Settings(cvms=REFERENCES), cloud, Maintained) as (client, backend, _):
         client.named = named
         await asyncio.sleep(30)

@@ -1,0 +1,84 @@
+"""Which CVMs belong to the sets that `BRIDGE_CVMS` and subscribers name, by the list and the states. Does no I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Set
+
+from bridge.reference_sets import Reference, ReferenceIndex, ReferenceSet, parse
+from bridge.upstream.client import Listed
+from bridge.upstream.tracked import Tracked
+
+
+class Membership:
+    """One term's. The survey writes what is demanded, discovery what the list lacks."""
+
+    def __init__(self, configured: Iterable[str]) -> None:
+        """`configured`: `BRIDGE_CVMS`."""
+        references = [parse(text) for text in configured]
+        self.names = [each.text for each in references if not each.is_set]
+        self.configured = [each for each in references if each.is_set]
+        self._pinned = ReferenceSet.of(self.configured)
+        self._demanded: ReferenceIndex[Reference] = ReferenceIndex()
+        self._subscribers: dict[Reference, int] = {}
+        self.changed = asyncio.Event()
+        """A set is demanded that was not before: its members are to be found."""
+        self._lacking: set[str] = set()
+        self._unlisted: set[str] = set()
+        """Demanded members that the last complete list lacked, and those that the last two lacked."""
+
+    def demand(self, sets: Mapping[str, int]) -> None:
+        """These are the subscribers' sets now, each with how many ask for it."""
+        now = {parse(text): count for text, count in sets.items()}
+        for reference in self._subscribers.keys() - now.keys():
+            self._demanded.discard(reference)
+        for reference in now.keys() - self._subscribers.keys():
+            self._demanded.setdefault(reference, reference)
+            self.changed.set()
+        self._subscribers = now
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is any set, so that the list must be asked for."""
+        return bool(self.configured or self._subscribers)
+
+    @property
+    def is_demanded(self) -> bool:
+        return bool(self._subscribers)
+
+    def pins(self, entry: Listed) -> bool:
+        """Whether `BRIDGE_CVMS` names it by a set."""
+        return self._pinned.matches(None, entry.app_id, entry.name)
+
+    def demands(self, entry: Listed) -> bool:
+        """Whether a subscriber names it by a set."""
+        return any(True for _ in self._demanded.matching(None, entry.app_id, entry.name))
+
+    def wants(self, entry: Listed) -> bool:
+        return self.stands and (self.pins(entry) or self.demands(entry))
+
+    def subscribers(self, tracked: Tracked) -> int:
+        """How many name the CVM by a set that it is a member of: not once it is deleted, or the list has lost it."""
+        if not self._subscribers or tracked.gone or tracked.cvm_id in self._unlisted:
+            return 0
+        return sum(self._subscribers[each] for each in self._demanded.matching(None, *_identity(tracked)))
+
+    def settle(self, listed: Set[str], watches: Iterable[Tracked]) -> None:
+        """A complete list has these demanded members, by canonical id. One that is not among them twice in a row is a
+        member no longer.
+        """
+        candidates = (each for each in watches if any(True for _ in self._demanded.matching(None, *_identity(each))))
+        lacking = {each.cvm_id for each in candidates} - listed
+        self._unlisted, self._lacking = lacking & self._lacking, lacking
+
+    def listed(self, cvm_id: str) -> None:
+        """A page names this member."""
+        self._lacking.discard(cvm_id)
+        self._unlisted.discard(cvm_id)
+
+
+def _identity(tracked: Tracked) -> tuple[str | None, str | None]:
+    """App and name: as this term's list told them last, else as the snapshot has them."""
+    snapshot, listed = tracked.seen.snapshot, tracked.operations
+    app_id, name = (snapshot.app_id, snapshot.name) if snapshot else (None, None)
+    return listed.app_id or app_id, listed.name or name
