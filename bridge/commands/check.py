@@ -17,7 +17,7 @@ from bridge.store.connection import Backend
 from bridge.store.dispatchers import read_dispatching
 from bridge.store.errors import StoreError
 from bridge.store.key_check import KeyCheck, read_seen
-from bridge.store.leader_status import read_leader_status, read_polling
+from bridge.store.leader_status import MOST_UNMET, read_leader_status, read_polling
 from bridge.store.log import Log
 from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
@@ -134,6 +134,8 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
     else:
         show(f"  leader   {status.get('leader')}, epoch {status.get('epoch')}, as reported at {status.get('at')}")
         reason = status.get("budget_reason")
+        for reference, why in list(status.get("unmet", {}).items())[:MOST_UNMET]:
+            show(f"  note     BRIDGE_CVMS: {reference}: {why}")
         show(f"  streams  {status.get('budget')} of {settings.max_streams} usable{f' ({reason})' if reason else ''}")
     if trouble := (await read_dispatching(backend)).trouble:
         show(f"  webhooks {trouble}: start `bridge dispatcher` (or `bridge up`), otherwise nothing is delivered")

@@ -27,10 +27,14 @@ MOST_CONNECTIONS = 100
 
 
 def create_app(
-    backend: Backend, role: Callable[[], str], trouble: Callable[[], str] = str, degraded: Callable[[], str] = str
+    backend: Backend,
+    role: Callable[[], str],
+    trouble: Callable[[], str] = str,
+    degraded: Callable[[], str] = str,
+    note: Callable[[], str] = str,
 ) -> Starlette:
     """Healthy while it answers; ready while Redis answers and `trouble` is empty, for leader and standby alike;
-    degraded while `degraded` is not empty (docs/contract.md#http)."""
+    degraded while `degraded` is not empty. `note` is told beside it (docs/contract.md#http)."""
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -44,7 +48,7 @@ def create_app(
             return JSONResponse({"status": "unavailable", "role": role(), "reason": reason}, 503)
         if reason := degraded():
             return JSONResponse({"status": "degraded", "role": role(), "reason": reason})
-        return JSONResponse({"status": "ready", "role": role()})
+        return JSONResponse({"status": "ready", "role": role()} | ({"reason": reason} if (reason := note()) else {}))
 
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

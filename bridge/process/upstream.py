@@ -28,7 +28,13 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
     ):
         upstream = Upstream(settings, backend, client, clock)
         attend_redis(group, backend, ServerClock(clock), stop, masked_url(url))
-        app = create_app(backend, upstream.role, lambda: upstream.trouble or upstream.fault, lambda: upstream.degraded)
+        app = create_app(
+            backend,
+            upstream.role,
+            lambda: upstream.trouble or upstream.fault,
+            lambda: upstream.degraded,
+            lambda: upstream.note,
+        )
         start_probe(group, settings, app, stop)
         group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
 

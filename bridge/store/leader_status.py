@@ -21,6 +21,9 @@ STATUS_SECONDS = 60
 KEEP_EVERY = 20.0
 """Seconds between two prolongations of an unchanged status."""
 
+MOST_UNMET = 10
+"""References that are told; further ones are counted."""
+
 _DEFAULT = "polled_because"
 
 _TYPES: Mapping[str, type] = {
@@ -32,6 +35,7 @@ _TYPES: Mapping[str, type] = {
     "blocked": bool,
     "unreachable": bool,
     "fault": str,
+    "unmet": dict,
     "polling": dict,
     _DEFAULT: str,
 }
@@ -90,6 +94,13 @@ class LeaderStatusWriter:
         if answer == 0:
             raise FencedError
         return answer > 0
+
+
+def unmet_note(unmet: Mapping[str, object]) -> str:
+    """References of `BRIDGE_CVMS` that name no CVM, and why, on one line."""
+    shown = [f"{reference}: {why}" for reference, why in list(unmet.items())[:MOST_UNMET]]
+    more = len(unmet) - len(shown)
+    return f"BRIDGE_CVMS: {'; '.join(shown)}{f'; and {more} more' if more else ''}" if shown else ""
 
 
 async def read_leader_status(backend: Backend) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bridge.config import Settings
 from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError, StoreError, StoreUnavailableError, UnconfirmedError
+from bridge.store.leader_status import unmet_note
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter
@@ -102,6 +103,11 @@ class Upstream:
         """Why this leader can do little, although it leads; empty while nothing is wrong."""
         context = self.context if self.leading else None
         return UNREACHABLE if context is not None and context.is_down(self._clock.monotonic()) else ""
+
+    @property
+    def note(self) -> str:
+        """What may surprise, although nothing is wrong: references of `BRIDGE_CVMS` that name no CVM."""
+        return unmet_note(self.context.unmet) if self.leading and self.context else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Campaigns and leads in turns until `stop` is set. While Redis does not answer, it tries again."""

@@ -37,6 +37,7 @@ def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
         "blocked": budget.is_blocked,
         "unreachable": context.is_down(now),
         "fault": context.fault,
+        "unmet": dict(context.unmet),
     }
     return LeaderStatus(fields, _why_polled(context, now), _exceptions(context, now))
 

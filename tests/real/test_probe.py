@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
+
 from bridge.config import Settings
 from bridge.process.probe import MOST_CONNECTIONS, create_app, start_probe
 from bridge.store.connection import Backend
@@ -31,6 +33,13 @@ async def answer_to(port: int, given: bytes) -> bytes:
         answer = await reader.read(-1)
     writer.close()
     return answer
+
+
+async def test_what_a_leader_notes_is_told_while_it_is_ready(backend: Backend) -> None:
+    app = create_app(backend, lambda: "leader", note=lambda: "BRIDGE_CVMS: name:job-*: no CVM matches it yet")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+        answer = (await http.get("/readyz")).json()
+    assert answer == {"status": "ready", "role": "leader", "reason": "BRIDGE_CVMS: name:job-*: no CVM matches it yet"}
 
 
 async def test_a_head_without_end_is_refused(backend: Backend) -> None:

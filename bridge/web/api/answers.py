@@ -226,5 +226,7 @@ class Readiness(Shape):
     status: Literal["ready", "degraded", "unready"] = described(
         "`degraded`: it serves, but events are late or none come"
     )
-    reason: str = described("Why it is not ready", default_factory=str)
+    reason: str = described(
+        "Why it is not ready; while `ready`, which references of `BRIDGE_CVMS` name no CVM", default_factory=str
+    )
     sequence: str = described("The last event that this front end has", "42", default_factory=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from bridge.store.connection import Backend
 from bridge.store.dispatchers import read_dispatching
 from bridge.store.errors import StoreError
 from bridge.store.key_check import Fit, KeyCheck
-from bridge.store.leader_status import read_leader_status
+from bridge.store.leader_status import read_leader_status, unmet_note
 from bridge.web import metrics
 from bridge.web.api import answers
 from bridge.web.http.capacity import Capacity
@@ -52,10 +53,9 @@ class HealthRoutes:
         if reason := self._why_unready():
             return json_response(answers.Readiness(status="unready", reason=reason), 503)
         sequence = str(self.hub.sequence)
-        reason = await self._why_degraded()
-        return json_response(
-            answers.Readiness(status="degraded" if reason else "ready", reason=reason, sequence=sequence)
-        )
+        reason, note = await self._why_degraded()
+        status: Literal["degraded", "ready"] = "degraded" if reason else "ready"
+        return json_response(answers.Readiness(status=status, reason=reason or note, sequence=sequence))
 
     def _why_unready(self) -> str:
         if self.capacity.closing:
@@ -68,20 +68,19 @@ class HealthRoutes:
     def _fit(self) -> Fit:
         return self.keys.fit if self.keys else Fit()
 
-    async def _why_degraded(self) -> str:
+    async def _why_degraded(self) -> tuple[str, str]:
+        """And, where nothing is wrong, which references of `BRIDGE_CVMS` name no CVM."""
         if not self.hub.led:
-            return "no leader"
+            return "no leader", ""
         if not self.feed_consumer.arrives:
-            return "nothing comes through the subscription to Redis"
+            return "nothing comes through the subscription to Redis", ""
         try:
-            fault = await self.single_flight.ask(("upstream's fault",), self._upstream_fault)
-            return fault or self._fit.trouble or await self._missing_dispatcher()
+            status = await self.single_flight.ask(("leader status",), lambda: read_leader_status(self.backend))
+            fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+            reason = fault or self._fit.trouble or await self._missing_dispatcher()
+            return reason, unmet_note(status.get("unmet", {}))
         except StoreError:
-            return "Redis does not answer"
-
-    async def _upstream_fault(self) -> str:
-        status = await read_leader_status(self.backend)
-        return "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))
+            return "Redis does not answer", ""
 
     async def _missing_dispatcher(self) -> str:
         """Since when; "" if none is missing. Raises StoreError."""
