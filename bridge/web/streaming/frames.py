@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from bridge.events import POSITION, RESET, SNAPSHOT, SSE_EVENTS, Event, dumps, envelope, sse_event
 from bridge.store.snapshots import Snapshot
@@ -72,7 +73,22 @@ def reset_block(reason: str, source: str, now: str, entry_id: str) -> bytes:
 def snapshot_block(snapshot: Snapshot, source: str, at: tuple[int, str], *, led: bool) -> bytes:
     """One CVM's last state as of `at` (sequence, id), without an `id:` line; it is stale while there is no leader."""
     sequence, position = at
-    data = {
+    data = snapshot_data(snapshot, led=led)
+    text = envelope(
+        source,
+        SNAPSHOT,
+        f'{dumps(data)[:-1]},"state":{snapshot.raw_state or "null"}}}',
+        event_id=f"{position}/{snapshot.cvm_id}",
+        subject=snapshot.cvm_id,
+        time=snapshot.observed_at or snapshot.since,
+        sequence=sequence,
+    )
+    return block(SSE_EVENTS[SNAPSHOT], text)
+
+
+def snapshot_data(snapshot: Snapshot, *, led: bool) -> dict[str, Any]:
+    """The `data` of a `cvm.snapshot` without its `state`."""
+    return {
         "cvm_id": snapshot.cvm_id,
         "name": snapshot.name,
         "app_id": snapshot.app_id,
@@ -84,16 +100,6 @@ def snapshot_block(snapshot: Snapshot, source: str, at: tuple[int, str], *, led:
         "since": snapshot.since,
         "observed_at": snapshot.observed_at,
     }
-    text = envelope(
-        source,
-        SNAPSHOT,
-        f'{dumps(data)[:-1]},"state":{snapshot.raw_state or "null"}}}',
-        event_id=f"{position}/{snapshot.cvm_id}",
-        subject=snapshot.cvm_id,
-        time=snapshot.observed_at or snapshot.since,
-        sequence=sequence,
-    )
-    return block(SSE_EVENTS[SNAPSHOT], text)
 
 
 def freshness(snapshot: Snapshot, *, led: bool) -> Mapping[str, object]:

@@ -1,0 +1,162 @@
+"""A subscriber that waits for a decision instead of passing events on: its sink reads what the hub writes.
+
+So a wait begins, resumes, is drained and counts as demand as a stream does. One costs a task that sleeps, and a few
+objects; no connection of its own is written to until the decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from starlette.types import Message
+
+from bridge.clock import Clock
+from bridge.events import POSITION, RESET, SSE_EVENTS
+from bridge.waiting import Outcome, Waiting
+from bridge.web.streaming.frames import Frame
+
+BLOCKS_READ = 16
+"""Blocks that are kept as they were read: thousands of waits get the same one, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """`entry_id` is empty where there is no `id:` line."""
+
+    event: str
+    entry_id: str
+    kind: str
+    time: str | None
+    data: Mapping[str, Any]
+
+
+class Waiter:
+    """The sink (`sinks.Sink`) of one wait; the hub writes, and the request's task sleeps. It decides once."""
+
+    def __init__(self, waiting: Waiting, clock: Clock, *, cursor: str = "") -> None:
+        """`cursor`: after which the wait begins; the empty text: with snapshots."""
+        self.waiting = waiting
+        self.cursor = cursor
+        """The last event that was considered."""
+        self.outcome = Outcome.UNDECIDED
+        self.reset: str | None = None
+        """Why the cursor cannot be honoured."""
+        self.is_live = False
+        """Whether all that there was has been considered."""
+        self.is_ended = False
+        """Whether the hub ended it."""
+        self.file = None
+        self._clock = clock
+        self._resumed = self._is_complete = bool(cursor)
+        self._nap: asyncio.Timeout | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_ended or self.reset is not None or self.outcome is not Outcome.UNDECIDED
+
+    # The request's side
+
+    async def nap(self, receive: Callable[[], Awaitable[Message]], seconds: float | None) -> bool:
+        """Returns once there is news, or after `seconds`; False if the client has gone.
+
+        A timeout that is moved up is the alarm, so that a wait needs no second task.
+        """
+        try:
+            async with asyncio.timeout(seconds) as self._nap:
+                while (await receive())["type"] != "http.disconnect":
+                    continue
+                return False
+        except TimeoutError:
+            return True
+        finally:
+            self._nap = None
+
+    def settle(self, *, led: bool) -> None:
+        """See `Waiting.settle`."""
+        self.waiting.settle(self._clock.monotonic(), led=led)
+        if self._is_complete:
+            self._decide()
+
+    # The hub's side
+
+    def offer(self, frame: Frame, most: int) -> bool:
+        self._read(frame.data)
+        return True
+
+    def send_all(self, frames: Iterable[Frame]) -> None:
+        for each in frames:
+            self._read(each.data)
+
+    def write(self, data: bytes) -> None:
+        for block in data.split(b"\n\n"):
+            self._read(block)
+
+    def flush(self) -> None:
+        """The hub calls it when what is new comes from now on."""
+        self.is_live = True
+        self._wake()
+
+    def close(self) -> None:
+        self.is_ended = True
+        self._wake()
+
+    def cut(self) -> None:
+        self.close()
+
+    def backlog(self) -> int:
+        return 0
+
+    async def drained(self) -> None: ...
+
+    def pass_on(self, rest: bytes) -> None:
+        raise AssertionError("there is no file")
+
+    def _read(self, text: bytes) -> None:
+        if self.is_over or (block := _block(text)) is None:
+            return
+        if block.event == SSE_EVENTS[RESET]:
+            self._lose(str(block.data.get("reason")))
+        elif block.event != POSITION:
+            self.waiting.take(block.kind, block.data, block.time, self._clock.monotonic())
+        if block.entry_id and self.reset is None:
+            # Until there is a cursor, snapshots are missing.
+            self.cursor, self._is_complete = block.entry_id, True
+            self._decide()
+
+    def _lose(self, reason: str) -> None:
+        if self._resumed:
+            self.reset = reason
+            self._wake()
+        else:
+            self._is_complete = False
+            self.waiting.forget()
+
+    def _decide(self) -> None:
+        self.outcome = self.waiting.outcome
+        if self.outcome is not Outcome.UNDECIDED or self.waiting.is_unsettled:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._nap is not None and not self._nap.expired():
+            self._nap.reschedule(asyncio.get_running_loop().time())
+
+
+@lru_cache(maxsize=BLOCKS_READ)
+def _block(text: bytes) -> _Block | None:
+    """None for what has no data: comments, `retry:`, or the empty text."""
+    fields = dict(line.split(b": ", 1) for line in text.split(b"\n") if b": " in line and not line.startswith(b":"))
+    if b"data" not in fields:
+        return None
+    envelope = json.loads(fields[b"data"], parse_int=str)
+    return _Block(
+        fields[b"event"].decode(),
+        fields.get(b"id", b"").decode(),
+        str(envelope.get("type")),
+        envelope.get("time"),
+        envelope.get("data") or {},
+    )
