@@ -43,6 +43,7 @@ from bridge.web.api.public_keys import READS_AT_ONCE, PublicKeyRoutes
 from bridge.web.api.references import LAST_KNOWN, ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.stand_ins import StandIns
 from bridge.web.api.token_cvms import TokenCvms
+from bridge.web.api.waits import WaitRoutes
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
 from bridge.web.dropin.endpoint import DropIn
@@ -169,6 +170,15 @@ class FrontEnd:
                 references=self._references,
                 page_turns=self._page_turns,
             ),
+            WaitRoutes(
+                hub=self.hub,
+                capacity=self.capacity,
+                clock=clock,
+                snapshots=self._snapshots,
+                watches=self._watches,
+                references=self._references,
+                single_flight=self._single_flight,
+            ),
             WebhookRoutes(
                 settings=settings,
                 references=self._references,
@@ -240,6 +250,7 @@ class FrontEnd:
 PARTS = (
     EventRoutes,
     CvmRoutes,
+    WaitRoutes,
     WebhookRoutes,
     PublicKeyRoutes,
     PhalaWebhooks,

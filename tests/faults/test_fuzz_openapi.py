@@ -132,6 +132,8 @@ class Caller:
             sent["headers"] = {name: value for name, value in sent["headers"].items() if name not in CREDENTIALS}
         sent["headers"] = {**sent["headers"], **self.tokens[token].get("headers", {})}
         sent["params"] = {**(sent.get("params") or {}), **self.tokens[token].get("params", {})}
+        if case.path.endswith("/wait") and str(sent["params"].get("timeout", "0")).isdecimal():
+            sent["params"]["timeout"] = "0"
         sent["method"] = method or sent["method"]
         with requests.request(**sent, stream=True, timeout=PATIENCE, allow_redirects=False) as answer:
             self.statuses[answer.status_code] += 1
@@ -157,6 +159,7 @@ class Caller:
         """Sends an administrator's request about what exists."""
         names = {**self.known, "id": self.known["delivery" if "deliveries/" in template else "id"]}
         given = {"X-API-Key": ADMIN, "Content-Type": "application/json", **headers}
+        query = f"{query}&timeout=0" if template.endswith("/wait") else query
         url = f"{self.web.url}{template.format(**names)}?{query}"
         with requests.request(method, url, data=body, headers=given, stream=True, timeout=PATIENCE) as answer:
             self._holds(answer, method, template)

@@ -13,6 +13,7 @@ from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, READY, CvmState, Event, OperationData, TestEvent
 from bridge.web.api.webhook_models import Type
 from bridge.web.http.parameters import EXAMPLE_ID
+from bridge.web.http.problems import WaitedCvm
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
 
 KEYS_NAME = f"{ENDPOINT_ID}.Tq3vLw0gkQ2mB7uYc5hXaA"
@@ -51,6 +52,13 @@ class CvmPage(Shape):
 
     items: list[Cvm]
     next: str | None = described("`after` of the next page; null on the last")
+
+
+class Waited(Shape):
+    """What was waited for has come true."""
+
+    cursor: str = described("The event that made it true, or the position at which it was so", EXAMPLE_ID)
+    items: list[WaitedCvm] = described("The CVMs that are there: all, or with `any` some; at most 100 are listed")
 
 
 class EventPage(Shape):

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from bridge.store import errors
-from bridge.web.http.responses import NO_STORE, Shape, described
+from bridge.web.http.responses import NO_STORE, Shape, described, time_field
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ class ProblemType(Enum):
     NO_SUCH_ENDPOINT = 404, "There is no such webhook endpoint"
     NO_SUCH_DELIVERY = 404, "There is no such delivery, or it is no longer kept"
     METHOD_NOT_ALLOWED = 405, "This route does not have this method"
+    WAIT_TIMEOUT = (
+        408,
+        "It has not come true yet",
+        "`timeout` is over: wait again, `after` this `cursor` or without one",
+    )
     PINNED_BY_CONFIG = 409, "BRIDGE_CVMS pins this CVM"
     ENDPOINT_BROKEN = 409, "The endpoint's record in Redis cannot be read: delete it, or register it again with PUT"
     ENDPOINT_DISABLED = 409, "The endpoint is disabled: enable it first"
@@ -42,6 +47,7 @@ class ProblemType(Enum):
     BEING_ATTEMPTED = 409, "The delivery is being attempted: cancel it after the attempt, if it is still pending then"
     DELIVERY_FINISHED = 409, "The delivery is delivered or given up"
     TOO_MANY_ENDPOINTS = 409, "There are as many webhook endpoints as the bridge keeps"
+    WAIT_FAILED = 409, "It can no longer come true", "`items` has the CVMs in trouble, and why"
     HISTORY_LOST = 410, "The log no longer has the events after this cursor"
     UNKNOWN_CURSOR = 410, "The log does not have this cursor", "It is of another log, lost, in the future or malformed"
     TOO_LARGE = 413, "The body is too large"
@@ -53,6 +59,7 @@ class ProblemType(Enum):
     INTERNAL = 500, "The bridge failed"
     UNAVAILABLE = 503, "Not available at the moment", "A passing failure: ask again after `Retry-After`", 2
     OVERLOADED = 503, "This front end takes no more streams", "The front end is full or is shutting down", 10
+    CANNOT_TELL = 503, "The bridge cannot tell", "It could not vouch for the state of a CVM when `timeout` was over", 5
     NO_SECRET_KEY = 503, "BRIDGE_SECRET_KEY is not set, or does not open what is sealed in Redis"
     UPSTREAM = 503, "Upstream could not be asked about this CVM", "", 5
     HTTP = 400, "The request is not valid HTTP for this server"
@@ -91,6 +98,20 @@ class FieldFault(Shape):
     detail: str = described("What it must be", "a whole number from 1 to 1000")
 
 
+class WaitedCvm(Shape):
+    """A CVM that was waited for."""
+
+    cvm_id: str = described("Its canonical id")
+    name: str | None = described("Its name, if upstream has one", "web-1")
+    status: str | None = described("Null until it is first seen", "running")
+    ready: bool | None = described("Null where upstream tells nothing of operations", True)
+    since: str | None = time_field("When the status became this one, if that is known.")
+    reason: str = described(
+        "Of a failure: `error`, `boot_error` or `deleted`. Else why the bridge cannot vouch for it; or empty", ""
+    )
+    boot_error: str | None = described("Upstream's words, where there are any")
+
+
 class Problem(Shape):
     """RFC 9457: why a request was refused. Programs go by `type`, which is stable."""
 
@@ -101,6 +122,8 @@ class Problem(Shape):
     status: int = described("The status of the answer", 422)
     detail: str = described("What to do about it", default_factory=str)
     errors: list[FieldFault] = described("The fields that are wrong", default_factory=list)
+    cursor: str = described("Of a wait: the last event that it considered", default_factory=str)
+    items: list[WaitedCvm] = described("Of a wait: the CVMs that were not reached", default_factory=list)
 
 
 class ProblemError(Exception):
@@ -116,12 +139,15 @@ class ProblemError(Exception):
         faults: Iterable[tuple[str, str]] = (),
         retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
+        """`more`: further members of the body."""
         self.type = type
         self.title = title or type.title
         self.detail = detail
         self.status = status or type.status
         self.faults = tuple(faults)
+        self.more = dict(more or {})
         self.headers = dict(headers or {})
         if seconds := type.retry_after if retry_after is None else retry_after:
             # At least so long. Clients that were refused together must not return together.
@@ -130,7 +156,7 @@ class ProblemError(Exception):
 
     @property
     def body(self) -> Problem:
-        given: dict[str, Any] = {"detail": self.detail} if self.detail else {}
+        given: dict[str, Any] = {**({"detail": self.detail} if self.detail else {}), **self.more}
         if self.faults:
             given["errors"] = [FieldFault(field=field, detail=detail) for field, detail in self.faults]
         return Problem(type=self.type.urn, title=self.title, status=self.status, **given)

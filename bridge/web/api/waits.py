@@ -1,0 +1,193 @@
+"""Waiting until a CVM is ready or has a status, for callers without a stream (`docs/contract.md#waiting`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from bridge.clock import Clock
+from bridge.events import SNAPSHOT
+from bridge.store.snapshots import Snapshot, Snapshots
+from bridge.store.watches import Watches
+from bridge.waiting import NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
+from bridge.web.api import answers
+from bridge.web.api.log_pages import REFUSALS
+from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, References
+from bridge.web.http.capacity import Capacity
+from bridge.web.http.operations import CVMS, Call, Operation, json_answer
+from bridge.web.http.parameters import TEXT, Parameter, last
+from bridge.web.http.problems import ProblemError, ProblemType, WaitedCvm, invalid
+from bridge.web.http.responses import json_response
+from bridge.web.http.single_flight import SingleFlight
+from bridge.web.streaming.frames import snapshot_data
+from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.subscriber import Subscriber
+from bridge.web.streaming.waiter import Waiter
+
+DEFAULT_TIMEOUT = 50
+"""Seconds: proxies usually give up after 60 without a byte."""
+
+MOST_TIMEOUT = 600
+
+MOST_LISTED = 100
+"""CVMs in one answer."""
+
+
+def _goal(values: list[str]) -> Goal:
+    try:
+        return Goal.parse(last(values) or READY)
+    except ValueError as error:
+        raise invalid("to", str(error)) from None
+
+
+def _timeout(values: list[str]) -> int:
+    text = last(values) or str(DEFAULT_TIMEOUT)
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= MOST_TIMEOUT):
+        raise invalid("timeout", f"a whole number of seconds from 0 to {MOST_TIMEOUT}")
+    return int(text)
+
+
+TO = Parameter(
+    "to",
+    f"`{READY}`, or statuses with commas between them: {', '.join(STATUSES)}",
+    _goal,
+    {**TEXT, "default": READY},
+    example="running",
+)
+TIMEOUT = Parameter(
+    "timeout",
+    "Seconds to wait; 0: only look",
+    _timeout,
+    {"type": "integer", "minimum": 0, "maximum": MOST_TIMEOUT, "default": DEFAULT_TIMEOUT},
+)
+CURSOR = Parameter("after", "Only what comes after this cursor counts", last, shared_as="after_cursor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitRoutes:
+    """A wait takes a place in `capacity`, as a stream does."""
+
+    hub: Hub
+    capacity: Capacity
+    clock: Clock
+    snapshots: Snapshots
+    watches: Watches
+    references: References
+    single_flight: SingleFlight
+
+    @Operation(
+        "GET /v1/cvms/{ref}/wait",
+        CVMS,
+        {200: json_answer("It is so", answers.Waited, LAST_KNOWN_HEADER)},
+        parameters=(REF, TO, TIMEOUT, CURSOR),
+        scope="read",
+        refusals=(
+            ProblemType.WAIT_TIMEOUT,
+            ProblemType.WAIT_FAILED,
+            ProblemType.HISTORY_LOST,
+            ProblemType.UNKNOWN_CURSOR,
+            ProblemType.TOO_MANY_STREAMS,
+            ProblemType.OVERLOADED,
+            ProblemType.CANNOT_TELL,
+        ),
+    )
+    async def wait_for_cvm(self, call: Call) -> Response:
+        """Wait until a CVM is ready, or has a status.
+
+        Answers at once if it is so already, unless `after` is given: then only what comes after that cursor counts, so
+        that the `running` of before a deploy is not taken for the new one. Fails at once when it can no longer come
+        true: `error`, a `boot_error`, `deleted`, unless these are waited for. The CVM is watched meanwhile.
+        """
+        goal, seconds, after = call.get(TO), call.get(TIMEOUT), call.get(CURSOR)
+        name = call.principal.name
+        found = await self.references.find([call.path("ref")], call.principal)
+        cvms = frozenset(found.cvm_ids)
+        self.capacity.check(name)
+        await self.single_flight.ask(("renew", cvms), lambda: self.watches.renew(cvms))
+        waiter = Waiter(Waiting(goal, after_cursor=bool(after)), self.clock, cursor=after)
+        if after:
+            # What the stream does not tell: the members, and what is known of them.
+            _add(waiter.waiting, await self._snapshots_of(found.cvm_ids), led=self.hub.led)
+        # Checked again and taken here, because other requests may have been served while this one waited above.
+        self.capacity.take(name)
+        subscriber = Subscriber(waiter, cvms=cvms, token=name)
+        try:
+            self.hub.enter(subscriber, after or None)
+            await self._wait(call, waiter, 0 if call.request.method == "HEAD" else seconds)
+            if subscriber.live and not waiter.is_over:
+                waiter.cursor = self.hub.last_id
+        finally:
+            self.hub.leave(subscriber)
+            self.capacity.release(name)
+        return self._answer(waiter, found)
+
+    async def _snapshots_of(self, cvm_ids: Sequence[str]) -> list[Snapshot]:
+        wanted = tuple(cvm_ids)
+        found = await self.single_flight.ask(("snapshots", wanted), lambda: self.snapshots.get(wanted))
+        return list(found.values())
+
+    async def _wait(self, call: Call, waiter: Waiter, seconds: float) -> None:
+        """Until it is over or `seconds` are; not before all that there is has been considered."""
+        deadline, waiting = self.clock.monotonic() + seconds, waiter.waiting
+        while not waiter.is_over:
+            left = max(deadline - self.clock.monotonic(), 0.0)
+            if waiter.is_live and not left:
+                return
+            pause = left if waiter.is_live else None
+            if waiting.is_unsettled and (pause is None or pause > SETTLE_SECONDS):
+                pause = SETTLE_SECONDS
+            if not await waiter.nap(call.request.receive, pause):
+                return
+            if waiting.is_unsettled:
+                waiter.settle(led=self.hub.led)
+
+    def _answer(self, waiter: Waiter, found: Found) -> Response:
+        """Raises ProblemError for every outcome but success."""
+        items = _items(waiter.waiting)
+        if waiter.outcome is Outcome.REACHED:
+            return json_response(answers.Waited(cursor=waiter.cursor, items=items), headers=found.headers)
+        if waiter.reset is not None:
+            kind = REFUSALS[waiter.reset]
+            raise ProblemError(kind, faults=[("after", kind.title)])
+        kind, detail = self._problem(waiter)
+        retry_after = 1 if kind is ProblemType.OVERLOADED else None
+        more = {"cursor": waiter.cursor, "items": items}
+        raise ProblemError(kind, detail, retry_after=retry_after, headers=found.headers, more=more)
+
+    def _problem(self, waiter: Waiter) -> tuple[ProblemType, str | None]:
+        """Type and detail."""
+        waiting = waiter.waiting
+        if waiter.outcome is Outcome.FAILED:
+            member, _, reason = waiting.deciding()[0]
+            words = f": {member.boot_error}" if member.boot_error else ""
+            return ProblemType.WAIT_FAILED, f"{member.name or member.cvm_id}: {reason}{words}"
+        if waiter.is_ended:
+            stopping = self.capacity.closing
+            return (ProblemType.OVERLOADED, "it is shutting down") if stopping else (ProblemType.UNAVAILABLE, None)
+        if reason := waiting.cannot_tell or ("" if self.hub.led else NO_LEADER):
+            return ProblemType.CANNOT_TELL, reason
+        return ProblemType.WAIT_TIMEOUT, None
+
+
+def _add(waiting: Waiting, snapshots: Sequence[Snapshot], *, led: bool) -> None:
+    for snapshot in snapshots:
+        state = json.loads(snapshot.raw_state, parse_int=str) if snapshot.raw_state else None
+        waiting.take(SNAPSHOT, {**snapshot_data(snapshot, led=led), "state": state}, None, 0.0)
+
+
+def _items(waiting: Waiting) -> list[WaitedCvm]:
+    return [
+        WaitedCvm(
+            cvm_id=member.cvm_id,
+            name=member.name,
+            status=member.status,
+            ready=member.ready,
+            since=member.since,
+            reason="" if outcome is Outcome.REACHED else reason,
+            boot_error=member.boot_error,
+        )
+        for member, outcome, reason in waiting.deciding()[:MOST_LISTED]
+    ]
