@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.events import DROPPED, FRESH, POSITION, READINESS, RESET, SNAPSHOT, STALE, STATE, TRANSITION
+from bridge.events import (
+    ANY_PHALA,
+    DROPPED,
+    FRESH,
+    NOTICES,
+    POSITION,
+    READINESS,
+    RESET,
+    SNAPSHOT,
+    STALE,
+    STATE,
+    TRANSITION,
+    names_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +32,7 @@ class Event:
 
     `cursor`: a stream that begins here misses nothing that comes after this event; empty while the first snapshots are
     not complete. `json`: the text as it came. `time`: RFC 3339, UTC. `sequence`: its number in the log.
+    `subject`: the id of the CVM or of the webhook endpoint that it is about.
     """
 
     type: str
@@ -26,7 +40,7 @@ class Event:
     id: str | None = None
     time: str | None = None
     sequence: int | None = None
-    cvm_id: str | None = None
+    subject: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
     json: str = field(default="", repr=False)
 
@@ -66,16 +80,22 @@ class CvmEvent(Event):
     __slots__ = ()
 
     @property
+    def cvm_id(self) -> str | None:
+        """Its canonical id; None in a notice of Phala Cloud about a CVM that the bridge does not know."""
+        return self._text("cvm_id")
+
+    @property
     def name(self) -> str | None:
         return self._text("name")
+
+    @property
+    def app_id(self) -> str | None:
+        """Its app; None until upstream has told it."""
+        return self._text("app_id")
 
 
 class _WithReadiness(CvmEvent):
     __slots__ = ()
-
-    @property
-    def app_id(self) -> str | None:
-        return self._text("app_id")
 
     @property
     def ready(self) -> bool | None:
@@ -190,6 +210,34 @@ class Dropped(CvmEvent):
     __slots__ = ()
 
 
+class PhalaNotice(CvmEvent):
+    """A webhook of Phala Cloud itself, of a type `phala.<event>`."""
+
+    __slots__ = ()
+
+    @property
+    def notice(self) -> Mapping[str, Any] | None:
+        """Phala Cloud's envelope, as it came."""
+        return self._object("notice")
+
+
+class EndpointNotice(Event):
+    """A webhook endpoint is in trouble, was disabled, has recovered, or missed a delivery: `type` tells which.
+
+    It comes only where `types` names it; `data` has the rest.
+    """
+
+    __slots__ = ()
+
+    @property
+    def endpoint_id(self) -> str | None:
+        return self._text("endpoint_id")
+
+    @property
+    def reason(self) -> str | None:
+        return self._text("reason")
+
+
 _CLASSES: Mapping[str, type[Event]] = {
     TRANSITION: Transition,
     STATE: State,
@@ -199,6 +247,7 @@ _CLASSES: Mapping[str, type[Event]] = {
     DROPPED: Dropped,
     SNAPSHOT: Snapshot,
     RESET: Reset,
+    **dict.fromkeys(NOTICES, EndpointNotice),
 }
 
 
@@ -210,14 +259,15 @@ def read_event(name: str, text: str, cursor: str) -> Event:
         found = None
     envelope = found if isinstance(found, dict) else {}
     kind = POSITION if name == POSITION else _is_text(envelope.get("type")) or name
+    found_class = PhalaNotice if ANY_PHALA in names_of(kind) else _CLASSES.get(kind, Event)
     data, sequence = envelope.get("data"), envelope.get("sequence")
-    return (Position if kind == POSITION else _CLASSES.get(kind, Event))(
+    return (Position if kind == POSITION else found_class)(
         type=kind,
         cursor=cursor,
         id=_is_text(envelope.get("id")),
         time=_is_text(envelope.get("time")),
         sequence=int(sequence) if isinstance(sequence, str) and sequence.isdecimal() and len(sequence) < 20 else None,
-        cvm_id=_is_text(envelope.get("subject")),
+        subject=_is_text(envelope.get("subject")),
         data=data if isinstance(data, dict) else {},
         json=text,
     )
