@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
+from itertools import islice
 from typing import Generic, TypeVar
 
 from bridge.events import usable_id
@@ -24,6 +25,9 @@ MOST_REMEMBERED = 20_000
 
 LONGEST_REMEMBERED = 256
 """Characters of such a name; a state may hold one of a megabyte."""
+
+MOST_GONE = 100
+"""Patterns that are gone and still tried, beside as many as there are."""
 
 _APP = re.compile(f"{APP_PREFIX}[0-9A-Fa-f]+")
 
@@ -133,13 +137,15 @@ class ReferenceSet:
 class ReferenceIndex(Generic[V]):
     """A value for each of many references. Finds those of a CVM without a look at the others.
 
-    Which patterns match a name is found out once for each name, until there is another pattern.
+    Whether a pattern matches a name is found out once, however many look-ups follow and whichever patterns come and go.
     """
 
     def __init__(self) -> None:
         self._values: dict[Kind, dict[str, V]] = {kind: {} for kind in Kind}
-        self._remembered: dict[str, tuple[str, ...]] = {}
-        """The patterns that match a name."""
+        self._patterns: dict[str, None] = {}
+        """Those of the values in the order in which they came, and some that are gone."""
+        self._remembered: dict[str, tuple[tuple[str, ...], int]] = {}
+        """By name: the patterns that match it, of the first so many."""
 
     def __len__(self) -> int:
         return sum(map(len, self._values.values()))
@@ -150,37 +156,38 @@ class ReferenceIndex(Generic[V]):
 
     def setdefault(self, reference: Reference, value: V) -> V:
         """The value that the reference has; else it gets this one."""
-        values = self._values[reference.kind]
-        if reference.kind is Kind.NAME and reference.value not in values:
-            self._remembered.clear()
-        return values.setdefault(reference.value, value)
+        if reference.kind is Kind.NAME:
+            self._patterns.setdefault(reference.value)
+        return self._values[reference.kind].setdefault(reference.value, value)
 
     def discard(self, reference: Reference) -> None:
         """Removes the reference and its value, if it is there."""
-        # A pattern that is remembered for a name and gone has no value any more.
         self._values[reference.kind].pop(reference.value, None)
+        if len(self._patterns) > 2 * len(self._values[Kind.NAME]) + MOST_GONE:
+            self._patterns = dict.fromkeys(self._values[Kind.NAME])
+            self._remembered.clear()
 
     def matching(self, cvm_id: str | None, app_id: str | None, name: str | None) -> Iterator[V]:
         """The values of all references that the CVM belongs to. The index must not change meanwhile."""
-        for kind, key in (
-            (Kind.EVERYTHING, EVERYTHING),
-            (Kind.CVM, cvm_id),
-            (Kind.APP, plain_app(app_id)),
-            *((Kind.NAME, pattern) for pattern in self._patterns_of(name)),
-        ):
-            values = self._values[kind]
-            if key in values:
-                yield values[key]
+        cvms, apps, patterns = (self._values[kind] for kind in (Kind.CVM, Kind.APP, Kind.NAME))
+        yield from self._values[Kind.EVERYTHING].values()
+        if cvm_id in cvms:
+            yield cvms[cvm_id]
+        if apps and (app := plain_app(app_id)) in apps:
+            yield apps[app]
+        for pattern in self._patterns_of(name) if patterns else ():
+            if pattern in patterns:
+                yield patterns[pattern]
 
     def _patterns_of(self, name: str | None) -> tuple[str, ...]:
-        patterns = self._values[Kind.NAME]
-        if name is None or not patterns:
+        if name is None:
             return ()
-        found = self._remembered.get(name)
-        if found is None:
-            found = tuple(pattern for pattern in patterns if _matcher(pattern)(name))
+        found, tried = self._remembered.get(name, ((), 0))
+        if tried < len(self._patterns):
+            new = islice(self._patterns, tried, None)
+            found = (*found, *(pattern for pattern in new if _matcher(pattern)(name)))
             if len(name) <= LONGEST_REMEMBERED:
                 if len(self._remembered) >= MOST_REMEMBERED:
                     self._remembered.clear()
-                self._remembered[name] = found
+                self._remembered[name] = found, len(self._patterns)
         return found

@@ -126,21 +126,43 @@ def _matching(present: Iterable[Reference], member: tuple[str, str | None, str |
     return sorted(each.text for each in present if each.matches(*member))
 
 
-def test_an_index_tries_a_pattern_once_for_a_name_however_many_events_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The patterns that are tried, in order."""
+    found: list[str] = []
     matcher = reference_sets._matcher
 
     def counting(pattern: str) -> object:
-        tried.append(pattern)
+        found.append(pattern)
         return matcher(pattern)
 
     monkeypatch.setattr(reference_sets, "_matcher", counting)
+    return found
+
+
+def test_an_index_tries_a_pattern_once_for_a_name_however_many_events_and_patterns_come(tried: list[str]) -> None:
     index: ReferenceIndex[str] = ReferenceIndex()
     for text in ("name:web-*", "name:db-*", *(f"id{number}" for number in range(10_000))):
         index.setdefault(parse(text), text)
     for _ in range(100):
         assert list(index.matching("id7", None, "web-1")) == ["id7", "name:web-*"]
     assert tried == ["web-*", "db-*"]
+    index.setdefault(parse("name:*1"), "name:*1")
+    index.discard(parse("name:web-*"))
+    assert list(index.matching("id7", None, "web-1")) == ["id7", "name:*1"]
+    index.setdefault(parse("name:web-*"), "again")
+    assert list(index.matching("id7", None, "web-1")) == ["id7", "again", "name:*1"]
+    assert tried == ["web-*", "db-*", "*1"]
+
+
+def test_an_index_forgets_patterns_that_are_gone(tried: list[str]) -> None:
+    index: ReferenceIndex[str] = ReferenceIndex()
+    index.setdefault(parse("name:web-*"), "web")
+    for number in range(1000):
+        index.setdefault(parse(f"name:gone-{number}"), "gone")
+        index.discard(parse(f"name:gone-{number}"))
+    assert list(index.matching("c", None, "web-1")) == ["web"]
+    assert len(tried) <= 2 + reference_sets.MOST_GONE
 
 
 def test_an_index_remembers_a_bounded_number_of_names_none_of_them_long(monkeypatch: pytest.MonkeyPatch) -> None:
