@@ -15,7 +15,6 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.watches import Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.discovery import Discovery
-from bridge.upstream.errors import UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.tracked import NEVER, Tracked
@@ -112,7 +111,8 @@ class DemandSurvey:
         if changed or now >= self._kept_at + SURVEY_EVERY:
             self._kept_at = now
             self._count_subscribers(survey)
-            await self._drop_unwanted(survey, await self._begin_linger(survey))
+            if self._context.membership.is_complete:
+                await self._drop_unwanted(survey, await self._begin_linger(survey))
             metrics.WATCHES.set(len(self._context.watches))
 
     def _apply(self, survey: Survey, now: float) -> None:
@@ -122,11 +122,11 @@ class DemandSurvey:
         pins = survey.pins | survey.config_pins
         for tracked in self._context.watches.values():
             tracked.demand.pinned = tracked.cvm_id in pins
-        self._context.membership.demand(survey.sets)
 
     def _count_subscribers(self, survey: Survey) -> None:
         """Who belongs to a set changes without another survey."""
         membership = self._context.membership
+        membership.demand(survey.sets)
         for tracked in self._context.watches.values():
             tracked.demand.subscribers = survey.demand.get(tracked.cvm_id, 0) + membership.subscribers(tracked)
 
@@ -163,9 +163,6 @@ class DemandSurvey:
             answer = await self._resolver.look_up(reference)
             if answer.cvm_id is not None and answer.cvm_id not in self._context.watches:
                 await self._discovery.consider(reference, answer.cvm_id)
-        except UpstreamError as error:
-            # The next list tells it, within half a minute.
-            logger.info("a hint could not be followed", extra={"reference": reference, "error": str(error)})
         finally:
             self._following.discard(reference)
             self._woken.set()

@@ -19,7 +19,7 @@ from bridge.upstream.errors import ForbiddenError, UpstreamError
 from bridge.upstream.leader_context import TURN_EVERY, LeaderContext
 from bridge.upstream.listing import Directory, key_of
 from bridge.upstream.reader import observed
-from bridge.upstream.resolver import Resolved, Resolver
+from bridge.upstream.resolver import PATIENCE, Resolved, Resolver
 from bridge.upstream.tracked import NEVER, Tracked
 from bridge.upstream.workspace import Workspace
 
@@ -146,11 +146,17 @@ class Discovery:
             self._ask(key, Question(entry=entry, name=None))
 
     async def consider(self, reference: str, cvm_id: str) -> None:
-        """A hint is about a CVM that is not watched: a member of a set is watched at once. Raises UpstreamError."""
-        if not self._membership.stands:
+        """A hint is about a CVM that is not watched: a member of a set is watched at once. Where upstream does not
+        tell its app now, the next list does.
+        """
+        if not self._membership.stands or not await self._context.turn(PATIENCE):
             return
-        await self._context.turn()
-        entry = await self._context.client.read_listed(reference)
+        try:
+            entry = await self._context.client.read_listed(reference)
+        except UpstreamError as error:
+            self._context.apply(error, reference, ours=False)
+            logger.info("a hint could not be followed", extra={"reference": reference, "reason": error.reason})
+            return
         if self._membership.wants(entry):
             await self._adopt(Resolved(cvm_id, None), entry)
 
@@ -339,10 +345,7 @@ class Discovery:
         if directory is None:
             unmet |= {text: why for text, why in self._context.unmet.items() if parse(text).is_set}
         else:
-            entries = directory.entries.values()
-            for reference in self._membership.configured:
-                if not any(reference.matches(None, entry.app_id, entry.name) for entry in entries):
-                    unmet[reference.text] = NO_MEMBER
+            unmet |= dict.fromkeys(self._membership.without_members(directory.entries.values()), NO_MEMBER)
         for text in unmet.keys() - self._context.unmet.keys():
             if unmet[text] == NO_MEMBER:
                 logger.warning("a reference of BRIDGE_CVMS matches no CVM yet", extra={"reference": text})

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 
-from bridge.reference_sets import Reference, ReferenceIndex, ReferenceSet, parse
+from bridge.reference_sets import Reference, ReferenceIndex, parse
 from bridge.upstream.client import Listed
 from bridge.upstream.tracked import Tracked
+
+logger = logging.getLogger(__name__)
+
+MOST_SETS = 1000
+"""Different sets of subscribers that count; each pattern is tried with every name of the workspace."""
+
+NEW_AT_ONCE = 50
+"""New sets that are taken in one step: fifty patterns and ten thousand names are tried in a tenth of a second."""
 
 
 class Membership:
@@ -18,24 +28,37 @@ class Membership:
         references = [parse(text) for text in configured]
         self.names = [each.text for each in references if not each.is_set]
         self.configured = [each for each in references if each.is_set]
-        self._pinned = ReferenceSet.of(self.configured)
+        self._pinned: ReferenceIndex[Reference] = ReferenceIndex()
+        for reference in self.configured:
+            self._pinned.setdefault(reference, reference)
         self._demanded: ReferenceIndex[Reference] = ReferenceIndex()
         self._subscribers: dict[Reference, int] = {}
+        """Of the same sets."""
         self.changed = asyncio.Event()
         """A set is demanded that was not before: its members are to be found."""
         self._lacking: set[str] = set()
         self._unlisted: set[str] = set()
         """Demanded members that the last complete list lacked, and those that the last two lacked."""
+        self._complained = False
+        self.is_complete = False
+        """Whether all sets were taken once: before, nobody can tell who is in none of them."""
 
     def demand(self, sets: Mapping[str, int]) -> None:
-        """These are the subscribers' sets now, each with how many ask for it."""
+        """These are the subscribers' sets now, each with how many ask for it. Of new ones it takes some at a time."""
         now = {parse(text): count for text, count in sets.items()}
-        for reference in self._subscribers.keys() - now.keys():
-            self._demanded.discard(reference)
-        for reference in now.keys() - self._subscribers.keys():
-            self._demanded.setdefault(reference, reference)
+        for gone in self._subscribers.keys() - now.keys():
+            del self._subscribers[gone]
+            self._demanded.discard(gone)
+        room = min(MOST_SETS - len(self._subscribers), NEW_AT_ONCE)
+        for new in list(islice((each for each in now if each not in self._subscribers), room)):
+            self._demanded.setdefault(new, new)
+            self._subscribers[new] = now[new]
             self.changed.set()
-        self._subscribers = now
+        self._subscribers = {each: now[each] for each in self._subscribers}
+        self.is_complete = self.is_complete or len(self._subscribers) >= min(len(now), MOST_SETS)
+        if len(now) > MOST_SETS and not self._complained:
+            self._complained = True
+            logger.error("subscribers name too many sets: further ones find no new members", extra={"most": MOST_SETS})
 
     @property
     def stands(self) -> bool:
@@ -48,7 +71,7 @@ class Membership:
 
     def pins(self, entry: Listed) -> bool:
         """Whether `BRIDGE_CVMS` names it by a set."""
-        return self._pinned.matches(None, entry.app_id, entry.name)
+        return any(True for _ in self._pinned.matching(None, entry.app_id, entry.name))
 
     def demands(self, entry: Listed) -> bool:
         """Whether a subscriber names it by a set."""
@@ -56,6 +79,11 @@ class Membership:
 
     def wants(self, entry: Listed) -> bool:
         return self.stands and (self.pins(entry) or self.demands(entry))
+
+    def without_members(self, entries: Iterable[Listed]) -> list[str]:
+        """The sets of `BRIDGE_CVMS` to which none of these belongs, in their order."""
+        found = {each for entry in entries for each in self._pinned.matching(None, entry.app_id, entry.name)}
+        return [each.text for each in self.configured if each not in found]
 
     def subscribers(self, tracked: Tracked) -> int:
         """How many name the CVM by a set that it is a member of: not once it is deleted, or the list has lost it."""

@@ -15,6 +15,7 @@ from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
+from bridge.upstream import membership
 from tests.fakes import fake_backend
 from tests.unit.upstream.fleets import OTHER, WEB, Fleet, FleetClient
 from tests.unit.upstream.test_discovery import leading, watched
@@ -194,6 +195,27 @@ def test_a_new_leader_keeps_all_members_while_it_cannot_list_them() -> None:
         await backend.close()
 
     run_virtual(scenario())
+
+
+def test_a_new_leader_ends_no_watch_before_it_has_taken_all_sets_and_takes_a_bounded_number(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(membership, "NEW_AT_ONCE", 3)
+    monkeypatch.setattr(membership, "MOST_SETS", 10)
+
+    async def scenario() -> None:
+        fleet = Fleet({f"c{number}": (f"app_{number:02x}", f"name-{number}") for number in range(12)})
+        backend = fake_backend()
+        for _ in range(2):
+            async with leading(fleet, settings(watch_linger=0), FleetClient, backend):
+                await Watches(backend).announce("front", {f"app_{number:02x}": 1 for number in range(12)}, 600)
+                await asyncio.sleep(20)
+                assert await watched(backend) == {f"c{number}" for number in range(10)}
+        assert not any(each["type"] == "watch.dropped" for each in await events(backend))
+        await backend.close()
+
+    run_virtual(scenario())
+    assert sum("too many sets" in record.message for record in caplog.records) == 2
 
 
 def test_a_reference_that_names_none_or_several_is_told_and_hinders_no_other(caplog: pytest.LogCaptureFixture) -> None:
