@@ -19,6 +19,7 @@ from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Rendered
+from bridge.webhooks.rare_lines import RareLines
 from bridge.webhooks.schedule import AttemptOutcome, NotAttemptedError, Schedule
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,6 @@ LARGEST_KEPT = 64 * 1024
 
 REPLAY: Mapping[str, str] = {"bridge-replay": "1"}
 """The header of what was delivered before, or was asked for with all of its period."""
-
-TOLD_EVERY = 60.0
-"""Seconds between two error lines about the same fault of this machine, which all endpoints have at the same time."""
 
 
 class Poster(Protocol):
@@ -72,7 +70,10 @@ class Attempts:
     schedule: Schedule
     clock: Clock
     _rendered: OrderedDict[tuple[str, str], Rendered] = field(default_factory=OrderedDict, init=False)
-    _told: dict[str, float] = field(default_factory=dict, init=False)
+    _lines: RareLines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lines = RareLines(self.clock)
 
     async def make(self, claim: Claim) -> Result | None:
         """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError."""
@@ -129,10 +130,9 @@ class Attempts:
 
     def _postponed(self, claim: Claim, error: NotAttemptedError) -> Result:
         metrics.NOT_ATTEMPTED.labels(error.why).inc()
-        now = self.clock.monotonic()
-        if now - self._told.get(error.why, -TOLD_EVERY) >= TOLD_EVERY:
-            self._told[error.why] = now
-            logger.error("attempts cannot be made and are postponed", extra={"why": error.why, "error": str(error)})
+        if count := self._lines.due(error.why):  # a fault of this machine, which all endpoints have at the same time
+            extra = {"why": error.why, "error": str(error), "attempts": count}
+            logger.error("attempts cannot be made and are postponed", extra=extra)
         return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), f"{error.why}: {error}")
 
     def _result(self, claim: Claim, at: float, outcome: AttemptOutcome) -> Result:

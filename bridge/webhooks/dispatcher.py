@@ -95,7 +95,7 @@ class Dispatcher:
         self._clock = clock
         self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
-        self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache)
+        self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache, clock)
         self._attempts = Attempts(
             endpoint_cache=self._endpoint_cache,
             poster=poster,

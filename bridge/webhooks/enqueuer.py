@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+from bridge.clock import Clock
 from bridge.events import entry_key
 from bridge.store.errors import NearlyFullError
 from bridge.store.lanes import Checkpoint, Entry, Filled, Lanes, Share
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache
+from bridge.webhooks.rare_lines import RareLines
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +35,9 @@ CHECK_EVERY = 1_000
 class Enqueuer:
     """One process's enqueuer; if another has moved the checkpoint meanwhile, Redis refuses and it is read again."""
 
-    def __init__(self, lanes: Lanes, endpoint_cache: EndpointCache) -> None:
+    def __init__(self, lanes: Lanes, endpoint_cache: EndpointCache, clock: Clock) -> None:
         self._lanes = lanes
+        self._lines = RareLines(clock)
         self._endpoint_cache = endpoint_cache
         self._checkpoint: Checkpoint | None = None
         self._reported = ""
@@ -72,7 +75,7 @@ class Enqueuer:
                 self._checkpoint = (
                     None if self._queued >= CHECK_EVERY else replace(checkpoint, id=to_id, partial=to_partial)
                 )
-                _count(filled)
+                self._count(filled)
         return True
 
     async def _find(self) -> Checkpoint | None:
@@ -103,14 +106,14 @@ class Enqueuer:
         moved = await self._lanes.fill(checkpoint, [], checkpoint.low_water_mark, "")
         return replace(checkpoint, id=checkpoint.low_water_mark, partial="") if moved else checkpoint
 
-
-def _count(filled: Filled) -> None:
-    metrics.QUEUED.inc(filled.queued)
-    if filled.skipped:
-        metrics.SKIPPED.labels("disabled").inc(filled.skipped)
-    if filled.beyond:
-        metrics.SKIPPED.labels("too many pending").inc(filled.beyond)
-        logger.error("an endpoint has too many pending deliveries", extra={"skipped": filled.beyond})
+    def _count(self, filled: Filled) -> None:
+        metrics.QUEUED.inc(filled.queued)
+        if filled.skipped:
+            metrics.SKIPPED.labels("disabled").inc(filled.skipped)
+        if filled.beyond:
+            metrics.SKIPPED.labels("too many pending").inc(filled.beyond)
+            if skipped := self._lines.due("too many pending", filled.beyond):
+                logger.error("endpoints have too many pending deliveries", extra={"skipped": skipped})
 
 
 def portion(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.store.connection import Backend, Script
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import BROKEN, Endpoints
@@ -42,7 +43,7 @@ async def malform(backend: Backend, endpoint_id: str, fields: dict[str, Any]) ->
 
 
 async def fill(made: Bench) -> None:
-    await Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed)).catch_up()
+    await Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed), SystemClock()).catch_up()
 
 
 @pytest.mark.parametrize("fields", MALFORMED)

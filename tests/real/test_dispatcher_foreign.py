@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
+from bridge.clock import SystemClock
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.errors import StoreError
@@ -20,7 +21,7 @@ ROOT = "{bridge}:webhooks"
 
 
 def enqueuer(made: Bench) -> Enqueuer:
-    return Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed))
+    return Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed), SystemClock())
 
 
 async def order(made: Bench, lane: str = "a") -> list[str]:

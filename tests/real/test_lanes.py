@@ -9,6 +9,7 @@ import pytest
 import redis.asyncio as redis
 from prometheus_client import REGISTRY
 
+from bridge.clock import SystemClock
 from bridge.events import TRANSITION, Draft, cvm_data, entry_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Attempt, Deliveries
@@ -244,7 +245,7 @@ async def test_the_rest_of_an_event_that_was_trimmed_is_not_taken_for_the_next_e
     entries, _ = await made.lanes.read(checkpoint.id, 1)
     assert await made.lanes.fill(checkpoint, [Share(entries[0], ["a"])], checkpoint.id, "a") is not None
     kept = [await made.writer.append(f"cvm-{number}") for number in range(10)]
-    await Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed)).catch_up()
+    await Enqueuer(made.lanes, EndpointCache(made.endpoints, unsealed), SystemClock()).catch_up()
     found, _ = await Deliveries(backend).page("a")
     assert sorted(each.event.id for each in found) == sorted([entries[0].event.id, *kept])
 

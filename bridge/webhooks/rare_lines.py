@@ -1,0 +1,27 @@
+"""Log lines about faults that may come with every event: each at most once a minute."""
+
+from __future__ import annotations
+
+from bridge.clock import Clock
+
+REPEAT_EVERY = 60.0
+"""Seconds between two lines about the same fault."""
+
+
+class RareLines:
+    """Decides when a fault is told again, and what it came to in between."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._told_at: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def due(self, fault: str, count: int = 1) -> int:
+        """How much of the fault is to be told now; 0: nothing, it counts for the next line."""
+        total = self._counts.pop(fault, 0) + count
+        now = self._clock.monotonic()
+        if now - self._told_at.get(fault, -REPEAT_EVERY) < REPEAT_EVERY:
+            self._counts[fault] = total
+            return 0
+        self._told_at[fault] = now
+        return total
