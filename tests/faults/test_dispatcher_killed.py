@@ -1,4 +1,7 @@
-"""`bridge dispatcher` as a process, killed at its worst moments, against a receiver that fails half of its answers."""
+"""`bridge dispatcher` as a process, killed at its worst moments, against a receiver that fails half of its answers.
+
+`python -m benchmarks.hostile` is the long form: a hundred endpoints, several dispatchers, minutes.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,28 @@ from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
 from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
 from bridge.webhooks.dispatcher import LEASE
+from tests.hostile import Hostile, ways
 from tests.lanes import Writer
+from tests.posting import Answer
+from tests.posting import receiver as serving
 from tests.receivers import Hit, Receiver, receiving
 
 CVMS = ("a", "b", "c", "d")
 EVENTS = 60
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+HOSTILE = ("h0", "h1", "h2")
+
+
+def _repeated_ways() -> dict[str, Answer]:
+    """Those after which more attempts are soon made."""
+    silencing = {"410", "Retry-After of a century"}
+    return {name: way for name, way in ways("http://127.0.0.1:9/").items() if name not in silencing}
 
 
 class Dispatchers:
-    """One after the other; `killed` has the moments."""
+    """One after the other, with these settings; `killed` has the moments."""
 
-    def __init__(self, redis_url: str, key: str) -> None:
+    def __init__(self, redis_url: str, key: str, **settings: str) -> None:
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(Path.cwd()),
@@ -41,6 +54,7 @@ class Dispatchers:
             "BRIDGE_SECRET_KEY": key,
             "BRIDGE_WEBHOOK_ALLOW": "127.0.0.0/8",
             "BRIDGE_WEBHOOK_RETRY": ",".join(["0.1"] * 60),
+            **settings,
         }
         self.killed: list[float] = []
         self.start()
@@ -81,18 +95,22 @@ class Unreliable:
         return 204
 
 
-async def _register(backend: Backend, sealer: Sealer, url: str) -> None:
+async def _register(backend: Backend, sealer: Sealer, url: str, *names: str) -> None:
     secret = (SealedSecret(sealer.seal(SECRET)),)
-    for name in ("e", "f"):
+    for name in names or ("e", "f"):
         await Endpoints(backend).create(Endpoint(name, sealer.seal(f"{url}/{name}"), secrets_sealed=secret))
 
 
-async def test_every_event_arrives_in_order_with_one_id_whatever_is_killed_when(redis_url: str) -> None:
+async def test_every_event_arrives_in_order_with_one_id_whatever_is_killed_when_beside_hostile_receivers(
+    redis_url: str,
+) -> None:
     key, backend = new_key(), connect(redis_url, "bridge")
     writer, sealer = await Writer.lead(backend), Sealer([SecretStr(key)])
-    async with receiving() as receiver:
+    hostile = Hostile(_repeated_ways(), random.Random(3))
+    async with receiving() as receiver, serving(hostile.answer) as odd:
         await _register(backend, sealer, receiver.url)
-        dispatchers = Dispatchers(redis_url, key)
+        await _register(backend, sealer, odd.url(path=""), *HOSTILE)
+        dispatchers = Dispatchers(redis_url, key, BRIDGE_WEBHOOK_TIMEOUT="3")
         unreliable = Unreliable(receiver, dispatchers, 40)
         receiver.answer = unreliable.answer
         try:
@@ -109,6 +127,10 @@ async def test_every_event_arrives_in_order_with_one_id_whatever_is_killed_when(
         assert status == 0
         found, _ = await Deliveries(backend).page("e", limit=EVENTS)
         assert {each.status for each in found} == {"delivered"}
+        assert len(hostile.used) > 10
+        for name in HOSTILE:
+            found, _ = await Deliveries(backend).page(name, status="delivered", limit=EVENTS)
+            assert {each.id for each in found} <= {each.id for each in hostile.read}
     await backend.close()
     _assert_in_order(receiver.hits, receiver.accepted)
     _assert_explained(receiver.accepted, dispatchers.killed)
