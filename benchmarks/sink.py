@@ -1,15 +1,18 @@
-"""A receiver for the benchmark of webhooks, in a process of its own: answers 204 and remembers when what came."""
+"""A receiver for the benchmarks of webhooks, a process of its own: answers 204 and remembers when what came where."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 import time
 
 from aiohttp import web
 
-received: list[tuple[float, str]] = []
+received: list[tuple[float, str, str]] = []
+slowest = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+"""Seconds until an answer, at random up to this."""
 
 
 async def handle(request: web.BaseRequest) -> web.Response:
@@ -20,7 +23,9 @@ async def handle(request: web.BaseRequest) -> web.Response:
     at, body = time.time(), await request.read()
     # The event's own number, wherever the sender put it; parsing would cost more than receiving.
     _, _, rest = body.partition(b'"status":"')
-    received.append((at, rest.partition(b'"')[0].decode()))
+    received.append((at, request.path, rest.partition(b'"')[0].decode()))
+    if slowest:
+        await asyncio.sleep(random.random() * slowest)
     return web.Response(status=204)
 
 

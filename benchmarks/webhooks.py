@@ -77,7 +77,7 @@ async def drained(session: aiohttp.ClientSession, sink: str, count: int) -> list
 
     async def all_there() -> bool:
         async with session.get(sink) as answer:
-            found.extend((at, text) for at, text in await answer.json())
+            found.extend((at, text) for at, _, text in await answer.json())
         return len(found) >= count
 
     await until(all_there)

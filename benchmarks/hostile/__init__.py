@@ -1,0 +1,1 @@
+"""Ninety webhook endpoints beside ten hostile ones, while dispatchers are killed and frozen."""
