@@ -3,10 +3,39 @@
 --   then per event: id, ran (1/0), JSON, cvm id, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.
 -- Returns {1, queued, skipped for disabled endpoints, skipped beyond the most that may wait, broken}, or {0}.
-local checkpoint = call('HMGET', P, 'birth', 'position', 'partial', 'revision', 'seen')
+local checkpoint = call('HMGET', P, 'birth', 'position', 'partial', 'revision', 'seen', 'stamp')
 if call('HGET', KEYS[2], 'birth') ~= ARGV[2] or checkpoint[1] ~= ARGV[2] or checkpoint[2] ~= ARGV[3]
   or (checkpoint[3] or '') ~= ARGV[4] or (checkpoint[4] or '0') ~= ARGV[5] then return {0} end
-local queued, skipped, beyond, touched, i = 0, 0, 0, {}, 8
+stamp = count(checkpoint[6]) or 0
+local queued, skipped, beyond = 0, 0, 0
+local names, wanted = {}, {}  -- the endpoints, and what each wants, in the order of the events
+local due_anew = {}  -- endpoints that have a lane more to claim
+
+-- All that an endpoint wants, of which it has nothing yet.
+local function queue_all(E, status)
+  local listed, lanes, waiting, due = {}, {}, {}, {}
+  for n, each in ipairs(wanted[E]) do
+    local id, lane = E .. '-' .. each.event, each.cvm
+    call('HSET', of('delivery', id), 'e', E, 'c', lane, 'v', each.event, 's', status, 'k', 0, 'at', whole(now),
+      unpack(status == 'skipped' and {'fin', whole(now)} or {}))
+    listed[2 * n - 1], listed[2 * n] = each.stamp, id
+    if not waiting[lane] then lanes[#lanes + 1], waiting[lane] = lane, {} end
+    table.insert(waiting[lane], id)
+  end
+  call('ZADD', of(status, E), unpack(listed))
+  if status == 'skipped' then
+    trim(E)
+    skipped = skipped + #wanted[E]
+    return
+  end
+  for _, lane in ipairs(lanes) do
+    if call('RPUSH', lane_key(E, lane), unpack(waiting[lane])) == #waiting[lane] then
+      due[#due + 1], due[#due + 2] = whole(now), lane
+    end
+  end
+  if due[1] then call('ZADD', of('due', E), unpack(due)) end
+  queued, due_anew[E] = queued + #wanted[E], due[1] and true
+end
 
 local function deliver(E, cvm, event, status)
   local id = make(E, cvm, event, status)
@@ -15,50 +44,81 @@ local function deliver(E, cvm, event, status)
     skipped = skipped + 1
   elseif id then
     enqueue(E, cvm, id)
-    touched[E] = true
-    queued = queued + 1
+    queued, due_anew[E] = queued + 1, true
   end
 end
 
--- Removes the rest of a delivery that could not be queued: it would never be attempted, nor made again.
-local function undo(E, cvm, event)
-  local id = E .. '-' .. event
-  if redis.pcall('HGET', of('delivery', id), 'v') ~= event then return end
-  redis.pcall('LREM', lane_key(E, cvm), -1, id)
+-- Removes the rest of a delivery that could not be queued: it would never be attempted, nor made again. Returns whether
+-- there was one.
+local function undo(E, each)
+  local id = E .. '-' .. each.event
+  if redis.pcall('HGET', of('delivery', id), 'v') ~= each.event then return false end
+  redis.pcall('LREM', lane_key(E, each.cvm), -1, id)
   for _, list in ipairs({'pending', 'skipped'}) do redis.pcall('ZREM', of(list, E), id) end
   call('DEL', of('delivery', id))
-  redis.pcall('HINCRBY', of('event', event), 'refs', -1)
+  return true
 end
 
-local function share(event, cvm, first, last)
-  for n = first, last do
-    local E = ARGV[n]
-    for _, status in ipairs({disabled(E) and 'skipped' or 'pending', 'skipped'}) do
+-- For what is there in part, and where keys are damaged.
+local function queue_one_by_one(E, statuses)
+  for _, each in ipairs(wanted[E]) do
+    for _, status in ipairs(statuses) do
       -- A delivery that its lane cannot take is listed as skipped, so that it can be recovered.
-      if guarded(E, cvm, deliver, E, cvm, event, status) then break end
-      undo(E, cvm, event)
+      if guarded(E, each.cvm, deliver, E, each.cvm, each.event, status) then break end
+      if undo(E, each) then release(each.event) end
     end
   end
 end
 
-while ARGV[i] do
-  local event, cvm, count = ARGV[i], ARGV[i + 3], tonumber(ARGV[i + 4])
-  if count > 0 then
-    call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
-    share(event, cvm, i + 5, i + 4 + count)
-    if tonumber(call('HGET', of('event', event), 'refs') or '0') == 0 then call('DEL', of('event', event)) end
+local function queue(E, is_new)
+  local statuses = {disabled(E) and 'skipped' or 'pending', 'skipped'}
+  if is_new then
+    if pcall(queue_all, E, statuses[1]) then return end
+    for _, each in ipairs(wanted[E]) do
+      undo(E, each)
+      release(each.event)
+    end
   end
-  i = i + 5 + count
+  queue_one_by_one(E, statuses)
 end
-for E in pairs(touched) do
-  apart(E, function()
-    beyond = beyond + overflow(E)
-    rescore(E)
-  end)
+
+local i, events, keys = 8, {}, {}
+while ARGV[i] do
+  local event, cvm, wanting = ARGV[i], ARGV[i + 3], tonumber(ARGV[i + 4])
+  if wanting > 0 then
+    call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
+    events[#events + 1] = {event, wanting}
+  end
+  for n = i + 5, i + 4 + wanting do
+    local E = ARGV[n]
+    if not wanted[E] then names[#names + 1], wanted[E] = E, {} end
+    table.insert(wanted[E], {event = event, cvm = cvm, stamp = next_stamp()})
+    keys[#keys + 1] = of('delivery', E .. '-' .. event)
+  end
+  i = i + 5 + wanting
 end
+if names[1] then
+  read_disabled(names)
+  local is_new = call('EXISTS', unpack(keys)) == 0
+  for _, each in ipairs(is_new and events or {}) do
+    -- Before the deliveries: a step that ends in its middle keeps an event for too long, and not too shortly.
+    local refs = redis.pcall('HINCRBY', of('event', each[1]), 'refs', each[2])
+    if type(refs) == 'table' then call('HSET', of('event', each[1]), 'refs', each[2]) end
+  end
+  for _, E in ipairs(names) do queue(E, is_new) end
+  for _, each in ipairs(is_new and {} or events) do
+    if tonumber(call('HGET', of('event', each[1]), 'refs') or '0') == 0 then call('DEL', of('event', each[1])) end
+  end
+end
+local touched = {}
+for _, E in ipairs(names) do
+  local _, over = guarded(E, '', overflow, E)
+  beyond = beyond + (over or 0)
+  if due_anew[E] or over ~= 0 then touched[#touched + 1] = E end
+end
+rescore_all(touched)
 release_events()
-keep_stamp()
 keep_seen(checkpoint[5])
 -- Last: a script that fails in the middle runs again from here and finds the deliveries that it had queued.
-call('HSET', P, 'position', ARGV[6], 'partial', ARGV[7])
+call('HSET', P, 'position', ARGV[6], 'partial', ARGV[7], 'stamp', whole(stamp))
 return {1, queued, skipped, beyond, broken}

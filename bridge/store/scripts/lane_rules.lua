@@ -44,6 +44,11 @@ local function disabled(E)
   return off[E]
 end
 
+-- Asks it for many at once.
+local function read_disabled(names)
+  for n, reason in ipairs(call('HMGET', P .. ':disabled', unpack(names))) do off[names[n]] = reason ~= false end
+end
+
 -- Whether any of these endpoints has a key of this kind: one command, where mostly none has.
 local function is_any(kind, names)
   local keys = {}
