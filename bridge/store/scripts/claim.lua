@@ -22,20 +22,26 @@ local function probe(E)
   return {chosen}
 end
 
--- The lanes that may be lent now, and the endpoint's rate.
-local function available(E)
-  local busy = call('ZCARD', of('busy', E))
-  local held = gate(E, busy)
-  local room = math.min(held.room, share - busy, most - lent, held.at_once)
-  if room <= 0 or held.from > now then return {} end
-  if held.not_before > now then return test_is_due(E) and {TEST_LANE} or {}, held.rate end
-  if held.open then return held.probe_at > now and {} or probe(E), held.rate end
-  return call('ZRANGEBYSCORE', of('due', E), '-inf', whole(now), 'LIMIT', 0, room), held.rate
+-- Lanes that may be lent now, at most `room`. Where nothing holds the endpoint back, also what is due after them (nil
+-- for nothing).
+local function available(E, held, room)
+  if held.from > now then return {} end
+  if held.not_before > now then return test_is_due(E) and {TEST_LANE} or {} end
+  if held.open then return held.probe_at > now and {} or probe(E) end
+  local lanes, due = {}, call('ZRANGE', of('due', E), 0, room, 'WITHSCORES')
+  for i = 1, 2 * room, 2 do
+    if not due[i] or tonumber(due[i + 1]) > now then break end
+    lanes[#lanes + 1] = due[i]
+  end
+  return lanes, tonumber(due[2 * #lanes + 2])
 end
 
 -- `ran` and JSON, read once however many lanes have this event next: a state may have a megabyte.
 local function read_event(event)
-  read[event] = read[event] or call('HMGET', of('event', event), 'ran', 'json')
+  if not read[event] then
+    read[event] = call('HMGET', of('event', event), 'ran', 'json')
+    bytes = bytes + #(read[event][2] or '')
+  end
   return read[event]
 end
 
@@ -53,52 +59,91 @@ local function head(E, lane)
   end
 end
 
-local function lend(E, lane)
-  call('ZREM', of('due', E), lane)
-  local id, delivery, event = head(E, lane)
-  if not id then return end
+-- What is told of a lane's head; nil for an empty lane.
+local function next_claim(E, lane)
+  local id, delivery = head(E, lane)
+  if not id then return nil end
   local failures = whole(count(delivery[2]) or error('its failures are not an integer', 0))
-  call('ZADD', of('busy', E), until_ms, lane)
-  call('HSET', of('claims', E), lane, token)
-  local n = #claims
-  claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4], claims[n + 5] = E, lane, id, delivery[1], failures
-  claims[n + 6] = delivery[3] and 1 or 0
-  lent = lent + 1
-  if not seen[delivery[1]] then
-    seen[delivery[1]] = true
-    n = #events
-    events[n + 1], events[n + 2], events[n + 3] = delivery[1], event[1], event[2]
-    bytes = bytes + #event[2]
-  end
+  return {E, lane, id, delivery[1], failures, delivery[3] and 1 or 0}
 end
 
-local function borrow(E)
-  -- Leases that ran out: their dispatcher is dead, frozen or cut off.
-  for _, lane in ipairs(call('ZRANGEBYSCORE', of('busy', E), '-inf', whole(now))) do
-    give_back(E, lane)
-    call('ZADD', of('due', E), whole(now), lane)
-  end
-  local lanes, rate = available(E)
-  local before = lent
+-- Returns how many of the lanes are lent: fewer where one is damaged or empty, or the reply is long enough.
+local function lend(E, lanes)
+  local looked, own, leases, tokens = {}, {}, {}, {}
   for _, lane in ipairs(lanes) do
     if bytes >= L.claim_bytes then break end
-    if not guarded(E, lane, lend, E, lane) then quarantine(E, lane) end
+    local fine, claim = guarded(E, lane, next_claim, E, lane)
+    if fine then looked[#looked + 1] = lane else quarantine(E, lane) end
+    if fine and claim then
+      own[#own + 1] = claim
+      leases[2 * #own - 1], leases[2 * #own] = until_ms, lane
+      tokens[2 * #own - 1], tokens[2 * #own] = lane, token
+    end
   end
-  if rate and lent > before then
-    call('HSET', of('health', E), 'paced', whole(now + math.ceil((lent - before) * 1000 / rate)))
+  if looked[1] then call('ZREM', of('due', E), unpack(looked)) end
+  if own[1] then
+    call('ZADD', of('busy', E), unpack(leases))
+    call('HSET', of('claims', E), unpack(tokens))
   end
-  rescore(E)
-  if share < L.concurrency and call('ZCARD', of('busy', E)) >= share then
-    -- It has its share: other endpoints go first until one of its attempts ends or there may be more room.
-    call('ZADD', P .. ':due', 'XX', 'GT', whole(now + L.share_ms), E)
+  for _, claim in ipairs(own) do
+    for _, value in ipairs(claim) do claims[#claims + 1] = value end
+    local event, n = claim[4], #events
+    if not seen[event] then
+      seen[event] = true
+      events[n + 1], events[n + 2], events[n + 3] = event, unpack(read_event(event))
+    end
   end
+  lent = lent + #own
+  return #own
 end
 
-local due = call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most)
-if due[1] then write_although_full() end
-for _, E in ipairs(due) do
-  if lent >= most or bytes >= L.claim_bytes then break end
-  apart(E, borrow)
+-- Leases that ran out: their dispatcher is dead, frozen or cut off. Returns how many still run, and when the first of
+-- them ends.
+local function end_leases(E)
+  local leases, ended = call('ZRANGE', of('busy', E), 0, -1, 'WITHSCORES'), 0
+  for i = 1, #leases, 2 do
+    if tonumber(leases[i + 1]) > now then return #leases / 2 - ended, tonumber(leases[i + 1]) end
+    give_back(E, leases[i])
+    call('ZADD', of('due', E), whole(now), leases[i])
+    ended = ended + 1
+  end
+  return 0
+end
+
+-- Returns when one of its lanes can be claimed next.
+local function borrow(E, none)
+  local busy, first_lease = 0
+  if not none.busy then busy, first_lease = end_leases(E) end
+  local held = gate(E, busy)
+  local room, lanes, first_due = math.min(held.room, share - busy, most - lent, held.at_once), {}
+  if room > 0 then lanes, first_due = available(E, held, room) end
+  local own = lend(E, lanes)
+  if held.rate and own > 0 then
+    call('HSET', of('health', E), 'paced', whole(now + math.ceil(own * 1000 / held.rate)))
+  end
+  local at
+  if held.room > 0 and (own == 0 or own < #lanes or held.rate or held.open or held.not_before > now) then
+    at = first_moment(E, {})
+  elseif not disabled(E) then
+    held.room = held.room - own
+    if own > 0 then first_lease = math.min(first_lease or now + lease, now + lease) end
+    at = earliest(E, first_lease, first_due, held)
+  end
+  -- One that has its share: other endpoints go first until one of its attempts ends or there may be more room.
+  if at and share < L.concurrency and busy + own >= share then at = math.max(at, now + L.share_ms) end
+  return at
+end
+
+local due, moments = call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIMIT', 0, most), {}
+if due[1] then
+  write_although_full()
+  read_disabled(due)
+  local none = {busy = not is_any('busy', due)}
+  for _, E in ipairs(due) do
+    if lent >= most or bytes >= L.claim_bytes then break end
+    moments[E] = next_moment(E, borrow, none)
+  end
+  place(moments)
 end
 release_events()
 local first = call('ZRANGE', P .. ':due', 0, 0, 'WITHSCORES')

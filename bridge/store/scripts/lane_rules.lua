@@ -98,26 +98,27 @@ local function gate(E, lent)
     not_before = tonumber(health[3] or '0'), from = from, at_once = at_once, rate = rate}
 end
 
--- The first moment at which one of the endpoint's lanes can be claimed; nil: none. `none`: the kinds of keys that it is
--- known to have no one of.
+-- The first moment (ms) at which one of the endpoint's lanes can be claimed; nil: none. `first_lease`: when the first of
+-- the leases ends; `first_due`: when the first of the other lanes is due; `held`: its gate.
+local function earliest(E, first_lease, first_due, held)
+  if not first_due or held.room <= 0 then return first_lease end
+  local first, not_before = first_due, held.not_before
+  if held.open then first = math.max(first, held.probe_at) end
+  if first < not_before and not_before > now then
+    -- Only a test that a caller requested is sent earlier.
+    first = math.min(not_before, tonumber(call('ZSCORE', of('due', E), TEST_LANE) or not_before))
+  end
+  first = math.max(first, held.from)
+  if first == 0 then first = now end
+  return math.min(first, first_lease or first)
+end
+
+-- The same, read anew. `none`: kinds of keys that the endpoint is known not to have.
 local function first_moment(E, none)
   if disabled(E) then return nil end
   local busy = none.busy and {} or call('ZRANGE', of('busy', E), 0, -1, 'WITHSCORES')
   local due = none.due and {} or call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
-  local at = tonumber(busy[2])
-  if due[2] then
-    local held = gate(E, #busy / 2)
-    local first, not_before = tonumber(due[2]), held.not_before
-    if held.open then first = math.max(first, held.probe_at) end
-    if first < not_before and not_before > now then
-      -- Only a test that a caller requested is sent earlier.
-      first = math.min(not_before, tonumber(call('ZSCORE', of('due', E), TEST_LANE) or not_before))
-    end
-    first = math.max(first, held.from)
-    if first == 0 then first = now end
-    if held.room > 0 and (not at or first < at) then at = first end
-  end
-  return at
+  return earliest(E, tonumber(busy[2]), tonumber(due[2]), due[2] and gate(E, #busy / 2))
 end
 
 -- Puts the endpoint where claims find it.
@@ -182,13 +183,10 @@ local function apart(E, step)
   if not guarded(E, '', step, E) then call('ZADD', P .. ':due', whole(now + L.quarantine_ms), E) end
 end
 
--- Puts endpoints where claims find them, as `rescore` does one.
-local function rescore_all(names)
-  if not names[1] then return end
-  local none, at_work, at_rest = {due = not is_any('due', names), busy = not is_any('busy', names)}, {}, {}
-  for _, E in ipairs(names) do
-    local fine, at = guarded(E, '', first_moment, E, none)
-    if not fine then at = now + L.quarantine_ms end
+-- Puts endpoints where claims find them: `moments` are theirs, false for never.
+local function place(moments)
+  local at_work, at_rest = {}, {}
+  for E, at in pairs(moments) do
     if at then
       at_work[#at_work + 1], at_work[#at_work + 2] = whole(at), E
     else
@@ -197,6 +195,21 @@ local function rescore_all(names)
   end
   if at_work[1] then call('ZADD', P .. ':due', unpack(at_work)) end
   if at_rest[1] then call('ZREM', P .. ':due', unpack(at_rest)) end
+end
+
+-- A step of one endpoint that returns when it can be claimed next; one whose keys are damaged is quarantined.
+local function next_moment(E, step, ...)
+  local fine, at = guarded(E, '', step, E, ...)
+  if not fine then return now + L.quarantine_ms end
+  return at or false
+end
+
+-- As `rescore` does one.
+local function rescore_all(names)
+  if not names[1] then return end
+  local none, moments = {due = not is_any('due', names), busy = not is_any('busy', names)}, {}
+  for _, E in ipairs(names) do moments[E] = next_moment(E, first_moment, none) end
+  place(moments)
 end
 
 -- Events that deliveries need no more, and of how many: `release_events` writes it for all deliveries of a script at

@@ -295,7 +295,7 @@ class Lanes(RuleBasedStateMachine):
             assert await client.lrange(f"{root}:lane:{name}:{lane}", 0, -1) == deliveries
         assert await client.zrange(f"{root}:pending:{name}", 0, -1) == self.model.age[name]
         assert len(self.model.age[name]) <= LIMITS.pending
-        assert await client.zscore(f"{root}:due", name) == (await self._next(name) if enabled else None)
+        assert self._moment(await client.zscore(f"{root}:due", name)) == (await self._next(name) if enabled else None)
         lost = await client.zcard(f"{root}:given_up:{name}") + await client.zcard(f"{root}:skipped:{name}")
         assert lost <= LIMITS.lost
         assert lost + await client.zcard(f"{root}:delivered:{name}") <= LIMITS.finished
@@ -313,7 +313,11 @@ class Lanes(RuleBasedStateMachine):
             first = held_until if held_until > max(first, float(self.clock.now * 1000)) else first
             listed = await client.zscore(f"{root}:due", name)
             moments.append(first or listed)
-        return min(moments, default=None)
+        return self._moment(min(moments, default=None))
+
+    def _moment(self, at: float | None) -> float | None:
+        """All that is past can be had now."""
+        return None if at is None else max(at, self.clock.now * 1000)
 
     def teardown(self) -> None:
         try:
