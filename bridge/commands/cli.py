@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
-from typing import NoReturn
 
 import click
 
@@ -17,13 +15,13 @@ from bridge.commands.forwarding import is_forwardable
 from bridge.commands.keys import run_forget, run_rotate
 from bridge.commands.listen import Received, Registration, Reply, received_line
 from bridge.commands.listen import listen as receive
-from bridge.commands.proxies import proxy_faults
+from bridge.commands.shell import URL, check_proxies, complain, end, run
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line, write_line
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
-from bridge.process.signals import Body, CommandError, execute, until
+from bridge.process.signals import until
 from bridge.process.startup import StartupInfo
 from bridge.process.up import run_up
 from bridge.process.upstream import run_upstream
@@ -36,13 +34,6 @@ from bridge.uvicorn_server import unix_path
 
 SIMULATED = "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
 
-_URL = click.option(
-    "--url",
-    default="http://127.0.0.1:8000",
-    show_default=True,
-    envvar="BRIDGE_URL",
-    help="URL of the bridge (or unix:/path).",
-)
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
 
@@ -88,7 +79,7 @@ def up() -> None:
       PHALA_CLOUD_API_KEY=phak_… BRIDGE_CVMS=web-1,web-2 bridge up
     """
     settings = _settings()
-    _execute(lambda stop: run_up(settings, lambda startup: click.echo(_banner(startup)), stop))
+    run(lambda stop: run_up(settings, lambda startup: click.echo(_banner(startup)), stop))
 
 
 @main.command()
@@ -114,9 +105,9 @@ def web(workers: int, worker: bool, listener: int | None) -> None:
     """
     settings = _settings()
     if workers > 1 and not worker:
-        _execute(lambda stop: run_web_workers(settings, workers, stop))
+        run(lambda stop: run_web_workers(settings, workers, stop))
     else:
-        _execute(lambda stop: run_web(settings, stop, worker=worker, listener=listener))
+        run(lambda stop: run_web(settings, stop, worker=worker, listener=listener))
 
 
 @main.command()
@@ -130,7 +121,7 @@ def upstream() -> None:
       REDIS_URL=redis://redis:6379/0 PHALA_CLOUD_API_KEY=phak_… BRIDGE_CVMS='*' bridge upstream
     """
     settings = _settings()
-    _execute(lambda stop: run_upstream(settings, stop))
+    run(lambda stop: run_upstream(settings, stop))
 
 
 @main.command()
@@ -145,7 +136,7 @@ def dispatcher() -> None:
       REDIS_URL=redis://redis:6379/0 BRIDGE_SECRET_KEY=… bridge dispatcher
     """
     settings = _settings(proxies=False)  # webhooks go through no proxy
-    _execute(lambda stop: run_dispatcher(settings, stop))
+    run(lambda stop: run_dispatcher(settings, stop))
 
 
 @main.command()
@@ -175,12 +166,12 @@ def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> N
     _log()
     world = World(seed, cvms, now=SystemClock().time())
     work = run_simulator(host, port, world, time_scale=time_scale, announce=_announce_simulator)
-    _execute(lambda stop: until(stop, work))
+    run(lambda stop: until(stop, work))
 
 
 @main.command()
 @click.argument("cvms", nargs=-1, metavar="[CVM]...")
-@_URL
+@URL
 @click.option("--token", envvar="BRIDGE_TOKEN", help="A token of the bridge. Default: BRIDGE_TOKEN.")
 @click.option("--since", help="Begin with the events since this time (RFC 3339).")
 def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) -> None:
@@ -195,15 +186,15 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
       bridge tail web-1 --since 2026-11-24T16:00:00Z
       bridge tail | jq -r 'select(.type == "cvm.transition") | .data.name'
     """
-    _check_proxies()
+    check_proxies()
     to_line = event_line if sys.stdout.isatty() else str
     request = Request(url.rstrip("/"), cvms, token, since)
-    work = follow(request, lambda event: write_line(to_line(event)), _complain)
-    _execute(lambda stop: until(stop, work))
+    work = follow(request, lambda event: write_line(to_line(event)), complain)
+    run(lambda stop: until(stop, work))
 
 
 @main.command()
-@_URL
+@URL
 @click.option("--token", envvar="BRIDGE_TOKEN", help="A token of scope admin. Default: BRIDGE_TOKEN.")
 @_HOST
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port to listen on. Default: a free one.")
@@ -245,15 +236,15 @@ def listen(
     """
     if forward_to is not None and (status is not None or not is_forwardable(forward_to)):
         raise click.UsageError("--forward-to takes an http or https URL, and excludes --status")
-    _check_proxies()
+    check_proxies()
     fields = {name: value for name, value in filters.items() if value}  # options have the names of a body's fields
     registration = Registration(url=url.rstrip("/"), token=token, host=host, port=port, address=address, fields=fields)
     to_line = received_line if sys.stdout.isatty() else Received.to_json
     work = receive(
-        registration, Reply(status or 200, delay, fail, forward_to), lambda each: write_line(to_line(each)), _complain
+        registration, Reply(status or 200, delay, fail, forward_to), lambda each: write_line(to_line(each)), complain
     )
     _log(level="warning")
-    _execute(lambda stop: until(stop, work))
+    run(lambda stop: until(stop, work))
 
 
 @main.command()
@@ -289,7 +280,7 @@ def rotate(dry_run: bool) -> None:
       4. remove the old key in every place
     """
     settings = _settings(proxies=False)
-    _execute(lambda stop: until(stop, run_rotate(settings, click.echo, dry_run=dry_run)))
+    run(lambda stop: until(stop, run_rotate(settings, click.echo, dry_run=dry_run)))
 
 
 @keys.command()
@@ -298,7 +289,7 @@ def forget(yes: bool) -> None:
     """Deletes the webhooks that no key of BRIDGE_SECRET_KEY opens, because their key is lost."""
     settings = _settings(proxies=False)
     sure = (lambda question: True) if yes else click.confirm
-    _execute(lambda stop: until(stop, run_forget(settings, click.echo, sure)))
+    run(lambda stop: until(stop, run_forget(settings, click.echo, sure)))
 
 
 @main.command()
@@ -316,9 +307,9 @@ def _settings(*, quiet: bool = False, proxies: bool = True) -> Settings:
     try:
         settings = load_settings()
     except SettingsError as error:
-        _end(str(error))
+        end(str(error))
     if proxies:
-        _check_proxies()
+        check_proxies()
     if not quiet:
         _log(settings.log_format, settings.log_level)
     for warning in settings.warnings:
@@ -326,39 +317,10 @@ def _settings(*, quiet: bool = False, proxies: bool = True) -> Settings:
     return settings
 
 
-def _check_proxies() -> None:
-    """Ends the process with one line per variable that no request could be made with."""
-    if faults := proxy_faults():
-        _end("\n".join(faults))
-
-
 def _log(form: logs.Format | None = None, level: str = "info") -> None:
     """Logs to stderr. uvicorn's own lines about starting and stopping are left out: the banner and the roles do it."""
     logs.configure(form, level)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-
-
-def _end(message: str) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(1)
-
-
-def _execute(body: Body) -> None:
-    """Runs until a signal. An error is one line and exit status 1; a pipe whose reader is gone is no error."""
-    try:
-        execute(body)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
-    except CommandError as error:
-        _end(str(error))
-    except OSError as error:
-        _end(error.strerror or str(error))
-    except KeyboardInterrupt:
-        sys.exit(0)  # it came before our signal handlers
-
-
-def _complain(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _banner(startup: StartupInfo) -> str:
