@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -24,10 +25,11 @@ from pydantic import SecretStr
 from bridge.events import TRANSITION, Draft, cvm_data
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret, Signature
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
+from bridge.webhook_keys import new_private_text
 from tests.servers import RealServer, free_port
 
 AT_ONCE = 64
@@ -111,22 +113,23 @@ async def naive(sink: str, count: int, body: bytes) -> float:
         return count / (time.perf_counter() - began)
 
 
-async def register(backend: Backend, sealer: Sealer, sink: str, count: int) -> None:
+async def register(backend: Backend, sealer: Sealer, sink: str, count: int, scheme: Signature = "v1") -> None:
     endpoints = Endpoints(backend)
-    secret = (SealedSecret(sealer.seal(SIGNED_WITH)),)
+    secret, key = ((SealedSecret(sealer.seal(text)),) for text in (SIGNED_WITH, new_private_text()))
     for number in range(count):
-        await endpoints.create(Endpoint(f"e{number:05}", sealer.seal(f"{sink}/{number}"), secrets_sealed=secret))
+        made = Endpoint(f"e{number:05}", sealer.seal(f"{sink}/{number}"), secrets_sealed=secret, keys_sealed=key)
+        await endpoints.create(replace(made, signatures=(scheme,)))
 
 
 @contextlib.asynccontextmanager
-async def registered(sink: str, endpoints: int) -> AsyncIterator[tuple[Pen, dict[str, str]]]:
+async def registered(sink: str, endpoints: int, scheme: Signature = "v1") -> AsyncIterator[tuple[Pen, dict[str, str]]]:
     """A server with endpoints at the sink: a pen for its log, and the environment of a dispatcher."""
     key = new_key()
     with RealServer() as server:
         backend = connect(server.url, "bridge")
         term = await Leadership(backend).acquire("bench", 3600, "birth", "0-0")
         assert isinstance(term, Term)
-        await register(backend, Sealer([SecretStr(key)]), sink, endpoints)
+        await register(backend, Sealer([SecretStr(key)]), sink, endpoints, scheme)
         yield (
             Pen(backend, term),
             {"REDIS_URL": server.url, "BRIDGE_SECRET_KEY": key, "BRIDGE_WEBHOOK_ALLOW": "127.0.0.0/8"},
@@ -135,16 +138,16 @@ async def registered(sink: str, endpoints: int) -> AsyncIterator[tuple[Pen, dict
 
 
 @contextlib.asynccontextmanager
-async def bridge(sink: str, endpoints: int) -> AsyncIterator[Pen]:
+async def bridge(sink: str, endpoints: int, scheme: Signature = "v1") -> AsyncIterator[Pen]:
     """A dispatcher that delivers to the sink, and a pen for the log it reads."""
-    async with registered(sink, endpoints) as (pen, environment):
+    async with registered(sink, endpoints, scheme) as (pen, environment):
         with process("-m", "bridge", "dispatcher", **environment):
             await pen.append("warm-up", -1)
             yield pen
 
 
-async def throughput(session: aiohttp.ClientSession, sink: str) -> float:
-    async with bridge(sink, ENDPOINTS) as pen:
+async def throughput(session: aiohttp.ClientSession, sink: str, scheme: Signature = "v1") -> float:
+    async with bridge(sink, ENDPOINTS, scheme) as pen:
         await drained(session, sink, ENDPOINTS)
         for number in range(EVENTS):
             await pen.append(f"cvm-{number}", number)
@@ -177,22 +180,25 @@ async def measure() -> None:
         await asyncio.to_thread(started.stdout.readline)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             await bare(session, sink, 2_000, body)
-            loops, plain, delivered = [], [], []
+            loops, plain, delivered, by_key = [], [], [], []
             for _ in range(ROUNDS):
                 loops.append(await bare(session, sink, 10_000, body))
                 plain.append(await naive(sink, 1_000, body))
                 await drained(session, sink, 0)
                 delivered.append(await throughput(session, sink))
+                by_key.append(await throughput(session, sink, "v1a"))
             waits = await latency(session, sink)
-    _tell(statistics.median(loops), statistics.median(plain), statistics.median(delivered), waits)
+    _tell([statistics.median(each) for each in (loops, plain, delivered, by_key)], waits)
 
 
-def _tell(loop: float, plain: float, delivered: float, waits: list[float]) -> None:
+def _tell(medians: list[float], waits: list[float]) -> None:
+    loop, plain, delivered, by_key = medians
     p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
     print(
         f"webhooks: one dispatcher, {ENDPOINTS} endpoints, a local sink; medians of {ROUNDS}; loops: {AT_ONCE} at once"
     )
     print(f"  deliveries a second   {delivered:8.0f}   ({delivered / loop:.2f} of the bare loop)")
+    print(f"  signed with v1a       {by_key:8.0f}   ({by_key / delivered:.2f} of v1)")
     print(f"  bare aiohttp loop     {loop:8.0f}")
     print(f"  naive httpx loop      {plain:8.0f}")
     print(f"  append -> received at {RATE}/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
