@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from json import JSONDecodeError, loads
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.phala_queries import Query, UnprocessableError, located, pace, whole_number
+from bridge.phala_queries import Query, UnprocessableError, pace, whole_number
 from bridge.simulator import bodies
 from bridge.simulator.bodies import RefusalError
 from bridge.simulator.control import control_routes
@@ -25,6 +24,7 @@ from bridge.simulator.faults import Fault, RouteName
 from bridge.simulator.simulator import RecordedRequest, Simulator
 from bridge.simulator.streams import EXTENSION, StreamResponse, disconnected
 from bridge.simulator.webhooks import WebhookSender
+from bridge.simulator.workspace_webhooks import WorkspaceWebhooks
 from bridge.simulator.world import Cvm, dumps
 
 Handler = Callable[[Simulator, Request, str], Awaitable[ASGIApp]]
@@ -38,7 +38,7 @@ PAGE, PAGE_SIZE = whole_number(1), whole_number(1, 100)
 def create_app(simulator: Simulator) -> Starlette:
     webhooks = WebhookSender(simulator)
     return Starlette(
-        routes=[*_routes(simulator), Mount("/control", routes=control_routes(simulator, webhooks))],
+        routes=[*_routes(simulator, webhooks), Mount("/control", routes=control_routes(simulator, webhooks))],
         exception_handlers={HTTPException: _http_error},
         lifespan=lambda _: _living(simulator, webhooks),
     )
@@ -66,8 +66,17 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
-def _routes(simulator: Simulator) -> list[Route]:
+def _routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]:
+    workspace = WorkspaceWebhooks(webhooks)
     routes = [
+        Route("/api/v1/workspace/webhooks", ApiRoute(simulator, "webhooks", workspace.listed), methods=["GET"]),
+        Route("/api/v1/workspace/webhooks", ApiRoute(simulator, "webhooks", workspace.create), methods=["POST"]),
+        Route("/api/v1/workspace/webhooks/{id}", ApiRoute(simulator, "webhooks", workspace.delete), methods=["DELETE"]),
+        Route(
+            "/api/v1/workspace/webhooks/{id}/deliveries",
+            ApiRoute(simulator, "webhooks", workspace.deliveries),
+            methods=["GET"],
+        ),
         Route("/api/v1/cvms/paginated", ApiRoute(simulator, "list", _list), methods=["GET"]),
         Route("/api/v1/cvms/{ref}/state", ApiRoute(simulator, "state", _state), methods=["GET"]),
         Route("/api/v1/cvms/{ref}", ApiRoute(simulator, "details", _details), methods=["GET"]),
@@ -224,15 +233,7 @@ class BatchRequest(BaseModel):
 
 def batch_request(body: bytes) -> BatchRequest:
     """Raises UnprocessableError, and UnicodeDecodeError, which FastAPI makes a 400."""
-    if not body:
-        raise UnprocessableError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
-    try:
-        return BatchRequest.model_validate(loads(body), from_attributes=True)
-    except JSONDecodeError as error:
-        where = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
-        raise UnprocessableError([where | {"ctx": {"error": error.msg}}]) from error
-    except ValidationError as error:
-        raise UnprocessableError(located(error, ("body",))) from error
+    return bodies.read(body, BatchRequest)
 
 
 async def _batch(simulator: Simulator, request: Request, user: str) -> ASGIApp:

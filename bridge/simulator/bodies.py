@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from bridge.phala_queries import UnprocessableError, located
 from bridge.simulator.world import Cvm, timestamp
+
+M = TypeVar("M", bound=BaseModel)
 
 #: From these versions (`X-Phala-Version`; dates compare as text) on, lists and details have the newer shape, otherwise
 #: the older one, as in the models of the published Python SDK.
@@ -39,6 +45,19 @@ def not_one(ref: str, cvms: list[Cvm]) -> RefusalError:
     details = [{"field": "cvm_id", "value": ref, "message": message}]
     body = {"error_code": code, "message": message, "details": details}
     return RefusalError(status, body | {"suggestions": [suggestion], "links": []})
+
+
+def read(body: bytes, model: type[M]) -> M:
+    """The body of a request. Raises UnprocessableError, and UnicodeDecodeError, which FastAPI makes a 400."""
+    if not body:
+        raise UnprocessableError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
+    try:
+        return model.model_validate(json.loads(body), from_attributes=True)
+    except json.JSONDecodeError as error:
+        where = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
+        raise UnprocessableError([where | {"ctx": {"error": error.msg}}]) from error
+    except ValidationError as error:
+        raise UnprocessableError(located(error, ("body",))) from error
 
 
 TOO_MANY = {"detail": "Too many concurrent SSE connections: at most 5 per user"}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RouteName = Literal["state", "stream", "batch", "list", "details"]
+RouteName = Literal["state", "stream", "batch", "list", "details", "webhooks"]
 
 #: `reset`: the connection is reset before the headers; `hang`: no answer at all; for streams alone `end`: 200 and the
 #: end at once; `silent`: 200 and nothing more; `mute`: 200, the state on connect, and nothing more.

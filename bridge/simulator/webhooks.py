@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.phala_signature import sign
 from bridge.simulator.simulator import Simulator
-from bridge.simulator.world import Change, Cvm, dumps, timestamp
+from bridge.simulator.world import Change, Cvm, dumps, timestamp, visible
 
 #: Webhooks that wait for a slow receiver; the oldest beyond are dropped.
 MAX_WAITING = 1000
+
+#: Deliveries of a registered webhook that are kept.
+MAX_DELIVERIES = 100
 
 #: Seconds for one POST.
 POST_TIMEOUT = 5.0
@@ -29,6 +32,40 @@ class WebhookTarget(BaseModel):
     url: str
     secret: str
     events: list[str] | None = None
+
+
+class NewWebhook(BaseModel):
+    """The body of `POST /workspace/webhooks`."""
+
+    url: str
+    events: list[str]
+    name: str | None = Field(default=None, max_length=100)
+    secret: str | None = None
+
+
+@dataclass
+class Registered:
+    """One that a user registered; its secret is shown once."""
+
+    id: str
+    user: str
+    target: WebhookTarget
+    name: str | None
+    created_at: str
+    enabled: bool = True
+    deliveries: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_DELIVERIES))
+
+    def shown(self, *, secret: bool = False) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "url": self.target.url,
+            "secret": self.target.secret if secret else None,
+            "events": self.target.events,
+            "name": self.name,
+            "enabled": self.enabled,
+            "created_at": self.created_at,
+            "updated_at": self.created_at,
+        }
 
 
 @dataclass(frozen=True)
@@ -85,9 +122,10 @@ class WebhookSender:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
-        self._waiting: deque[tuple[WebhookTarget, Webhook]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[WebhookTarget, Webhook, Registered | None]] = deque(maxlen=MAX_WAITING)
         self._awake = asyncio.Event()
         self.target: WebhookTarget | None = None
+        self.registered: dict[str, Registered] = {}
         simulator.listeners.append(self._enqueue)
 
     def new(self, cvm: Cvm, event: str, error: str | None, webhook_id: str | None = None) -> Webhook:
@@ -97,11 +135,27 @@ class WebhookSender:
 
     def _enqueue(self, change: Change) -> None:
         event = event_of(change)
-        if self.target is None or event is None or (self.target.events is not None and event not in self.target.events):
-            return
-        error = change.cvm.fields.get("boot_error") if event == "cvm.create_failed" else None
-        self._waiting.append((self.target, self.new(change.cvm, event, error)))
-        self._awake.set()
+        if event is not None:
+            self.send(change.cvm, event, change.cvm.fields.get("boot_error") if event == "cvm.create_failed" else None)
+
+    def send(self, cvm: Cvm, event: str, error: str | None = None, webhook_id: str | None = None) -> None:
+        """Sends it to every target that wants it."""
+        targets: list[tuple[WebhookTarget, Registered | None]] = [(self.target, None)] if self.target else []
+        targets += [
+            (each.target, each) for each in self.registered.values() if each.enabled and visible(cvm, each.user)
+        ]
+        message = self.new(cvm, event, error, webhook_id) if targets else None
+        for target, registered in targets:
+            if message is not None and (target.events is None or event in target.events):
+                self._waiting.append((target, message, registered))
+                self._awake.set()
+
+    def register(self, user: str, body: NewWebhook) -> Registered:
+        number = self._simulator.world.webhook_ids.getrandbits(64)
+        target = WebhookTarget(url=body.url, secret=body.secret or f"whsec_{number:032x}", events=body.events)
+        made = Registered(f"wh_{number:016x}", user, target, body.name, timestamp(self._simulator.now()))
+        self.registered[made.id] = made
+        return made
 
     async def run(self) -> None:
         """Sends waiting webhooks until cancelled."""
@@ -109,8 +163,28 @@ class WebhookSender:
             await self._awake.wait()
             self._awake.clear()
             while self._waiting:
-                target, message = self._waiting.popleft()
-                await self.post(target.url, message, headers(message, target.secret, self.timestamp()))
+                target, message, registered = self._waiting.popleft()
+                result = await self.post(target.url, message, headers(message, target.secret, self.timestamp()))
+                if registered is not None:
+                    registered.deliveries.appendleft(self._delivery(target, message, result))
+
+    def _delivery(self, target: WebhookTarget, message: Webhook, result: dict[str, Any]) -> dict[str, Any]:
+        now, status = timestamp(self._simulator.now()), result["status"]
+        delivered = status is not None and status < 300
+        return {
+            "snowflake_id": self._simulator.world.webhook_ids.getrandbits(63),
+            "event_id": message.id,
+            "event_type": message.event,
+            "status": "delivered" if delivered else "failed",
+            "attempts": 1,
+            "request_url": target.url,
+            "response_status": status or 0,
+            "error_message": result["error"] or "",
+            "duration_ms": 0,
+            "created_at": now,
+            "delivered_at": now if delivered else None,
+            "original_event_id": "",
+        }
 
     def timestamp(self) -> str:
         """Now, in real time, because receivers refuse webhooks that are older than five minutes."""
