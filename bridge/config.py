@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridge import config_values
+from bridge import config_values, phala_signature
 from bridge.config_values import Allowlist, Token
 from bridge.phala_queries import DEFAULT_INTERVAL, INTERVAL_BOUNDS, TIMEOUT_BOUNDS
 
@@ -71,6 +71,9 @@ class Settings(BaseModel):
     )
     webhook_secret: Annotated[SecretStr | None, _parsed(config_values.header_safe)] = _setting(
         "PHALA_WEBHOOK_SECRET", None, "printable ASCII without spaces", secret=True
+    )
+    public_url: Annotated[str | None, _parsed(config_values.api_prefix)] = _setting(
+        "BRIDGE_PUBLIC_URL", None, "an http:// or https:// URL without user name, query or fragment"
     )
     redis_url: Annotated[str | None, _parsed(config_values.redis_url)] = _setting(
         "REDIS_URL",
@@ -149,6 +152,17 @@ class Settings(BaseModel):
     def warnings(self) -> tuple[str, ...]:
         """One line per unknown `BRIDGE_*` name; the caller shows them."""
         return self._warnings
+
+    @property
+    def phala_secrets(self) -> tuple[str, ...]:
+        """Those that verify Phala Cloud's own webhooks; with the first one, the bridge registers its webhook.
+
+        None: the bridge takes no such webhooks.
+        """
+        if self.webhook_secret is not None:
+            return (self.webhook_secret.get_secret_value(),)
+        keys = self.secret_key if self.public_url is not None else ()
+        return tuple(phala_signature.made_secret(key.get_secret_value()) for key in keys)
 
     def in_force(self) -> list[tuple[str, str, str]]:
         """(name, value, origin) of each variable in the contract's order; secrets are masked, unset values are "".

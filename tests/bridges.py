@@ -92,6 +92,7 @@ async def whole(
     open_access: bool = True,
     keys: dict[str, str] | None = None,
     operations: bool = False,
+    port: int = 0,
 ) -> AsyncIterator[Whole]:
     """`keys`: the simulator's users by key, one of them `key`, which is the bridge's. `operations`: upstream tells of
     them, so that transitions have readiness beside them.
@@ -118,7 +119,7 @@ async def whole(
                         clock,
                         stop,
                         host="127.0.0.1",
-                        port=0,
+                        port=port,
                         open_access=open_access,
                         on_listening=listening.set_result,
                     )

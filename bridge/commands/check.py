@@ -23,7 +23,9 @@ from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
 from bridge.store.watches import Watches
+from bridge.upstream.client import PhalaClient
 from bridge.upstream.errors import NotFoundError, RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
+from bridge.upstream.phala_webhook import Wanted, at_url, last_delivery, list_webhooks
 
 Print = Callable[[str], None]
 
@@ -160,13 +162,41 @@ async def _check_upstream(settings: Settings, show: Print) -> bool:
     try:
         async with phala_client(settings, SystemClock()) as client:
             page = await client.list_page(1)
+            works, webhook = await _check_webhook(settings, client)
     except UpstreamError as error:
         show(f"  WRONG    {settings.api_prefix}: {error}")
         show(f"           {_correction(error)}")
         return False
     count = len(page.entries) if page.total is None else page.total
     show(f"  ok       {settings.api_prefix}: the key is valid, {count} CVM(s)")
-    return True
+    if webhook:
+        show(f"  {'ok   ' if works else 'WRONG'}    {webhook}")
+    return works
+
+
+async def _check_webhook(settings: Settings, client: PhalaClient) -> tuple[bool, str]:
+    """Whether nothing is wrong with the webhook of BRIDGE_PUBLIC_URL, and what there is to tell."""
+    if settings.public_url is None:
+        return True, ""
+    if not settings.redis_url and not settings.secret_key:
+        settings = settings.model_copy(update={"secret_key": found_keys()})
+    wanted = Wanted.of(settings)
+    if wanted is None:
+        return False, "BRIDGE_PUBLIC_URL needs PHALA_WEBHOOK_SECRET or BRIDGE_SECRET_KEY: no webhook is registered"
+    try:
+        found = at_url(await list_webhooks(client), wanted)
+        last = await last_delivery(client, found[0].id) if found else None
+    except UpstreamError as error:
+        return False, f"Phala Cloud's webhooks cannot be listed: {error}"
+    if not found:
+        return False, f"Phala Cloud has no webhook for {wanted.url}: a leading `bridge upstream` registers it"
+    if not found[0].fits(wanted):
+        return False, f"Phala Cloud's webhook for {wanted.url} has another secret or other events: is the key the same?"
+    if not found[0].enabled:
+        return False, f"Phala Cloud's webhook for {wanted.url} is disabled: enable it in Phala Cloud's console"
+    if last is not None and not last.delivered:
+        return False, f"Phala Cloud's last webhook, at {last.at}, did not reach {wanted.url}: {last.outcome}"
+    return True, f"Phala Cloud's webhook for {wanted.url}: {f'delivered at {last.at}' if last else 'none was sent yet'}"
 
 
 def _correction(error: UpstreamError) -> str:

@@ -43,6 +43,9 @@ MAX_REFERENCE = 1024
 
 PAGE_SIZE = 100
 
+DONE = (200, 201, 204)
+"""The statuses of requests that make or remove something."""
+
 
 _UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 """After these upstream has certainly not got the request."""
@@ -174,6 +177,12 @@ class PhalaClient:
                 raise errors.UnparsableError("the details of a CVM are not an object")
         return _listed(details)
 
+    async def webhooks(self, method: str, path: str = "", body: object = None) -> Any:
+        """A request about the workspace's webhooks, `path` below their list; the answer's JSON, or None."""
+        with _counted("webhooks"):
+            answer = await self._plain(method, f"/workspace/webhooks{path}", MAX_LIST_BODY, body, accepted=DONE)
+            return _json(answer or b"null")
+
     @asynccontextmanager
     async def stream(
         self, ref: str, *, target: str, interval: int, timeout: int
@@ -210,14 +219,16 @@ class PhalaClient:
             raise
         return response
 
-    async def _plain(self, method: str, path: str, most: int, body: object = None) -> bytes:
+    async def _plain(
+        self, method: str, path: str, most: int, body: object = None, *, accepted: Sequence[int] = (200,)
+    ) -> bytes:
         headers = {"Accept": "application/json"}
         request = self._http.build_request(method, self._prefix + path, json=body, headers=headers)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 response = await self._send(request, self._http)
                 try:
-                    if response.status_code != 200:
+                    if response.status_code not in accepted:
                         raise await self._error(response)
                     return await _read(response, most)
                 finally:

@@ -18,6 +18,7 @@ from bridge.upstream.demand_survey import DemandSurvey
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.notice_intake import NoticeIntake
+from bridge.upstream.phala_webhook import PhalaWebhook
 from bridge.upstream.planner import Batch, Close, Open, Read, plan
 from bridge.upstream.reachability import Reachability
 from bridge.upstream.reader import read
@@ -73,6 +74,7 @@ class ControlLoops:
             "sweep": self._repeat(SWEEP_EVERY, self._watches.sweep, "vanished front ends were not forgotten"),
             "wake": self._survey.listen(),
             "notices": self._intake.run(),
+            "phala webhook": PhalaWebhook(self._context).run(),
             "second witness": self._repeat(witness.every, witness.look, "no witness was asked"),
             "reachability": self._repeat(REACHABILITY_EVERY, Reachability(self._context).look, "reachability"),
             "discovery": self._discovery.run(),

@@ -29,6 +29,11 @@ BUDGET = Gauge(
 )
 SLOTS = Gauge("bridge_slots", "This leader's slots by state", ["state"], multiprocess_mode="livemax")
 """States as in docs/contract.md#http, and `opening`."""
+REGISTERED = Gauge(
+    "bridge_phala_webhook_registered",
+    "1 while this process leads and Phala Cloud sends its webhooks to BRIDGE_PUBLIC_URL, as of the last look",
+    multiprocess_mode="livemax",
+)
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
 LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had confirmed them")
 """They are written again, under new numbers, as far as this process remembers them."""
@@ -36,7 +41,7 @@ UNWRITTEN = Counter(
     "bridge_events_unwritten", "Events that were decided and never written: another process led meanwhile"
 )
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
-"""`route`: `state`, `stream`, `batch`, `list`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
+"""`route`: `state`, `stream`, `batch`, `list`, `webhooks`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
 LATE = Histogram(
     "bridge_upstream_late_seconds",
     "How late reads and batches were sent, by route; hints count from the hint",
@@ -68,6 +73,6 @@ def count_slots(slots: Iterable[Slot]) -> None:
 def stand_by() -> None:
     """A process that does not lead follows nothing and has nothing to complain of."""
     count_slots(())
-    for gauge in (LEADER, WATCHES, STALE, BUDGET, UNLISTED, UNRESOLVED):
+    for gauge in (LEADER, WATCHES, STALE, BUDGET, UNLISTED, UNRESOLVED, REGISTERED):
         gauge.set(0)
     REACHABLE.set(1)

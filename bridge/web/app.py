@@ -190,7 +190,7 @@ class FrontEnd:
                 owners=self._owners,
             ),
             PublicKeyRoutes(self._endpoints, secrets, PageTurns(READS_AT_ONCE)),
-            PhalaWebhooks(settings.webhook_secret, self._lookups, Notices(backend), clock),
+            PhalaWebhooks(settings.phala_secrets, self._lookups, Notices(backend), clock),
             DeliveryRoutes(
                 self._endpoints, Deliveries(backend, limits), DeliverySearch(backend, limits), clock, self._page_turns
             ),

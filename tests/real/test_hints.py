@@ -1,16 +1,21 @@
-"""Phala Cloud's own webhooks at the bridge: a polled CVM is read at once."""
+"""Phala Cloud's own webhooks at the bridge: a polled CVM is read at once, and each is an event."""
 
 from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
+from bridge.commands.check import run_check
+from bridge.config import Settings
 from bridge.phala_signature import sign
+from bridge.sealing import new_key
 from bridge.store import notices
 from tests.bridges import sse, whole
 from tests.real.fronts import Front, played
+from tests.servers import free_port
 
 SECRET = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
 
@@ -57,6 +62,33 @@ async def test_each_webhook_is_an_event_once_for_streams_pages_and_channels(redi
             page = await bridge.http.get(f"{bridge.url}/v1/events?type={kind}", headers={"Accept": "application/json"})
             assert len(page.json()["items"]) == count
         assert (await bridge.http.get(f"{bridge.url}/v1/events?type=phala.")).status_code == 422
+
+
+async def test_the_bridge_registers_itself_at_phala_cloud_and_check_tells_whether_it_works(redis_url: str) -> None:
+    port, lines = free_port(), list[str]()
+    given: dict[str, Any] = {"secret_key": new_key(), "public_url": f"http://127.0.0.1:{port}"}
+    settings = {"max_streams": 0, "poll_interval": 3600.0, **given}
+    async with whole(redis_url, cvms=1, settings=settings, port=port) as bridge:
+        await bridge.until_seen(1)
+        listed = f"{bridge.sim.api_prefix}/workspace/webhooks"
+
+        async def registered() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await bridge.http.get(listed, headers={"X-API-Key": "key"})).json()
+            return found
+
+        (hook,) = await bridge.until(registered, "the webhook")
+        await bridge.patch(bridge.ids[0], status="stopped")
+
+        async def told() -> bool:
+            return {"phala.cvm.stopped", "cvm.transition"} <= {event.type for event in await bridge.log()}
+
+        await bridge.until(told, "the webhook's event, and what its hint had read")
+        checked = Settings(**{"api_key": "key", "api_prefix": bridge.sim.api_prefix, "redis_url": redis_url, **given})
+        assert await run_check(checked, lines.append)
+        assert any("ok" in line and f"webhook for {hook['url']}: delivered at" in line for line in lines), lines
+        other = Settings(**{**checked.model_dump(), "secret_key": new_key()})
+        assert not await run_check(other, lines.append)
+        assert "has another secret" in "".join(lines)
 
 
 async def test_while_no_leader_writes_them_phala_cloud_is_asked_to_send_again(

@@ -20,6 +20,7 @@ CONTRACT = {
     "PHALA_CLOUD_API_KEY": "",
     "PHALA_CLOUD_API_PREFIX": "https://cloud-api.phala.com/api/v1",
     "PHALA_WEBHOOK_SECRET": "",
+    "BRIDGE_PUBLIC_URL": "",
     "REDIS_URL": "",
     "HOST": "",
     "PORT": "8000",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pydantic import SecretStr
 from starlette.responses import Response
 
 from bridge import phala_signature
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 class PhalaWebhooks:
     """Verified by their signature; they carry no token."""
 
-    secret: SecretStr | None
+    secrets: tuple[str, ...] = field(repr=False)
     lookups: ReferenceLookups
     notices: Notices
     clock: Clock
@@ -41,7 +40,7 @@ class PhalaWebhooks:
             in_header("X-Webhook-Timestamp", "Unix seconds, at most five minutes from now", required=True),
             in_header(
                 "X-Webhook-Signature",
-                "`sha256=` and the HMAC-SHA256, keyed with `PHALA_WEBHOOK_SECRET`, of `timestamp.body`",
+                "`sha256=` and the HMAC-SHA256, keyed with the webhook's secret, of `timestamp.body`",
                 required=True,
             ),
         ),
@@ -52,13 +51,13 @@ class PhalaWebhooks:
         """Phala Cloud's own webhooks.
 
         Each becomes one event, `phala.` and Phala Cloud's name of it, however often it is sent; and it is a hint: the
-        leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` is set.
+        leader reads the CVM at once. 404 unless `PHALA_WEBHOOK_SECRET` or `BRIDGE_PUBLIC_URL` is set.
         """
-        if self.secret is None:
-            raise ProblemError(ProblemType.NOT_FOUND, "PHALA_WEBHOOK_SECRET is not set")
+        if not self.secrets:
+            raise ProblemError(ProblemType.NOT_FOUND, "neither PHALA_WEBHOOK_SECRET nor BRIDGE_PUBLIC_URL is set")
         body, headers = await read_body(call.request), call.request.headers
         timestamp, signature = headers.get("x-webhook-timestamp", ""), headers.get("x-webhook-signature", "")
-        genuine = phala_signature.verify(self.secret.get_secret_value(), timestamp, body, signature)
+        genuine = any(phala_signature.verify(each, timestamp, body, signature) for each in self.secrets)
         off = phala_signature.seconds_off(timestamp, self.clock.time())
         if not genuine or off is None or off > phala_signature.TOLERANCE:
             raise ProblemError(ProblemType.BAD_SIGNATURE)
