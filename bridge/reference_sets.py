@@ -30,6 +30,7 @@ MOST_GONE = 100
 """Patterns that are gone and still tried, beside as many as there are."""
 
 _APP = re.compile(f"{APP_PREFIX}[0-9A-Fa-f]+")
+_CANONICAL = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 V = TypeVar("V")
 
@@ -84,6 +85,11 @@ def parse(text: str) -> Reference:
     return Reference(text, Kind.CVM, text)
 
 
+def is_canonical(text: str) -> bool:
+    """Whether it is an id as upstream makes them; any other plain reference may be a name, and names move."""
+    return _CANONICAL.fullmatch(text) is not None
+
+
 def _pattern(text: str) -> str:
     if not text:
         raise ValueError("'name:' can match no CVM: a pattern follows it, as in name:web-*")
@@ -124,14 +130,58 @@ class ReferenceSet:
             everything=bool(values[Kind.EVERYTHING]),
         )
 
+    @classmethod
+    def parsed(cls, texts: Iterable[str]) -> ReferenceSet:
+        """Raises ValueError as `parse`."""
+        return cls.of(map(parse, texts))
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it has ids alone: no CVM comes or goes."""
+        return not (self.apps or self.patterns or self.everything)
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """The references as they are stored."""
+        return frozenset(reference.text for reference in self)
+
+    def __iter__(self) -> Iterator[Reference]:
+        for cvm_id in self.cvm_ids:
+            yield Reference(cvm_id, Kind.CVM, cvm_id)
+        for app in self.apps:
+            yield Reference(f"{APP_PREFIX}{app}", Kind.APP, app)
+        for pattern in self.patterns:
+            yield Reference(f"{NAME_PREFIX}{pattern}", Kind.NAME, pattern)
+        if self.everything:
+            yield Reference(EVERYTHING, Kind.EVERYTHING, EVERYTHING)
+
+    def __or__(self, other: ReferenceSet) -> ReferenceSet:
+        return ReferenceSet(
+            cvm_ids=self.cvm_ids | other.cvm_ids,
+            apps=self.apps | other.apps,
+            patterns=self.patterns | other.patterns,
+            everything=self.everything or other.everything,
+        )
+
     def matches(self, cvm_id: str | None, app_id: str | None, name: str | None) -> bool:
-        """As that of a reference. Two look-ups, however many ids and apps there are, and one try for each pattern."""
+        """As that of a reference. Look-ups, however many there are; the patterns are tried once for each name."""
         return (
             self.everything
             or cvm_id in self.cvm_ids
             or plain_app(app_id) in self.apps
-            or (name is not None and any(_matcher(pattern)(name) for pattern in self.patterns))
+            or (name is not None and bool(self.patterns) and _matches_any(self.patterns, name))
         )
+
+
+def _matches_any(patterns: frozenset[str], name: str) -> bool:
+    if len(name) > LONGEST_REMEMBERED:
+        return any(_matcher(pattern)(name) for pattern in patterns)
+    return _remembered_match(patterns, name)
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _remembered_match(patterns: frozenset[str], name: str) -> bool:
+    return any(_matcher(pattern)(name) for pattern in patterns)
 
 
 class ReferenceIndex(Generic[V]):
