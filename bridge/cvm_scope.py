@@ -62,20 +62,18 @@ class CvmScope:
         return next(sets, None)
 
     @property
-    def demands(self) -> frozenset[str]:
+    def demands(self) -> ReferenceSet:
         """The references that must be watched because somebody named them.
 
         A set that is larger than what they may see, as far as the references tell, stands for all that they may see.
         """
         if self.named is None:
-            return frozenset()
-        if self.named.is_fixed:
-            return self.named.cvm_ids
-        if self.limit is None:
-            return self.named.texts
-        own = frozenset(each.text for each in self.limit if each.is_set or is_canonical(each.text))
-        sets = frozenset(each.text for each in self.named if each.is_set)
-        return self.named.cvm_ids | (sets if sets <= own else own)
+            return ReferenceSet()
+        if self.named.is_fixed or self.limit is None:
+            return self.named
+        sets = frozenset(each for each in self.named if each.is_set)
+        own = frozenset(each for each in self.limit if each.is_set or is_canonical(each.text))
+        return ReferenceSet(cvm_ids=self.named.cvm_ids) | ReferenceSet.of(sets if sets <= own else own)
 
 
 EVERY_CVM = CvmScope()

@@ -354,7 +354,9 @@ def _read(text: str) -> tuple[Event, dict[str, Any]]:
         kind, subject = str(parsed["type"]), str(parsed["subject"])
         cvm_id, endpoint_id = ("", subject) if kind in NOTICES else (subject, "")
         head = str(parsed["id"]), sequence, kind, cvm_id
-        event = Event(*head, text, *_app_and_name(parsed.get("data")), endpoint_id)
+        # What is told of an endpoint belongs to no set of CVMs.
+        app_id, name = (None, None) if endpoint_id else _app_and_name(parsed.get("data"))
+        event = Event(*head, text, app_id, name, endpoint_id)
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError("not an event of this log") from error
     # It becomes lines of an SSE stream.

@@ -143,7 +143,7 @@ class ReferenceSet:
     @property
     def texts(self) -> frozenset[str]:
         """The references as they are stored."""
-        return frozenset(reference.text for reference in self)
+        return self.cvm_ids if self.is_fixed else frozenset(reference.text for reference in self)
 
     def __iter__(self) -> Iterator[Reference]:
         for cvm_id in self.cvm_ids:

@@ -6,10 +6,13 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from bridge.clock import rfc3339
+from bridge.cvm_scope import CvmScope, Identified, holds
 from bridge.events import TRANSITION, Event, dumps, lets_through
+from bridge.reference_sets import Kind, Reference, ReferenceSet, parse
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, TooManyEndpointsError, UnknownEndpointError
 from bridge.store.foreign import flag, json_object, stored_time
@@ -56,6 +59,19 @@ BROKEN = "broken: its record in Redis cannot be read; delete it, or register it 
 """The `disabled_reason` of such an endpoint."""
 
 
+@lru_cache(maxsize=2 * MOST_ENDPOINTS)
+def stored_references(texts: tuple[str, ...]) -> ReferenceSet:
+    """The references of an endpoint's record; a text that the bridge did not write stands for itself alone."""
+    return ReferenceSet.of(map(_stored_reference, texts))
+
+
+def _stored_reference(text: str) -> Reference:
+    try:
+        return parse(text)
+    except ValueError:
+        return Reference(text, Kind.CVM, text)
+
+
 @dataclass(frozen=True, slots=True)
 class SealedSecret:
     """A signing secret or a private key as it is stored in Redis; `expires_at_ms` is None for the current one."""
@@ -70,6 +86,7 @@ class Endpoint:
 
     `request`: a mark of the request that made it, "" if that had no idempotency key.
     `rate`: attempts that may begin in a second; `concurrency`: attempts at once. None: no limit of its own.
+    `cvms` and `reach` hold ids, apps and patterns.
     `owner`: the name of the token that made it; empty: an administrator's. `reach`: the CVMs that the owner may see
     at present, beyond which it gets nothing; None: all. Front ends keep it up to date, because only they have tokens.
     `keys_sealed`: private keys (`webhook_keys.py`) of an endpoint that has, or had, `v1a` among its `signatures`.
@@ -114,13 +131,20 @@ class Endpoint:
         return not self.url_sealed
 
     @property
-    def named(self) -> tuple[str, ...] | None:
+    def named(self) -> ReferenceSet | None:
         """The CVMs whose events it gets at most; None: all."""
-        return self.cvms or self.reach
+        texts = self.cvms or self.reach
+        return None if texts is None else stored_references(texts)
 
-    def reaches(self, cvm_id: str) -> bool:
-        """Whether its owner may see this CVM."""
-        return self.reach is None or cvm_id in self.reach
+    @property
+    def demands(self) -> ReferenceSet:
+        """What must be watched because it names it, as far as its owner may see sets; see `CvmScope.demands`."""
+        named = stored_references(self.cvms) if self.cvms else None
+        return CvmScope(named, None if self.reach is None else stored_references(self.reach)).demands
+
+    def reaches(self, cvm: Identified) -> bool:
+        """Whether its owner may see this CVM, as an event about it or its snapshot tells."""
+        return self.reach is None or holds(stored_references(self.reach), cvm)
 
     def wants(self, event: Event, from_: str | None, to: str | None, ready: bool | None = None) -> bool:
         """Whether its filters let such an event through; `from_`, `to` and `ready` are None if the event has none.
@@ -129,8 +153,8 @@ class Endpoint:
         """
         return (
             lets_through(event.type, self.types)
-            and (not self.cvms or event.cvm_id in self.cvms)
-            and self.reaches(event.cvm_id)
+            and (not self.cvms or holds(stored_references(self.cvms), event))
+            and self.reaches(event)
             and event.endpoint_id != self.id
             and (not self.from_ or from_ in self.from_)
             and (not self.to or to in self.to)

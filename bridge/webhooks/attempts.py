@@ -100,7 +100,7 @@ class Attempts:
     def _is_beyond(self, claim: Claim) -> bool:
         """Whether the endpoint's owner may no longer see this CVM, as it might when the event was queued."""
         endpoint = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id]
-        return claim.event.type != TEST_TYPE and not endpoint.reaches(claim.event.cvm_id)
+        return claim.event.type != TEST_TYPE and not endpoint.reaches(claim.event)
 
     async def _post(self, claim: Claim, opened: Opened, at: float) -> AttemptOutcome:
         format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format

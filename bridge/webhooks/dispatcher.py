@@ -14,14 +14,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 from bridge.clock import Clock, set_within
+from bridge.cvm_scope import CvmIdentity
 from bridge.events import DELETED
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoints, EndpointSet
+from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes
 from bridge.store.limits import LaneLimits
-from bridge.store.snapshots import Snapshots
+from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
 from bridge.webhooks import metrics
 from bridge.webhooks.attempts import Attempts, Poster, Render, Sign
@@ -309,15 +310,24 @@ async def announce_named_cvms(backend: Backend, endpoint_set: EndpointSet, secon
     Leaves out CVMs that upstream reported as deleted. Raises StoreError.
     """
     enabled = [endpoint for endpoint in endpoint_set.endpoints.values() if endpoint.enabled]
-    counts = Counter(cvm_id for each in enabled for cvm_id in each.cvms if each.reaches(cvm_id))
+    asked = [(each, reference) for each in enabled for reference in each.demands]
+    cvm_ids = {reference.text for _, reference in asked if not reference.is_set}
+    known = await Snapshots(backend).get(list(cvm_ids))
+    counts = Counter(
+        reference.text
+        for each, reference in asked
+        if reference.is_set or _may_ask(each, reference.text, known.get(reference.text))
+    )
     watches = Watches(backend)
-    if counts:
-        for cvm_id, known in (await Snapshots(backend).get(list(counts))).items():
-            if known.status == DELETED and known.raw_state is None:
-                del counts[cvm_id]
+    if wanted := counts.keys() & cvm_ids:
         # Demand keeps those that there are: their times need not be written again and again.
-        await watches.renew(counts.keys() - await watches.existing(list(counts)))
+        await watches.renew(wanted - await watches.existing(list(wanted)))
     await watches.announce(ANNOUNCER, counts, seconds)
+
+
+def _may_ask(endpoint: Endpoint, cvm_id: str, known: Snapshot | None) -> bool:
+    gone = known is not None and known.status == DELETED and known.raw_state is None
+    return not gone and endpoint.reaches(known or CvmIdentity(cvm_id))
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 
 from bridge.events import entry_key, names_of
+from bridge.reference_sets import EVERYTHING, ReferenceIndex, parse
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.lanes import Entry
 
 ANY = ""
-"""An empty filter; no type and no CVM has this name."""
+"""An empty filter; no type has this name."""
+
+EVERY = (parse(EVERYTHING),)
+
+_Candidates = list[tuple[Endpoint, tuple[int, int]]]
 
 
 class Matcher:
@@ -17,22 +22,25 @@ class Matcher:
 
     def __init__(self, endpoint_set: EndpointSet) -> None:
         self.revision = endpoint_set.revision
-        self._index: dict[tuple[str, str], list[tuple[Endpoint, tuple[int, int]]]] = defaultdict(list)
+        self._by_type: dict[str, ReferenceIndex[_Candidates]] = defaultdict(ReferenceIndex)
         for endpoint in endpoint_set.endpoints.values():
             candidate = endpoint, entry_key(endpoint.created_after)
             for type in endpoint.types or (ANY,):
-                for cvm in (ANY,) if endpoint.named is None else endpoint.named:
-                    self._index[type, cvm].append(candidate)
+                for reference in EVERY if endpoint.named is None else endpoint.named:
+                    self._by_type[type].setdefault(reference, []).append(candidate)
 
     def matching(self, entry: Entry, log_id: str) -> list[str]:
         """The ids, ascending, of the endpoints that want this entry of the log `log_id`."""
-        key, type, cvm = entry_key(entry.event.id), entry.event.type, entry.event.cvm_id
+        event = entry.event
+        key, cvm = entry_key(event.id), (event.cvm_id, event.app_id, event.name)
         return sorted(
             {
                 endpoint.id
-                for name in (*names_of(type), ANY)
-                for endpoint, after in (*self._index.get((name, cvm), ()), *self._index.get((name, ANY), ()))
+                for type in (*names_of(event.type), ANY)
+                if type in self._by_type
+                for candidates in self._by_type[type].matching(*cvm)
+                for endpoint, after in candidates
                 if (after < key or endpoint.created_log_id != log_id)
-                and endpoint.wants(entry.event, entry.from_, entry.to, entry.ready)
+                and endpoint.wants(event, entry.from_, entry.to, entry.ready)
             }
         )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_FAILING, NOTICES, READINESS, STATE, TRANSITION, Event
+from bridge.reference_sets import parse
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.lanes import Entry
 from bridge.webhooks.matching import Matcher
@@ -81,28 +82,33 @@ def test_disabled_endpoints_match_for_what_they_miss_is_listed() -> None:
 
 
 SOME = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple)
-
-
-REACH = st.none() | SOME
+CVMS = st.lists(st.sampled_from(["a", "b", "app_1", "name:x*", "*"]), max_size=2).map(tuple)
+REACH = st.none() | CVMS
 
 
 @given(
-    st.lists(st.tuples(SOME, SOME, SOME, SOME, REACH), max_size=8),
+    st.lists(st.tuples(SOME, CVMS, SOME, SOME, REACH), max_size=8),
     st.tuples(*[st.sampled_from(["a", "b", "c", "d"])] * 4),
+    st.sampled_from([(None, None), ("1", "xy"), ("app_1", "y"), (None, "x")]),
 )
 def test_the_index_finds_what_a_look_at_each_endpoint_finds(
     filters: list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]],
     shown: tuple[str, str, str, str],
+    app_and_name: tuple[str | None, str | None],
 ) -> None:
     endpoints = [
         born(f"e{number}", types=types, cvms=cvms, from_=from_, to=to, reach=reach)
         for number, (types, cvms, from_, to, reach) in enumerate(filters)
     ]
     kind, cvm, from_, to = shown
-    shown_event = event("9-0", cvm, kind)
-    expected = [each.id for each in endpoints if each.wants(shown_event, from_, to)]
-    assert all(each.reach is None or cvm in each.reach for each in endpoints if each.id in expected)
-    assert matcher(*endpoints).matching(entry("9-0", cvm, from_, to, type=kind), "b") == expected
+    plain = entry("9-0", cvm, from_, to, type=kind)
+    one = replace(plain, event=replace(plain.event, app_id=app_and_name[0], name=app_and_name[1]))
+    expected = [each.id for each in endpoints if each.wants(one.event, from_, to)]
+    for each in endpoints:
+        sets = [texts for texts in (each.cvms or None, each.reach) if texts is not None]
+        if not all(any(parse(text).matches(cvm, *app_and_name) for text in texts) for texts in sets):
+            assert each.id not in expected
+    assert matcher(*endpoints).matching(one, "b") == expected
 
 
 def test_an_endpoint_gets_nothing_that_its_owner_may_not_see() -> None:
