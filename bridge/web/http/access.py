@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
@@ -15,16 +14,15 @@ from starlette.requests import HTTPConnection
 
 from bridge.clock import Clock
 from bridge.config import Token
+from bridge.cvm_scope import Identified, holds
 from bridge.events import dumps
+from bridge.reference_sets import ReferenceSet, is_canonical, parse
 from bridge.web.http.problems import ProblemError, ProblemType, unavailable
 
 STREAM_TOKEN_SECONDS = 60
 """A stream token opens a connection; the connection may outlive it."""
 
-_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""A canonical id as upstream makes them; any other text may be a name, and names move between CVMs."""
-
-UNSETTLED: frozenset[str] = frozenset({""})
+UNSETTLED = ReferenceSet(cvm_ids=frozenset({""}))
 """Stands for the CVMs of a token one of whose names nobody can look up at the moment; no CVM has this id."""
 
 Scope = Literal["read", "read all", "token", "admin"]
@@ -33,23 +31,18 @@ Scope = Literal["read", "read all", "token", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller of a request. `cvms` are the canonical ids it may see; None: all.
+    """The caller of a request. `cvms` are those that it may see: canonical ids, apps and patterns; None: all.
 
     Not `complete`: it may see more, but its token has a name that is still being looked up.
     """
 
     name: str
     admin: bool
-    cvms: frozenset[str] | None
+    cvms: ReferenceSet | None
     complete: bool = True
 
-    def may_see(self, cvm_id: str) -> bool:
-        return self.cvms is None or cvm_id in self.cvms
-
-    def require(self, cvm_id: str) -> None:
-        """Raises as `refuse` for a CVM that it may not see."""
-        if not self.may_see(cvm_id):
-            self.refuse()
+    def may_see(self, cvm: Identified) -> bool:
+        return holds(self.cvms, cvm)
 
     def refuse(self) -> NoReturn:
         """The 403 of a CVM that it may not see, or that there is not; 503 while that is not known."""
@@ -73,18 +66,18 @@ class Access:
 
     @property
     def named(self) -> dict[str, frozenset[str]]:
-        """By token, the references among its CVMs that are not ids, where it has any: see `grant`."""
-        names = {name: frozenset(filter(_is_name, token.cvms)) for name, token in self._tokens.items()}
-        return {name: references for name, references in names.items() if references}
+        """By token, the names among its CVMs, where it has names, apps or patterns: see `grant`."""
+        moving = [(name, each.cvms) for name, each in self._tokens.items() if not all(map(is_canonical, each.cvms))]
+        return {name: frozenset(filter(_is_name, cvms)) for name, cvms in moving}
 
     @property
-    def reaches(self) -> dict[str, frozenset[str] | None]:
+    def reaches(self) -> dict[str, ReferenceSet | None]:
         """By token, the CVMs that it may see at present (None: all), or `UNSETTLED` while a name is looked up."""
         return {name: each.cvms if each.complete else UNSETTLED for name, each in self._principals.items()}
 
-    def grant(self, name: str, found: Iterable[str], *, complete: bool) -> frozenset[str]:
-        """Lets a token see, from now on, the CVMs that it has by id and those `found` for its names; all of them."""
-        cvms = self._tokens[name].cvms | frozenset(found)
+    def grant(self, name: str, found: Iterable[str], *, complete: bool) -> ReferenceSet:
+        """Lets a token see, from now on, the CVMs that its list has, and those `found` for its names; all of them."""
+        cvms = ReferenceSet.parsed(self._tokens[name].cvms | frozenset(found))
         self._principals[name] = replace(self._principals[name], cvms=cvms, complete=complete)
         return cvms
 
@@ -167,11 +160,12 @@ def _refuse() -> NoReturn:
 
 def _principal(token: Token) -> Principal:
     complete = not any(map(_is_name, token.cvms))
-    return Principal(token.name, token.scope == "admin", token.cvms or None, complete)
+    cvms = ReferenceSet.parsed(token.cvms) if token.cvms else None
+    return Principal(token.name, token.scope == "admin", cvms, complete)
 
 
 def _is_name(reference: str) -> bool:
-    return _ID.fullmatch(reference) is None
+    return not (parse(reference).is_set or is_canonical(reference))
 
 
 def _presented(connection: HTTPConnection) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from bridge.cvm_scope import Identified
 from bridge.events import lets_through
 
 
-class Filterable(Protocol):
+class Filterable(Identified, Protocol):
     """The values that a filter may look at; events and frames have them."""
 
-    @property
-    def cvm_id(self) -> str: ...
     @property
     def type(self) -> str: ...
 

@@ -16,6 +16,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from bridge.events import ANY_PHALA, LOG_TYPES, MAX_ID_LENGTH, PHALA_TYPE, is_log_type
+from bridge.reference_sets import Kind, Reference, parse
 from bridge.web.http.event_filter import EventFilter
 from bridge.web.http.problems import check_names, invalid
 
@@ -33,6 +34,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MOST_FILTERS = 1000
 """CVMs named by one subscription; a subscriber that wants more subscribes to all."""
+
+MOST_PATTERNS = 100
+"""Patterns among them: each is compared with each name."""
 
 SHARED_QUERIES = 64
 SHARED_QUERY_BYTES = 512
@@ -126,10 +130,21 @@ def moment(field: str, text: str) -> int:
         raise invalid(field, "an RFC 3339 time, such as 2026-11-24T16:00:00Z") from error
 
 
-def _references(wanted: list[str]) -> tuple[str, ...]:
+def reference(field: str, text: str) -> Reference:
+    """Raises ProblemError 422 for `field`."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise invalid(field, str(error)) from None
+
+
+def _references(wanted: list[str]) -> tuple[Reference, ...]:
     if len(wanted) > MOST_FILTERS:
         raise invalid("cvm", f"at most {MOST_FILTERS} of them")
-    return tuple(dict.fromkeys(wanted))
+    found = tuple(dict.fromkeys(reference("cvm", each) for each in wanted))
+    if sum(each.kind is Kind.NAME for each in found) > MOST_PATTERNS:
+        raise invalid("cvm", f"at most {MOST_PATTERNS} patterns of names")
+    return found
 
 
 def _types(wanted: list[str]) -> frozenset[str] | None:
@@ -151,10 +166,19 @@ def _several(item: Json) -> Json:
 
 CVM = Parameter(
     "cvm",
-    "Only these CVMs, by id or name; may be repeated. Each is watched from then on",
+    "Only these CVMs; may be repeated: an id, a name, `app_…` (all CVMs of that app), `name:web-*` (a pattern of names "
+    "with `*` and `?`), `*`. CVMs of an app or a pattern come and go meanwhile. Each is watched from then on",
     _references,
     _several(REFERENCE),
     is_reference=True,
+)
+CVMS_NAMED = Parameter(
+    "cvm",
+    "Only these of the watched CVMs; may be repeated: an id, a name, `app_…`, `name:web-*`, `*`",
+    _references,
+    _several(REFERENCE),
+    is_reference=True,
+    shared_as="listed_cvm",
 )
 TYPE = Parameter(
     "type", "Only these types; may be repeated. Snapshots and resets come regardless", _types, _several(LOG_TYPE)
@@ -196,7 +220,7 @@ _KNOWN = [each.name for each in (CVM, *STREAM_PARAMETERS) if each.where == "quer
 class EventQuery:
     """The parsed query of an event route. Times are Unix milliseconds."""
 
-    cvms: tuple[str, ...]
+    cvms: tuple[Reference, ...]
     filter: EventFilter
     snapshots: bool
     since: int | None

@@ -53,11 +53,16 @@ def json_response(body: Shape | str, status: int = 200, headers: Mapping[str, st
 
 
 def page_response(
-    items: Iterable[Shape | str], following: str | None, headers: Mapping[str, str] | None = None
+    items: Iterable[Shape | str],
+    following: str | None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    counts: Shape | None = None,
 ) -> Response:
-    """One page of a list; `following` is `after` of the next page, None on the last."""
+    """One page of a list; `following` is `after` of the next page, None on the last; `counts` are of all pages."""
     texts = [item if isinstance(item, str) else item.json_text() for item in items]
-    return json_response(f'{{"items":[{",".join(texts)}],"next":{dumps(following)}}}', headers=headers)
+    counted = f',"counts":{counts.json_text()}' if counts else ""
+    return json_response(f'{{"items":[{",".join(texts)}],"next":{dumps(following)}{counted}}}', headers=headers)
 
 
 def empty_response() -> Response:

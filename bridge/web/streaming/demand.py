@@ -1,4 +1,4 @@
-"""Which CVMs must be watched because subscribers of this front end asked for them by name."""
+"""Which CVMs and sets must be watched because subscribers of this front end asked for them by name."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterable
 
 
 class WatchDemand:
-    """Counts the subscribers of each CVM. A change of a count sets `changed`; the feed consumer clears it."""
+    """Counts the subscribers of each CVM and set. A change of a count sets `changed`; the feed consumer clears it."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self.changed = asyncio.Event()
 
-    def add(self, cvm_ids: Iterable[str]) -> None:
-        for cvm_id in cvm_ids:
-            self._counts[cvm_id] += 1
+    def add(self, references: Iterable[str]) -> None:
+        for reference in references:
+            self._counts[reference] += 1
             self.changed.set()
 
-    def remove(self, cvm_ids: Iterable[str]) -> None:
-        for cvm_id in cvm_ids:
-            self._counts[cvm_id] -= 1
-            if not self._counts[cvm_id]:
-                del self._counts[cvm_id]
+    def remove(self, references: Iterable[str]) -> None:
+        for reference in references:
+            self._counts[reference] -= 1
+            if not self._counts[reference]:
+                del self._counts[reference]
             self.changed.set()
 
     def counts(self) -> dict[str, int]:

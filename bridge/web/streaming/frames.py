@@ -35,6 +35,8 @@ class Frame:
     type: str
     cvm_id: str
     chunk: bytes
+    app_id: str | None = None
+    name: str | None = None
 
     @property
     def data(self) -> bytes:
@@ -55,7 +57,7 @@ def block(event: str, data: str, entry_id: str | None = None) -> bytes:
 
 def frame(event: Event) -> Frame:
     chunk = chunk_of(block(sse_event(event.type), event.json, event.id))
-    return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk)
+    return Frame(event.sequence, event.id, event.type, event.cvm_id, chunk, event.app_id, event.name)
 
 
 @lru_cache(maxsize=8)  # many subscribers connect at the same position

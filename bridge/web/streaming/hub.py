@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from bridge.clock import Clock, evenly
 from bridge.events import Event, entry_key
+from bridge.reference_sets import ReferenceSet
 from bridge.store.log import Log, Position
 from bridge.web import metrics
 from bridge.web.streaming.cursors import HISTORY_LOST
@@ -231,7 +232,7 @@ class Hub:
         self._entered = (self._entered + 1) % SLICES
         subscriber.beat = self._entered
         self._beats[subscriber.beat][subscriber] = None
-        self.demand.add(subscriber.demands)
+        self.demand.add(subscriber.scope.demands.texts)
         self._replays.begin(subscriber, begin)
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -240,7 +241,7 @@ class Hub:
             return
         del self._present[subscriber]
         del self._beats[subscriber.beat][subscriber]
-        self.demand.remove(subscriber.demands)
+        self.demand.remove(subscriber.scope.demands.texts)
         self._stop_live(subscriber)
         if subscriber.replaying is not None:
             subscriber.replaying.cancel()
@@ -269,11 +270,11 @@ class Hub:
         for subscriber in list(self._present):
             self.end(subscriber, next(retry_ms))
 
-    def end_beyond(self, cvms: Mapping[str, frozenset[str]], retry_ms: Iterator[int]) -> None:
+    def end_beyond(self, cvms: Mapping[str, ReferenceSet], retry_ms: Iterator[int]) -> None:
         """Ends the subscriptions whose scope their token's `cvms` would not give them now; other tokens have none."""
         for subscriber in list(self._present):
             allowed = cvms.get(subscriber.token)
-            if allowed is not None and subscriber.exceeds(allowed):
+            if allowed is not None and (subscriber.exceeds(allowed) or self._index.has_strayed(subscriber)):
                 self.end(subscriber, next(retry_ms))
 
     def end(self, subscriber: Subscriber, retry_ms: int) -> None:

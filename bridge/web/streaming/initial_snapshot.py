@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from bridge.clock import Clock
+from bridge.cvm_scope import EVERY_CVM, CvmIdentity, CvmScope
 from bridge.store.log import Log, Position
 from bridge.web.streaming.frames import snapshot_block
 from bridge.web.streaming.shared_read import SharedRead
@@ -14,6 +15,9 @@ from bridge.web.streaming.shared_read import SharedRead
 MOST_AGE = 10.0
 """Seconds for which one is given to further subscribers, with the events since then. Longer, and `observed_at` would be
 older than a CVM that is confirmed as usual."""
+
+MOST_SCOPES = 64
+"""Whose CVMs are remembered: scopes with sets that subscribers of one initial snapshot have."""
 
 NOWHERE = Position("", 0, "0-0", "0-0", 0, False)
 """The position of a log that no leader has made yet."""
@@ -27,12 +31,15 @@ class InitialSnapshot:
     led: bool
     made_at: float
     blocks: dict[str, bytes]
+    cvms: Mapping[str, CvmIdentity] = field(default_factory=dict)
+    _found: dict[CvmScope, list[str]] = field(default_factory=dict)
+    """The ids that were found for scopes with sets, because many subscribers come with the same few."""
 
-    def of(self, scope: frozenset[str] | None) -> bytes:
+    def of(self, scope: CvmScope) -> bytes:
         """The blocks of a scope, the last one with the cursor as its `id:`; empty if there are none."""
-        return self._whole if scope is None else self._joined(self._chosen(scope))
+        return self._whole if scope.is_every else self._joined(self._chosen(scope))
 
-    def pieces(self, scope: frozenset[str] | None, size: int) -> Iterator[bytes]:
+    def pieces(self, scope: CvmScope, size: int) -> Iterator[bytes]:
         """As `of`, in pieces of whole blocks of about `size` bytes: a large scope is not copied at once."""
         chosen = self._chosen(scope)
         first = 0
@@ -44,14 +51,20 @@ class InitialSnapshot:
             yield b"".join(chosen[first:last]) if last < len(chosen) else self._joined(chosen[first:])
             first = last
 
-    def _chosen(self, scope: frozenset[str] | None) -> list[bytes]:
-        if scope is None:
+    def _chosen(self, scope: CvmScope) -> list[bytes]:
+        if scope.is_every:
             return list(self.blocks.values())
-        return [self.blocks[cvm_id] for cvm_id in sorted(scope) if cvm_id in self.blocks]
+        if (fixed := scope.cvm_ids) is not None:
+            return [self.blocks[cvm_id] for cvm_id in sorted(fixed) if cvm_id in self.blocks]
+        if scope not in self._found:
+            if len(self._found) >= MOST_SCOPES:
+                self._found.clear()
+            self._found[scope] = [cvm_id for cvm_id in self.blocks if scope.has(self.cvms[cvm_id])]
+        return [self.blocks[cvm_id] for cvm_id in self._found[scope]]
 
     @cached_property
     def _whole(self) -> bytes:
-        return self._joined(self._chosen(None))
+        return self._joined(self._chosen(EVERY_CVM))
 
     def _joined(self, chosen: list[bytes]) -> bytes:
         if not chosen:
@@ -96,7 +109,8 @@ class InitialSnapshots:
         at = (position.sequence, position.id)
         ids = sorted(snapshots)
         blocks = {cvm_id: snapshot_block(snapshots[cvm_id], self._source, at, led=led) for cvm_id in ids}
-        made = InitialSnapshot(position, led, now, blocks)
+        cvms = {each: CvmIdentity(each, snapshots[each].app_id, snapshots[each].name) for each in ids}
+        made = InitialSnapshot(position, led, now, blocks, cvms)
         if history == self._histories:
             self._last = made
         return made

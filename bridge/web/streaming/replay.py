@@ -125,7 +125,7 @@ class Replays:
             return False
         at = made.position
         since = self._ring.after(at.sequence, RING_PAGE) if at.sequence < edge.sequence else []
-        blocks = made.of(subscriber.cvms)
+        blocks = made.of(subscriber.scope)
         size = len(blocks) + sum(len(old.chunk) for old in since or ())
         if since is None or at.sequence + len(since) != edge.sequence or size > self._buffer // 2:
             return False
@@ -193,7 +193,7 @@ class Replays:
             return at
         if reset is not None:
             subscriber.sink.write(reset_block(reset, self._source, rfc3339(self._clock.time()), at.id))
-        pieces = made.pieces(subscriber.cvms, self._buffer)
+        pieces = made.pieces(subscriber.scope, self._buffer)
         subscriber.sink.write(next(pieces, b"") or position_block(at.sequence, at.id))
         for piece in pieces:
             await _drained(subscriber)

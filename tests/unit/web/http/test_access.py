@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
 from bridge.config import Token
+from bridge.reference_sets import ReferenceSet
 from bridge.web.http.access import Access, Principal
 from bridge.web.http.problems import ProblemError
 from tests.fakes import HandClock
@@ -59,11 +60,11 @@ def test_a_secret_in_the_query_is_refused() -> None:
 def test_a_stream_token_reads_what_its_maker_may_and_expires() -> None:
     clock = Clock()
     gate = access(clock)
-    token, seconds = gate.stream_token(Principal("one", False, frozenset({"cvm-1"})))
+    token, seconds = gate.stream_token(Principal("one", False, ReferenceSet.parsed(["cvm-1"])))
     query = f"access_token={token}"
-    assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1"}), complete=False)
+    assert gate.reader(connection(query)) == Principal("one", False, ReferenceSet.parsed(["cvm-1"]), complete=False)
     gate.grant("one", ["cvm-2"], complete=True)
-    assert gate.reader(connection(query)) == Principal("one", False, frozenset({"cvm-1", "cvm-2"}))
+    assert gate.reader(connection(query)) == Principal("one", False, ReferenceSet.parsed(["cvm-1", "cvm-2"]))
     clock.now += seconds
     with pytest.raises(ProblemError) as caught:
         gate.reader(connection(query))

@@ -66,11 +66,11 @@ def test_an_unknown_parameter_is_refused_by_name() -> None:
     assert [field for field, _ in caught.value.faults] == ["colour"]
 
 
-@pytest.mark.parametrize("padding", ["", "&cvm=" + "x" * 600], ids=["short", "longer than what is remembered"])
+@pytest.mark.parametrize("padding", ["", 2 * f"&cvm={250 * 'x'}"], ids=["short", "longer than what is remembered"])
 def test_a_remembered_query_is_parsed_the_same_and_a_wrong_one_stays_wrong(padding: str) -> None:
     for _ in range(2):
         query = parameters.event_query(f"cvm=a&cvm=b&cvm=a&snapshot=0&access_token=t{padding}".encode())
-        assert query.cvms[:2] == ("a", "b")
+        assert [each.text for each in query.cvms[:2]] == ["a", "b"]
         assert not query.snapshots
         with pytest.raises(ProblemError):
             parameters.event_query(f"snapshot=2{padding}".encode())

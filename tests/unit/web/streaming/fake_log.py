@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge.events import Draft, Event, entry_key
+from bridge.events import Draft, Event, dumps, entry_key
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Log, Position
 from bridge.store.snapshots import Snapshot
@@ -30,9 +30,12 @@ class FakeLog(Log):
         self.low_water_mark, self.low_water_sequence, self.trimmed = f"{self.clock}-0", 0, False
         self.clock += 1
 
-    def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
+    def append(
+        self, cvm_id: str = "a", kind: str = "cvm.state", app_id: str | None = None, name: str | None = None
+    ) -> Event:
         self.made = True
-        text = Draft(kind, cvm_id, "t", "{}").envelope("/bridge/x", self.at().sequence + 1)
+        data = dumps({"app_id": app_id, "name": name})
+        text = Draft(kind, cvm_id, "t", data).envelope("/bridge/x", self.at().sequence + 1)
         event = Event.from_log(f"{self.clock}-0", text)
         self.clock += 1
         self.whole.append(event)

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.cvm_scope import CvmScope
 from bridge.events import Draft, Event
+from bridge.reference_sets import ReferenceSet
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.frames import Frame
@@ -138,7 +140,7 @@ def test_a_subscriber_whose_filter_skips_many_events_gets_a_position() -> None:
         hub = hub_on(log, log_length=100)
         await hub.catch_up()
         sink = ListSink()
-        subscriber = Subscriber(sink, cvms=frozenset({"b"}))
+        subscriber = Subscriber(sink, scope=CvmScope(ReferenceSet.parsed(["b"])))
         hub.enter(subscriber, Start(0, log.low_water_mark))
         await settle()
         for _ in range(11):
@@ -332,10 +334,10 @@ def test_a_named_cvm_is_demand_and_a_tokens_limit_is_not() -> None:
     async def scenario() -> None:
         hub = hub_on(FakeLog())
         await hub.catch_up()
-        hub.enter(Subscriber(ListSink(), cvms=frozenset({"a", "b"}), snapshots=False, asked=False))
+        hub.enter(Subscriber(ListSink(), scope=CvmScope(limit=ReferenceSet.parsed(["a", "b"])), snapshots=False))
         hub.enter(Subscriber(ListSink(), snapshots=False))
         assert (hub.demand.counts(), hub.demand.changed.is_set()) == ({}, False)
-        named = Subscriber(ListSink(), cvms=frozenset({"a"}), snapshots=False)
+        named = Subscriber(ListSink(), scope=CvmScope(ReferenceSet.parsed(["a"])), snapshots=False)
         hub.enter(named)
         assert (hub.demand.counts(), hub.demand.changed.is_set()) == ({"a": 1}, True)
         hub.leave(named)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from bridge.cvm_scope import EVERY_CVM, CvmScope
 from bridge.events import Draft, Event
+from bridge.reference_sets import ReferenceSet
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
@@ -26,7 +28,7 @@ def test_the_only_subscriber_is_cut_if_it_is_slow_and_the_feed_continues() -> No
         await hub.catch_up()
         slow, filtered = ListSink(), ListSink()
         connect(hub, slow, None)
-        hub.enter(Subscriber(filtered, cvms=frozenset({"a"}), filter=STATES, snapshots=False))
+        hub.enter(Subscriber(filtered, scope=CvmScope(ReferenceSet.parsed(["a"])), filter=STATES, snapshots=False))
         slow.stuck = filtered.stuck = 5000
         await hub.receive(log.append())
         await hub.receive(log.append())
@@ -43,7 +45,7 @@ def test_a_replay_whose_events_are_filtered_out_gets_positions() -> None:
         hub = hub_on(log, ring=10, log_length=10_000)
         await hub.catch_up()
         sink = ListSink()
-        subscriber = Subscriber(sink, cvms=frozenset({"b"}))
+        subscriber = Subscriber(sink, scope=CvmScope(ReferenceSet.parsed(["b"])))
         hub.enter(subscriber, Start(0, log.low_water_mark))
         await asyncio.sleep(1)
         written = [block.split(b"\n")[0].decode() for block in sink.blocks]
@@ -146,7 +148,9 @@ def test_events_of_a_log_made_during_the_initial_snapshot_come_once() -> None:
 
 
 class HeavyLog(FakeLog):
-    def append(self, cvm_id: str = "a", kind: str = "cvm.state") -> Event:
+    def append(
+        self, cvm_id: str = "a", kind: str = "cvm.state", app_id: str | None = None, name: str | None = None
+    ) -> Event:
         sequence = self.events[-1].sequence + 1 if self.events else 1
         text = Draft(kind, cvm_id, "t", f'"{"x" * 400}"').envelope("/bridge/x", sequence)
         self.events.append(Event.from_log(f"{1000 + sequence}-0", text))
@@ -196,15 +200,16 @@ def test_a_large_initial_snapshot_is_whole_and_waits_in_pieces_of_a_buffer() -> 
         log = SnapshotLog()
         hub = hub_on(log)
         await hub.catch_up()
-        for scope in (None, frozenset({f"cvm-{number:02}" for number in range(3, 30)} | {"nobody"})):
+        some = ReferenceSet.parsed([*(f"cvm-{number:02}" for number in range(3, 30)), "nobody"])
+        for scope in (EVERY_CVM, CvmScope(some)):
             sink = UnreadSink()
-            hub.enter(Subscriber(sink, cvms=scope))
+            hub.enter(Subscriber(sink, scope=scope))
             await asyncio.sleep(1)
             assert 0 < sink.held < 2000
             sink.reads.set()
             await asyncio.sleep(1)
             written = b"".join(sink.blocks)
-            assert written.count(b"event: snapshot") == (40 if scope is None else 27)
+            assert written.count(b"event: snapshot") == (27 if scope.named else 40)
             assert written.count(b"id: ") == 1
             assert b"id: 1000-0" in written.split(b"\n\n")[-2]
 

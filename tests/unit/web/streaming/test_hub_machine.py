@@ -13,7 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from bridge.events import entry_key
+from bridge.cvm_scope import CvmScope
+from bridge.events import Event, entry_key
+from bridge.reference_sets import ReferenceSet
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshot
 from bridge.web.http.event_filter import EventFilter
@@ -27,6 +29,11 @@ from tests.virtual import VirtualClock, VirtualLoop, assert_no_task_left
 
 BUFFER = 2000
 LOG_LENGTH = 30
+APPS = {"a": "app_1", "b": "1"}
+
+
+def references(texts: str | None) -> ReferenceSet | None:
+    return None if texts is None else ReferenceSet.parsed(texts.split())
 
 
 class MovingLog(FakeLog):
@@ -38,7 +45,10 @@ class MovingLog(FakeLog):
 
     def states(self) -> dict[str, Snapshot]:
         raw = f'{{"status":"running","filling":"{"x" * 500}"}}'
-        return {event.cvm_id: Snapshot(event.cvm_id, raw, "running", None, "t", "t") for event in self.whole}
+        return {
+            event.cvm_id: Snapshot(event.cvm_id, raw, "running", event.name, "t", "t", app_id=event.app_id)
+            for event in self.whole
+        }
 
 
 class Connection(PlainSink):
@@ -79,8 +89,8 @@ class Connection(PlainSink):
 class Client:
     """What one client read. `base`: the id after which it must have seen every event, None until it has a cursor."""
 
-    def __init__(self, cvms: frozenset[str] | None, types: frozenset[str] | None, *, snapshots: bool) -> None:
-        self.cvms, self.types, self.snapshots = cvms, types, snapshots
+    def __init__(self, scope: CvmScope, types: frozenset[str] | None, *, snapshots: bool) -> None:
+        self.scope, self.types, self.snapshots = scope, types, snapshots
         self.cursor: str | None = None
         self.since: int | None = None
         self.base: str | None = None
@@ -96,7 +106,7 @@ class Client:
         elif isinstance(begin, int):
             self.base = f"{begin - 1}-{2**64 - 1}"
         self.subscriber = Subscriber(
-            self.connection, cvms=self.cvms, filter=EventFilter(types=self.types), snapshots=self.snapshots
+            self.connection, scope=self.scope, filter=EventFilter(types=self.types), snapshots=self.snapshots
         )
         hub.enter(self.subscriber, begin)
 
@@ -121,12 +131,17 @@ class Client:
         elif self.base is None:
             self.base = entry_id
 
+    def _wants(self, event: Event) -> bool:
+        """By each reference alone."""
+        sets = [each for each in (self.scope.named, self.scope.limit) if each is not None]
+        cvm = event.cvm_id, event.app_id, event.name
+        in_scope = all(any(reference.matches(*cvm) for reference in references) for references in sets)
+        return in_scope and (self.types is None or event.type in self.types)
+
     def check(self, log: MovingLog) -> None:
         assert self.base is not None
         assert self.seen == [
-            event.id
-            for event in log.whole
-            if entry_key(event.id) > entry_key(self.base) and self.subscriber.wants(event)
+            event.id for event in log.whole if entry_key(event.id) > entry_key(self.base) and self._wants(event)
         ]
 
 
@@ -175,8 +190,8 @@ class FanOut(RuleBasedStateMachine):
         at = self.log.at()
         self._tell(lambda: self.hub.on_tick(at.log_id, at.sequence, at.id))
 
-    def _append(self, cvm_id: str, kind: str, *, published: bool) -> None:
-        event = self.log.append(cvm_id, kind)
+    def _append(self, cvm_id: str, kind: str, name: str | None = None, *, published: bool) -> None:
+        event = self.log.append(cvm_id, kind, APPS.get(cvm_id), name)
         if published:
             self._tell(lambda: self.hub.receive(event))
 
@@ -199,11 +214,12 @@ class FanOut(RuleBasedStateMachine):
         count=st.integers(1, 12),
         cvm_id=st.sampled_from("abc"),
         kind=st.sampled_from(["cvm.state", "cvm.transition"]),
+        name=st.sampled_from(["web-1", "api-1", None]),
         published=st.sampled_from([True, True, False]),
     )
-    def append(self, count: int, cvm_id: str, kind: str, *, published: bool) -> None:
+    def append(self, count: int, cvm_id: str, kind: str, name: str | None, *, published: bool) -> None:
         for _ in range(count):
-            self._append(cvm_id, kind, published=published)
+            self._append(cvm_id, kind, name, published=published)
 
     @rule()
     def tick(self) -> None:
@@ -241,16 +257,24 @@ class FanOut(RuleBasedStateMachine):
     # What clients do
 
     @rule(
-        cvms=st.sampled_from([None, frozenset("a"), frozenset("bc"), frozenset("z")]),
+        named=st.sampled_from([None, "a", "b c", "z", "*", "name:web-*", "app_1 a", "app_1 name:web-?"]),
+        limit=st.sampled_from([None, None, "a b", "name:*-1", "app_1", "c name:web-*"]),
         types=st.sampled_from([None, frozenset(["cvm.transition"])]),
         snapshots=st.booleans(),
         begin=st.sampled_from(["none", "event", "low water", "time"]),
         back=st.integers(0, 12),
     )
     def enter(
-        self, cvms: frozenset[str] | None, types: frozenset[str] | None, *, snapshots: bool, begin: str, back: int
+        self,
+        named: str | None,
+        limit: str | None,
+        types: frozenset[str] | None,
+        *,
+        snapshots: bool,
+        begin: str,
+        back: int,
     ) -> None:
-        client = Client(cvms, types, snapshots=snapshots)
+        client = Client(CvmScope(references(named), references(limit)), types, snapshots=snapshots)
         events = self.log.whole
         if begin == "event" and events:
             client.cursor = events[-1 - min(back, len(events) - 1)].id

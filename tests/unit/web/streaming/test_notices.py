@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.cvm_scope import EVERY_CVM, CvmScope
 from bridge.events import NOTICES, SSE_EVENTS, TRANSITION, Draft, Event
+from bridge.reference_sets import ReferenceSet
 from bridge.web.http.event_filter import EVERY_EVENT, EventFilter
 from bridge.web.streaming.frames import frame
 from bridge.web.streaming.subscriber import Subscriber
@@ -12,25 +14,30 @@ from bridge.web.streaming.subscriber_index import SubscriberIndex
 from tests.unit.web.streaming.test_hub import ListSink
 
 NAMED = EventFilter(types=frozenset({TRANSITION, *NOTICES}))
+ONE = CvmScope(ReferenceSet.parsed(["cvm-1"]))
+MANY = CvmScope(limit=ReferenceSet.parsed(["app_1f", "name:*"]))
 OTHERS = EventFilter(types=frozenset({TRANSITION}))
 
 
 @pytest.mark.parametrize("kind", NOTICES)
 def test_a_notice_goes_to_whom_names_its_type_and_to_no_subscriber_of_a_cvm_of_that_name(kind: str) -> None:
     named, *others = [
-        Subscriber(ListSink(), cvms=cvms, filter=wanted)
-        for cvms, wanted in (
-            (None, NAMED),
-            (None, EVERY_EVENT),
-            (None, OTHERS),
-            (frozenset({"cvm-1"}), NAMED),
-            (frozenset({"cvm-1"}), EVERY_EVENT),
+        Subscriber(ListSink(), scope=scope, filter=wanted)
+        for scope, wanted in (
+            (EVERY_CVM, NAMED),
+            (EVERY_CVM, EVERY_EVENT),
+            (EVERY_CVM, OTHERS),
+            (ONE, NAMED),
+            (ONE, EVERY_EVENT),
+            (MANY, NAMED),
         )
     ]
     index = SubscriberIndex()
     for each in (named, *others):
         index.add(each)
-    notice = Event.from_log("1-0", Draft(kind, "", "t", "{}", "cvm-1").envelope("/bridge/x", 1))
+    notice = Event.from_log(
+        "1-0", Draft(kind, "", "t", '{"name":"web-1","app_id":"1f"}', "cvm-1").envelope("/bridge/x", 1)
+    )
     shown = frame(notice)
     assert named.wants(shown)
     assert not any(each.wants(shown) for each in others)

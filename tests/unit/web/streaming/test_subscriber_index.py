@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Pool
 from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
+from bridge.cvm_scope import CvmScope
+from bridge.reference_sets import ReferenceSet
 from bridge.web.http.event_filter import EventFilter
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.subscriber import Subscriber
@@ -26,7 +28,17 @@ class FileSink(ListSink):
         return int(self.behind)
 
 
-CVMS = st.none() | st.frozensets(st.sampled_from("abc"), min_size=1)
+TEXTS = st.sampled_from(["a", "b", "*", "app_1", "name:x*", "name:?y"])
+REFERENCES = st.none() | st.lists(TEXTS, min_size=1, max_size=3)
+SETS = REFERENCES.map(lambda texts: None if texts is None else ReferenceSet.parsed(texts))
+SCOPES = st.builds(CvmScope, SETS, SETS)
+EVENTS = [
+    Frame(1, "1-0", "cvm.state", "a", b"", None, None),
+    Frame(2, "2-0", "cvm.state", "a", b"", "1", "xy"),
+    Frame(3, "3-0", "cvm.transition", "b", b"", None, "zy"),
+    Frame(4, "4-0", "cvm.state", "b", b"", "1", None),
+    Frame(5, "5-0", "cvm.transition", "c", b"", "1", "x"),
+]
 TYPES = st.none() | st.just(frozenset({"cvm.state"}))
 
 
@@ -41,11 +53,11 @@ class Comings(RuleBasedStateMachine):
         self.present: list[tuple[Subscriber, FileSink]] = []
         self.free = list(range(1000, 1100))
 
-    @rule(target=pool, cvms=CVMS, types=TYPES, behind=st.booleans())
-    def come(self, cvms: frozenset[str] | None, types: frozenset[str] | None, *, behind: bool) -> Subscriber:
+    @rule(target=pool, scope=SCOPES, types=TYPES, behind=st.booleans())
+    def come(self, scope: CvmScope, types: frozenset[str] | None, *, behind: bool) -> Subscriber:
         sink = FileSink()
         sink.file, sink.behind = self.free.pop(0), behind
-        subscriber = Subscriber(sink, cvms=cvms, filter=EventFilter(types=types))
+        subscriber = Subscriber(sink, scope=scope, filter=EventFilter(types=types))
         self.present.append((subscriber, sink))
         self.index.add(subscriber)
         return subscriber
@@ -66,16 +78,14 @@ class Comings(RuleBasedStateMachine):
 
     @invariant()
     def each_subscriber_that_wants_an_event_gets_it_once_and_directly_if_nothing_waits(self) -> None:
-        for cvm_id in "abc":
-            for kind in ("cvm.state", "cvm.transition"):
-                event = Frame(1, "1-0", kind, cvm_id, b"")
-                groups = self.index.of(event)
-                direct = sorted(file for group in groups for file in group.files())
-                others = [subscriber for group in groups for subscriber in group.others]
-                wanting = [(one, sink) for one, sink in self.present if one.wants(event)]
-                assert direct == sorted(sink.file or 0 for _, sink in wanting if not sink.behind)
-                assert set(others) == {one for one, sink in wanting if sink.behind}
-                assert len(others) == len(set(others))
+        for event in EVENTS:
+            groups = self.index.of(event)
+            direct = sorted(file for group in groups for file in group.files())
+            others = [subscriber for group in groups for subscriber in group.others]
+            wanting = [(one, sink) for one, sink in self.present if one.wants(event)]
+            assert direct == sorted(sink.file or 0 for _, sink in wanting if not sink.behind)
+            assert set(others) == {one for one, sink in wanting if sink.behind}
+            assert len(others) == len(set(others))
 
 
 TestComings = Comings.TestCase
