@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from bridge import reference_sets
 from bridge.redis_url import parse_redis_url
+from bridge.reference_sets import ReferenceSet
 
 Scope = Literal["read", "admin"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -128,7 +129,10 @@ def _token_cvms(number: int, text: str) -> frozenset[str]:
     cvms = text.split(",")
     if not all(cvms) or "*" in cvms:
         raise ValueError(f"the CVMs of entry {number} are malformed (for every CVM leave them and their colon out)")
-    return frozenset(cvms)
+    try:
+        return ReferenceSet.parsed(cvms).texts
+    except ValueError as error:
+        raise ValueError(f"a CVM of entry {number} is malformed: {error}") from None
 
 
 def waits(text: str) -> tuple[float, ...]:

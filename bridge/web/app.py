@@ -17,6 +17,7 @@ from starlette.routing import Route
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.host_lookup import HostLookup
+from bridge.reference_sets import ReferenceSet
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
@@ -32,7 +33,7 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.slots import Slots
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
-from bridge.web.api.cvms import CvmRoutes
+from bridge.web.api.cvms import CvmRoutes, read_heads
 from bridge.web.api.deliveries import DeliveryRoutes
 from bridge.web.api.endpoint_owners import EndpointOwners
 from bridge.web.api.events import EventRoutes
@@ -43,6 +44,7 @@ from bridge.web.api.public_keys import READS_AT_ONCE, PublicKeyRoutes
 from bridge.web.api.references import LAST_KNOWN, ReferenceRefusedError, References, on_refused_reference
 from bridge.web.api.stand_ins import StandIns
 from bridge.web.api.token_cvms import TokenCvms
+from bridge.web.api.visibility import Visibility
 from bridge.web.api.waits import WaitRoutes
 from bridge.web.api.webhook_secrets import WebhookSecrets
 from bridge.web.api.webhooks import WebhookRoutes
@@ -58,6 +60,7 @@ from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
 from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.shared_read import SharedRead
 
 RESERVED_FILES = 200
 """Open files for everything but subscribers: the listener, Redis, plain requests, logs."""
@@ -115,6 +118,7 @@ class FrontEnd:
             self._clock,
             self._single_flight,
             StandIns(self._snapshots, self._lookups, self._clock),
+            visibility=Visibility(self._snapshots, self._single_flight),
             led=lambda: self.hub.led,
             per_minute=self._settings.lookups_per_minute,
         )
@@ -169,6 +173,7 @@ class FrontEnd:
                 backend=backend,
                 references=self._references,
                 page_turns=self._page_turns,
+                directory=SharedRead(partial(read_heads, self._watches, self._snapshots)),
             ),
             WaitRoutes(
                 hub=self.hub,
@@ -223,7 +228,7 @@ class FrontEnd:
         finally:
             await self._single_flight.aclose()
 
-    def _end_beyond(self, cvms: Mapping[str, frozenset[str]]) -> None:
+    def _end_beyond(self, cvms: Mapping[str, ReferenceSet]) -> None:
         """Ends streams that began with other CVMs than their tokens have now; the clients come back."""
         self.hub.end_beyond(cvms, self._waits())
         self.dropin.watchers.end_beyond(cvms)

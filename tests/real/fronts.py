@@ -6,14 +6,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
-from bridge.events import STATE, Draft, cvm_data
+from bridge.events import DELETED, STATE, TRANSITION, Draft, cvm_data
 from bridge.store.connection import Backend, connect
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
@@ -60,12 +60,25 @@ class Front:
         assert isinstance(term, Term)
         self.term, self.written = term, WritePosition(term.sequence, term.last_id)
 
-    async def append(self, cvm_id: str = "cvm-1", filling: int = 0) -> str:
+    async def append(
+        self,
+        cvm_id: str = "cvm-1",
+        filling: int = 0,
+        *,
+        name: str | None = None,
+        app_id: str | None = None,
+        ready: bool | None = None,
+        gone: bool = False,
+    ) -> str:
         """Appends one event and returns its id; `filling` characters make it large."""
         assert self.term is not None
-        raw = f'{{"status":"running","filling":"{"x" * filling}"}}'
-        draft = Draft(STATE, cvm_id, NOW, cvm_data(cvm_id, None, (None, "running"), "poll", raw))
-        snapshot = Snapshot(cvm_id, '{"status":"running"}', "running", None, NOW, NOW)
+        status, raw = "running", f'{{"status":"running","filling":"{"x" * filling}"}}'
+        data = cvm_data(cvm_id, name, (None, status), "poll", raw, app_id=app_id, ready=ready)
+        snapshot = Snapshot(cvm_id, '{"status":"running"}', status, name, NOW, NOW, app_id=app_id, ready=ready)
+        if gone:
+            data = cvm_data(cvm_id, name, (status, DELETED), "poll", None, app_id=app_id, ready=False)
+            snapshot = replace(snapshot, raw_state=None, status=DELETED, ready=False)
+        draft = Draft(TRANSITION if gone else STATE, cvm_id, NOW, data)
         self.written = await LogWriter(self.backend, 1000).append(self.term, self.written, draft, snapshot, ran=True)
         return self.written.last_id
 

@@ -172,10 +172,10 @@ async def test_a_name_of_a_watched_cvm_is_served_without_leader_or_upstream_and_
 
     async with front(redis_url) as web:
         await seen_last(web, a="web-1", b="web-2", c="web-2")
-        await answered(web, Answer("app_1", "a"))
-        await web.backend.client.delete(web.backend.keys.answer("app_1"))  # a minute later
-        await passing(web, "web-1", "app_1")
-        for name in ("web-1", "app_1"):
+        await answered(web, Answer("instance_1", "a"))
+        await web.backend.client.delete(web.backend.keys.answer("instance_1"))  # a minute later
+        await passing(web, "web-1", "instance_1")
+        for name in ("web-1", "instance_1"):
             answers = await asked(web, name)
             assert [answer.status_code for answer in answers] == [200] * 4
             assert {answer.headers.get("bridge-reference") for answer in answers} == {"last-known"}

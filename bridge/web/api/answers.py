@@ -47,11 +47,20 @@ class Cvm(Shape):
     state: CvmState | SkipJsonSchema[Verbatim] | None = described("The state; null once deleted or not yet seen")
 
 
+class CvmCounts(Shape):
+    """The CVMs of all pages, whatever their number."""
+
+    all: int = described("Every CVM that the query selects", 3)
+    ready: int = described("Those of them that are ready", 2)
+    by_status: dict[str, int] = described("How many have each status", {"running": 2, "starting": 1})
+
+
 class CvmPage(Shape):
     """Watched CVMs by ascending id."""
 
     items: list[Cvm]
     next: str | None = described("`after` of the next page; null on the last")
+    counts: CvmCounts = described("Only with `cvm`", default_factory=CvmCounts)
 
 
 class Waited(Shape):

@@ -226,7 +226,7 @@ def _require_order(since: int | None, until: int | None) -> None:
 
 
 def _may_see(principal: Principal, delivery: Delivery) -> bool:
-    return delivery.event.type == TEST_TYPE or principal.may_see(delivery.event.cvm_id)
+    return delivery.event.type == TEST_TYPE or principal.may_see(delivery.event)
 
 
 def _shown(delivery: Delivery) -> answers.Delivery:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bridge.clock import Clock
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.reference_sets import ReferenceSet
+from bridge.store.endpoints import Endpoint, Endpoints, stored_references
 from bridge.store.errors import BrokenEndpointError, StoreError, UnknownEndpointError
 from bridge.web.http.access import ANYBODY, UNSETTLED, Access, Principal
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 COMPARE_EVERY = 1.0
 """Seconds between two comparisons in memory; only a difference costs Redis anything."""
 
-Reach = frozenset[str] | None
+Reach = ReferenceSet | None
 """CVMs that a token may see; None: all."""
 
 
@@ -80,14 +81,18 @@ class EndpointOwners:
         # The endpoints of a limited token that is gone get nothing. Those of one without limits stay, as any
         # administrator's: a renamed token must not silence them.
         present = _read(endpoint.reach)
-        reach = reaches.get(endpoint.owner, None if present is None else frozenset())
+        reach = reaches.get(endpoint.owner, None if present is None else ReferenceSet())
         if reach is UNSETTLED or reach == present:
             return
         with suppress(UnknownEndpointError, BrokenEndpointError):
             await self._endpoints.change(
                 endpoint.id, lambda old: replace(old, reach=_stored(reach)) if old.owner == endpoint.owner else old
             )
-            about = {"endpoint": endpoint.id, "owner": endpoint.owner, "cvms": "all" if reach is None else len(reach)}
+            about = {
+                "endpoint": endpoint.id,
+                "owner": endpoint.owner,
+                "cvms": "all" if reach is None else len(reach.texts),
+            }
             logger.info("an endpoint gets what its owner may see now", extra=about)
 
 
@@ -100,8 +105,8 @@ def _differing(before: Mapping[str, Reach], now: Mapping[str, Reach], *, every: 
 
 
 def _stored(reach: Reach) -> tuple[str, ...] | None:
-    return None if reach is None else tuple(sorted(reach))
+    return None if reach is None else tuple(sorted(reach.texts))
 
 
 def _read(reach: tuple[str, ...] | None) -> Reach:
-    return None if reach is None else frozenset(reach)
+    return None if reach is None else stored_references(reach)

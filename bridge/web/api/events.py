@@ -15,16 +15,25 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.config import Settings
+from bridge.cvm_scope import CvmScope
 from bridge.events import Event, dumps
 from bridge.store.errors import StoreError
 from bridge.store.watches import Watches
 from bridge.web.api import answers, samples
 from bridge.web.api.log_pages import LogPages
-from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, ReferenceRefusedError, References, problem_of
+from bridge.web.api.references import (
+    LAST_KNOWN_HEADER,
+    REF,
+    Found,
+    ReferenceRefusedError,
+    References,
+    problem_of,
+    scope_of,
+)
 from bridge.web.http.access import STREAM_TOKEN_SECONDS, Access, Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import EVENTS, Answer, Call, Content, Operation, json_answer, routes
-from bridge.web.http.parameters import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query
+from bridge.web.http.parameters import CVM, STREAM_PARAMETERS, EventQuery, cursor, event_query, reference
 from bridge.web.http.problems import COME_BACK, ProblemError, ProblemType, invalid, no_redis
 from bridge.web.http.responses import NO_STORE, json_response, page_response
 from bridge.web.http.single_flight import SingleFlight
@@ -86,8 +95,9 @@ class EventRoutes:
         EVENTS,
         {200: ANSWER},
         id="streamCvmEvents",
-        summary="Follow one CVM",
-        description="As `GET /v1/events` for one CVM, which is watched from then on, as long as it has subscribers.",
+        summary="Follow one CVM, or the CVMs of one reference",
+        description="As `GET /v1/events` for one CVM, which is watched from then on, as long as it has subscribers. "
+        "`app_…` and `name:…` stand for all of their CVMs, which come and go meanwhile.",
         scope="read",
         parameters=(REF, *STREAM_PARAMETERS),
         refusals=REFUSALS,
@@ -135,16 +145,15 @@ class EventRoutes:
         principal = self.access.reader(request)
         query = event_query(request.scope["query_string"])
         found = await self._named(request, query, principal)
-        wanted = principal.cvms if found is None else frozenset(found.cvm_ids)
+        scope = scope_of(found, principal)
         headers = found.headers if found else {}
         if _prefers_json(request):
-            return await self._page(request, query, wanted, headers)
-        named = found is not None
+            return await self._page(request, query, scope, headers)
         begin: Begin = cursor(request, query) or query.since
         subscribe = partial(
-            Subscriber, cvms=wanted, filter=query.filter, snapshots=query.snapshots, asked=named, token=principal.name
+            Subscriber, scope=scope, filter=query.filter, snapshots=query.snapshots, token=principal.name
         )
-        if wanted is not None and named and request.method == "GET":
+        if (wanted := scope.demands.cvm_ids) and request.method == "GET":
             self.capacity.check(principal.name)
             await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
         # Checked again and taken here, because other requests may have been served while this one waited above.
@@ -157,18 +166,16 @@ class EventRoutes:
         if "ref" in request.path_params:
             if wanted:
                 raise invalid("cvm", "the path names the CVM already")
-            wanted = (request.path_params["ref"],)
-        return await self.references.find(wanted, principal) if wanted else None
+            wanted = (reference("ref", request.path_params["ref"]),)
+        return await self.references.find_all(wanted, principal) if wanted else None
 
-    async def _page(
-        self, request: Request, query: EventQuery, scope: frozenset[str] | None, headers: Mapping[str, str]
-    ) -> Response:
+    async def _page(self, request: Request, query: EventQuery, scope: CvmScope, headers: Mapping[str, str]) -> Response:
         """One page of the log as JSON, oldest first. Raises ProblemError (410, 503) or StoreError."""
         by_cursor = query.after or cursor(request, query)
         named = "after" if query.after else "last_event_id" if by_cursor else "since"
 
         def wants(event: Event) -> bool:
-            return (scope is None or event.cvm_id in scope) and query.filter.lets_through(event)
+            return scope.has(event) and query.filter.lets_through(event)
 
         items, following = await self.pages.read(by_cursor or query.since, wants, query.limit, named=named)
         return page_response(items, following, headers)

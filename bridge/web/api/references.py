@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -14,12 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.clock import Clock
+from bridge.cvm_scope import EVERY_CVM, CvmScope
 from bridge.events import usable_id
+from bridge.reference_sets import Reference, ReferenceSet
 from bridge.store.errors import TooManyLookupsError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.api.envelopes import CVM_ID
 from bridge.web.api.stand_ins import StandIns
+from bridge.web.api.visibility import Visibility, told_by
 from bridge.web.http.access import ANYBODY, Principal
 from bridge.web.http.allowance import Allowance
 from bridge.web.http.parameters import REFERENCE, in_path
@@ -49,15 +52,33 @@ class ReferenceRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Canonical ids. `last_known`: upstream could not be asked about one, and what it meant last stands in."""
+    """Canonical ids and sets.
+
+    `last_known`: upstream could not be asked about a name, and what it meant last stands in.
+    """
 
     cvm_ids: list[str]
     last_known: bool = False
+    sets: tuple[Reference, ...] = ()
+
+    @property
+    def named(self) -> ReferenceSet:
+        """All of them as one set."""
+        return ReferenceSet(cvm_ids=frozenset(self.cvm_ids)) | ReferenceSet.of(self.sets)
 
     @property
     def headers(self) -> dict[str, str]:
         """What an answer tells about it."""
         return {LAST_KNOWN: "last-known"} if self.last_known else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The answer that one reference got."""
+
+    cvm_id: str
+    answer: Answer
+    last_known: bool
 
 
 LAST_KNOWN = "Bridge-Reference"
@@ -84,10 +105,12 @@ class References:
         single_flight: SingleFlight,
         stand_ins: StandIns,
         *,
+        visibility: Visibility,
         led: Callable[[], bool],
         per_minute: int,
     ) -> None:
         """`per_minute`: look-ups of unknown references for each token."""
+        self._visibility = visibility
         self._stand_ins = stand_ins
         self._led = led
         self._allowance = Allowance(per_minute, clock)
@@ -125,6 +148,16 @@ class References:
         """As `resolve_all`, for reading: what a reference meant last stands in while upstream cannot be asked."""
         return await self._resolve(references, principal, last_known=True)
 
+    async def find_all(self, references: Sequence[Reference], principal: Principal) -> Found:
+        """As `find`, and sets stay what they are: whose CVMs belong to them, and may be seen, each event tells."""
+        found = await self.find([each.text for each in references if not each.is_set], principal)
+        return replace(found, sets=tuple(each for each in references if each.is_set))
+
+    async def require(self, principal: Principal, answer: Answer) -> None:
+        """For the CVM that upstream has named. Raises ProblemError 403 or 503, StoreError."""
+        if answer.cvm_id is not None:
+            await self._visibility.require(principal, [answer.cvm_id], told_by(answer))
+
     async def _resolve(self, references: Sequence[str], principal: Principal, *, last_known: bool) -> Found:
         if any(usable_id(reference) is None for reference in references):
             raise invalid("cvm", "a reference has 1 to 256 printable characters")
@@ -134,19 +167,19 @@ class References:
         wanted = tuple(references)
         watched = await self._single_flight.ask(("watched", wanted), lambda: self._watches.existing(wanted))
         unknown = [each for each in dict.fromkeys(wanted) if each not in watched]
-        found: dict[str, Found] = {}
+        found: dict[str, Looked] = {}
         for start in range(0, len(unknown), LOOK_UPS_AT_ONCE):
             found |= await self._look_up_all(
                 unknown[start : start + LOOK_UPS_AT_ONCE], principal, last_known=last_known
             )
-        cvm_ids = [found[each].cvm_ids[0] if each in found else each for each in wanted]
-        for cvm_id in cvm_ids:
-            principal.require(cvm_id)
+        cvm_ids = [found[each].cvm_id if each in found else each for each in wanted]
+        told = {cvm_id: identity for each in found.values() for cvm_id, identity in told_by(each.answer).items()}
+        await self._visibility.require(principal, cvm_ids, told)
         return Found(cvm_ids, any(each.last_known for each in found.values()))
 
     async def _look_up_all(
         self, references: Sequence[str], principal: Principal, *, last_known: bool
-    ) -> dict[str, Found]:
+    ) -> dict[str, Looked]:
         """All of them at once; raises the first refusal."""
         asking = [asyncio.ensure_future(self._look_up(each, principal, last_known=last_known)) for each in references]
         try:
@@ -155,13 +188,13 @@ class References:
             for each in asking:
                 each.cancel()
 
-    async def _look_up(self, reference: str, principal: Principal, *, last_known: bool) -> Found:
+    async def _look_up(self, reference: str, principal: Principal, *, last_known: bool) -> Looked:
         # By token, because each has an allowance: nobody is refused for another's.
         question = partial(self._answer_or_last if last_known else self._answer, reference, principal)
         key = ("reference", reference, principal.name, last_known)
         answer, stands_in = await self._single_flight.ask(key, question)
         if answer.cvm_id is not None:
-            return Found([answer.cvm_id], stands_in)
+            return Looked(answer.cvm_id, answer, stands_in)
         if answer.is_final and principal.cvms is not None:
             principal.refuse()  # the same answer as for another's CVM: it tells nothing about what exists
         raise ReferenceRefusedError(answer)
@@ -183,13 +216,18 @@ class References:
             return known, False
         last = await self._stand_ins.find(reference)
         # To a limited token, a name that others have must look like one that nobody has.
-        if last is not None and (principal.cvms is None or principal.may_see(last.cvm_id or "")):
+        if last is not None and await self._may_see(principal, last):
             return last, True
         if known is None:
             if not asks_first:
                 self._allow(principal)
             known = await self.ask(reference)
         return known, False
+
+    async def _may_see(self, principal: Principal, last: Answer) -> bool:
+        if last.cvm_id is None:
+            return principal.cvms is None
+        return await self._visibility.may_see(principal, [last.cvm_id], told_by(last))
 
     def _allow(self, principal: Principal) -> None:
         """Raises ProblemError 429. An administrator has no limit of its own; the leader has a budget for all."""
@@ -225,6 +263,13 @@ class References:
             return answer
         await self._lookups.forget(reference)
         return await self.ask(reference)
+
+
+def scope_of(found: Found | None, principal: Principal) -> CvmScope:
+    """What a request that names this gets; None: it names nothing in particular."""
+    if found is None and principal.cvms is None:
+        return EVERY_CVM
+    return CvmScope(found.named if found else None, principal.cvms)
 
 
 def problem_of(error: ReferenceRefusedError) -> ProblemError:

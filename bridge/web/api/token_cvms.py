@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from bridge.clock import Clock
+from bridge.reference_sets import ReferenceSet
 from bridge.store.errors import StoreError
 from bridge.web.api.references import ReferenceRefusedError, References
 from bridge.web.http.access import ANYBODY, Access
@@ -22,11 +23,7 @@ class TokenCvms:
     """`limit` gets the CVMs of each such token after each round: a stream may have begun with what they were before."""
 
     def __init__(
-        self,
-        access: Access,
-        references: References,
-        clock: Clock,
-        limit: Callable[[Mapping[str, frozenset[str]]], None],
+        self, access: Access, references: References, clock: Clock, limit: Callable[[Mapping[str, ReferenceSet]], None]
     ) -> None:
         self._access = access
         self._references = references

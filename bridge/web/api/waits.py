@@ -15,7 +15,7 @@ from bridge.store.watches import Watches
 from bridge.waiting import NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
 from bridge.web.api import answers
 from bridge.web.api.log_pages import REFUSALS
-from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, References
+from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, References, scope_of
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import CVMS, Call, Operation, json_answer
 from bridge.web.http.parameters import TEXT, Parameter, last
@@ -113,7 +113,7 @@ class WaitRoutes:
             _add(waiter.waiting, await self._snapshots_of(found.cvm_ids), led=self.hub.led)
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(name)
-        subscriber = Subscriber(waiter, cvms=cvms, token=name)
+        subscriber = Subscriber(waiter, scope=scope_of(found, call.principal), token=name)
         try:
             self.hub.enter(subscriber, after or None)
             await self._wait(call, waiter, 0 if call.request.method == "HEAD" else seconds)

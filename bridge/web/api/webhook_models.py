@@ -13,10 +13,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from bridge.addresses import MAX_URL
-from bridge.events import ANY_PHALA, LOG_TYPES, TRANSITION, is_log_type, usable_id
+from bridge.events import ANY_PHALA, LOG_TYPES, TRANSITION, is_log_type
+from bridge.reference_sets import Kind, parse
 from bridge.store.endpoints import KEY_PAIR_FORMATS, Format, Signature
 from bridge.store.limits import LaneLimits
-from bridge.web.http.parameters import LOG_TYPE
+from bridge.web.http.parameters import LOG_TYPE, MOST_PATTERNS
 from bridge.web.http.responses import time_field
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
@@ -57,9 +58,14 @@ def _url(text: str) -> str:
 
 
 def _reference(text: str) -> str:
-    if usable_id(text) is None:
-        raise ValueError("a reference has 1 to 256 printable characters")
-    return text
+    """In the spelling in which it is stored. Raises ValueError."""
+    return parse(text).text
+
+
+def _few_patterns(given: list[str]) -> list[str]:
+    if sum(parse(each).kind is Kind.NAME for each in given) > MOST_PATTERNS:
+        raise ValueError(f"at most {MOST_PATTERNS} patterns of names")
+    return given
 
 
 def _type(text: str) -> str:
@@ -138,7 +144,9 @@ class EndpointChange(_Strict):
 
     url: Url = Field("", repr=False)
     description: str = Field("", max_length=1000, description="Your own description")
-    cvms: list[Reference] = Field([], max_length=MOST_CVMS, description="CVM references; empty: all")
+    cvms: Annotated[list[Reference], AfterValidator(_few_patterns)] = Field(
+        [], max_length=MOST_CVMS, description="CVM references, also `app_…`, `name:web-*` and `*`; empty: all"
+    )
     from_: list[Status] = Field([], alias="from", max_length=MOST_STATUSES, description="Statuses before; empty: all")
     to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
     ready: bool | None = Field(None, description="Only events after which the CVM is ready, or is not; null: all")

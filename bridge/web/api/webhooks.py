@@ -20,6 +20,7 @@ from starlette.responses import Response
 from bridge.addresses import Resolve, UrlRefusedError, check_url
 from bridge.clock import Clock, rfc3339
 from bridge.config import Settings
+from bridge.reference_sets import parse
 from bridge.sealing import SealError
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, UnknownEndpointError
@@ -141,13 +142,13 @@ class WebhookRoutes:
         except EndpointExistsError:
             pass
         try:
-            await self._change(call, lambda old: self._replaced(old, draft, given.secret))
+            changed = await self._change(call, lambda old: self._replaced(old, draft, given.secret))
         except BrokenEndpointError:
             await self._known(call)  # only an administrator may make it anew
             await self.endpoints.remove(endpoint_id)
             return await self._made(draft, given, call)
         await self._switch(call, given.enabled)
-        await self.watches.renew(draft.cvms)
+        await self.watches.renew(changed.demands.cvm_ids)
         _log("an endpoint was replaced", endpoint_id, call)
         return await self._answered(call)
 
@@ -159,10 +160,10 @@ class WebhookRoutes:
         given = await call.body(EndpointChange)
         await self._known(call)
         fields = await self._fields(given, given.model_fields_set, call.principal)
-        await self._change(call, lambda old: self._changed(old, given, fields))
+        changed = await self._change(call, lambda old: self._changed(old, given, fields))
         if "enabled" in given.model_fields_set:
             await self._switch(call, given.enabled)
-        await self.watches.renew(fields.get("cvms", ()))
+        await self.watches.renew(changed.demands.cvm_ids if "cvms" in fields else ())
         _log("an endpoint was changed", endpoint_id, call)
         return await self._answered(call)
 
@@ -218,7 +219,7 @@ class WebhookRoutes:
             raise UnknownEndpointError
         return found
 
-    async def _change(self, call: Call, edit: Callable[[Endpoint], Endpoint]) -> None:
+    async def _change(self, call: Call, edit: Callable[[Endpoint], Endpoint]) -> Endpoint:
         """Raises UnknownEndpointError, also if it is not the caller's; BrokenEndpointError."""
 
         def edited(old: Endpoint) -> Endpoint:
@@ -226,7 +227,7 @@ class WebhookRoutes:
                 raise UnknownEndpointError
             return edit(old)
 
-        await self.endpoints.change(call.path("id"), edited)
+        return await self.endpoints.change(call.path("id"), edited)
 
     def _shown(
         self, endpoint: Endpoint, health: Health, principal: Principal, secret: str | None = None
@@ -265,7 +266,7 @@ class WebhookRoutes:
         made = replace(draft, secrets_sealed=sealed, request=request)
         endpoint = await self.endpoints.create(owned(self.secrets.with_keys(made), call.principal))
         self.owners.made(endpoint)
-        await self.watches.renew(endpoint.cvms)
+        await self.watches.renew(endpoint.demands.cvm_ids)
         _log("an endpoint was made", endpoint.id, call)
         return json_response(
             self._shown(endpoint, Health(0), call.principal, secret), 201, {"Location": f"/v1/webhooks/{endpoint.id}"}
@@ -332,14 +333,16 @@ class WebhookRoutes:
         return fields
 
     async def _resolved(self, given: Sequence[str], principal: Principal) -> tuple[str, ...]:
-        """Canonical ids, each once. A reference that upstream refuses is a fault of this field."""
+        """Canonical ids and sets, each once. A reference that upstream refuses is a fault of this field."""
+        sets = [each for each in given if parse(each).is_set]
+        names = tuple(dict.fromkeys(each for each in given if not parse(each).is_set))
         try:
-            found = await self.references.resolve_all(tuple(dict.fromkeys(given)), principal)
+            found = await self.references.resolve_all(names, principal)
         except ReferenceRefusedError as error:
             if error.answer.status not in (404, 409, 422):
                 raise
             raise invalid("cvms", "upstream does not know one of them, or one names several CVMs") from None
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys([*found, *sets]))
 
     async def _switch(self, call: Call, enabled: bool) -> None:
         """Only if it is not so already: a disabled endpoint keeps its reason, an open breaker stays open."""

@@ -14,6 +14,7 @@ from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.events import usable_id
 from bridge.phala_queries import UnprocessableError, pace
+from bridge.reference_sets import ReferenceSet
 from bridge.store.errors import StoreError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshot, Snapshots
@@ -150,7 +151,7 @@ class DropIn:
         if not isinstance(accepted, str):
             return accepted or passthrough.relay(request, key)
         cvm_id = await self.references.resolve(accepted)
-        principal = Principal(passthrough.name_of(key), False, frozenset((cvm_id,)))
+        principal = Principal(passthrough.name_of(key), False, ReferenceSet(cvm_ids=frozenset((cvm_id,))))
         return await self._serve(principal, cvm_id, request.query_params.get("target"), interval_and_timeout)
 
     async def _serve(self, principal: Principal, reference: str, target: str | None, pace: tuple[int, int]) -> ASGIApp:
@@ -162,7 +163,7 @@ class DropIn:
             return answer
         self.capacity.check(principal.name)
         if self.watchers.follows(reference):
-            principal.require(reference)
+            await self.references.require(principal, Answer(reference, reference))
             found = Found([reference])
         else:
             found, _ = await self._find(principal, reference)
@@ -183,7 +184,7 @@ class DropIn:
         if answer.cvm_id is None:
             raise ReferenceRefusedError(answer)
         # The name belongs to another CVM now, or the CVM is there again.
-        principal.require(answer.cvm_id)
+        await self.references.require(principal, answer)
         if answer.cvm_id == cvm_id:
             await self.lookups.hint(cvm_id)
             return Found([cvm_id]), await self.states.wait(cvm_id, snapshot.event_id)
@@ -214,6 +215,7 @@ class DropIn:
         # Not earlier: many callers may have waited above at the same time.
         self.capacity.take(principal.name)
         watcher = Watcher(principal.name, cvm_id, target, interval, timeout, self.clock.monotonic())
+        watcher.limit = principal.cvms
         self.watchers.enter(watcher)
 
         def ended() -> None:

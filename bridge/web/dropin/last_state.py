@@ -28,6 +28,8 @@ class LastState:
     observed_at: float = 0.0
     event_id: str = "0-0"
     stale: str | None = None
+    app_id: str | None = None
+    name: str | None = None
 
     @property
     def gone(self) -> bool:
@@ -53,7 +55,10 @@ class LastState:
         """
         if event.type in (STATE, TRANSITION):
             envelope = json.loads(event.json, parse_int=str)
-            return LastState(_block(raw_state(event)), envelope["data"]["to"], unix(envelope.get("time")), event.id)
+            status, observed_at = envelope["data"]["to"], unix(envelope.get("time"))
+            return LastState(
+                _block(raw_state(event)), status, observed_at, event.id, app_id=event.app_id, name=event.name
+            )
         if event.type == STALE:
             data = json.loads(event.json, parse_int=str).get("data")
             reason = data.get("reason") if isinstance(data, dict) else None
@@ -70,6 +75,8 @@ class LastState:
             unix(snapshot.observed_at),
             snapshot.event_id or "0-0",
             None if snapshot.fresh else snapshot.stale_reason or "unknown",
+            snapshot.app_id,
+            snapshot.name,
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from bridge.clock import Clock, evenly
 from bridge.events import FRESH, Event
+from bridge.reference_sets import ReferenceSet
 from bridge.store.errors import StoreError
 from bridge.store.snapshots import Snapshots
 from bridge.web import metrics
@@ -35,7 +36,7 @@ READ_AGAIN = 1.0
 
 @dataclass(eq=False, slots=True)
 class Watcher:
-    """One stream: its target and pace. `name`: its token's. Times are monotonic seconds."""
+    """One stream: its target and pace. `name` and `limit`: its token's. Times are monotonic seconds."""
 
     name: str
     cvm_id: str
@@ -45,6 +46,7 @@ class Watcher:
     started: float
     due: float = 0.0
     sink: Sink | None = None
+    limit: ReferenceSet | None = None
 
     def __post_init__(self) -> None:
         self.due = self.started
@@ -56,6 +58,12 @@ class Watcher:
     @property
     def next(self) -> float:
         return min(self.due, self.deadline)
+
+    def may_see(self, state: LastState) -> bool:
+        """Whether its token may. A CVM that nobody has seen yet was let in by its reference."""
+        if self.limit is None or (state.status is None and not self.limit.is_fixed):
+            return True
+        return self.limit.matches(self.cvm_id, state.app_id, state.name)
 
     def take_turn(self, now: float) -> bool:
         """Whether a repetition is due; the next one is then an interval later, and missed ones are left out."""
@@ -178,12 +186,16 @@ class Watchers:
             if self._is_here(watcher):
                 self._dismiss(watcher)
 
-    def end_beyond(self, cvms: Mapping[str, frozenset[str]]) -> None:
+    def end_beyond(self, cvms: Mapping[str, ReferenceSet]) -> None:
         """Ends the streams about a CVM that is not among their token's `cvms`; other tokens have none."""
-        now = self._clock.monotonic()
         for watcher in [each for cvm in self._cvms.values() for each in cvm.watchers]:
-            if watcher.cvm_id not in cvms.get(watcher.name, (watcher.cvm_id,)):
-                self._write(watcher, wire.no_longer_visible(watcher.target, now - watcher.started), ends=True)
+            watcher.limit = cvms.get(watcher.name, watcher.limit)
+            if not watcher.may_see(self._cvms[watcher.cvm_id].state):
+                self._hide(watcher)
+
+    def _hide(self, watcher: Watcher) -> None:
+        elapsed = self._clock.monotonic() - watcher.started
+        self._write(watcher, wire.no_longer_visible(watcher.target, elapsed), ends=True)
 
     def _dismiss(self, watcher: Watcher) -> None:
         elapsed = self._clock.monotonic() - watcher.started
@@ -228,6 +240,9 @@ class Watchers:
         if watcher.sink is None or not self._is_here(watcher):
             return
         state = self._cvms[watcher.cvm_id].state
+        if not watcher.may_see(state):
+            self._hide(watcher)
+            return
         stale_reason = state.stale_reason(led=self._led(), now=self._clock.time())
         data, ends = due_events(watcher, state, stale_reason, now, changed=changed)
         if self._write(watcher, data, ends=ends):

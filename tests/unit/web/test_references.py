@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 
+from bridge.store.connection import Backend
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from bridge.web.api.references import References
 from bridge.web.api.stand_ins import StandIns
+from bridge.web.api.visibility import Visibility
 from bridge.web.http.access import Principal
 from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.http.single_flight import SingleFlight
 from tests.fakes import CountedCalls, fake_backend
 from tests.virtual import VirtualClock, run_virtual
+
+
+def visibility(backend: Backend) -> Visibility:
+    return Visibility(Snapshots(backend), SingleFlight("look-up"))
+
 
 READER = Principal("reader", admin=False, cvms=None)
 OTHER = Principal("other", admin=False, cvms=None)
@@ -25,7 +32,14 @@ def test_a_token_that_may_ask_no_more_has_nobody_else_refused() -> None:
         lookups = ReferenceLookups(backend)
         stand_ins = StandIns(Snapshots(backend), lookups, clock)
         references = References(
-            lookups, Watches(backend), clock, SingleFlight("look-up"), stand_ins, led=lambda: True, per_minute=1
+            lookups,
+            Watches(backend),
+            clock,
+            SingleFlight("look-up"),
+            stand_ins,
+            visibility=visibility(backend),
+            led=lambda: True,
+            per_minute=1,
         )
         await lookups.answer(Answer("web-1", "cvm-1"))
         assert await references.resolve("web-1", READER) == "cvm-1"  # it was answered lately, and costs nothing
@@ -64,6 +78,7 @@ def test_the_names_behind_the_first_refusal_cost_nothing() -> None:
             clock,
             SingleFlight("look-up"),
             StandIns(Snapshots(backend), lookups, clock),
+            visibility=visibility(backend),
             led=lambda: True,
             per_minute=1,
         )
@@ -89,7 +104,14 @@ def test_watched_cvms_are_resolved_in_one_round_trip_however_many_they_are() -> 
         lookups, watches = ReferenceLookups(backend), Watches(backend)
         stand_ins = StandIns(Snapshots(backend), lookups, clock)
         references = References(
-            lookups, watches, clock, SingleFlight("look-up"), stand_ins, led=lambda: True, per_minute=1
+            lookups,
+            watches,
+            clock,
+            SingleFlight("look-up"),
+            stand_ins,
+            visibility=visibility(backend),
+            led=lambda: True,
+            per_minute=1,
         )
         names = [f"cvm-{number}" for number in range(1000)]
         await watches.renew(names)

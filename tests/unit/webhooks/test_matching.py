@@ -14,7 +14,7 @@ from bridge.reference_sets import parse
 from bridge.store.endpoints import Endpoint, EndpointSet
 from bridge.store.lanes import Entry
 from bridge.webhooks.matching import Matcher
-from tests.lanes import endpoint, entry, event
+from tests.lanes import endpoint, entry
 
 
 def matcher(*endpoints: Endpoint) -> Matcher:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from bridge.config import Token
+from bridge.reference_sets import ReferenceSet
 from bridge.store import endpoints as stored
 from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, Endpoints
@@ -35,7 +36,7 @@ class Web:
         self.owners = EndpointOwners(self.access, self.endpoints, clock)
 
     async def make(self, id: str, owner: str, reach: Iterable[str] | None) -> None:
-        principal = Principal(owner, True, None if reach is None else frozenset(reach))
+        principal = Principal(owner, True, None if reach is None else ReferenceSet.parsed(reach))
         self.owners.made(await self.endpoints.create(owned(endpoint(id), principal)))
 
     async def reach(self, id: str = "e") -> tuple[str, ...] | None:
@@ -159,7 +160,7 @@ async def _away(*_: object) -> Endpoint:
 
 
 def test_for_a_limited_token_there_are_only_endpoints_of_its_own() -> None:
-    team, root = Principal("team", True, frozenset({A})), Principal("root", True, None)
+    team, root = Principal("team", True, ReferenceSet.parsed([A])), Principal("root", True, None)
     mine, others, old = (endpoint(owner=owner) for owner in ("team", "root", ""))
     broken = Endpoint("e", "", owner="team")
     assert [may_have(team, each) for each in (mine, others, old, broken)] == [True, False, False, False]
