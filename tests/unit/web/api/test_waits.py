@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from bridge.config import Settings, Token
 from bridge.events import FRESH, STALE, Draft, dumps
+from bridge.reference_sets import ReferenceSet
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
@@ -244,7 +245,7 @@ def test_a_limited_token_waits_for_its_own_cvms_only_and_no_longer_than_they_are
         await bridge.tell(STARTING)
         assert (await bridge.get(cvm_id=B, token="only-a")).status_code == 403
         waiting = await bridge.waits(token="only-a")
-        bridge.front.hub.end_beyond({"one": frozenset([B])}, iter([1000]))
+        bridge.front.hub.end_beyond({"one": ReferenceSet.parsed([B])}, iter([1000]))
         assert told(await waiting)[:2] == (503, "unavailable")
 
     played(scenario)
