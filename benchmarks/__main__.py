@@ -1,4 +1,4 @@
-"""Runs every benchmark and prints its table."""
+"""Runs every benchmark but `hostile`, which takes minutes and tells promises, and prints its table."""
 
 from __future__ import annotations
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from bridge.clock import SystemClock
+from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
+from bridge.store.endpoints import Endpoints, SealedSecret
 from bridge.store.memory import read_memory_left
-from bridge.webhooks.dispatcher import Dispatcher
-from tests.lanes import FakePoster, bench, endpoint, named, plain, settle, unsealed
+from bridge.webhooks.dispatcher import LEASE
+from tests.commands import Command
+from tests.lanes import Writer, bench, endpoint, settle
+from tests.receivers import Hit, receiving
 from tests.servers import PATIENCE, RealServer
+
+SIGNED_WITH = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def _limit(server: RealServer, most: int, policy: str = "noeviction") -> None:
@@ -80,29 +87,43 @@ async def test_what_is_left_of_the_memory_is_known_where_redis_tells_it(own: Bac
     await stranger.close()
 
 
-async def test_nothing_is_queued_while_redis_is_nearly_full_and_an_error_line_tells_it(
-    own: Backend, own_server: RealServer, caplog: pytest.LogCaptureFixture
+async def test_a_slow_receiver_gets_each_delivery_once_and_what_comes_then_waits_in_the_log(
+    own: Backend, own_server: RealServer, tmp_path: Path
 ) -> None:
-    made, poster, stop = await bench(own), FakePoster(), asyncio.Event()
-    await made.endpoints.create(endpoint())
-    other = connect(own_server.url, "bridge")
-    dispatcher = Dispatcher(other, poster, unseal=unsealed, retry=[1.0], clock=SystemClock(), render=plain, sign=named)
-    _limit(own_server, int(await _used(own) / 0.95))
-    running = asyncio.create_task(dispatcher.run(stop))
-    await made.writer.append()
-    async with asyncio.timeout(PATIENCE):
-        while "less than a tenth" not in dispatcher.trouble:  # noqa: ASYNC110 - a real server's doing has no event
-            await asyncio.sleep(0.02)
-    assert poster.got == []
-    known = await made.endpoints.get("e")
-    assert known is not None
-    assert known[1].pending == 1, "it waits in the log"
-    _limit(own_server, 0)
-    async with asyncio.timeout(PATIENCE):
-        while not poster.got or dispatcher.trouble:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    told = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
-    assert told == ["Redis refuses what the dispatcher needs"]
-    stop.set()
-    await running
-    await other.close()
+    """The whole way: an attempt that lasts for longer than a lease, begun before Redis is full and recorded then."""
+    key, writer = new_key(), await Writer.lead(own)
+    sealer, answers = Sealer([SecretStr(key)]), asyncio.Event()
+
+    async def answer(hit: Hit) -> int:
+        await answers.wait()
+        return 204
+
+    async with receiving() as receiver:
+        receiver.answer = answer
+        await Endpoints(own).create(
+            endpoint(url=sealer.seal(receiver.url), secrets_sealed=(SealedSecret(sealer.seal(SIGNED_WITH)),))
+        )
+        for cvm in ("a", "a", "b"):
+            await writer.append(cvm)
+        dispatcher = Command(
+            tmp_path, "dispatcher", REDIS_URL=own_server.url, BRIDGE_SECRET_KEY=key, BRIDGE_WEBHOOK_ALLOW="127.0.0.0/8"
+        )
+        await receiver.until(lambda: len(receiver.hits) == 2, "both lanes are being attempted")
+        _limit(own_server, 1)
+        await asyncio.sleep(LEASE + 1)
+        answers.set()
+        async with asyncio.timeout(PATIENCE):
+            while {each.status for each in (await Deliveries(own).page("e"))[0]} != {"delivered"}:  # noqa: ASYNC110 - in Redis
+                await asyncio.sleep(0.05)
+        _limit(own_server, int(await _used(own) / 0.95))
+        await writer.append("c")
+        await asyncio.to_thread(dispatcher.shows, "less than a tenth")
+        known = await Endpoints(own).get("e")
+        assert known is not None
+        assert known[1].pending == 1, "it waits in the log"
+        assert len(receiver.hits) == 3
+        _limit(own_server, 0)
+        await receiver.until(lambda: len(receiver.accepted) == 4, "the dispatcher goes on by itself")
+        assert await asyncio.to_thread(dispatcher.ends, signal.SIGTERM) == 0
+    assert len(receiver.hits) == 4
+    assert dispatcher.errors.count('"level": "error"') == 1
