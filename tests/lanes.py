@@ -53,14 +53,18 @@ class Writer:
         assert isinstance(term, Term)
         return cls(backend, term, WritePosition(term.sequence, term.last_id), log_length)
 
-    async def append(
-        self, cvm_id: str = "a", to: str | None = None, *, type: str = TRANSITION, data: str | None = None
-    ) -> str:
-        """One event; its `to` counts up where neither it nor the `data` is given. Returns its id."""
+    async def write(self, draft: Draft) -> str:
+        """This event alone: snapshots stay as they are. Returns its id."""
+        log_writer = LogWriter(self.backend, self.log_length)
+        self.position = await log_writer.append_notice(self.term, self.position, draft, "0-1")
+        return self.position.last_id
+
+    async def append(self, cvm_id: str = "a", to: str | None = None, *, type: str = TRANSITION) -> str:
+        """One event; its `to` counts up where none is given. Returns its id."""
         self.count += 1
         status = to or str(self.count)
-        change = cvm_data(cvm_id, "n", (str(self.count - 1), status), "poll", f'{{"status":"{status}"}}')
-        draft = Draft(type, cvm_id, "2026-11-24T16:00:00.000Z", data or change)
+        data = cvm_data(cvm_id, "n", (str(self.count - 1), status), "poll", f'{{"status":"{status}"}}')
+        draft = Draft(type, cvm_id, "2026-11-24T16:00:00.000Z", data)
         snapshot = Snapshot(cvm_id, f'{{"status":"{status}"}}', status, "n", "t", "t")
         self.position = await LogWriter(self.backend, self.log_length).append(
             self.term, self.position, draft, snapshot, ran=type != STATE

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
@@ -24,28 +23,18 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from bridge.addresses import with_loopback
 from bridge.clock import SystemClock
 from bridge.config_values import Allowlist
-from bridge.events import (
-    DROPPED,
-    FRESH,
-    LOG_TYPES,
-    NOTICES,
-    READINESS,
-    STALE,
-    STATE,
-    TRANSITION,
-    cvm_data,
-    readiness_data,
-    watch_data,
-)
+from bridge.events import ANY_PHALA, LOG_TYPES, NOTICES, Draft, dumps, is_log_type
 from bridge.sealing import Sealer
 from bridge.store.connection import connect
 from bridge.store.endpoints import FORMATS, KEY_PAIR_FORMATS, Format
+from bridge.web.api.envelopes import TIME
+from bridge.web.api.samples import by_name
 from bridge.webhooks.dispatcher import Dispatcher
 from bridge.webhooks.formats import render
 from bridge.webhooks.signing import sign
 from bridge.webhooks.transport import Poster
 from tests.lanes import Writer
-from tests.node.runtime import run
+from tests.node.runtime import HERE, run
 from tests.real.webhook_api import KEY, Api, front
 from tests.receivers import Hit, Receiver, receiving
 from tests.unit.webhooks.deliveries import event
@@ -58,15 +47,8 @@ PHASES = {"before": {"old"}, "overlap": {"old", "new"}, "after": {"new"}}
 OVERLAP, LATER = 100, 150
 """Seconds, and by how much the clocks are ahead after it: less than receivers bear."""
 
-DATA = {
-    TRANSITION: cvm_data("cvm", "Bücher", ("starting", "running"), "stream", '{"status":"running","uptime":1.10}'),
-    STATE: cvm_data("cvm", None, (None, "running"), "poll", '{"status":"running"}'),
-    READINESS: readiness_data("cvm", "web", (False, True), "running", app_id="ab12", operation=None),
-    STALE: watch_data("cvm", "web", "unreachable"),
-    FRESH: watch_data("cvm", "web"),
-    DROPPED: watch_data("cvm", None),
-}
-"""Of every type but notices, which are no events of CVMs."""
+SAMPLES = {each["type"]: each["data"] for each in by_name("").values() if is_log_type(each.get("type", ""))}
+"""Data of every type of event."""
 
 TEST = "webhook.test"
 
@@ -85,7 +67,9 @@ class Ahead(SystemClock):
 
 def documented(language: str) -> str:
     """The receiver's code in the page for its author."""
-    found = re.search(f"```{language}\n(.*?)```", Path("docs/webhooks.md").read_text(encoding="utf-8"), re.DOTALL)
+    found = re.search(
+        f"```{language}\n(.*?)```", (HERE.parents[1] / "docs/webhooks.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert found is not None
     return found[1]
 
@@ -122,7 +106,7 @@ class Rotation:
 
     async def registers(self) -> None:
         for format in FORMATS:
-            fields: dict[str, Any] = {"url": f"{self.receiver.url}/{format}", "types": list(LOG_TYPES)}
+            fields: dict[str, Any] = {"url": f"{self.receiver.url}/{format}", "types": [*LOG_TYPES, ANY_PHALA]}
             fields |= {"signatures": ["v1", "v1a"]} if format in KEY_PAIR_FORMATS else {}
             given = {**fields, "format": format, "secret": SECRETS["old"]}
             made = (await self.api.put(f"/v1/webhooks/{format}", json=given)).json()
@@ -131,11 +115,11 @@ class Rotation:
 
     async def delivers(self, phase: str) -> None:
         """One event of each type, and a test, to each endpoint."""
-        kinds = {await self.writer.append(f"cvm-{kind}", type=kind, data=data): kind for kind, data in DATA.items()}
+        kinds = {await self.writer.write(_draft(kind, data)): kind for kind, data in SAMPLES.items()}
         for format in FORMATS:
             delivery = (await self.api.post(f"/v1/webhooks/{format}/test")).json()["id"]
             kinds[delivery.removeprefix(f"{format}-")] = TEST
-        count = len(FORMATS) * (len(DATA) + 1)
+        count = len(FORMATS) * (len(SAMPLES) + 1)
         await self.receiver.until(lambda: len(self.receiver.accepted) == count, f"{count} deliveries")
         for format in FORMATS:
             for hit in (each for each in self.receiver.accepted if each.path == f"/{format}"):
@@ -160,6 +144,11 @@ class Rotation:
         self.clock.seconds = LATER
         self.receiver.answer = Receiver.answer
         await self.delivers("after")
+
+
+def _draft(kind: str, data: Any) -> Draft:
+    subject = ("", "other") if kind in NOTICES else (f"cvm-{kind}", "")
+    return Draft(kind, subject[0], TIME, dumps(data), subject[1])
 
 
 async def _late(hit: Hit) -> int:
@@ -189,8 +178,8 @@ async def rotation(redis_url: str) -> AsyncIterator[Rotation]:
 async def test_every_format_and_type_is_accepted_before_during_and_after_a_rotation(redis_url: str) -> None:
     async with rotation(redis_url) as seen:
         await seen.goes_through()
-    assert {*DATA, *NOTICES} == set(LOG_TYPES)
-    assert seen.hits.keys() == {(f, kind, phase) for f in FORMATS for kind in (*DATA, TEST) for phase in PHASES}
+    assert set(LOG_TYPES) < set(SAMPLES)
+    assert seen.hits.keys() == {(f, kind, phase) for f in FORMATS for kind in (*SAMPLES, TEST) for phase in PHASES}
     right = {case: _accepted(*case) for case in seen.hits}
     assert {case: _said(hit, seen.jwks) for case, hit in seen.hits.items()} == right
     by_node = said_by_node([(hit.headers, hit.body) for hit in seen.hits.values()], seen.jwks)
