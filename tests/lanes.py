@@ -59,13 +59,22 @@ class Writer:
         self.position = await log_writer.append_notice(self.term, self.position, draft, "0-1")
         return self.position.last_id
 
-    async def append(self, cvm_id: str = "a", to: str | None = None, *, type: str = TRANSITION) -> str:
+    async def append(
+        self,
+        cvm_id: str = "a",
+        to: str | None = None,
+        *,
+        type: str = TRANSITION,
+        name: str = "n",
+        app_id: str | None = None,
+    ) -> str:
         """One event; its `to` counts up where none is given. Returns its id."""
         self.count += 1
         status = to or str(self.count)
-        data = cvm_data(cvm_id, "n", (str(self.count - 1), status), "poll", f'{{"status":"{status}"}}')
+        raw = f'{{"status":"{status}"}}'
+        data = cvm_data(cvm_id, name, (str(self.count - 1), status), "poll", raw, app_id=app_id)
         draft = Draft(type, cvm_id, "2026-11-24T16:00:00.000Z", data)
-        snapshot = Snapshot(cvm_id, f'{{"status":"{status}"}}', status, "n", "t", "t")
+        snapshot = Snapshot(cvm_id, raw, status, name, "t", "t", app_id=app_id)
         self.position = await LogWriter(self.backend, self.log_length).append(
             self.term, self.position, draft, snapshot, ran=type != STATE
         )

@@ -177,13 +177,15 @@ def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> N
 def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) -> None:
     """Prints events as they happen: coloured lines on a terminal, one JSON envelope per line in a pipe.
 
-    After a broken connection it resumes without a gap. Without CVM it follows every watched CVM. A single CVM that is
-    not watched yet is watched from now on.
+    CVM is an id, a name, app_… (all CVMs of that app) or 'name:web-*' (all whose name fits); those of an app or a
+    pattern come and go meanwhile. What is named is watched from now on. Without CVM it follows every watched CVM. After
+    a broken connection it resumes without a gap.
 
     \b
     Examples:
       bridge tail
       bridge tail web-1 --since 2026-11-24T16:00:00Z
+      bridge tail app_4d6a4bd2a5f1ec4a1a1ee43c2b3c4e5f60718293 'name:api-*'
       bridge tail | jq -r 'select(.type == "cvm.transition") | .data.name'
     """
     check_proxies()
@@ -199,7 +201,9 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
 @_HOST
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port to listen on. Default: a free one.")
 @click.option("--address", help="URL at which the bridge reaches this receiver. Default: host and port.")
-@click.option("--cvm", "cvms", multiple=True, help="Only this CVM; repeat for several.")
+@click.option(
+    "--cvm", "cvms", multiple=True, help="Only this CVM: an id, a name, app_… or 'name:web-*'; repeat for several."
+)
 @click.option("--from", "from", multiple=True, help="Only transitions from this status; repeat for several.")
 @click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
 @click.option("--type", "types", multiple=True, help="Only this type; repeat for several. Default: cvm.transition.")

@@ -23,7 +23,7 @@ from bridge.store.endpoints import Endpoints
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
 from bridge.web.api import endpoint_owners, token_cvms
-from bridge.webhooks.dispatcher import Dispatcher
+from bridge.webhooks.dispatcher import Dispatcher, announce_named_cvms
 from bridge.webhooks.formats import render
 from tests.lanes import FakePoster, Writer, named
 from tests.real.fronts import Front, front
@@ -146,6 +146,29 @@ async def test_an_endpoint_gets_what_its_owner_may_see_at_that_moment(redis_url:
         async with bridge(backend, redis_url, writer, "root:root-secret:admin") as third:
             await reaches(third, team["id"])
             assert await third.gets("team", "some") == {"team": "", "some": ""}
+
+
+async def test_an_endpoint_of_sets_gets_members_as_they_are_at_each_event_and_no_more_than_its_owner_sees(
+    redis_url: str,
+) -> None:
+    tokens = "root:root-secret:admin team:team-secret:admin:name:web-*"
+    async with led(redis_url) as (backend, writer), bridge(backend, redis_url, writer, tokens) as made:
+        team = await made.made("team", "team", cvms=["name:*", "app_1F"])
+        assert (team["cvms"], team["limited_to"]) == (["name:*", "app_1f"], ["name:web-*"])
+        await made.made("root", "app", cvms=["app_1f", A])
+        await made.made("root", "all")
+        refused = await made.ask("team", "PATCH", f"/webhooks/{team['id']}", {"cvms": ["name:"]})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "cvms[0]")
+        for cvm_id, name, app_id in ((A, "web-1", None), (B, "api-1", "1f"), (C, "web-2", "1f"), (C, "old-2", "1f")):
+            await writer.append(cvm_id, name=name, app_id=app_id)
+        async with asyncio.timeout(PATIENCE):
+            while len(made.of("all")) < 4:  # noqa: ASYNC110 - the dispatcher decides
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+        assert (made.of("team"), made.of("app")) == ("ac", "abcc")
+        await announce_named_cvms(backend, await Endpoints(backend).all(), 45.0)
+        survey = await Watches(backend).survey()
+        assert (survey.demand, survey.sets) == ({A: 1}, {"name:web-*": 1, "app_1f": 1})
 
 
 async def test_what_waits_is_not_sent_and_not_shown_once_its_owner_may_not_see_it(redis_url: str) -> None:

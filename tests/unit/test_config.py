@@ -190,6 +190,8 @@ def test_tokens_are_taken_apart(env: pytest.MonkeyPatch) -> None:
         "name:canary:read:",
         "name:canary:read:a,,b",
         "name:canary:read:*",
+        "name:canary:read:name:",
+        "name:canary:read:name:canary[1]",
         "same:canary:read same:canary2:read",
         "one:canary:read two:canary:read",
         "name:cänary:read",

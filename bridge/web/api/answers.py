@@ -131,7 +131,7 @@ class Endpoint(Shape):
         "https://example.com/cvm",
     )
     description: str = described("The caller's description")
-    cvms: list[str] = described("Canonical ids; empty: all")
+    cvms: list[str] = described("Canonical ids, and sets as they were given; empty: all")
     from_: list[str] = described("Statuses before; empty: all", alias="from")
     to: list[str] = described("Statuses after; empty: all")
     ready: bool | None = described("Only events whose `data` has this `ready`; null: all")

@@ -132,12 +132,12 @@ def _channels(keys: Keys) -> Json:
     braced = f"{{{keys.namespace}}}"
     namespace = {"description": "`BRIDGE_NAMESPACE`, braces included", "enum": [braced], "default": braced}
     cvm_id = {"description": "The CVM's canonical id", "examples": [CVM_ID]}
-    ref = {"description": "The CVM, by id or name", "examples": [CVM_ID, "web-1"]}
+    ref = {"description": "The CVM, by id or name, or a set", "examples": [CVM_ID, "web-1", "name:web-*"]}
     redis_cvm = {"namespace": namespace, "cvm_id": cvm_id}
     return {
         "events": _channel("/v1/events", "front", "Every CVM's events, over SSE", [*STREAMED, *LOGGED]),
         "cvmEvents": _channel(
-            "/v1/cvms/{ref}/events", "front", "One CVM's events, over SSE", [*STREAMED, *ABOUT_CVMS], ref=ref
+            "/v1/cvms/{ref}/events", "front", "One CVM's or set's events, over SSE", [*STREAMED, *ABOUT_CVMS], ref=ref
         ),
         "redisEvents": _channel("{namespace}:events", "redis", "Every event, as JSON", LOGGED, namespace=namespace),
         "redisCvmEvents": _channel(
@@ -168,7 +168,7 @@ def _listed(names: Iterable[str]) -> Json:
 def _operations() -> Json:
     return {
         "streamEvents": _sends("events", "Stream every CVM's events", "GET"),
-        "streamCvmEvents": _sends("cvmEvents", "Stream one CVM's events", "GET"),
+        "streamCvmEvents": _sends("cvmEvents", "Stream the events of one CVM or set", "GET"),
         "publishEvent": _sends("redisEvents", "Publish an event once it is in the log"),
         "publishCvmEvent": _sends("redisCvmEvents", "Publish it on its CVM's channel too"),
         "deliver": _sends("webhooks", "Deliver an event, signed, until the receiver accepts it", "POST"),

@@ -77,7 +77,9 @@ class Access:
 
     def grant(self, name: str, found: Iterable[str], *, complete: bool) -> ReferenceSet:
         """Lets a token see, from now on, the CVMs that its list has, and those `found` for its names; all of them."""
-        cvms = ReferenceSet.parsed(self._tokens[name].cvms | frozenset(found))
+        cvms, before = ReferenceSet.parsed(self._tokens[name].cvms | frozenset(found)), self._principals[name].cvms
+        if cvms == before:
+            cvms = before  # the same object is quickly compared, and every open stream of the token has it
         self._principals[name] = replace(self._principals[name], cvms=cvms, complete=complete)
         return cvms
 
