@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
+from bridge.readiness import Told
 from bridge.upstream.client import Listed, Reading
 from bridge.upstream.errors import ConflictError, NotFoundError
 from tests.unit.upstream.model import Cloud
@@ -18,6 +21,8 @@ class Fleet(Cloud):
     def __init__(self, cvms: dict[str, tuple[str, str]]) -> None:
         super().__init__(list(cvms))
         self.cvms = dict(cvms)
+        self.operations: dict[str, str] = {}
+        """Correlation id of the operation in progress, by CVM."""
 
     def add(self, cvm_id: str, app_id: str, name: str, status: str = "starting") -> None:
         self.cvms[cvm_id], self.status[cvm_id] = (app_id, name), None
@@ -47,6 +52,13 @@ class FleetClient(Lister):
             raise ConflictError(status=409) if found else NotFoundError(status=404)
         return found[0]
 
+    async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        answers = await super().batch(ids)
+        for name, answer in answers.items():
+            operation = self._cloud.operations.get(name)
+            answer |= {"in_progress": operation is not None, "correlation_id": operation}
+        return answers
+
     async def read_listed(self, ref: str) -> Listed:
         await self._reach()
         cvm_id = self._one(ref)
@@ -55,5 +67,10 @@ class FleetClient(Lister):
     def _listed(self, name: str, status: str) -> Listed:
         app_id, shown = self._cloud.cvms[name]
         return Listed(
-            vm_uuid=name, hashed_id=f"hashed-{name}", name=shown, app_id=app_id.removeprefix("app_"), status=status
+            vm_uuid=name,
+            hashed_id=f"hashed-{name}",
+            name=shown,
+            app_id=app_id.removeprefix("app_"),
+            status=status,
+            told=Told.by({"in_progress": name in self._cloud.operations}),
         )
