@@ -60,6 +60,11 @@ class _Operation(_Body):
     correlation_id: str | None = None
 
 
+class _Replicas(_Body):
+    replicas: int = Field(ge=0, le=1000)
+    status: str = "starting"
+
+
 class _CutBody(_Body):
     cvm: str | None = None
     how: Cut = "reset"
@@ -99,6 +104,7 @@ def control_routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]
         ("POST", "/cvms/{ref}/restore", control.restore),
         ("PUT DELETE", "/cvms/{ref}/raw", control.raw),
         ("PUT DELETE", "/cvms/{ref}/operation", control.operation),
+        ("PUT", "/apps/{ref}/replicas", control.replicas),
         ("GET", "/streams", control.streams),
         ("POST", "/streams/cut", control.cut),
         ("POST", "/streams/silence", control.silence),
@@ -222,6 +228,15 @@ class _Control:
         cvm = self._cvm(request.path_params["ref"])
         cvm.operation = (await _read(request, _Operation)).model_dump() if request.method == "PUT" else None
         return 200, self._view(cvm)
+
+    async def replicas(self, request: Request) -> Answer:
+        """Gives the app of this CVM, or of these, so many replicas."""
+        body, ref = await _read(request, _Replicas), request.path_params["ref"]
+        apps = {cvm.app_id for cvm in self._world.find(ref) or self._world.find_any(ref)}
+        if len(apps) != 1:
+            raise HTTPException(409 if apps else 404, f"{len(apps)} apps match {ref!r}")
+        self._simulator.announce(self._world.scale(app := apps.pop(), body.replicas, body.status))
+        return 200, {"items": [self._view(cvm) for cvm in self._world.cvms if cvm.app_id == app]}
 
     async def streams(self, _: Request) -> Answer:
         self._quota.notice()

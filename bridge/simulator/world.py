@@ -16,7 +16,7 @@ from typing import Any
 
 from bridge.simulator.scenes import PHASE_FIELDS, Step, name_for, next_scene
 
-#: A deleted CVM is replaced after so many seconds (from, to), so that the number of CVMs stays.
+#: A deleted CVM is replaced by another one of its app after so many seconds (from, to).
 REPLACED_AFTER = (10.0, 30.0)
 
 #: How many deleted CVMs are remembered (for `restore` and the counters): a demo runs for weeks.
@@ -144,7 +144,8 @@ class World:
         self._random = Random(f"{seed}/world")
         self.webhook_ids = Random(f"{seed}/hooks")
         self._made = 0
-        self._replacements: list[float] = []
+        self._replacements: list[tuple[float, str]] = []
+        """When a CVM is to be made, and its app."""
         self._cvms: list[Cvm] = []
         self._deleted: list[Cvm] = []
         self._index: dict[Form, list[Cvm]] = {}
@@ -260,6 +261,13 @@ class World:
             self._leave(self._deleted.pop(0))
         return Change(cvm, cvm.status, None, cvm.ran)
 
+    def scale(self, app_id: str, replicas: int, status: str) -> list[Change]:
+        """Makes CVMs of the app in this status, or deletes its newest, until it has so many."""
+        present = [cvm for cvm in self._cvms if cvm.app_id == app_id]
+        gone = [self.delete(cvm) for cvm in present[replicas:]]
+        made = [self.create(status=status, app_id=app_id) for _ in range(replicas - len(present))]
+        return gone + [Change(cvm, None, cvm.status, False) for cvm in made]
+
     def restore(self, cvm: Cvm) -> Change:
         """It exists again as it was. Restoring a CVM that exists is no change."""
         if not cvm.deleted:
@@ -281,19 +289,19 @@ class World:
 
     def _next_due(self) -> float:
         dues = [cvm.due for cvm in self._cvms if cvm.steps]
-        return min(dues + self._replacements, default=float("inf"))
+        return min(dues + [at for at, _ in self._replacements], default=float("inf"))
 
     def _happen(self, due: float) -> Change:
-        if due in self._replacements:
-            self._replacements.remove(due)
-            cvm = self.create(status="provisioning")
+        if replacement := next((each for each in self._replacements if each[0] == due), None):
+            self._replacements.remove(replacement)
+            cvm = self.create(status="provisioning", app_id=replacement[1])
             return Change(cvm, None, cvm.status, False)
         cvm = next(cvm for cvm in self._cvms if cvm.steps and cvm.due == due)
         return self._take(cvm, cvm.steps.popleft())
 
     def _take(self, cvm: Cvm, step: Step) -> Change:
         if step.end:
-            self._replacements.append(self.now + self._random.uniform(*REPLACED_AFTER))
+            self._replacements.append((self.now + self._random.uniform(*REPLACED_AFTER), cvm.app_id))
             return self.delete(cvm)
         values: dict[str, Any] = dict(step.fields)
         if step.status is not None:

@@ -143,6 +143,18 @@ async def test_the_next_answers_of_a_route_are_the_fault(
     assert (await control.get("/faults")).json() == {"items": []}
 
 
+async def test_an_app_gets_as_many_replicas_as_are_asked_for(
+    client: httpx.AsyncClient, control: httpx.AsyncClient, cvm: Cvm
+) -> None:
+    items = (await control.put(f"/apps/{cvm.name}/replicas", json={"replicas": 3})).json()["items"]
+    assert [item["status"] for item in items] == [cvm.status, "starting", "starting"]
+    assert (await client.get(f"/cvms/app_{cvm.app_id}/state")).status_code == 409
+    fewer = (await control.put(f"/apps/app_{cvm.app_id}/replicas", json={"replicas": 1})).json()["items"]
+    assert [item["vm_uuid"] for item in fewer] == [cvm.vm_uuid]
+    assert (await control.put("/apps/nobody/replicas", json={"replicas": 1})).status_code == 404
+    assert (await control.put(f"/apps/{cvm.name}/replicas", json={"replicas": -1})).status_code == 422
+
+
 async def test_a_fault_for_one_cvm_leaves_the_others_alone(
     sim: Running, client: httpx.AsyncClient, control: httpx.AsyncClient, cvm: Cvm
 ) -> None:

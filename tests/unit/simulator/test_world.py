@@ -164,6 +164,26 @@ def test_a_shared_name_and_an_app_with_replicas_find_all_of_them() -> None:
     assert world.find("app_" + "ab" * 20) == [one, replica]
 
 
+def test_an_app_grows_and_loses_its_newest_replicas() -> None:
+    world = World(cvms=1, frozen=True)
+    first, app_id = world.cvms[0], world.cvms[0].app_id
+
+    assert [change.after for change in world.scale(app_id, 3, "starting")] == ["starting"] * 2
+    second = world.find(app_id)[1]
+    assert [(change.cvm.number, change.after) for change in world.scale(app_id, 2, "starting")] == [(2, None)]
+    assert world.find(app_id) == [first, second]
+    assert world.scale(app_id, 2, "starting") == []
+
+
+def test_a_cvm_that_dies_is_followed_by_another_one_of_its_app() -> None:
+    world = World(seed=3, cvms=6)
+    apps = {cvm.app_id for cvm in world.cvms}
+    changes = world.advance(world.now + 20_000)
+
+    assert sum(change.before is None for change in changes) > 0
+    assert {cvm.app_id for cvm in world.all_cvms} == apps
+
+
 def test_a_moved_name_finds_its_new_cvm() -> None:
     world = World(cvms=0, frozen=True)
     one, other = world.create(name="web"), world.create(name="spare")
