@@ -145,11 +145,13 @@ async def test_a_status_and_its_readiness_are_neighbours_in_the_log(redis_url: s
 
 
 async def test_a_leader_that_is_killed_in_the_middle_of_an_operation_repeats_and_misses_nothing(redis_url: str) -> None:
+    """Nor the replica that the app got at the same moment."""
     world = World(seed=7, cvms=2, frozen=True)
+    app = f"app_{world.cvms[0].app_id}"
     async with serve(world=world, time_scale=0.1, instant=True) as sim, httpx.AsyncClient() as http:
         backend = connect(redis_url, "bridge")
         cvm = world.cvms[0].vm_uuid
-        replicas = [replica(sim, redis_url)]
+        replicas = [replica(sim, redis_url, app)]
 
         async def is_ready(ready: bool) -> None:
             async def holds() -> bool:
@@ -162,9 +164,10 @@ async def test_a_leader_that_is_killed_in_the_middle_of_an_operation_repeats_and
             await is_ready(True)
             before = (await Log(backend).position()) or None
             assert before is not None
-            replicas.append(replica(sim, redis_url))
+            replicas.append(replica(sim, redis_url, app))
             await http.put(f"{sim.control}/cvms/{cvm}/operation", json=UPDATE)
             await is_ready(False)
+            await http.put(f"{sim.control}/apps/{cvm}/replicas", json={"replicas": 2})
             replicas[0].kill()
             holder = await backend.client.hget(backend.keys.leader, "holder")
 
@@ -175,8 +178,17 @@ async def test_a_leader_that_is_killed_in_the_middle_of_an_operation_repeats_and
             await asyncio.sleep(1)  # it asks about operations too
             await http.delete(f"{sim.control}/cvms/{cvm}/operation")
             await is_ready(True)
-            events = [each for each in await Log(backend).read(before.id, 99) if each.cvm_id == cvm]
-            assert readiness(envelopes(events)) == ONCE
+            added = world.cvms[2].vm_uuid
+
+            async def entered() -> bool:
+                return added in await Snapshots(backend).all()
+
+            await until(entered, "the new replica")
+            events = await Log(backend).read(before.id, 99)
+            assert readiness(envelopes([each for each in events if each.cvm_id == cvm])) == ONCE
+            told = [each.type for each in events if each.cvm_id == added]
+            assert (told[0], told.count("cvm.state")) == ("cvm.state", 1)
+            assert {each.cvm_id for each in events} == {cvm, added}
         finally:
             for each in replicas:
                 each.kill()

@@ -23,14 +23,14 @@ from bridge.store.log import Log
 STATUSES = ("stopping", "stopped", "starting", "running")
 
 
-def replica(sim: Running, redis_url: str) -> subprocess.Popen[bytes]:
+def replica(sim: Running, redis_url: str, cvms: str = "*") -> subprocess.Popen[bytes]:
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(Path.cwd()),
         "REDIS_URL": redis_url,
         "PHALA_CLOUD_API_KEY": "key",
         "PHALA_CLOUD_API_PREFIX": sim.api_prefix,
-        "BRIDGE_CVMS": "*",
+        "BRIDGE_CVMS": cvms,
         "BRIDGE_LEASE_SECONDS": "1",
         "BRIDGE_POLL_INTERVAL": "0.2",
         "BRIDGE_STREAM_TIMEOUT": "10",

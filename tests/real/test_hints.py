@@ -12,6 +12,7 @@ from bridge.commands.check import run_check
 from bridge.config import Settings
 from bridge.phala_signature import sign
 from bridge.sealing import new_key
+from bridge.simulator.world import World
 from bridge.store import notices
 from tests.bridges import sse, whole
 from tests.real.fronts import Front, played
@@ -36,6 +37,26 @@ async def test_a_signed_hint_has_the_cvm_read_and_a_forged_or_old_one_is_401(red
             return any(json.loads(event.json)["data"].get("to") == "stopped" for event in await bridge.log())
 
         await bridge.until(read, "the hint")
+
+
+async def test_a_webhook_has_a_new_replica_of_a_configured_app_enter_at_once(redis_url: str) -> None:
+    first = World(seed=7, cvms=1, frozen=True).cvms[0]  # as `whole` makes it
+    settings = {"cvms": (f"app_{first.app_id}",), "webhook_secret": SECRET}
+    async with whole(redis_url, cvms=2, settings=settings) as bridge:
+        await bridge.until_seen(1)
+        url = f"{bridge.url}/v1/upstream/webhooks"
+        items = (await bridge.control("PUT", f"/apps/{first.vm_uuid}/replicas", json={"replicas": 2}))["items"]
+        sent = {"url": url, "secret": SECRET, "event": "cvm.created"}
+        for cvm_id in (bridge.ids[1], items[1]["vm_uuid"]):
+            await bridge.control("POST", "/webhooks/send", json={**sent, "cvm": cvm_id})
+
+        async def entered() -> bool:
+            return len((await bridge.http.get(f"{bridge.url}/v1/cvms")).json()["items"]) == 2
+
+        await bridge.until(entered, "the new replica")
+        told = [event for event in await bridge.log() if event.type == "cvm.state"]
+        assert [event.cvm_id for event in told] == [first.vm_uuid, items[1]["vm_uuid"]]
+        assert {event.app_id for event in told} == {first.app_id}
 
 
 async def test_each_webhook_is_an_event_once_for_streams_pages_and_channels(redis_url: str) -> None:
