@@ -50,10 +50,7 @@ async def test_a_webhook_has_a_new_replica_of_a_configured_app_enter_at_once(red
         for cvm_id in (bridge.ids[1], items[1]["vm_uuid"]):
             await bridge.control("POST", "/webhooks/send", json={**sent, "cvm": cvm_id})
 
-        async def entered() -> bool:
-            return len((await bridge.http.get(f"{bridge.url}/v1/cvms")).json()["items"]) == 2
-
-        await bridge.until(entered, "the new replica")
+        await bridge.until_seen(2)
         told = [event for event in await bridge.log() if event.type == "cvm.state"]
         assert [event.cvm_id for event in told] == [first.vm_uuid, items[1]["vm_uuid"]]
         assert {event.app_id for event in told} == {first.app_id}
