@@ -55,7 +55,7 @@ def private_keys() -> dict[str, str]:
     return (
         found
         | {"answer": Keys("bridge").answer("b"), "webhook_due": "{bridge}:webhooks:due"}
-        | {f"webhook_{kind}": f"{{bridge}}:webhooks:{kind}" for kind in ("ids", "disabled", "changed")}
+        | {f"webhook_{kind}": f"{{bridge}}:webhooks:{kind}" for kind in ("ids", "disabled", "changed", "last")}
         | {f"webhook_e_{kind}": f"{{bridge}}:webhooks:{kind}:e" for kind in OF_ENDPOINTS}
         | {"webhook_e_lane": "{bridge}:webhooks:lane:e:a"}
     )

@@ -129,7 +129,8 @@ async def test_the_memory_of_history_reaches_a_plateau(backend: Backend) -> None
         verdict: Verdict = "given_up" if turn % 3 == 0 else "delivered"
         while claims := (await made.claim(token=str(turn))).claims:
             await made.lanes.settle([Result(claim, verdict, 0, 0.5, ATTEMPT) for claim in claims])
-        sizes.append(len(await backend.client.keys("{bridge}:webhooks:*")))
+        keys = await backend.client.keys("{bridge}:webhooks:*")
+        sizes.append(sum(":health:" not in key for key in keys))  # an endpoint has that one while it fails
     assert len(set(sizes[4:])) == 1
     for name in ("e", "f"):
         assert len((await Deliveries(backend).page(name))[0]) == 40

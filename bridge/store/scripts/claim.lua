@@ -114,7 +114,7 @@ end
 local function borrow(E, none)
   local busy, first_lease = 0
   if not none.busy then busy, first_lease = end_leases(E) end
-  local held = gate(E, busy)
+  local held = gate(E, busy, none)
   local room, lanes, first_due = math.min(held.room, share - busy, most - lent, held.at_once), {}
   if room > 0 then lanes, first_due = available(E, held, room) end
   local own = lend(E, lanes)
@@ -138,7 +138,7 @@ local due, moments = call('ZRANGEBYSCORE', P .. ':due', '-inf', whole(now), 'LIM
 if due[1] then
   write_although_full()
   read_disabled(due)
-  local none = {busy = not is_any('busy', due)}
+  local none = {busy = not is_any('busy', due), health = not is_any('health', due)}
   for _, E in ipairs(due) do
     if lent >= most or bytes >= L.claim_bytes then break end
     moments[E] = next_moment(E, borrow, none)

@@ -8,6 +8,10 @@ for i = 3, #ARGV do
   local health = redis.pcall('HMGET', of('health', E), 'success_at', 'failure_at', 'failing_since', 'postponed_since',
     'postponed')
   if health.err then health = {false, false, false, false, false} end
+  local last = redis.pcall('HMGET', P .. ':last', 'success ' .. E, 'failure ' .. E)
+  for n = 1, last.err and 0 or 2 do
+    if (count(last[n]) or -1) > (count(health[n]) or -1) then health[n] = last[n] end
+  end
   found[#found + 1] = {(text or call('ZSCORE', P .. ':ids', E)) and 1 or 0, text, reason,
     type(pending) == 'number' and pending or 0, health[1], health[2], health[3], health[4],
     health[5]}

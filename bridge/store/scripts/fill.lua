@@ -110,13 +110,22 @@ if names[1] then
     if tonumber(call('HGET', of('event', each[1]), 'refs') or '0') == 0 then call('DEL', of('event', each[1])) end
   end
 end
-local touched = {}
+-- An endpoint that nothing holds back has a lane that can be claimed now.
+local changed, at_once, none = {}, {}, {}
+if next(due_anew) then none = {busy = not is_any('busy', names), health = not is_any('health', names)} end
+local function lanes_lent(E) return none.busy and 0 or redis.pcall('ZCARD', of('busy', E)) end
 for _, E in ipairs(names) do
   local _, over = guarded(E, '', overflow, E)
   beyond = beyond + (over or 0)
-  if due_anew[E] or over ~= 0 then touched[#touched + 1] = E end
+  local lent = due_anew[E] and none.health and lanes_lent(E)
+  if over ~= 0 or due_anew[E] and type(lent) ~= 'number' then
+    changed[#changed + 1] = E
+  elseif lent and lent < L.concurrency then
+    at_once[#at_once + 1], at_once[#at_once + 2] = whole(now), E
+  end
 end
-rescore_all(touched)
+rescore_all(changed)
+if at_once[1] then call('ZADD', P .. ':due', 'LT', unpack(at_once)) end
 release_events()
 keep_seen(checkpoint[5])
 -- Last: a script that fails in the middle runs again from here and finds the deliveries that it had queued.

@@ -10,6 +10,8 @@
 --   P:keys hash            key id -> check value of a key that has sealed
 --   P:disabled hash        endpoint -> reason           P:health:E hash   failures, breaker, times,
 --                                                             not_before (`Retry-After`, for all lanes), own limits
+--   P:last hash            "success E", "failure E", "swept E" -> ms; as fields of P:health:E before: then a key of
+--                          its own means that something is the matter with the endpoint, or that it has limits
 --   P:due zset             endpoint -> when one of its lanes can be claimed next
 --   P:due:E zset           lane -> when it may be attempted
 --   P:busy:E zset          claimed lane -> when its lease ends          P:claims:E hash  lane -> token
@@ -46,7 +48,12 @@ end
 
 -- Asks it for many at once.
 local function read_disabled(names)
-  for n, reason in ipairs(call('HMGET', P .. ':disabled', unpack(names))) do off[names[n]] = reason ~= false end
+  local unknown = {}
+  for _, E in ipairs(names) do
+    if off[E] == nil then unknown[#unknown + 1] = E end
+  end
+  if not unknown[1] then return end
+  for n, reason in ipairs(call('HMGET', P .. ':disabled', unpack(unknown))) do off[unknown[n]] = reason ~= false end
 end
 
 -- Whether any of these endpoints has a key of this kind: one command, where mostly none has.
@@ -54,6 +61,13 @@ local function is_any(kind, names)
   local keys = {}
   for n, E in ipairs(names) do keys[n] = of(kind, E) end
   return call('EXISTS', unpack(keys)) > 0
+end
+
+-- When something last happened to an endpoint; `keep_last` writes it for all endpoints of a script at once.
+local last = {}
+local function note_last(what, E) last[#last + 1], last[#last + 2] = what .. ' ' .. E, whole(now) end
+local function keep_last()
+  if last[1] then call('HSET', P .. ':last', unpack(last)) end
 end
 
 -- A whole number as the bridge writes it, small enough that Lua's numbers hold its successors; nil for anything else.
@@ -90,9 +104,10 @@ end
 
 -- What holds back all lanes of an endpoint of which `lent` are lent: how many more may be (`room`; behind an open
 -- breaker the probe alone), from when on (`from`, `probe_at`, ms), until when a requested test alone (`not_before`), how
--- many at a time, and the rate.
-local function gate(E, lent)
-  local health = call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
+-- many at a time, and the rate. `none`: kinds of keys that the endpoint is known not to have.
+local function gate(E, lent, none)
+  local health = none.health and {}
+    or call('HMGET', of('health', E), 'open', 'probe_at', 'not_before', 'lanes', 'rate', 'paced')
   local most, from, at_once, rate = own_limits(health[4], health[5], health[6])
   return {room = (health[1] and 1 or most) - lent, open = health[1], probe_at = tonumber(health[2] or '0'),
     not_before = tonumber(health[3] or '0'), from = from, at_once = at_once, rate = rate}
@@ -113,12 +128,12 @@ local function earliest(E, first_lease, first_due, held)
   return math.min(first, first_lease or first)
 end
 
--- The same, read anew. `none`: kinds of keys that the endpoint is known not to have.
+-- The same, read anew.
 local function first_moment(E, none)
   if disabled(E) then return nil end
   local busy = none.busy and {} or call('ZRANGE', of('busy', E), 0, -1, 'WITHSCORES')
   local due = none.due and {} or call('ZRANGE', of('due', E), 0, 0, 'WITHSCORES')
-  return earliest(E, tonumber(busy[2]), tonumber(due[2]), due[2] and gate(E, #busy / 2))
+  return earliest(E, tonumber(busy[2]), tonumber(due[2]), due[2] and gate(E, #busy / 2, none))
 end
 
 -- Puts the endpoint where claims find it.
@@ -132,8 +147,8 @@ end
 -- write and end the script. Returns whether the step was done, and its answer.
 local FOREIGN = {'WRONGTYPE', 'not an integer', 'not a valid float', 'overflow', 'must be strings', 'attempt to',
   'bad argument'}
-local SHARED = {[''] = 'hash', [':endpoints'] = 'hash', [':disabled'] = 'hash', [':keys'] = 'hash', [':ids'] = 'zset',
-  [':changed'] = 'zset', [':due'] = 'zset'}
+local SHARED = {[''] = 'hash', [':endpoints'] = 'hash', [':disabled'] = 'hash', [':keys'] = 'hash', [':last'] = 'hash',
+  [':ids'] = 'zset', [':changed'] = 'zset', [':due'] = 'zset'}
 local broken, reported = {}, {}
 
 -- Whether a key that all endpoints share has another type than this.
@@ -207,7 +222,9 @@ end
 -- As `rescore` does one.
 local function rescore_all(names)
   if not names[1] then return end
+  read_disabled(names)
   local none, moments = {due = not is_any('due', names), busy = not is_any('busy', names)}, {}
+  none.health = not none.due and not is_any('health', names)
   for _, E in ipairs(names) do moments[E] = next_moment(E, first_moment, none) end
   place(moments)
 end
@@ -383,7 +400,7 @@ local function disable(E, reason)
 end
 
 -- As if it had never failed.
-local FAILURES = {'fails', 'lane', 'many', 'failing_since', 'postponed', 'postponed_since'}
+local FAILURES = {'fails', 'lane', 'many', 'failing_since', 'failing_until', 'postponed', 'postponed_since'}
 local function forget_failures(E) call('HDEL', of('health', E), unpack(FAILURES)) end
 
 local function close_breaker(E)

@@ -37,6 +37,7 @@ for _, lane in ipairs(names) do
   call('DEL', lane_key(E, lane))
 end
 call('DEL', of('claims', E), of('health', E), of('sent', E))
+redis.pcall('HDEL', P .. ':last', 'success ' .. E, 'failure ' .. E, 'swept ' .. E)
 touch(E)
 call('PUBLISH', ARGV[2], 'removed')
 return 1

@@ -7,12 +7,14 @@
 -- A long history is bounded in one script of sixteen, by many at a time.
 local is_trimming = micros % (math.floor(L.finished / 64) + 1) == 0
 local codes = {}  -- by the index of the result in ARGV
+local none  -- kinds of keys that no endpoint had when the script began
 
 local function succeeded(E, is_test)
-  local health = of('health', E)
-  local was = call('HMGET', health, 'open', unpack(FAILURES))
-  call('HSET', health, 'success_at', whole(now))
-  if was[2] or was[3] or was[4] or was[5] or was[6] or was[7] then forget_failures(E) end
+  note_last('success', E)
+  if none.health and not is_test then return 1 end
+  local was, is_noted = call('HMGET', of('health', E), 'open', unpack(FAILURES)), false
+  for n = 2, 1 + #FAILURES do is_noted = is_noted or was[n] end
+  if is_noted then forget_failures(E) end
   -- The waits were for an endpoint that was away; it is back, or a caller has just tested it.
   local away = was[4] and was[5] and now - tonumber(was[5]) >= L.away_ms
   if was[1] or away or is_test then close_breaker(E) end
@@ -21,11 +23,13 @@ end
 
 -- Failures belong together if each follows the last, planned waits aside, within half of the time after which an
 -- endpoint is disabled: an endpoint without attempts in between may have been well.
-local function note_failing(health, wait)
-  local was, failing_until = call('HMGET', health, 'failing_since', 'failing_until'), now + wait + L.disable_after_ms / 2
+local function note_failing(E, wait)
+  local health, failing_until = of('health', E), now + wait + L.disable_after_ms / 2
+  local was = call('HMGET', health, 'failing_since', 'failing_until')
   local known = tonumber(was[2] or '0')
   if not was[1] or known < now then call('HSET', health, 'failing_since', whole(now)) end
-  call('HSET', health, 'failure_at', whole(now), 'failing_until', whole(math.max(known, failing_until)))
+  note_last('failure', E)
+  call('HSET', health, 'failing_until', whole(math.max(known, failing_until)))
 end
 
 -- Holds for all lanes, whatever the breaker does. A shorter time does not end a longer one.
@@ -39,7 +43,7 @@ local function failed(E, lane, wait, jitter)
   local health = of('health', E)
   call('HDEL', health, 'postponed', 'postponed_since')
   local fails = call('HINCRBY', health, 'fails', 1)
-  note_failing(health, wait)
+  note_failing(E, wait)
   if call('HSETNX', health, 'lane', lane) == 0 and call('HGET', health, 'lane') ~= lane then
     call('HSET', health, 'many', 1)
   end
@@ -202,6 +206,7 @@ for i = 2, #ARGV, 10 do
   table.insert(results[E], i)
 end
 write_although_full()
+none = {health = names[1] and not is_any('health', names)}
 for _, E in ipairs(names) do
   if not guarded(E, '', settle_all, E, results[E]) then
     for _, i in ipairs(results[E]) do
@@ -217,6 +222,7 @@ for _, E in ipairs(names) do
 end
 rescore_all(touched)
 release_events()
+keep_last()
 keep_stamp()
 for i = 2, #ARGV, 10 do found[#found + 1] = codes[i] end
 return {found, broken}

@@ -1,14 +1,26 @@
 -- Repair what no other step would find; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, endpoint ids.
 -- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
--- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the server's clock stepped back (or its
--- successor's is behind), moves all times back with it, or lanes would wait for the old time.
+-- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the
+-- server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes would wait for the
+-- old time.
 -- Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
 local LANES, MOMENTS = {'due', 'busy'}, {'probe_at', 'not_before'}
 local pending, repaired = 0, 0
 
+-- Times that the version before kept in the endpoint's health.
+local function move_times(E)
+  for what, field in pairs({success = 'success_at', failure = 'failure_at', swept = 'swept_at'}) do
+    local at = count(call('HGET', of('health', E), field))
+    if at and at > (count(call('HGET', P .. ':last', what .. ' ' .. E)) or 0) then
+      call('HSET', P .. ':last', what .. ' ' .. E, whole(at))
+    end
+    call('HDEL', of('health', E), field)
+  end
+end
+
 local function move_back(E)
-  local back = (count(call('HGET', of('health', E), 'swept_at')) or 0) - now
-  call('HSET', of('health', E), 'swept_at', whole(now))
+  local back = (count(call('HGET', P .. ':last', 'swept ' .. E)) or 0) - now
+  note_last('swept', E)
   if back <= 0 then return end
   for _, kind in ipairs(LANES) do
     local lanes = call('ZRANGE', of(kind, E), 0, -1, 'WITHSCORES')
@@ -33,10 +45,13 @@ local function bring_near(E)
     local at = tonumber(call('HGET', of('health', E), field) or '0')
     if not (at and at < now + FAR) then call('HSET', of('health', E), field, whole(now)) end
   end
+  local not_before = tonumber(call('HGET', of('health', E), 'not_before'))
+  if not_before and not_before <= now then call('HDEL', of('health', E), 'not_before') end
 end
 
 local function sweep(E)
   pending = pending + call('ZCARD', of('pending', E))
+  move_times(E)
   move_back(E)
   bring_near(E)
   for _, id in ipairs(call('ZRANGE', of('pending', E), 0, 99)) do
@@ -64,4 +79,5 @@ for i = 2, #ARGV do
   if call('HEXISTS', P .. ':endpoints', ARGV[i]) == 1 then guarded(ARGV[i], '', sweep, ARGV[i]) end
 end
 release_events()
+keep_last()
 return {pending, repaired}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridge.clock import rfc3339
 from bridge.config import Settings
 from bridge.store.deliveries import Deliveries
 from bridge.store.limits import LaneLimits
@@ -37,4 +38,27 @@ async def test_an_endpoint_may_fail_for_as_long_as_the_settings_tell() -> None:
             clock.now += seconds
             (claim,) = (await made.claim(token=str(clock.now))).claims
             assert await settle(made, claim, "failed") == expected
+    await backend.close()
+
+
+async def test_times_that_the_version_before_kept_elsewhere_are_told_before_and_after_a_sweep() -> None:
+    clock, backend = HandClock(), fake_backend()
+    health = "{bridge}:webhooks:health:e"
+    with redis_time(clock):
+        made = Bench(backend, await Writer.lead(backend))
+        await made.endpoints.create(endpoint())
+        await backend.client.hset(health, mapping={"success_at": 1000, "failure_at": 2000, "swept_at": clock.ms})
+        for _ in range(2):
+            found = await made.endpoints.get("e")
+            assert found is not None
+            assert found[1].last_success_at == "1970-01-01T00:00:01.000Z"
+            assert found[1].last_failure_at == "1970-01-01T00:00:02.000Z"
+            await made.lanes.sweep(["e"])
+        assert not await backend.client.exists(health)
+        await made.writer.append()
+        await made.fill()
+        await serve(made)
+        found = await made.endpoints.get("e")
+        assert found is not None
+        assert found[1].last_success_at == rfc3339(clock.now)
     await backend.close()
