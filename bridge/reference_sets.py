@@ -20,6 +20,9 @@ EVERYTHING = "*"
 APP_PREFIX = "app_"
 NAME_PREFIX = "name:"
 
+MOST_COMPILED = 16_384
+"""Patterns that are kept ready: to make one takes a tenth of a millisecond."""
+
 MOST_REMEMBERED = 20_000
 """Names of which an index remembers the patterns that match: those of a very large workspace."""
 
@@ -66,7 +69,7 @@ class Reference:
             case Kind.APP:
                 return plain_app(app_id) == self.value
             case Kind.NAME:
-                return name is not None and _matcher(self.value)(name) is not None
+                return name is not None and bool(_matcher(self.value)(name))
         return True
 
 
@@ -103,8 +106,11 @@ def plain_app(app_id: str | None) -> str | None:
     return None if app_id is None else app_id.lower().removeprefix(APP_PREFIX)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MOST_COMPILED)
 def _matcher(pattern: str) -> Callable[[str], object]:
+    start = pattern.removesuffix("*")
+    if start != pattern and not {"*", "?"} & set(start):
+        return lambda name: name.startswith(start)
     # Its groups are atomic: however many stars, the time grows with the product of both lengths at most.
     return re.compile(fnmatch.translate(pattern)).match
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 from bridge.cvm_scope import EVERY_CVM, CvmScope
 from bridge.reference_sets import ReferenceSet
@@ -47,8 +47,15 @@ class Subscriber:
     beat: int = 0
     restart_at: Start | None = None
     replaying: asyncio.Task[None] | None = None
+    cvm_ids: frozenset[str] | None = field(init=False)
+    """The CVMs of its scope, where ids alone decide: thousands of replays compare them with each event."""
+
+    def __post_init__(self) -> None:
+        self.cvm_ids = self.scope.cvm_ids
 
     def wants(self, event: Filterable) -> bool:
+        if self.cvm_ids is not None:
+            return event.cvm_id in self.cvm_ids and self.filter.lets_through(event)
         return (self.scope is EVERY_CVM or self.scope.has(event)) and self.filter.lets_through(event)
 
     def exceeds(self, allowed: ReferenceSet) -> bool:

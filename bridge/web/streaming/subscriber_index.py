@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bridge.cvm_scope import CvmScope, holds
+from bridge.cvm_scope import EVERY_CVM, CvmScope, holds
 from bridge.reference_sets import ReferenceIndex
 from bridge.web.http.event_filter import EventFilter, Filterable
 from bridge.web.streaming.subscriber import Subscriber
@@ -65,7 +65,7 @@ class SubscriberIndex:
     def add(self, subscriber: Subscriber) -> None:
         sink = subscriber.sink
         subscriber.file = None if sink.backlog() else sink.file
-        keys = _keys(subscriber.scope)
+        keys = _keys(subscriber)
         if keys is None:
             self._group_of_scope((subscriber.scope, subscriber.filter)).add(subscriber)
             return
@@ -81,7 +81,7 @@ class SubscriberIndex:
         return group
 
     def discard(self, subscriber: Subscriber) -> None:
-        keys = _keys(subscriber.scope)
+        keys = _keys(subscriber)
         if keys is None:
             self._discard_from_scope(subscriber)
             return
@@ -152,7 +152,7 @@ class SubscriberIndex:
         return found
 
     def _groups(self, subscriber: Subscriber) -> Iterator[Group]:
-        keys = _keys(subscriber.scope)
+        keys = _keys(subscriber)
         if keys is None:
             yield from filter(None, [self._by_scope.get((subscriber.scope, subscriber.filter))])
             return
@@ -165,6 +165,8 @@ class SubscriberIndex:
 _Wanted = tuple[CvmScope, EventFilter]
 
 
-def _keys(scope: CvmScope) -> Iterable[str | None] | None:
+def _keys(subscriber: Subscriber) -> Iterable[str | None] | None:
     """None: the CVMs' ids alone do not decide."""
-    return (None,) if scope.is_every else scope.cvm_ids
+    if subscriber.cvm_ids is not None:
+        return subscriber.cvm_ids
+    return (None,) if subscriber.scope is EVERY_CVM or subscriber.scope.is_every else None
