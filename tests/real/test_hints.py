@@ -10,6 +10,7 @@ import pytest
 
 from bridge.commands.check import run_check
 from bridge.config import Settings
+from bridge.events import STATE, Event
 from bridge.phala_signature import sign
 from bridge.sealing import new_key
 from bridge.simulator.world import World
@@ -50,8 +51,11 @@ async def test_a_webhook_has_a_new_replica_of_a_configured_app_enter_at_once(red
         for cvm_id in (bridge.ids[1], items[1]["vm_uuid"]):
             await bridge.control("POST", "/webhooks/send", json={**sent, "cvm": cvm_id})
 
-        await bridge.until_seen(2)
-        told = [event for event in await bridge.log() if event.type == "cvm.state"]
+        async def entered() -> list[Event]:
+            told = [event for event in await bridge.log() if event.type == STATE]
+            return told if len(told) == 2 else []
+
+        told = await bridge.until(entered, "the new replica")
         assert [event.cvm_id for event in told] == [first.vm_uuid, items[1]["vm_uuid"]]
         assert {event.app_id for event in told} == {first.app_id}
 
