@@ -101,6 +101,9 @@ class Settings(BaseModel):
     stream_interval: int = _whole("BRIDGE_STREAM_INTERVAL", DEFAULT_INTERVAL, *INTERVAL_BOUNDS, " (seconds)")
     stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, *TIMEOUT_BOUNDS, " (seconds)")
     poll_interval: float = _seconds("BRIDGE_POLL_INTERVAL", 10.0, 0.1, 86_400)
+    upstream_pace: Annotated[tuple[float, ...], _parsed(config_values.pace)] = _setting(
+        "BRIDGE_UPSTREAM_PACE", (20.0, 100.0), "one or two numbers from 1 to 1000, the second one not smaller"
+    )
     lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
     watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)
     tokens: Annotated[tuple[Token, ...], _parsed(config_values.tokens)] = _setting(

@@ -26,6 +26,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Waits between webhook attempts: more than 100, or longer than 30 days, are taken for a mistake.
 MAX_WAITS, MAX_WAIT_SECONDS = 100, 30 * 86_400
 
+#: Requests a second: more are taken for a mistake.
+MOST_PACE = 1000
+
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+$){_LABEL}")
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s]*?):([^/\s]*)@")
@@ -143,6 +146,17 @@ def waits(text: str) -> tuple[float, ...]:
         raise ValueError("a part of it is not a number") from None
     if len(found) > MAX_WAITS or not all(math.isfinite(wait) and 0 <= wait <= MAX_WAIT_SECONDS for wait in found):
         raise ValueError("a wait is out of bounds" if len(found) <= MAX_WAITS else "it has too many waits")
+    return found
+
+
+def pace(text: str) -> tuple[float, ...]:
+    """Requests a second, at first and at most."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError("a part of it is not a number") from None
+    if len(found) not in (1, 2) or not all(MOST_PACE >= each >= 1 for each in found) or found[0] > found[-1]:
+        raise ValueError("it is out of bounds")
     return found
 
 

@@ -16,6 +16,11 @@ MAX_TEXT = 256
 NAMES = ("type", "started_at", "correlation_id")
 
 
+def is_passing(status: str | None) -> bool:
+    """Whether a CVM does not stay in this status: `starting`, `stopping` and the like."""
+    return status is not None and status.endswith("ing") and status != RUNNING
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What upstream does with a CVM at the moment. Routes tell more or less of it: a field is None where none did."""

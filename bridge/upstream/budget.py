@@ -1,4 +1,8 @@
-"""What the account and upstream allow now: streams and requests, or a probe now and then. Pure; times are monotonic."""
+"""What the account and upstream allow now: streams and requests, or a probe now and then. Pure; times are monotonic.
+
+Requests begin at a pace that an account bears for ever. While more are wanted, upstream answers quickly and refuses
+none, the pace grows by one a second each second; a refusal halves it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,14 @@ from bridge.upstream.breaker import Breaker
 from bridge.upstream.errors import RULES, RateLimitedError, UnauthorizedError, UnreachableError
 
 REQUESTS_PER_SECOND = 20.0
+MOST_REQUESTS_PER_SECOND = 100.0
+GROWS_EVERY = 1.0
+"""Seconds until one request a second more is allowed."""
+
+QUICK_ANSWER = 1.0
+STRAINED_FOR = 10.0
+"""Seconds without growth after an answer that was not quick, or an error of upstream's."""
+
 SHRUNK_FOR = 60.0
 """Seconds until one more stream is tried after upstream refused one."""
 
@@ -42,8 +54,11 @@ class Budget:
     unnoticed_until: float = float("-inf")
     unnoticed_streams: int = 0
     """How many streams there may be until then."""
-    rate: float = REQUESTS_PER_SECOND
-    tokens: float = REQUESTS_PER_SECOND
+    pace: float = REQUESTS_PER_SECOND
+    """Requests a second to begin with, and at most `most_pace`; `rate` is what is allowed now."""
+    most_pace: float = MOST_REQUESTS_PER_SECOND
+    rate: float = -1.0
+    tokens: float = -1.0
     refilled_at: float = 0.0
     paused_until: float = float("-inf")
     restore_at: float = float("inf")
@@ -55,6 +70,11 @@ class Budget:
     breaker: Breaker = field(default_factory=Breaker)
     waiting: int = 0
     """Look-ups, lists and the like that wait for their turn (`LeaderContext.turn`)."""
+    _short: bool = False
+    """Whether requests wanted to be sent in the present second that the pace did not allow."""
+    _short_at: float = float("-inf")
+    _adapted_at: float = float("-inf")
+    _strained_until: float = float("-inf")
     _odd: bool = False
     _taken: bool = False
     """Whether one of those who wait took a request since the plan was offered one in advance."""
@@ -62,17 +82,43 @@ class Budget:
     def __post_init__(self) -> None:
         if self.streams < 0:
             self.streams = self.most_streams
+        if self.rate < 0:
+            self.rate = self.pace
+        if self.tokens < 0:
+            self.tokens = self.pace
 
     def refill(self, now: float) -> int:
         """Whole requests that may be sent now."""
         if now >= self.restore_at:
-            self.rate, self.restore_at = REQUESTS_PER_SECOND, float("inf")
+            self.rate, self.restore_at = max(self.rate, self.pace), float("inf")
+        self._adapt(now)
         if now >= self.grow_at:
             self._grow(now)
-        # At least one whole request must fit: a rate below 1 would otherwise never allow any.
-        self.tokens = min(max(self.rate, 1.0), self.tokens + (now - self.refilled_at) * self.rate)
+        # At least one whole request must fit: a rate below 1 would otherwise never allow any. A pace that has grown
+        # allows no larger burst.
+        self.tokens = min(max(min(self.rate, self.pace), 1.0), self.tokens + (now - self.refilled_at) * self.rate)
         self.refilled_at = now
         return max(0, int(self.tokens)) if now >= self.paused_until else 0
+
+    def _adapt(self, now: float) -> None:
+        """Grows where all that was allowed is sent; a minute in which less was wanted ends that."""
+        if now < self._adapted_at + GROWS_EVERY:
+            return
+        if self._short:
+            self._short_at = now
+            if self.restore_at == float("inf") and now >= self._strained_until:
+                self.rate = min(self.rate + 1, max(self.most_pace, self.rate))
+        elif now >= self._short_at + SHRUNK_FOR:
+            self.rate = min(self.rate, self.pace)
+        self._adapted_at, self._short = now, False
+
+    def run_short(self) -> None:
+        """More requests are to be sent than may be."""
+        self._short = True
+
+    def strained(self, now: float) -> None:
+        """Upstream answered late, or with an error: the pace does not grow for a while."""
+        self._strained_until = now + STRAINED_FOR
 
     def refill_for_plan(self, now: float) -> int:
         """Whole requests that a plan may send now: half of them while others wait for their turn.
@@ -92,7 +138,10 @@ class Budget:
 
     def take(self, now: float) -> bool:
         """Takes one request. While the budget is held, only as its probe."""
-        if self.refill(now) < 1 or (self.is_held and not self.probe(now)):
+        if self.refill(now) < 1:
+            self.run_short()
+            return False
+        if self.is_held and not self.probe(now):
             return False
         self.spend(1)
         self._taken = True

@@ -15,7 +15,7 @@ import httpx
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.events import MAX_STATE_BYTES, State, UnparsableStateError, parse_state
-from bridge.readiness import Told
+from bridge.readiness import Told, is_passing
 from bridge.retry_after import parse_retry_after
 from bridge.upstream import errors, metrics
 from bridge.upstream.cancellation import finished
@@ -90,6 +90,11 @@ class Listed:
     status: str | None = None
     told: Told | None = None
     """What it tells of operations: no more than whether one is in progress."""
+
+    @property
+    def in_motion(self) -> bool:
+        """Whether something happens with it, as far as the list tells."""
+        return is_passing(self.status) or (self.told is not None and self.told.operation is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class ControlLoops:
         context.budget.spend(requests)
         if requests >= limits.requests:
             metrics.BUDGET_SPENT.inc(TICK)
+            context.budget.run_short()
 
     def _read(self, tracked: Tracked, now: float) -> None:
         reads = tracked.reads

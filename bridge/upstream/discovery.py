@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from bridge.backoff import Backoff
 from bridge.clock import set_within
@@ -86,6 +87,9 @@ class Discovery:
         self._found: dict[str, str] = {}
         """The CVM that each configured name named last."""
         self._questions: dict[str, Question] = {}
+        self._urgent: dict[str, Question] = {}
+        """Those of them whose CVMs are in motion."""
+        self._running = 0
         self._asked = asyncio.Event()
         self._answered = False
         self._lacking: set[str] = set()
@@ -175,20 +179,30 @@ class Discovery:
     def _ask(self, reference: str, question: Question) -> None:
         if reference not in self._questions:
             self._questions[reference] = question
+            if question.entry is not None and question.entry.in_motion:
+                self._urgent[reference] = question
             self._asked.set()
+
+    def _forget(self, reference: str) -> None:
+        self._questions.pop(reference, None)
+        self._urgent.pop(reference, None)
+
+    def _next(self, now: float) -> str | None:
+        """What is asked for next: first the CVMs that the list shows in motion."""
+        due = chain(self._urgent.items(), self._questions.items())
+        return next((key for key, each in due if not each.running and each.due <= now), None)
 
     async def _ask_for_ever(self, group: asyncio.TaskGroup) -> None:
         while True:
             self._asked.clear()
             now = self._context.clock.monotonic()
-            running = sum(each.running for each in self._questions.values())
-            due = (key for key, each in self._questions.items() if not each.running and each.due <= now)
-            reference = next(due, None) if running < (MANY if self._answered else FEW) else None
+            reference = self._next(now) if self._running < (MANY if self._answered else FEW) else None
             if reference is None:
                 await set_within(self._asked, TURN_EVERY if self._questions else RESOLVE_EVERY)
                 continue
             question = self._questions[reference]
             question.running = True
+            self._running += 1
             await self._context.turn()
             group.create_task(self._resolve(reference, question), name=f"resolve {reference}")
 
@@ -202,8 +216,9 @@ class Discovery:
             return
         finally:
             question.running = False
+            self._running -= 1
         self._answered = True
-        self._questions.pop(reference, None)
+        self._forget(reference)
         if entry is not None:
             self._workspace.learn(reference, resolved.cvm_id)
         if question.name is not None:
@@ -224,7 +239,7 @@ class Discovery:
 
     def _resolved(self, name: str, cvm_id: str) -> None:
         self._found[name] = cvm_id
-        self._questions.pop(name, None)
+        self._forget(name)
         self._complained.discard(name)
         self._count_unresolved()
 
@@ -298,7 +313,7 @@ class Discovery:
             question = self._questions[key]
             unwanted = question.name is None and question.entry and not self._membership.wants(question.entry)
             if directory is not None and (key not in directory.keys or unwanted):
-                del self._questions[key]
+                self._forget(key)
 
     def _is_gone(self, cvm_id: str) -> bool:
         tracked = self._context.watches.get(cvm_id)

@@ -230,6 +230,8 @@ class Upstream:
             redis_slots=self._slots,
             budget=Budget(
                 self._settings.max_streams,
+                pace=self._settings.upstream_pace[0],
+                most_pace=self._settings.upstream_pace[-1],
                 refilled_at=now,
                 closed_at=max(now, streams_from),
                 notice=self._settings.stream_interval + NOTICE_GRACE,
@@ -238,7 +240,11 @@ class Upstream:
             replication=self._replication,
             streams_from=streams_from,
             watches=watches,
-            pace=Pace(self._settings.poll_interval, float(self._settings.stream_interval)),
+            pace=Pace(
+                self._settings.poll_interval,
+                float(self._settings.stream_interval),
+                reads_per_second=self._settings.upstream_pace[0] / 2,
+            ),
         )
         await self._trust_batches(context)
         return context

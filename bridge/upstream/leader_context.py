@@ -12,9 +12,9 @@ from bridge.config import Settings
 from bridge.store.leadership import Term
 from bridge.store.slots import Slots
 from bridge.upstream.absence import Witnesses
-from bridge.upstream.budget import Budget
-from bridge.upstream.client import PhalaClient
-from bridge.upstream.errors import AccountEffect, UnparsableError, UnreachableError, UpstreamError
+from bridge.upstream.budget import QUICK_ANSWER, Budget
+from bridge.upstream.client import PhalaClient, Reading
+from bridge.upstream.errors import AccountEffect, ServerError, UnparsableError, UnreachableError, UpstreamError
 from bridge.upstream.membership import Membership
 from bridge.upstream.pace import Pace
 from bridge.upstream.planner import PlanLimits
@@ -110,6 +110,8 @@ class LeaderContext:
         the account. `other_streams`: a stream was asked for, and so many others of ours are open or being opened.
         """
         effect, budget, now = error.rule.account, self.budget, self.clock.monotonic()
+        if isinstance(error, UnreachableError | ServerError):
+            budget.strained(now)
         if isinstance(error, UnreachableError):
             budget.breaker.failed(now, subject)
         elif error.status is not None and not isinstance(error, UnparsableError):
@@ -122,6 +124,12 @@ class LeaderContext:
             budget.too_many_streams(now, other_streams, error.retry_after)
         elif effect is AccountEffect.SLOW_DOWN:
             budget.too_many_requests(now, error.retry_after)
+
+    def answered(self, reading: Reading) -> None:
+        """Upstream answered with a state."""
+        self.budget.authorized()
+        if reading.made_at > reading.sent_at + QUICK_ANSWER:
+            self.budget.strained(reading.made_at)
 
     def _is_due(self, now: float) -> bool:
         """Whether a read is due: if none is, the probe is left to look-ups."""

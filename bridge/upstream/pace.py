@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from bridge.upstream.budget import REQUESTS_PER_SECOND
 from bridge.upstream.tracked import NEVER, Tracked
 
-READS_PER_SECOND = 10.0
+READS_PER_SECOND = REQUESTS_PER_SECOND / 2
 """Reads of CVMs that no batch vouches for, all together: half of what the account is asked for at most. More of them
 than fit into the poll interval are read less often."""
 
@@ -50,6 +51,7 @@ class Pace:
 
     poll_interval: float
     stream_interval: float
+    reads_per_second: float = READS_PER_SECOND
     unvouched: int = 0
     polled: int = 0
     longest: float = 0.0
@@ -67,7 +69,7 @@ class Pace:
     @property
     def interval(self) -> float:
         """Seconds between two reads of a CVM that no batch vouches for."""
-        return max(self.poll_interval, self.unvouched / READS_PER_SECOND)
+        return max(self.poll_interval, self.unvouched / self.reads_per_second)
 
     def observe(self, now: float, watches: Iterable[Tracked]) -> None:
         """Counts, and stops trusting batches that take too long."""

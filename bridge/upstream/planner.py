@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.readiness import is_passing
 from bridge.upstream.slots import Life, Slot
 from bridge.upstream.tracked import NEVER, Tracked
 
@@ -75,8 +76,7 @@ class PlanLimits:
 
 def in_motion(tracked: Tracked, now: float) -> bool:
     """Whether the status is a transitional one and has not lasted too long."""
-    status = tracked.status or ""
-    passing = status.endswith("ing") and status != "running"
+    passing = is_passing(tracked.status)
     if tracked.seen.state is not None and tracked.seen.state.fields.get("in_progress") is True and not tracked.gone:
         passing = True
     return passing and now - tracked.seen.changed_at < MOTION_AT_MOST
@@ -156,7 +156,7 @@ def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
 def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
     ready = [tracked for tracked in polled if not tracked.reads.running and tracked.reads.backoff.until <= now]
     due = [tracked for tracked in ready if tracked.reads.due <= now]
-    due.sort(key=lambda tracked: (tracked.reads.due, tracked.cvm_id))
+    due.sort(key=lambda tracked: (tracked.reads.due, not in_motion(tracked, now), tracked.cvm_id))
     return [Read(tracked.cvm_id) for tracked in due[:most]]
 
 

@@ -41,6 +41,7 @@ async def _read(context: LeaderContext, tracked: Tracked) -> bool:
             return False
     else:
         context.witnesses.answered(reading.sent_at)
+        context.answered(reading)
         _forgive_stream(context, tracked)
     await _take(context, tracked, seen)
     return True

@@ -84,7 +84,7 @@ class Resolver:
         except UpstreamError as error:
             context.apply(error, reference, ours=ours)
             raise
-        context.budget.authorized()
+        context.answered(reading)
         found = reading.state.cvm_id or listed_as or await self._by_list(reference) or _itself(reference)
         if found is None:
             raise UnparsableError("neither the state nor the list tells the CVM's id")

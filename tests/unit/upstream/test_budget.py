@@ -102,7 +102,7 @@ def test_a_blocked_account_is_asked_one_question_at_a_time() -> None:
 
 
 def test_those_who_wait_leave_a_plan_its_share_and_together_they_keep_to_the_rate() -> None:
-    budget = Budget(most_streams=5, tokens=1.0)
+    budget = Budget(most_streams=5, tokens=1.0, most_pace=REQUESTS_PER_SECOND)
     budget.waiting = 200
     planned = taken = 0
     for tick in range(1, 1001):
@@ -122,3 +122,45 @@ def test_a_plan_has_no_request_in_advance_while_upstream_asked_for_a_pause() -> 
     assert budget.take(0.0)
     budget.paused_until = 60.0
     assert budget.refill_for_plan(0.01) == 0
+
+
+def sent_in(budget: Budget, begin: int, end: int, wanted: int = 1000) -> int:
+    """How many requests of those that are wanted in each second are sent from one second to the other."""
+    sent = 0
+    for tick in range(begin * 10, end * 10):
+        allowed = min(budget.refill(tick / 10), wanted // 10)
+        if allowed < wanted // 10:
+            budget.run_short()
+        budget.spend(allowed)
+        sent += allowed
+    return sent
+
+
+def test_the_pace_grows_while_more_is_wanted_and_no_burst_is_larger() -> None:
+    budget = Budget(5)
+    assert sent_in(budget, 0, 30) >= 1000
+    sent_in(budget, 30, 90)
+    assert 990 <= sent_in(budget, 90, 100) <= 1000
+    assert budget.refill(120.0) == REQUESTS_PER_SECOND
+    assert sent_in(budget, 121, 181, wanted=10) == 600
+    assert budget.rate == REQUESTS_PER_SECOND
+
+
+def test_a_429_halves_a_pace_that_has_grown_and_it_grows_again_after_a_minute() -> None:
+    budget = Budget(5)
+    sent_in(budget, 0, 40)
+    grown = budget.rate
+    budget.too_many_requests(40.0, 1.0)
+    sent_in(budget, 40, 100)
+    assert budget.rate == grown / 2
+    sent_in(budget, 100, 105)
+    assert grown / 2 < budget.rate < grown
+
+
+def test_the_pace_stands_while_upstream_is_strained_and_where_it_is_fixed() -> None:
+    budget = Budget(5)
+    for second in range(0, 40, 10):
+        budget.strained(second)
+        sent_in(budget, second, second + 10)
+    assert budget.rate == REQUESTS_PER_SECOND
+    assert sent_in(Budget(5, pace=4.0, most_pace=4.0), 0, 100) <= 4 * 101

@@ -122,9 +122,24 @@ def test_a_first_start_takes_as_long_as_one_read_of_each_cvm(kind: type[Lister])
     run_virtual(scenario())
 
 
+def test_at_a_first_start_cvms_in_motion_are_read_first_and_the_pace_grows() -> None:
+    async def scenario() -> None:
+        cloud, last = Cloud(names(400)), set(names(400)[-4:])
+        cloud.status |= dict.fromkeys(last, "starting")
+        async with leading(cloud, EVERYTHING.model_copy(update={"max_streams": 0})) as (client, backend, _):
+            await asyncio.sleep(4)
+            assert last < set(await Snapshots(backend).all()) < set(names(400))
+            await asyncio.sleep(12)
+            assert len(await Snapshots(backend).all()) == 400
+            assert client.reads.total() <= 1.05 * 400
+
+    run_virtual(scenario())
+
+
 def test_a_change_is_seen_while_a_first_start_goes_on() -> None:
     async def scenario() -> None:
-        cloud, settings = Cloud(names(800)), EVERYTHING.model_copy(update={"max_streams": 0})
+        paced = {"max_streams": 0, "upstream_pace": (REQUESTS_PER_SECOND,)}
+        cloud, settings = Cloud(names(800)), EVERYTHING.model_copy(update=paced)
         async with leading(cloud, settings) as (client, backend, _):
             await asyncio.sleep(5)
             cloud.change("cvm-00000", "stopped")
