@@ -40,8 +40,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 LONGEST_ASKED = 60.0
 """Seconds: a longer wait that the bridge asks for counts as this."""
 
-MAX_PROBLEM_BYTES = 4096
-"""How much of an error's body is read; a problem is far smaller."""
+MAX_PROBLEM_BYTES = 64 * 1024
+"""How much of an error's body is read; most problems are far smaller."""
 
 Query = list[tuple[str, str | int | float | bool | None]]
 
@@ -57,12 +57,13 @@ class UnreachableError(BridgeError):
 class AnswerError(BridgeError):
     """The bridge answered with an error. `type` is the problem's stable type (`urn:bridge:problem:…`) or empty.
 
-    `fields`: (name, what it must be) of each wrong field. `retry_after`: seconds, None where the answer has none.
+    `fields`: (name, what it must be) of each wrong field. `problem`: all its members. `retry_after`: seconds, None
+    where the answer has none.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any], text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.problem = status, problem
         self.type = _text(problem.get("type"))
         self.title, self.detail = _text(problem.get("title")), _text(problem.get("detail"))
         faults = problem.get("errors")

@@ -194,6 +194,11 @@ class Waiting:
         return bool(self._unsettled)
 
     @property
+    def is_leaderless(self) -> bool:
+        """Whether something waits for a leader."""
+        return any(self.members[cvm_id].stale == NO_LEADER for cvm_id in self._unsettled)
+
+    @property
     def outcome(self) -> Outcome:
         count, reached, failed = len(self.members), self._counts[Outcome.REACHED], self._counts[Outcome.FAILED]
         if self._any_of:

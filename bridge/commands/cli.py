@@ -18,6 +18,7 @@ from bridge.commands.listen import listen as receive
 from bridge.commands.shell import URL, check_proxies, complain, end, run
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line, write_line
+from bridge.commands.wait_command import wait_command
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
@@ -304,6 +305,9 @@ def check() -> None:
     """
     settings = _settings(quiet=True)
     sys.exit(0 if asyncio.run(run_check(settings, click.echo)) else 1)
+
+
+main.add_command(wait_command)
 
 
 def _settings(*, quiet: bool = False, proxies: bool = True) -> Settings:

@@ -11,6 +11,7 @@ from bridge.client import BridgeError, Client, ForbiddenError, Interruption, Una
 from bridge.events import READINESS, RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
+from bridge.waiting import Member
 
 _COLOURS = {"running": 32, "stopped": 33, "exited": 33, "error": 31, "deleted": 31}
 """Status → the number of its colour; any other status is cyan."""
@@ -59,6 +60,18 @@ def event_line(text: str) -> str:
     time = str(envelope.get("time", ""))[11:19] or "--:--:--"
     name = printable(str(data.get("name") or data.get("cvm_id") or envelope.get("subject") or "the log"))
     return f"{painted(time, 2)}  {painted(f'{name:<20}', 1)} {_change(str(envelope.get('type')), data)}"
+
+
+def progress_line(member: Member, now: str) -> str:
+    """What is known of a CVM that is waited for, as a coloured line for people. `now`: an RFC 3339 time."""
+    name = printable(member.name or member.cvm_id)
+    ready = "" if member.ready is None else f", {painted(*(('ready', 32) if member.ready else ('not ready', 33)))}"
+    told = member.boot_error or member.boot_progress
+    since = f"  since {printable(member.since)[11:19]}" if member.since else ""
+    stale = f"  {printable(member.stale)}" if member.stale else ""
+    words = f"{f'  {printable(told)}' if told else ''}{since}"
+    shown = f"{_status(member.status)}{ready}{painted(words, 2) if words else ''}{painted(stale, 35) if stale else ''}"
+    return f"{painted(now[11:19], 2)}  {painted(f'{name:<20}', 1)} {shown}"
 
 
 def as_object(value: object) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bridge.web.api.log_pages import REFUSALS
 from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, References, scope_of
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import CVMS, Call, Operation, json_answer
-from bridge.web.http.parameters import TEXT, Parameter, last
+from bridge.web.http.parameters import EXAMPLE_ID, TEXT, Parameter, last
 from bridge.web.http.problems import ProblemError, ProblemType, WaitedCvm, invalid
 from bridge.web.http.responses import json_response
 from bridge.web.http.single_flight import SingleFlight
@@ -50,6 +50,13 @@ def _timeout(values: list[str]) -> int:
     return int(text)
 
 
+def _cursor(values: list[str]) -> str:
+    """Empty without one; but a shell's variable that was not set must not mean that."""
+    if values and not values[-1]:
+        raise invalid("after", "a cursor, or nothing at all")
+    return last(values)
+
+
 TO = Parameter(
     "to",
     f"`{READY}`, or statuses with commas between them: {', '.join(STATUSES)}",
@@ -63,7 +70,14 @@ TIMEOUT = Parameter(
     _timeout,
     {"type": "integer", "minimum": 0, "maximum": MOST_TIMEOUT, "default": DEFAULT_TIMEOUT},
 )
-CURSOR = Parameter("after", "Only what comes after this cursor counts", last, shared_as="after_cursor")
+CURSOR = Parameter(
+    "after",
+    "Only what comes after this cursor counts",
+    _cursor,
+    {**TEXT, "minLength": 1},
+    example=EXAMPLE_ID,
+    shared_as="after_cursor",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
