@@ -200,7 +200,9 @@ def test_a_cursor_that_cannot_be_honoured_is_410_and_names_the_field() -> None:
     played(scenario)
 
 
-@pytest.mark.parametrize("query", ["to=runing", "timeout=601", "timeout=-1", "timeout=1.5", "timeout=x", "unknown=1"])
+@pytest.mark.parametrize(
+    "query", ["to=runing", "timeout=601", "timeout=-1", "timeout=1.5", "timeout=x", "unknown=1", "after="]
+)
 def test_bad_input_is_422_and_names_the_field(query: str) -> None:
     async def scenario(bridge: Bridge) -> None:
         answer = await bridge.get(f"?{query}")
