@@ -164,6 +164,7 @@ class FrontEnd:
         """The owners of the plain routes, which need no connection of their own."""
         settings, backend, clock = self._settings, self._backend, self._clock
         limits, secrets = LaneLimits.of(settings), WebhookSecrets(settings.secret_key, clock)
+        directory = SharedRead(partial(read_heads, self._watches, self._snapshots))
         return (
             CvmRoutes(
                 hub=self.hub,
@@ -173,7 +174,7 @@ class FrontEnd:
                 backend=backend,
                 references=self._references,
                 page_turns=self._page_turns,
-                directory=SharedRead(partial(read_heads, self._watches, self._snapshots)),
+                directory=directory,
             ),
             WaitRoutes(
                 hub=self.hub,
@@ -183,6 +184,7 @@ class FrontEnd:
                 watches=self._watches,
                 references=self._references,
                 single_flight=self._single_flight,
+                directory=directory,
             ),
             WebhookRoutes(
                 settings=settings,

@@ -29,7 +29,7 @@ def changed(before: str | None, after: str, cvm_id: str = "a", *, ready: bool | 
 
 
 def readiness(ready: bool, was_ready: bool | None, cvm_id: str = "a") -> Told:
-    return READINESS, {"cvm_id": cvm_id, "ready": ready, "was_ready": was_ready, "reason": "running"}
+    return READINESS, {"cvm_id": cvm_id, "name": "web-1", "ready": ready, "was_ready": was_ready, "reason": "running"}
 
 
 def about(kind: str, cvm_id: str = "a", **more: Any) -> Told:

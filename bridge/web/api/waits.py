@@ -9,21 +9,25 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from bridge.clock import Clock
-from bridge.events import SNAPSHOT
-from bridge.store.snapshots import Snapshot, Snapshots
+from bridge.cvm_scope import CvmScope
+from bridge.events import DELETED, SNAPSHOT
+from bridge.reference_sets import Reference
+from bridge.store.snapshots import Snapshot, SnapshotHead, Snapshots
 from bridge.store.watches import Watches
 from bridge.waiting import NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
 from bridge.web.api import answers
 from bridge.web.api.log_pages import REFUSALS
 from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, References, scope_of
+from bridge.web.http.access import Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import CVMS, Call, Operation, json_answer
-from bridge.web.http.parameters import EXAMPLE_ID, TEXT, Parameter, last
+from bridge.web.http.parameters import EXAMPLE_ID, TEXT, Parameter, chosen, last, reference
 from bridge.web.http.problems import ProblemError, ProblemType, WaitedCvm, invalid
 from bridge.web.http.responses import json_response
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.streaming.frames import snapshot_data
 from bridge.web.streaming.hub import Hub
+from bridge.web.streaming.shared_read import SharedRead
 from bridge.web.streaming.subscriber import Subscriber
 from bridge.web.streaming.waiter import Waiter
 
@@ -79,6 +83,8 @@ CURSOR = Parameter(
     shared_as="after_cursor",
 )
 
+ANY = chosen("any", "`true`: one CVM of a set is enough", ("true", "false"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitRoutes:
@@ -91,12 +97,14 @@ class WaitRoutes:
     watches: Watches
     references: References
     single_flight: SingleFlight
+    directory: SharedRead[list[SnapshotHead]]
+    """Of all watched CVMs."""
 
     @Operation(
         "GET /v1/cvms/{ref}/wait",
         CVMS,
         {200: json_answer("It is so", answers.Waited, LAST_KNOWN_HEADER)},
-        parameters=(REF, TO, TIMEOUT, CURSOR),
+        parameters=(REF, TO, TIMEOUT, CURSOR, ANY),
         scope="read",
         refusals=(
             ProblemType.WAIT_TIMEOUT,
@@ -113,21 +121,24 @@ class WaitRoutes:
 
         Answers at once if it is so already, unless `after` is given: then only what comes after that cursor counts, so
         that the `running` of before a deploy is not taken for the new one. Fails at once when it can no longer come
-        true: `error`, a `boot_error`, `deleted`, unless these are waited for. The CVM is watched meanwhile.
+        true: `error`, a `boot_error`, `deleted`, unless these are waited for. The CVM is watched meanwhile. Of `app_…`
+        and `name:…` all CVMs must be there at the same moment, at least one; new ones count as they come.
         """
-        goal, seconds, after = call.get(TO), call.get(TIMEOUT), call.get(CURSOR)
-        name = call.principal.name
-        found = await self.references.find([call.path("ref")], call.principal)
-        cvms = frozenset(found.cvm_ids)
+        seconds, after, name = call.get(TIMEOUT), call.get(CURSOR), call.principal.name
+        named = reference("ref", call.path("ref"))
+        waiting = Waiting(call.get(TO), after_cursor=bool(after), is_set=named.is_set, any_of=call.get(ANY) == "true")
+        found = await self._found(named, call.principal)
+        scope = scope_of(found, call.principal)
         self.capacity.check(name)
-        await self.single_flight.ask(("renew", cvms), lambda: self.watches.renew(cvms))
-        waiter = Waiter(Waiting(goal, after_cursor=bool(after)), self.clock, cursor=after)
+        if wanted := scope.demands.cvm_ids:
+            await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
         if after:
             # What the stream does not tell: the members, and what is known of them.
-            _add(waiter.waiting, await self._snapshots_of(found.cvm_ids), led=self.hub.led)
+            _add(waiting, await self._snapshots_of(await self._members(scope)), led=self.hub.led)
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(name)
-        subscriber = Subscriber(waiter, scope=scope_of(found, call.principal), token=name)
+        waiter = Waiter(waiting, self.clock, cursor=after, begun_at=self.hub.last_id)
+        subscriber = Subscriber(waiter, scope=scope, token=name)
         try:
             self.hub.enter(subscriber, after or None)
             await self._wait(call, waiter, 0 if call.request.method == "HEAD" else seconds)
@@ -137,6 +148,27 @@ class WaitRoutes:
             self.hub.leave(subscriber)
             self.capacity.release(name)
         return self._answer(waiter, found)
+
+    async def _found(self, named: Reference, principal: Principal) -> Found:
+        """A name that a deleted CVM had may be another one's by now."""
+        found = await self.references.find_all([named], principal)
+        if named.is_set or found.cvm_ids == [named.text]:
+            return found
+        gone = [
+            each for each in await self._snapshots_of(found.cvm_ids) if each.status == DELETED and not each.raw_state
+        ]
+        if not gone:
+            return found
+        answer = await self.single_flight.ask(("gone", named.text), lambda: self.references.ask_anew(named.text))
+        if answer.cvm_id is None:
+            return found
+        await self.references.require(principal, answer)
+        return Found([answer.cvm_id])
+
+    async def _members(self, scope: CvmScope) -> list[str]:
+        if (ids := scope.cvm_ids) is not None:
+            return sorted(ids)
+        return [each.cvm_id for each in await self.directory.get() if scope.has(each)]
 
     async def _snapshots_of(self, cvm_ids: Sequence[str]) -> list[Snapshot]:
         wanted = tuple(cvm_ids)

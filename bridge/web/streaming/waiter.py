@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import Message
 
 from bridge.clock import Clock
-from bridge.events import POSITION, RESET, SSE_EVENTS
+from bridge.events import POSITION, RESET, SSE_EVENTS, entry_key
 from bridge.waiting import Outcome, Waiting
 from bridge.web.streaming.frames import Frame
 
@@ -38,8 +38,10 @@ class _Block:
 class Waiter:
     """The sink (`sinks.Sink`) of one wait; the hub writes, and the request's task sleeps. It decides once."""
 
-    def __init__(self, waiting: Waiting, clock: Clock, *, cursor: str = "") -> None:
-        """`cursor`: after which the wait begins; the empty text: with snapshots."""
+    def __init__(self, waiting: Waiting, clock: Clock, *, cursor: str = "", begun_at: str = "0-0") -> None:
+        """`cursor`: after which the wait begins. The empty text: with snapshots, which may be some seconds old; what
+        was so before `begun_at`, the log's last event, decides nothing then.
+        """
         self.waiting = waiting
         self.cursor = cursor
         """The last event that was considered."""
@@ -52,7 +54,8 @@ class Waiter:
         """Whether the hub ended it."""
         self.file = None
         self._clock = clock
-        self._resumed = self._is_complete = bool(cursor)
+        self._resumed = bool(cursor)
+        self._counts_from = entry_key("0-0" if cursor else begun_at)
         self._nap: asyncio.Timeout | None = None
 
     @property
@@ -79,7 +82,7 @@ class Waiter:
     def settle(self, *, led: bool) -> None:
         """See `Waiting.settle`."""
         self.waiting.settle(self._clock.monotonic(), led=led)
-        if self._is_complete:
+        if self.is_live:
             self._decide()
 
     # The hub's side
@@ -99,6 +102,8 @@ class Waiter:
     def flush(self) -> None:
         """The hub calls it when what is new comes from now on."""
         self.is_live = True
+        if not self.is_over:
+            self._decide()
         self._wake()
 
     def close(self) -> None:
@@ -125,15 +130,16 @@ class Waiter:
             self.waiting.take(block.kind, block.data, block.time, self._clock.monotonic())
         if block.entry_id and self.reset is None:
             # Until there is a cursor, snapshots are missing.
-            self.cursor, self._is_complete = block.entry_id, True
-            self._decide()
+            self.cursor = block.entry_id
+            if entry_key(block.entry_id) >= self._counts_from:
+                self._decide()
 
     def _lose(self, reason: str) -> None:
         if self._resumed:
             self.reset = reason
             self._wake()
         else:
-            self._is_complete = False
+            self.is_live = False
             self.waiting.forget()
 
     def _decide(self) -> None:

@@ -50,13 +50,21 @@ class Bridge:
         for kind, data in told:
             cvm_id = data["cvm_id"]
             last = self.snapshots.get(cvm_id) or Snapshot(cvm_id, None, None, "web-1", NOW, NOW)
+            app_id = data.get("app_id", last.app_id)
             fields = {name: getattr(last, name) for name in ("raw_state", "status", "ready")}
             if "state" in data:
                 fields = {"raw_state": data["state"] and dumps(data["state"]), "status": data["to"]}
             fields["ready"] = data.get("ready", last.ready)
             stale = data["reason"] if kind == STALE else None if kind == FRESH or "state" in data else last.stale_reason
             made = Snapshot(
-                cvm_id, **fields, name="web-1", since=NOW, observed_at=NOW, fresh=not stale, stale_reason=stale
+                cvm_id,
+                **fields,
+                name="web-1",
+                app_id=app_id,
+                since=NOW,
+                observed_at=NOW,
+                fresh=not stale,
+                stale_reason=stale,
             )
             self.snapshots[cvm_id] = made
             draft = Draft(kind, cvm_id, NOW, dumps(data))
@@ -129,6 +137,9 @@ def test_what_is_so_already_is_answered_at_once_and_what_is_not_when_it_comes() 
         assert [(item["cvm_id"], item["status"]) for item in answer.json()["items"]] == [(A, "running")]
         assert told(await bridge.get()) == (200, "", "")
         assert told(await bridge.get("?timeout=0&to=stopped")) == (408, "wait-timeout", "")
+        await bridge.tell(changed("running", "stopped", A, ready=False))
+        assert told(await bridge.get("?timeout=0")) == (408, "wait-timeout", ""), "the front end's snapshots are older"
+        assert told(await bridge.get("?to=stopped")) == (200, "", "")
 
     played(scenario)
 
@@ -249,6 +260,44 @@ def test_a_limited_token_waits_for_its_own_cvms_only_and_no_longer_than_they_are
         waiting = await bridge.waits(token="only-a")
         bridge.front.hub.end_beyond({"one": ReferenceSet.parsed([B])}, iter([1000]))
         assert told(await waiting)[:2] == (503, "unavailable")
+
+    played(scenario)
+
+
+APP = "app_4d6a"
+
+
+def of_app(told: Told) -> Told:
+    return told[0], {**told[1], "app_id": "4d6a"}
+
+
+def test_all_cvms_of_an_app_must_be_there_and_a_replica_that_comes_meanwhile_counts() -> None:
+    async def scenario(bridge: Bridge) -> None:
+        cursor = await bridge.tell(of_app(changed(None, "running", A, ready=True)))
+        now, later = await bridge.waits(cvm_id=APP), await bridge.waits(f"?after={cursor}", cvm_id=APP)
+        one = await bridge.waits(f"?after={cursor}&any=true", cvm_id="name:web-*")
+        assert told(await now)[0] == 200
+        await bridge.tell(of_app(changed(None, "starting", B, ready=False)))
+        all_of_them = await bridge.waits(cvm_id=APP)
+        await bridge.tell(*map(of_app, (readiness(False, True, A), readiness(True, False, A))))
+        assert told(await one)[0] == 200
+        assert not all_of_them.done()
+        assert not later.done()
+        await bridge.tell(of_app(changed("starting", "running", B, ready=True)))
+        for answer in (await all_of_them, await later):
+            assert {item["cvm_id"] for item in answer.json()["items"]} == {A, B}
+
+    played(scenario)
+
+
+def test_a_set_without_a_member_is_not_reached_until_one_comes() -> None:
+    async def scenario(bridge: Bridge) -> None:
+        await bridge.tell(RUNNING)
+        assert told(await bridge.get("?timeout=0", cvm_id=APP))[:2] == (408, "wait-timeout")
+        waiting = await bridge.waits(cvm_id=APP)
+        await bridge.tell(of_app(changed(None, "running", B, ready=True)))
+        assert told(await waiting)[0] == 200
+        assert (await bridge.get(cvm_id="name:")).status_code == 422
 
     played(scenario)
 
