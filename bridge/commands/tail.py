@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bridge.client import Client, Interruption, RefusedError
 from bridge.client_events import Position
-from bridge.commands.terminal import bridge_client, interruption_line, refused
+from bridge.commands.terminal import bridge_client, refused, trouble_line
 
 Write = Callable[[str], None]
 
@@ -30,7 +30,7 @@ async def follow(request: Request, write: Write, complain: Write, *, client: Cli
 
     def tell(interruption: Interruption) -> None:
         if interruption.tries == 1:
-            complain(f"{interruption_line(interruption, request.url)}; trying again")
+            complain(f"{trouble_line(interruption.error, request.url)}; trying again")
 
     async with client or bridge_client("tail", request.url, request.token) as bridge:
         try:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from bridge import __version__
-from bridge.client import BridgeError, Client, ForbiddenError, Interruption, UnauthorizedError, UnreachableError
+from bridge.client import BridgeError, Client, ForbiddenError, UnauthorizedError, UnreachableError
 from bridge.events import READINESS, RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
@@ -44,9 +44,8 @@ def refused(error: BridgeError, url: str, scope: str = "read") -> CommandError:
     return CommandError(str(error))
 
 
-def interruption_line(interruption: Interruption, url: str) -> str:
-    """What went wrong."""
-    error = interruption.error
+def trouble_line(error: BridgeError, url: str) -> str:
+    """What went wrong, where another try may help."""
     return f"{url} cannot be reached ({error})" if isinstance(error, UnreachableError) else str(error)
 
 

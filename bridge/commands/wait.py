@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
@@ -18,8 +18,8 @@ from bridge.client import (
     UnavailableError,
     UnreachableError,
 )
-from bridge.client_events import Event, Position, Reset, Snapshot
-from bridge.commands.terminal import as_object, bridge_client, interruption_line
+from bridge.client_events import Reset
+from bridge.commands.terminal import as_object, bridge_client, trouble_line
 from bridge.events import SNAPSHOT, dumps, entry_key
 from bridge.process.logs import printable
 from bridge.reference_sets import parse
@@ -145,8 +145,6 @@ class ReferenceWait:
         self._shown: dict[str, Member] = {}
         self._is_set = parse(reference).is_set
         self._waiting = Waiting(order.goal, after_cursor=bool(order.after), is_set=self._is_set, any_of=order.any_of)
-        self._complete = bool(order.after)
-        """Whether the snapshots with which the stream begins have all come."""
         self._cursor = order.after
         self._found: Verdict | None = None
 
@@ -170,7 +168,10 @@ class ReferenceWait:
             return self._found
         try:
             async with asyncio.timeout(LAST_LOOK_SECONDS):
-                return await self._look()
+                found = await self._look()
+            # What the stream was told last is older, so that nothing can have come in between.
+            decided = found.code in (Code.REACHED, Code.FAILED)
+            return found if decided else replace(found, cursor=self._cursor or found.cursor)
         except RefusedError as error:
             return self._refused(error)
         except (BridgeError, TimeoutError) as error:
@@ -179,29 +180,30 @@ class ReferenceWait:
     # Events
 
     async def _follow(self) -> Verdict:
-        order = self._order
-        if order.after and self._is_set and (begun := await self._begun()):
-            return begun
-        async with self._bridge.events(self.reference, after=order.after, on_interruption=self._interrupted) as events:
+        """Begins with what the bridge tells of the moment, and goes on with every event after it."""
+        while True:
+            begun = await self._begun()
+            if begun.code is not Code.TIMEOUT:
+                return begun
+            self._cursor = self._order.after or begun.cursor
+            if verdict := self._decided() or await self._events():
+                return verdict
+            self._waiting.forget()
+            self._cursor = ""
+
+    async def _events(self) -> Verdict | None:
+        """None: history was lost, so that it begins anew."""
+        bridge, after = self._bridge, self._order.after
+        async with bridge.events(self.reference, after=self._cursor, on_interruption=self._interrupted) as events:
             async for event in events:
-                if isinstance(event, Reset) and order.after:
-                    return self._verdict(Code.CANNOT_TELL, event.reason or "history_lost")
-                self._take(event)
+                if isinstance(event, Reset):
+                    return self._verdict(Code.CANNOT_TELL, event.reason or "history_lost") if after else None
+                self._waiting.take(event.type, event.data, event.time, self._clock.monotonic())
+                self._show_change(str(event.data.get("cvm_id")))
+                self._cursor = event.cursor
                 if verdict := self._decided():
                     return verdict
         raise AssertionError("events end only when they are closed")
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Reset):
-            self._complete = False
-            self._waiting.forget()
-        elif isinstance(event, Position):
-            self._complete = True
-        else:
-            self._waiting.take(event.type, event.data, event.time, self._clock.monotonic())
-            self._complete = self._complete or not isinstance(event, Snapshot) or event.is_last
-            self._show_change(str(event.data.get("cvm_id")))
-        self._cursor = event.cursor
 
     def _show_change(self, cvm_id: str) -> None:
         member = self._waiting.members.get(cvm_id)
@@ -211,7 +213,7 @@ class ReferenceWait:
 
     def _decided(self) -> Verdict | None:
         outcome = self._waiting.outcome
-        if not self._complete or outcome is Outcome.UNDECIDED:
+        if not self._cursor or outcome is Outcome.UNDECIDED:
             return None
         code = Code.REACHED if outcome is Outcome.REACHED else Code.FAILED
         reason = "" if code is Code.REACHED else self._waiting.deciding()[0][2]
@@ -219,7 +221,7 @@ class ReferenceWait:
 
     def _interrupted(self, interruption: Interruption) -> None:
         if interruption.tries == 1:
-            self._complain(f"{interruption_line(interruption, self._order.url)}; trying again")
+            self._complain(f"{trouble_line(interruption.error, self._order.url)}; trying again")
 
     # Questions
 
@@ -258,24 +260,24 @@ class ReferenceWait:
                 raise
             return _answered(code, error.problem)
 
-    async def _begun(self) -> Verdict | None:
-        """Finds the members of a set, which a stream that begins at a cursor does not tell; tries until it has them.
-
-        The verdict, if there is one already.
-        """
+    async def _begun(self) -> Verdict:
+        """The verdict of the moment, a timeout if there is none yet, with the members. It tries until it has one."""
         complained = False
         while True:
             try:
-                # The look comes first: it has the set watched.
-                if (verdict := await self._look()).code in (Code.TIMEOUT, Code.CANNOT_TELL):
+                # The look comes first: it has the CVMs watched, and its cursor is older than what is told of them.
+                found = await self._look()
+                if found.code in (Code.TIMEOUT, Code.CANNOT_TELL):
                     await self._add_members()
-                    return None
-                return verdict
+                    return replace(found, code=Code.TIMEOUT)
+                return found
             except (UnreachableError, UnavailableError) as error:
                 if not complained:
-                    self._complain(f"{self._order.url}: {error}; trying again")
+                    self._complain(f"{trouble_line(error, self._order.url)}; trying again")
                 complained = True
-                await self._clock.sleep(LOOK_EVERY)
+                await self._clock.sleep(
+                    max(LOOK_EVERY, error.retry_after if isinstance(error, AnswerError) and error.retry_after else 0.0)
+                )
 
     async def _add_members(self) -> None:
         after: str | None = ""
