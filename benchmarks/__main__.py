@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import (
-    batches,
-    delivery_cost,
-    freshness,
-    hour,
-    pace,
-    planner,
-    redis_cost,
-    upstream_cost,
-    webhooks,
-    workspace,
-)
+from benchmarks import batches, delivery_cost, freshness, hour, pace, planner, redis_cost, upstream_cost, webhooks
 from benchmarks.fanout.run import run as fanout
 
 planner.run()
 batches.run()
 hour.run()
-workspace.run()
 pace.run()
 upstream_cost.run()
 freshness.run()

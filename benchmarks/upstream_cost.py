@@ -145,9 +145,9 @@ def run() -> None:
         rest = run_virtual(scenario)
         kinds = "".join(f"{rest.asked.get(kind, 0.0):>10.2f}" for kind in ("reads", "batches", "lists", "streams"))
         print(f"  {title:<27} {rest.total:>10.2f}{kinds}", flush=True)
-    for title, hashed in (("the list has their ids", False), ("the list has other ids", True)):
-        start = run_virtual(first_start(1_000, hashed=hashed))
-        print(f"  first start of 1 000, {title}: {start.seconds:.0f} s, {start.reads:.2f} state reads each", flush=True)
+    for count, hashed in ((1_000, False), (1_000, True), (10_000, False)):
+        start, ids = run_virtual(first_start(count, hashed=hashed)), "other" if hashed else "their"
+        print(f"  first start of {count}, the list has {ids} ids: {start.seconds:.0f} s, {start.reads:.2f} reads each")
     logging.disable(logging.NOTSET)
 
 

@@ -36,6 +36,8 @@ _TYPES: Mapping[str, type] = {
     "unreachable": bool,
     "fault": str,
     "unmet": dict,
+    "known": int,
+    "found": int,
     "polling": dict,
     _DEFAULT: str,
 }

@@ -181,11 +181,13 @@ class Discovery:
             self._questions[reference] = question
             if question.entry is not None and question.entry.in_motion:
                 self._urgent[reference] = question
+            self._context.unresolved += question.entry is not None
             self._asked.set()
 
     def _forget(self, reference: str) -> None:
-        self._questions.pop(reference, None)
+        question = self._questions.pop(reference, None)
         self._urgent.pop(reference, None)
+        self._context.unresolved -= question is not None and question.entry is not None
 
     def _next(self, now: float) -> str | None:
         """What is asked for next: first the CVMs that the list shows in motion."""

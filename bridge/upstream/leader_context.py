@@ -49,6 +49,8 @@ class LeaderContext:
     replication: Replication = field(default_factory=Replication)
     witnesses: Witnesses = field(default_factory=Witnesses)
     membership: Membership = field(init=False)
+    unresolved: int = 0
+    """CVMs that the list has and that are to be watched, whose states were not read yet. Discovery writes it."""
     fault: str = ""
     """What is wrong with upstream as a whole; such a leader is not ready."""
     unmet: Mapping[str, str] = field(default_factory=dict)

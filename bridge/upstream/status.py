@@ -29,6 +29,7 @@ def takeover(context: LeaderContext, now: float) -> dict[str, object]:
 def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
     """`now` is monotonic."""
     budget = context.budget
+    known = sum(each.status is not None for each in context.watches.values())
     fields = {
         "leader": context.term.holder,
         "epoch": context.term.epoch,
@@ -38,6 +39,8 @@ def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
         "unreachable": context.is_down(now),
         "fault": context.fault,
         "unmet": dict(context.unmet),
+        "known": known,
+        "found": len(context.watches) + context.unresolved,
     }
     return LeaderStatus(fields, _why_polled(context, now), _exceptions(context, now))
 

@@ -55,12 +55,22 @@ class CvmCounts(Shape):
     by_status: dict[str, int] = described("How many have each status", {"running": 2, "starting": 1})
 
 
+class CvmProgress(Shape):
+    """How many of the CVMs that are to be watched have been seen."""
+
+    known: int = described("Those whose state has been read", 812)
+    found: int = described("All of them, also those that upstream's list alone has", 1000)
+
+
 class CvmPage(Shape):
     """Watched CVMs by ascending id."""
 
     items: list[Cvm]
     next: str | None = described("`after` of the next page; null on the last")
     counts: CvmCounts = described("Only with `cvm`", default_factory=CvmCounts)
+    progress: CvmProgress = described(
+        "Only of a list of all CVMs, and while the leader has not seen each of them yet", default_factory=CvmProgress
+    )
 
 
 class Waited(Shape):
@@ -102,6 +112,8 @@ class Slots(Shape):
     budget_reason: str | None = described("Why it allows fewer than there are slots")
     blocked: bool | None = described("Whether upstream refuses the API key")
     unreachable: bool | None = described("Whether upstream answers nothing at the moment")
+    known: int | None = described("Watched CVMs whose state has been read", 1000)
+    found: int | None = described("All that are to be watched, also those that upstream's list alone has", 1000)
     polling: dict[str, str] | None = described(
         "Why each polled CVM is polled, by its id", {CVM_ID: "all slots are taken"}
     )

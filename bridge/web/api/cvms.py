@@ -22,7 +22,7 @@ from bridge.web.http.operations import CVMS, NO_BODY, Call, Operation, Resource,
 from bridge.web.http.page_turns import PAGE_BYTES, PageTurns
 from bridge.web.http.parameters import AFTER, CVMS_NAMED, LIMIT, READY
 from bridge.web.http.problems import ProblemError, ProblemType
-from bridge.web.http.responses import Verbatim, empty_response, json_response, page_response
+from bridge.web.http.responses import Shape, Verbatim, empty_response, json_response, page_response
 from bridge.web.streaming.frames import freshness
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.shared_read import SharedRead
@@ -43,6 +43,10 @@ class _Page:
     size: int
     ready: bool | None
     counts: answers.CvmCounts | None = None
+    progress: answers.CvmProgress | None = None
+
+    def told(self) -> Mapping[str, Shape | None]:
+        return {"counts": self.counts, "progress": self.progress}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +84,20 @@ class CvmRoutes:
                 return await self._selected(scope, found, call.get(AFTER), page)
             after, most = call.get(AFTER), page.size if page.ready is None else MOST_LOOKED_AT
             if principal.cvms is None:
+                page.progress = await self._progress()
                 watches = await self.watches.list(after, most + 1)
                 following = watches[most - 1].cvm_id if len(watches) > most else None
                 return await self._page(watches[:most], following, page)
             ids = sorted(cvm_id for cvm_id in principal.cvms.cvm_ids if cvm_id > after)
             following = ids[most - 1] if len(ids) > most else None
             return await self._page(await self.watches.some(ids[:most]), following, page)
+
+    async def _progress(self) -> answers.CvmProgress | None:
+        status = await read_leader_status(self.backend) if self.hub.led else {}
+        known, found = status.get("known"), status.get("found")
+        return (
+            None if known is None or found is None or known >= found else answers.CvmProgress(known=known, found=found)
+        )
 
     async def _selected(self, scope: CvmScope, found: Found | None, after: str, page: _Page) -> Response:
         """A page of the CVMs that names, apps or patterns select: what these compare is read of every CVM."""
@@ -120,8 +132,8 @@ class CvmRoutes:
                 size += len(texts[-1])
                 if size >= PAGE_BYTES or len(texts) == page.size:
                     following = following if watch is watches[-1] else watch.cvm_id
-                    return page_response(texts, following, headers, counts=page.counts)
-        return page_response(texts, following, headers, counts=page.counts)
+                    return page_response(texts, following, headers, more=page.told())
+        return page_response(texts, following, headers, more=page.told())
 
     @CVM("GET", {200: json_answer("The CVM", answers.Cvm, LAST_KNOWN_HEADER)}, ProblemType.NOT_WATCHED, scope="read")
     async def get_cvm(self, call: Call) -> Response:

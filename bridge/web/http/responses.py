@@ -57,12 +57,13 @@ def page_response(
     following: str | None,
     headers: Mapping[str, str] | None = None,
     *,
-    counts: Shape | None = None,
+    more: Mapping[str, Shape | None] | None = None,
 ) -> Response:
-    """One page of a list; `following` is `after` of the next page, None on the last; `counts` are of all pages."""
+    """One page of a list; `following` is `after` of the next page, None on the last; `more`: what
+    else is told of all pages, by its name."""
     texts = [item if isinstance(item, str) else item.json_text() for item in items]
-    counted = f',"counts":{counts.json_text()}' if counts else ""
-    return json_response(f'{{"items":[{",".join(texts)}],"next":{dumps(following)}{counted}}}', headers=headers)
+    told = "".join(f',"{name}":{shape.json_text()}' for name, shape in (more or {}).items() if shape)
+    return json_response(f'{{"items":[{",".join(texts)}],"next":{dumps(following)}{told}}}', headers=headers)
 
 
 def empty_response() -> Response:

@@ -74,13 +74,13 @@ class SlotCards {
   }
 }
 
-function polledWords({ leader, polling, budget, budget_reason: reason, items }) {
+function polledWords({ leader, polling, budget, budget_reason: reason, items, known, found }) {
   if (leader === null) return "";
   const reasons = new Map();
   for (const why of Object.values(polling ?? {})) reasons.set(why, (reasons.get(why) ?? 0) + 1);
   const count = Object.keys(polling ?? {}).length;
   const listed = [...reasons].sort((a, b) => b[1] - a[1]).map(([why, many]) => (reasons.size > 1 ? `${why} (${many})` : why));
-  const words = [];
+  const words = known < found ? [`${known} of ${plural(found, "CVM is", "CVMs are")} known.`] : [];
   if (count) words.push(`${plural(count, "CVM is polled", "CVMs are polled")}: ${listed.join(", ")}.`);
   else words.push("No CVM is polled.");
   if (reason) words.push(`The account allows ${budget} of ${plural(items.length, "stream")} just now: ${reasonWords(reason)}.`);

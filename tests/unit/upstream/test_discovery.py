@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from bridge.config import Settings
 from bridge.events import parse_state
 from bridge.store.connection import Backend
+from bridge.store.leader_status import read_leader_status
 from bridge.store.log import Log
 from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshots
@@ -103,6 +104,12 @@ async def watched(backend: Backend) -> set[str]:
     return set((await Watches(backend).survey()).watches)
 
 
+async def progress(backend: Backend) -> tuple[int, int]:
+    """How many CVMs are known, and of how many, as the leader tells."""
+    status = await read_leader_status(backend)
+    return status["known"], status["found"]
+
+
 # The whole list
 
 
@@ -129,7 +136,10 @@ def test_at_a_first_start_cvms_in_motion_are_read_first_and_the_pace_grows() -> 
         async with leading(cloud, EVERYTHING.model_copy(update={"max_streams": 0})) as (client, backend, _):
             await asyncio.sleep(4)
             assert last < set(await Snapshots(backend).all()) < set(names(400))
+            assert (await progress(backend))[1] == 400
+            assert 8 < (await progress(backend))[0] < 200
             await asyncio.sleep(12)
+            assert await progress(backend) == (400, 400)
             assert len(await Snapshots(backend).all()) == 400
             assert client.reads.total() <= 1.05 * 400
 

@@ -10,11 +10,13 @@ import pytest
 from pydantic import SecretStr
 
 from bridge.config import Settings, Token
+from bridge.events import dumps
 from bridge.store.connection import Backend
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.api import cvms
 from bridge.web.app import FrontEnd
+from bridge.web.streaming.hub import Hub
 from tests.fakes import CountedCalls, fake_backend
 from tests.virtual import VirtualClock, run_virtual
 
@@ -83,3 +85,18 @@ def test_filtered_pages_look_at_so_many_cvms_and_have_each_wanted_one_once(
     pages = run_virtual(scenario())
     assert [each for page in pages for each in page] == READY
     assert max(map(len, pages)) == min(limit, 3)  # three of seven CVMs are ready at most
+
+
+@pytest.mark.parametrize(
+    ("known", "limited_to", "led", "told"),
+    [(3, [], True, {"known": 3, "found": 40}), (40, [], True, None), (3, CVMS, True, None), (3, [], False, None)],
+)
+async def test_a_list_tells_how_many_cvms_are_known_until_all_are(
+    monkeypatch: pytest.MonkeyPatch, known: int, limited_to: list[str], led: bool, told: object
+) -> None:
+    monkeypatch.setattr(Hub, "led", led)
+    backend = fake_backend()
+    await backend.client.set(backend.keys.leader_status, dumps({"known": known, "found": 40}))
+    async with client(front_end(backend, limited_to)) as http:
+        assert (await http.get("/v1/cvms")).json().get("progress") == told
+    await backend.close()
