@@ -189,7 +189,11 @@ class Jwk(Shape):
     alg: Literal["EdDSA"]
     kid: str = described("The key as Standard Webhooks writes it", PUBLIC_KEY)
     x: str = described("The key in base64url", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")
-    exp: int = described("Unix seconds from which an older key signs no more; absent for the current one", 1795622400)
+    exp: int = described(
+        "Unix seconds from which an older key signs no more; absent for the current one",
+        1795622400,
+        default_factory=int,
+    )
 
 
 class JwkSet(Shape):
