@@ -174,8 +174,8 @@ def _address(channel: Json) -> str:
 
 
 def _channel(asyncapi: Json, name: str, channel: Json) -> Iterator[Html]:
-    names = [_followed(asyncapi, each)["name"] for each in channel["messages"].values()]
-    links = [join(tag("a", code(each), href=f"#event-{_slug(each)}"), " ") for each in names]
+    names = {key: _followed(asyncapi, each)["name"] for key, each in channel["messages"].items()}
+    links = [join(tag("a", code(name), href=f"#event-{_slug(key)}"), " ") for key, name in names.items()]
     yield prose(channel["description"])
     if name == "redisEvents":
         yield pre(f"redis-cli -u $REDIS_URL SUBSCRIBE {shlex.quote(_address(channel))}")
@@ -183,8 +183,9 @@ def _channel(asyncapi: Json, name: str, channel: Json) -> Iterator[Html]:
 
 
 def _events(asyncapi: Json) -> tuple[Html, Html]:
-    messages = asyncapi["components"]["messages"].values()
-    entries = [(f"event-{_slug(each['name'])}", code(each["name"]), _message(each)) for each in messages]
+    # By their keys: an event and a format of webhooks may have the same name.
+    messages = asyncapi["components"]["messages"].items()
+    entries = [(f"event-{_slug(key)}", code(each["name"]), _message(each)) for key, each in messages]
     intro = "By the `event:` line of a stream; bodies of webhooks by their `format`."
     return _section("messages", "Messages", intro, entries)
 
