@@ -9,6 +9,7 @@ import httpx
 
 from bridge.sealing import new_key
 from tests.real.webhook_api import READER, URL, Api, fields, front
+from tests.schemas import check_answer
 
 BOTH = ["v1", "v1a"]
 
@@ -32,6 +33,7 @@ async def test_the_public_key_is_shown_and_published_and_the_private_one_never(a
     answer = await published(api, made["public_keys_url"])
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "public, max-age=300")
     assert answer.headers["content-type"] == "application/jwk-set+json"
+    check_answer("GET", "/.well-known/bridge/webhook-keys/{name}", 200, "application/jwk-set+json", answer.json())
     (jwk,) = answer.json()["keys"]
     assert jwk == {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key["key"], "x": jwk["x"]}
     assert key_of(jwk) == key["key"]
