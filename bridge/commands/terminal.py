@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge import __version__
 from bridge.client import BridgeError, Client, ForbiddenError, UnauthorizedError, UnreachableError
-from bridge.events import READINESS, RESET, SNAPSHOT, TRANSITION
+from bridge.events import PHALA, READINESS, RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
 from bridge.waiting import Member
@@ -93,6 +93,8 @@ def _change(kind: str, data: dict[str, Any]) -> str:
     if kind.startswith("watch."):
         reason = f" ({printable(str(data['reason']))})" if data.get("reason") else ""
         return painted(kind.removeprefix("watch.") + reason, 35)
+    if kind.startswith(f"{PHALA}."):
+        return painted(printable(kind), 35)
     return f"{_status(data.get('to'))}{_progress(state)}"
 
 

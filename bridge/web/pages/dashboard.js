@@ -118,6 +118,7 @@ class Dashboard {
   event(name, event) {
     const { id, data } = event;
     this.feed.add(event);
+    if (name === "phala") return; // it tells no state
     if (name === "dropped") {
       this.table.drop(data.cvm_id);
       return;

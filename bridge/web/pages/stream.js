@@ -2,7 +2,7 @@
 
 // The connection to /v1/events: opened, and opened again where it left off, until it is closed.
 
-const EVENT_NAMES = ["transition", "state", "readiness", "stale", "fresh", "dropped", "position", "reset"];
+const EVENT_NAMES = ["transition", "state", "readiness", "stale", "fresh", "dropped", "phala", "position", "reset"];
 const EXCUSES = new Map([
   ["overloaded", "The bridge takes no more streams"],
   ["too-many-streams", "This token has too many streams"],

@@ -89,6 +89,10 @@ def test_a_state_event_shows_its_progress() -> None:
     assert line.endswith("starting  pulling image")
 
 
+def test_a_webhook_of_phala_cloud_shows_its_type() -> None:
+    assert shown("phala.cvm.updated", to=None).split() == ["16:01:59", "web-1", "phala.cvm.updated"]
+
+
 def test_a_name_cannot_write_to_the_terminal() -> None:
     line = shown(name="evil\x1b[2J\r\n")
     assert "\x1b" not in line
