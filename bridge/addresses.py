@@ -24,6 +24,9 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 MAX_URL = 2048
 """Characters; what servers and proxies commonly take."""
 
+HIDDEN_PATH = "…"
+"""Replaces the path and the query of a URL."""
+
 RESOLVE_SECONDS = 5.0
 """How long a name may take at registration; an attempt has its own deadline."""
 
@@ -140,6 +143,13 @@ class Target:
     host: str
     port: int
     literal: bool
+
+
+def without_path(url: str) -> str:
+    """The URL as anybody who may read sees it: its path and its query may be secrets, as those of chat hooks are."""
+    scheme, _, place = url.partition("://")
+    host, *hidden = re.split("[/?]", place, maxsplit=1)
+    return f"{scheme}://{host}/{HIDDEN_PATH}" if any(hidden) else url
 
 
 @lru_cache(4096)

@@ -245,6 +245,9 @@ class Health:
     last_failure_at: str | None = None
     failing_since: str | None = None
     postponed_since: str | None = None
+    _: KW_ONLY
+    failing: bool = False
+    """`endpoint.failing` was told since the last success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,7 @@ class Endpoints:
 
     _create = load_script("lane_rules", "log_rules", "create_endpoint")
     _change = load_script("lane_rules", "change_endpoint")
-    _switch = load_script("lane_rules", "switch_endpoint")
+    _switch = load_script("lane_rules", "notice_rules", "switch_endpoint")
     _remove = load_script("lane_rules", "remove_endpoint")
     _endpoint_set = load_script("lane_rules", "endpoint_set")
     _health = load_script("lane_rules", "endpoint_health")
@@ -338,12 +341,15 @@ class Endpoints:
 
     async def enable(self, endpoint_id: str) -> None:
         """Continues with the pending deliveries at once and forgets earlier failures. Raises UnknownEndpointError."""
-        if not await self._run(self._switch, endpoint_id, 1, ""):
+        if not await self._run(self._switch, endpoint_id, 1, "", ""):
             raise UnknownEndpointError
 
-    async def disable(self, endpoint_id: str, reason: str | None = None) -> None:
-        """Keeps pending deliveries; new events are listed as skipped. Raises UnknownEndpointError."""
-        if not await self._run(self._switch, endpoint_id, 0, reason or ""):
+    async def disable(self, endpoint_id: str, reason: str | None = None, about: str = "") -> None:
+        """Keeps pending deliveries; new events are listed as skipped. Raises UnknownEndpointError.
+
+        `about`: what notices show of it, as JSON.
+        """
+        if not await self._run(self._switch, endpoint_id, 0, reason or "", about):
             raise UnknownEndpointError
 
     async def remove(self, endpoint_id: str) -> bool:
@@ -373,10 +379,11 @@ class Endpoints:
         rows = await self._run(self._health, *ids)
         unread = await read_unread(self._backend, self._lane_limits)
         found = {}
-        for endpoint_id, (registered, text, disabled, pending, *times, why) in zip(ids, rows, strict=True):
+        for endpoint_id, (registered, text, disabled, pending, *times, why, told) in zip(ids, rows, strict=True):
             if int(registered):
                 endpoint = _read(endpoint_id, text, disabled)
-                health = Health(int(pending) + unread.count(endpoint), why, *map(stored_time, times))
+                waiting = int(pending) + unread.count(endpoint)
+                health = Health(waiting, why, *map(stored_time, times), failing=told is not None)
                 found[endpoint_id] = endpoint, health
         return found
 

@@ -36,4 +36,4 @@ async def run_lane_script(backend: Backend, script: Script, arguments: Sequence[
 
 async def _run(backend: Backend, script: Script, arguments: Sequence[object]) -> Any:
     keys = backend.keys
-    return await backend.run(script, [keys.webhooks, keys.meta, keys.log], arguments)
+    return await backend.run(script, [keys.webhooks, keys.meta, keys.log, keys.notices], arguments)

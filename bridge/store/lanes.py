@@ -106,6 +106,9 @@ class Claimed:
 class Result:
     """The result of one attempt: `wait` seconds until the next, `jitter` (0 to 1) for the breaker's own wait.
 
+    `about`: what notices show of the endpoint, as JSON; "" after a success. `given_up`: what a notice tells of the
+    delivery that is given up, as JSON; "": there is no notice.
+
     `attempt`: its record as JSON; the reason if it is postponed. `hold`: seconds for which the
     receiver asked to get nothing, in any lane.
     """
@@ -116,6 +119,8 @@ class Result:
     jitter: float
     attempt: str
     hold: float = 0.0
+    about: str = ""
+    given_up: str = ""
 
 
 class Lanes:
@@ -129,8 +134,8 @@ class Lanes:
     _fill = load_script("lane_rules", "fill")
     _claim = load_script("lane_rules", "claim")
     _extend = load_script("lane_rules", "extend")
-    _settle = load_script("lane_rules", "delivered_marks", "settle")
-    _sweep = load_script("lane_rules", "delivered_marks", "sweep")
+    _settle = load_script("lane_rules", "delivered_marks", "notice_rules", "settle")
+    _sweep = load_script("lane_rules", "delivered_marks", "notice_rules", "sweep")
 
     def __init__(self, backend: Backend, limits: LaneLimits | None = None, report: ReportQuarantine = _ignore) -> None:
         self._backend = backend
@@ -191,10 +196,10 @@ class Lanes:
             if event is not None:
                 found.append(Claim(endpoint_id, lane, token, delivery_id, event, ran, int(failures), int(replay) == 1))
             else:
-                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, "", 0]
+                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, "", 0, "", ""]
         if unreadable:
             await self._run(self._settle, *unreadable)
-            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 10})
+            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 12})
         milliseconds = int(wait)
         return Claimed(int(revision), None if milliseconds < 0 else milliseconds / 1000, found)
 
@@ -217,6 +222,7 @@ class Lanes:
             claim = each.claim
             arguments += [claim.endpoint_id, claim.lane, claim.token, claim.delivery_id, each.verdict]
             arguments += [int(each.wait * 1000), int(each.hold * 1000), each.jitter, each.attempt, claim.event.sequence]
+            arguments += [each.about, each.given_up]
         codes, broken = await self._run(self._settle, *arguments)
         self._report(broken)
         return [_SETTLED[int(code)] for code in codes]

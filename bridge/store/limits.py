@@ -51,6 +51,15 @@ class LaneLimits:
     """How long a lane or an endpoint with damaged keys rests: only an operator can repair them, and a result that
     cannot be recorded means that the same attempt is made again."""
 
+    failing_ms: int = 3_600_000
+    """How long all attempts at an endpoint fail before that is told."""
+
+    given_up_ms: int = 3_600_000
+    """The least time between two notices of one endpoint that a delivery was given up."""
+
+    notices: int = 2_000
+    """Notices that wait for a leader; of half a kilobyte each."""
+
     share_ms: int = 1_000
     """How long an endpoint with its full share of a dispatcher is passed over, unless one of its attempts ends."""
 

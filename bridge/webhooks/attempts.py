@@ -11,9 +11,10 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.clock import Clock, rfc3339
-from bridge.events import Event
+from bridge.events import NOTICES, Event
 from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
+from bridge.store.endpoint_notices import given_up_detail
 from bridge.store.endpoints import Format
 from bridge.store.lanes import TEST_TYPE, Claim, Result
 from bridge.webhooks import metrics
@@ -77,13 +78,14 @@ class Attempts:
 
     async def make(self, claim: Claim) -> Result | None:
         """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError."""
-        at = self.clock.time()
+        at, about = self.clock.time(), ""
         try:
             opened = self.endpoint_cache.opened(claim.endpoint_id)
             if opened is None:
                 return None
             if self._is_beyond(claim):
                 return Result(claim, "withheld", 0.0, 0.0, "")
+            about = opened.about
             outcome = await self._post(claim, opened, at)
         except NotAttemptedError as error:
             return self._postponed(claim, error)
@@ -95,7 +97,7 @@ class Attempts:
                 "an attempt could not be made", extra={"delivery": claim.delivery_id, "kind": type(error).__name__}
             )
             outcome = AttemptOutcome(error=f"internal: {type(error).__name__}")
-        return self._result(claim, at, outcome)
+        return self._result(claim, about, at, outcome)
 
     def _is_beyond(self, claim: Claim) -> bool:
         """Whether the endpoint's owner may no longer see this CVM, as it might when the event was queued."""
@@ -135,11 +137,15 @@ class Attempts:
             logger.error("attempts cannot be made and are postponed", extra=extra)
         return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), f"{error.why}: {error}")
 
-    def _result(self, claim: Claim, at: float, outcome: AttemptOutcome) -> Result:
+    def _result(self, claim: Claim, about: str, at: float, outcome: AttemptOutcome) -> Result:
         once = claim.event.type == TEST_TYPE
         verdict, wait = self.schedule.verdict(outcome, claim.failures, once=once)
         metrics.ATTEMPT_SECONDS.observe(outcome.duration_ms / 1000)
         body = "" if verdict == "delivered" else outcome.response_body  # it would only cost memory
         attempt = Attempt(rfc3339(at), outcome.duration_ms, outcome.status_code, outcome.error, body)
         hold = 0.0 if outcome.ok else outcome.retry_after or 0.0
-        return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json(), hold)
+        # No notice follows from a notice that was not delivered: that would have no end.
+        is_told = verdict == "given_up" and not once and claim.event.type not in NOTICES
+        given_up = given_up_detail(claim.event, claim.delivery_id, outcome.error, claim.failures + 1) if is_told else ""
+        shown = "" if outcome.ok else about
+        return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json(), hold, shown, given_up)

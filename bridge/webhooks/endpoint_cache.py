@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bridge.store.endpoint_notices import about_endpoint
 from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
 from bridge.webhook_keys import private_key
 from bridge.webhooks import metrics
@@ -18,13 +19,15 @@ from bridge.webhooks.matching import Matcher
 class Opened:
     """An endpoint's unsealed values for attempts; never logged.
 
-    `secrets`, `keys`: (what signs, expires at ms or None), of the schemes that it wants.
+    `secrets`, `keys`: (what signs, expires at ms or None), of the schemes that it wants. `about`: what notices show of
+    it.
     """
 
     url: str
     headers: Mapping[str, str]
     secrets: tuple[tuple[str, int | None], ...]
     keys: tuple[tuple[Ed25519PrivateKey, int | None], ...]
+    about: str
 
     def valid_secrets(self, at: float) -> list[str]:
         """The ones to sign with at this Unix time, newest first."""
@@ -84,9 +87,11 @@ class EndpointCache:
     def _open(self, endpoint: Endpoint) -> Opened:
         secrets = endpoint.secrets_sealed if "v1" in endpoint.signatures else ()
         keys = endpoint.keys_sealed if "v1a" in endpoint.signatures else ()
+        url = self._unseal(endpoint.url_sealed)
         return Opened(
-            self._unseal(endpoint.url_sealed),
+            url,
             {name: self._unseal(value) for name, value in endpoint.headers_sealed.items()},
             tuple((self._unseal(each.text), each.expires_at_ms) for each in secrets),
             tuple((private_key(self._unseal(each.text)), each.expires_at_ms) for each in keys),
+            about_endpoint(url, endpoint.description),
         )

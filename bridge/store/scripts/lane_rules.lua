@@ -1,10 +1,11 @@
 -- What all scripts of the lanes share; it is put in front of each, behind `prelude.lua`.
 -- KEYS: the webhooks hash (every other name about webhooks begins with it, so all are of one hash slot), the log's
---   meta, the log.
+--   meta, the log, notices.
 -- ARGV[1]: the limits as JSON.
 --
 --   P hash                 position, partial, birth (the checkpoint and its log id), stamp, revision,
---                          floor (the low-water mark of P:changed), seen (ms, when a dispatcher last worked)
+--                          floor (the low-water mark of P:changed), seen (ms, when a dispatcher last worked),
+--                          untold (notices that did not fit)
 --   P:changed zset         endpoint -> revision of its last change, complete above the low-water mark
 --   P:endpoints hash       endpoint -> JSON             P:ids zset        endpoint ids, by name
 --   P:keys hash            key id -> check value of a key that has sealed
@@ -400,7 +401,7 @@ local function disable(E, reason)
 end
 
 -- As if it had never failed.
-local FAILURES = {'fails', 'lane', 'many', 'failing_since', 'failing_until', 'postponed', 'postponed_since'}
+local FAILURES = {'fails', 'lane', 'many', 'failing_since', 'failing_until', 'postponed', 'postponed_since', 'told'}
 local function forget_failures(E) call('HDEL', of('health', E), unpack(FAILURES)) end
 
 local function close_breaker(E)

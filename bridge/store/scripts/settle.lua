@@ -1,7 +1,8 @@
--- Record the results of attempts; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, then per
+-- Record the results of attempts; behind `delivered_marks.lua` and `notice_rules.lua`. ARGV: limits, then per
 --   attempt: endpoint, lane, token, delivery, verdict (delivered, failed, given_up, gone, postponed; withheld, unreadable:
 --   none was or will be made), ms to wait, ms for which the receiver asked to get nothing (0: it did not), jitter of the
---   probe's wait (0 to 1), attempt as JSON (if postponed: why), the event's sequence (0: none).
+--   probe's wait (0 to 1), attempt as JSON (if postponed: why), the event's sequence (0: none),
+--   what notices show of the endpoint (JSON, '' after a success), what a notice that it was given up tells (JSON, '': none).
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 -- A long history is bounded in one script of sixteen, by many at a time.
@@ -12,11 +13,15 @@ local none  -- kinds of keys that no endpoint had when the script began
 local function succeeded(E, is_test)
   note_last('success', E)
   if none.health and not is_test then return 1 end
-  local was, is_noted = call('HMGET', of('health', E), 'open', unpack(FAILURES)), false
-  for n = 2, 1 + #FAILURES do is_noted = is_noted or was[n] end
-  if is_noted then forget_failures(E) end
+  local was, is_noted = call('HMGET', of('health', E), 'open', 'owed', unpack(FAILURES)), false
+  for n = 2, 2 + #FAILURES do is_noted = is_noted or was[n] end
+  if is_noted then
+    local is_even = tell_recovered(E, was[2])
+    forget_failures(E)
+    if is_even then call('HDEL', of('health', E), 'about', 'owed') end
+  end
   -- The waits were for an endpoint that was away; it is back, or a caller has just tested it.
-  local away = was[4] and was[5] and now - tonumber(was[5]) >= L.away_ms
+  local away = was[5] and was[6] and now - tonumber(was[6]) >= L.away_ms
   if was[1] or away or is_test then close_breaker(E) end
   return was[1] and 3 or 1
 end
@@ -49,7 +54,7 @@ local function failed(E, lane, wait, jitter)
   end
   local known = call('HMGET', health, 'open', 'many', 'failing_since')
   if now - tonumber(known[3]) >= L.disable_after_ms and not disabled(E) then
-    disable(E, string.format('every attempt failed for %g days', L.disable_after_ms / 86400000))
+    shut(E, string.format('every attempt failed for %g days', L.disable_after_ms / 86400000))
     return 4
   end
   if not known[1] and (fails < L.failures or not known[2]) then return 1 end
@@ -107,9 +112,11 @@ local function settle(i)
     call('ZADD', of('due', E), whole(now + tonumber(ARGV[i + 5])), lane)
   end
   hold(E, tonumber(ARGV[i + 6]))
+  if ARGV[i + 10] ~= '' then call('HSET', of('health', E), 'about', ARGV[i + 10]) end
+  if ARGV[i + 11] ~= '' then tell_given_up(E, ARGV[i + 11]) end
   local code = failed(E, lane, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 7]))
   if verdict == 'gone' and not disabled(E) then
-    disable(E, 'the receiver answered 410 Gone')
+    shut(E, 'the receiver answered 410 Gone')
     return 4
   end
   return code
@@ -200,7 +207,7 @@ local function settle_all(E, results)
 end
 
 local names, results = {}, {}
-for i = 2, #ARGV, 10 do
+for i = 2, #ARGV, 12 do
   local E = ARGV[i]
   if not results[E] then names[#names + 1], results[E] = E, {} end
   table.insert(results[E], i)
@@ -224,5 +231,5 @@ rescore_all(touched)
 release_events()
 keep_last()
 keep_stamp()
-for i = 2, #ARGV, 10 do found[#found + 1] = codes[i] end
+for i = 2, #ARGV, 12 do found[#found + 1] = codes[i] end
 return {found, broken}

@@ -1,4 +1,5 @@
--- Repair what no other step would find; behind `delivered_marks.lua`. KEYS: webhooks, the log's meta. ARGV: limits, endpoint ids.
+-- Repair what no other step would find; behind `delivered_marks.lua` and `notice_rules.lua`. ARGV: limits, endpoint ids.
+-- Tells of endpoints that have failed for long.
 -- Puts every endpoint where claims find it, puts lanes that are in neither set into the due one, and deletes old
 -- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the
 -- server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes would wait for the
@@ -72,6 +73,7 @@ local function sweep(E)
   end
   trim(E)
   drop_old_marks(E)
+  tell_failing(E)
   rescore(E)
 end
 

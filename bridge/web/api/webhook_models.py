@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from bridge.addresses import MAX_URL
+from bridge.addresses import HIDDEN_PATH, MAX_URL
 from bridge.events import ANY_PHALA, LOG_TYPES, TRANSITION, is_log_type
 from bridge.reference_sets import Kind, parse
 from bridge.store.endpoints import KEY_PAIR_FORMATS, Format, Signature
@@ -36,9 +36,6 @@ LEAST_RATE, MOST_RATE = 0.01, 1000.0
 
 HIDDEN = "***"
 """Replaces a value that is not shown."""
-
-HIDDEN_PATH = "…"
-"""Replaces the path and the query of a URL."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
-from bridge.addresses import parse_url
+from bridge.addresses import parse_url, without_path
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
 from bridge.store.endpoints import KEY_PAIR_FORMATS, Endpoint, SealedSecret
-from bridge.web.api.webhook_models import HIDDEN, HIDDEN_PATH, OVERLAP_SECONDS, SECRET_PREFIX
+from bridge.web.api.webhook_models import HIDDEN, OVERLAP_SECONDS, SECRET_PREFIX
 from bridge.web.http.problems import ProblemError, ProblemType, invalid
 from bridge.webhook_keys import new_private_text, public_bytes
 
@@ -51,13 +51,12 @@ class WebhookSecrets:
         key that opens it.
         """
         try:
-            plain, mark, _ = self._sealer.open(endpoint.url_sealed).partition("?") if self._sealer else ("", "", "")
+            url = self._sealer.open(endpoint.url_sealed) if self._sealer else ""
         except SealError:
             return None
-        scheme, _, place = plain.partition("://")
-        host, _, hidden = place.partition("/")
-        if not path and (hidden or mark):
-            return f"{scheme}://{host}/{HIDDEN_PATH}"
+        if not path:
+            return without_path(url) or None
+        plain, mark, _ = url.partition("?")
         return f"{plain}?{HIDDEN}" if mark else plain or None
 
     def leads_elsewhere(self, endpoint: Endpoint, url: str) -> bool:
