@@ -10,12 +10,14 @@ from typing import Any
 from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt
+from bridge.store.endpoint_notices import EndpointNotice
 from bridge.store.endpoints import Endpoint, Endpoints
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.lanes import Checkpoint, Claim, Claimed, Entry, Filled, Lanes, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term
 from bridge.store.limits import LaneLimits
 from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.notices import Notices
 from bridge.store.snapshots import Snapshot
 from bridge.webhooks.formats import Rendered
 from bridge.webhooks.schedule import AttemptOutcome
@@ -79,6 +81,14 @@ class Writer:
             self.term, self.position, draft, snapshot, ran=type != STATE
         )
         return self.position.last_id
+
+    async def take_notices(self) -> list[str]:
+        """Makes events of the notices about endpoints; their types."""
+        found = [each for each in await Notices(self.backend).waiting() if isinstance(each, EndpointNotice)]
+        for each in found:
+            writer = LogWriter(self.backend, self.log_length)
+            self.position = await writer.append_notice(self.term, self.position, each.draft, each.id)
+        return [each.type for each in found]
 
 
 def endpoint(id: str = "e", *, url: str = "", **given: Any) -> Endpoint:

@@ -114,7 +114,7 @@ class LogWriter:
         names += [keys.webhooks, keys.webhook_endpoints, keys.notices]
         arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.highest_id]
         arguments += [draft.envelope(keys.source, sequence), draft.cvm_id, head, self._log_length]
-        arguments += [keys.events, keys.events_of(draft.cvm_id), int(ran)]
+        arguments += [keys.events, keys.events_of(draft.cvm_id) if draft.cvm_id else "", int(ran)]
         arguments += ["" if cutoff is None else cutoff, written.sequence, written.last_id]
         arguments += [second.envelope(keys.source, sequence + 1) if second else ""]
         arguments += [notice_id] if notice_id else []

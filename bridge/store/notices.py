@@ -1,6 +1,7 @@
 """Notices: what becomes an event although no CVM's state has changed. Any process leaves one, the leader writes it.
 
-For now these are Phala Cloud's own webhooks.
+These are Phala Cloud's own webhooks, and what the health of the bridge's webhook endpoints tells
+(`endpoint_notices.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any
 from bridge.clock import rfc3339
 from bridge.events import UnparsableStateError, entry_key, parse_object, phala_type, usable_id
 from bridge.store.connection import Backend, load_script
-from bridge.store.errors import TooManyNoticesError
+from bridge.store.endpoint_notices import EndpointNotice
+from bridge.store.errors import StoreError, StoreUnavailableError, TooManyNoticesError
+from bridge.store.foreign import decimal
 
 MOST_NOTICES = 1000
 """Notices that wait for a leader, each of at most 64 KiB: Phala Cloud sends what is refused again for an hour."""
@@ -82,11 +85,29 @@ class Notices:
             raise TooManyNoticesError
         return bool(left)
 
-    async def waiting(self) -> list[PhalaNotice]:
+    async def waiting(self) -> list[PhalaNotice | EndpointNotice]:
         """The first ones, in order. What no bridge left there is removed."""
         client, key = self._backend.client, self._backend.keys.notices
         entries = await self._backend.call(client.xrange(key, "-", "+", READ_AT_ONCE))
-        found = {entry_id: PhalaNotice.of((fields or {}).get("envelope", ""), entry_id) for entry_id, fields in entries}
+        found = {entry_id: _read(entry_id, fields or {}) for entry_id, fields in entries}
         if foreign := [entry_id for entry_id, notice in found.items() if notice is None]:
             await self._backend.call(client.xdel(key, *foreign))
         return [notice for notice in found.values() if notice]
+
+    async def take_untold(self) -> int:
+        """How many did not fit since the last call, and are told to nobody."""
+        client, key = self._backend.client, self._backend.keys.webhooks
+        try:
+            if untold := decimal(await self._backend.call(client.hget(key, "untold")), 15):
+                await self._backend.call(client.hdel(key, "untold"))
+            return untold or 0
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return 0  # the key has another type, which the dispatchers mend
+
+
+def _read(entry_id: str, fields: Mapping[str, str]) -> PhalaNotice | EndpointNotice | None:
+    if "envelope" in fields:
+        return PhalaNotice.of(fields["envelope"], entry_id)
+    return EndpointNotice.of(entry_id, fields)

@@ -40,6 +40,8 @@ LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had co
 UNWRITTEN = Counter(
     "bridge_events_unwritten", "Events that were decided and never written: another process led meanwhile"
 )
+UNTOLD = Counter("bridge_webhook_notices_untold", "Endpoints that were disabled without an `endpoint.disabled`")
+"""Too many notices waited for a leader."""
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
 """`route`: `state`, `stream`, `batch`, `list`, `webhooks`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
 LATE = Histogram(

@@ -1,4 +1,4 @@
-"""Makes events of the notices that other processes left, in their order: of Phala Cloud's own webhooks, for now."""
+"""Makes events of the notices that other processes left, in their order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from bridge.clock import set_within
 from bridge.events import Draft, phala_data, usable_id
 from bridge.store.connection import Backend
+from bridge.store.endpoint_notices import EndpointNotice
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.notices import READ_AT_ONCE, Notices, PhalaNotice
+from bridge.upstream import metrics
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.resolver import Resolver
 
@@ -40,6 +42,7 @@ class NoticeIntake:
             try:
                 while await self._take() == READ_AT_ONCE:
                     pass
+                await self._count_untold()
             except StoreUnavailableError:
                 logger.info("notices could not be read: Redis does not answer")
             await set_within(self.woken, LOOK_EVERY)
@@ -47,10 +50,17 @@ class NoticeIntake:
     async def _take(self) -> int:
         waiting = await self._notices.waiting()
         if waiting:
-            ids = await self._canonical({each.reference for each in waiting if each.reference})
-            drafts = {each.id: self._draft(each, ids.get(each.reference or "")) for each in waiting}
+            drafts = {each.id: each.draft for each in waiting if isinstance(each, EndpointNotice)}
+            webhooks = [each for each in waiting if isinstance(each, PhalaNotice)]
+            ids = await self._canonical({each.reference for each in webhooks if each.reference})
+            drafts |= {each.id: self._draft(each, ids.get(each.reference or "")) for each in webhooks}
             await self._context.recorder.take_notices(self._notices, drafts)
         return len(waiting)
+
+    async def _count_untold(self) -> None:
+        if untold := await self._notices.take_untold():
+            metrics.UNTOLD.inc(untold)
+            logger.error("endpoints were disabled and no event tells it: too many waited", extra={"count": untold})
 
     async def _canonical(self, references: Iterable[str]) -> dict[str, str]:
         """The ids of the CVMs that these references name; those that no answer names in time keep their reference."""

@@ -129,6 +129,7 @@ async def test_while_no_leader_writes_them_phala_cloud_is_asked_to_send_again(
         assert [await send(id) for id in ("evt_1", "evt_2", "evt_1")] == [204, 503, 204]
         assert await send("evt_3", "CVM*") == 204  # a hint alone
         (waiting,) = await notices.Notices(web.backend).waiting()
+        assert isinstance(waiting, notices.PhalaNotice)
         assert waiting.name == "evt_1"
 
     await played(redis_url, scenario, webhook_secret=SECRET)

@@ -11,6 +11,7 @@ from bridge.clock import SystemClock
 from bridge.events import Draft, parse_state, phala_data
 from bridge.store.confirmations import Confirmations
 from bridge.store.connection import Backend
+from bridge.store.endpoint_notices import EndpointNotice
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
@@ -85,9 +86,9 @@ class Process:
         """As `NoticeIntake` does it, with subjects that are known."""
         notices = Notices(self.backend)
         drafts = {
-            each.id: Draft(
-                each.type, each.reference or each.name, each.time, phala_data(None, None, None, each.envelope)
-            )
+            each.id: each.draft
+            if isinstance(each, EndpointNotice)
+            else Draft(each.type, each.reference or each.name, each.time, phala_data(None, None, None, each.envelope))
             for each in await notices.waiting()
         }
         await self.recorder.take_notices(notices, drafts)
