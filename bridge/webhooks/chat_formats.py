@@ -1,4 +1,5 @@
-"""Bodies for chat services: the CVM's name, the change, since when, and the reason, in two lines.
+"""Bodies for chat services: the CVM's name, the change, since when, and the reason, in two lines; of a notice, the
+endpoint and what became of it.
 
 Names, statuses and reasons are other people's text: no markup in them counts, and no mention in them reaches anybody.
 """
@@ -11,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, Literal, assert_never
 
-from bridge.events import READINESS, STATE, TRANSITION, Event, dumps
+from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_RECOVERED, NOTICES, READINESS, STATE, TRANSITION, Event, dumps
 
 ChatFormat = Literal["slack", "discord", "teams", "ntfy"]
 
@@ -86,6 +87,8 @@ def _lines(event: Event, escape: Callable[[str], str]) -> tuple[str, str]:
     def part(value: object, most: int) -> str:
         return escape(_plain(value, most))
 
+    if event.type in NOTICES:
+        return _notice_lines(event.type, envelope["time"], data, part)
     what = event.type
     if event.type in (TRANSITION, STATE):
         change = (data.get("from"), data.get("to"))
@@ -97,6 +100,25 @@ def _lines(event: Event, escape: Callable[[str], str]) -> tuple[str, str]:
     reason = data.get("reason") or data.get("error") or (isinstance(state, dict) and state.get("boot_error"))
     because = f", reason: {part(reason, LONGEST_REASON)}" if reason else ""
     return f"{name}: {what}", f"since {envelope['time']}{because}"
+
+
+def _notice_lines(kind: str, time: str, data: dict[str, Any], part: Callable[[object, int], str]) -> tuple[str, str]:
+    """The endpoint's description, or its id, and what became of it; where it is, since when, why, and what waits."""
+    name = part(data["description"] or data["endpoint_id"], LONGEST_NAME)
+    told = [part(data["url"], LONGEST_NAME)] if data["url"] else []
+    if kind == DELIVERY_GIVEN_UP:
+        what, lost = "delivery given up", data["event"]
+        about = part(f"{lost['type']} of {lost['subject']}", LONGEST_NAME)
+        told.append(f"{about} after {part(data['attempts'], LONGEST_STATUS)} attempts")
+    else:
+        what = kind.rpartition(".")[2]
+        since = "was in trouble since" if kind == ENDPOINT_RECOVERED else "since"
+        told.append(f"{since} {part(data['since'] or time, LONGEST_STATUS)}")
+    if data.get("reason"):
+        told.append(f"reason: {part(data['reason'], LONGEST_REASON)}")
+    counts = (("pending", "waiting"), ("given_up", "given up"))
+    told += [f"{part(data[key], LONGEST_STATUS)} {words}" for key, words in counts if data[key] != "0"]
+    return f"webhook {name}: {what}", ", ".join(told)
 
 
 def _plain(value: object, most: int) -> str:

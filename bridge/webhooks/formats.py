@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from bridge.events import PHALA, READINESS, TRANSITION, Event, dumps
+from bridge.events import NOTICES, PHALA, READINESS, TRANSITION, Event, dumps
 from bridge.store.endpoints import FORMATS, Format
 from bridge.webhooks.chat_formats import chat_message
 
@@ -96,7 +96,8 @@ def _phala(event: Event, headers: Mapping[str, str], *, ran: bool) -> Rendered:
             "workspace": {"id": namespace, "name": namespace},
         }
     )
-    body = f'{head[:-1]},"data":{_phala_data(event, name, data)}}}'
+    told = _data(event) if event.type in NOTICES else _phala_data(event, name, data)
+    body = f'{head[:-1]},"data":{told}}}'
     return Rendered(body.encode(), {**headers, "x-webhook-id": event_id, "x-webhook-event": name})
 
 

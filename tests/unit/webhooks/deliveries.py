@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
+from bridge.store.endpoint_notices import EndpointNotice, about_endpoint, given_up_detail
 
 CVM = "0e4b0c9e-0000-4000-8000-000000000001"
 TIME = "2026-11-24T16:01:59.319Z"
@@ -34,3 +35,20 @@ TEST = Event(
     f'{{"id":"test-1","specversion":"1.0","source":"/bridge/bridge","type":"webhook.test","subject":"wh_1",'
     f'"time":"{TIME}","datacontenttype":"application/json","sequence":"0000000000000000","data":{{"endpoint_id":"wh_1"}}}}',
 )
+
+
+def notice(kind: str, description: str = "deploys @here <b>", **more: str) -> Event:
+    """A notice, made the way the leader makes them."""
+    fields = {
+        "type": kind,
+        "endpoint": "wh_1",
+        "about": about_endpoint("https://chat.example/services/T0/B0/secret", description),
+        "since": "1795536119319",
+        "pending": "3",
+        "given_up": "2",
+        "reason": "the receiver answered 410 Gone",
+        "detail": given_up_detail(event(), "wh_1-1795536119319-0", "http_5xx: the receiver answered 503", 10),
+    }
+    found = EndpointNotice.of("1795539719319-0", {**fields, **more})
+    assert found is not None
+    return Event.from_log("1795539719400-0", found.draft.envelope("/bridge/bridge", 43))

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import STALE, Draft, Event, watch_data
+from bridge.events import NOTICES, STALE, Draft, Event, watch_data
 from bridge.store.endpoints import Endpoints, Format
 from bridge.webhooks.formats import Rendered, render
 from tests.lanes import FakePoster, endpoint
-from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, TEST, TIME, event
+from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, TEST, TIME, event, notice
 from tests.unit.webhooks.stage import staged
 from tests.virtual import run_virtual
 
@@ -150,3 +150,18 @@ def test_a_title_of_the_endpoints_own_headers_counts_instead() -> None:
             assert [value.startswith("=?UTF-8?B?") for value in titles["http://f.test/"]] == [True]
 
     run_virtual(scenario())
+
+
+@pytest.mark.parametrize("format", CHAT)
+def test_a_notice_tells_in_two_lines_which_endpoint_what_became_of_it_and_what_waits(format: Format) -> None:
+    golden = json.loads((GOLDEN / "notices.json").read_text("utf-8"))
+    assert {kind: list(texts(format, notice(kind))) for kind in NOTICES} == golden[format]
+    for kind in NOTICES:
+        rendered = render(format, notice(kind), ran=False)
+        assert b"secret" not in rendered.body
+        assert _within_limits(format, render(format, notice(kind, "_" * 1000, reason="&" * 1000), ran=False))
+
+
+def test_a_notice_of_an_endpoint_about_which_nothing_is_known_has_its_id() -> None:
+    title, detail = texts("slack", notice(NOTICES[0], about="", since="", pending="0", given_up="0"))
+    assert (title, detail) == ("webhook wh_1: failing", "since 2026-11-24T17:01:59.319Z")

@@ -8,10 +8,10 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
-from bridge.events import STALE, STATE, TRANSITION, Draft, Event, phala_data, watch_data
+from bridge.events import NOTICES, STALE, STATE, TRANSITION, Draft, Event, phala_data, watch_data
 from bridge.store.endpoints import FORMATS, Format
 from bridge.webhooks.formats import lifecycle, render
-from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event
+from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event, notice
 
 ENVELOPES: tuple[Format, ...] = ("standard", "cloudevents", "phala")
 """The formats whose body has the event's `data`; the others are messages (`test_chat_formats.py`)."""
@@ -157,3 +157,14 @@ def test_a_member_that_upstream_wrote_twice_counts_as_parsers_take_it() -> None:
     raw = '{"app_id":"first","status":"error","app_id":"last","boot_error":{"a":[1.0]}}'
     data = json.loads(render("phala", event(("starting", "error"), raw=raw), ran=False).body)["data"]
     assert (data["app_id"], data["error"]) == ("last", {"a": [1.0]})
+
+
+@pytest.mark.parametrize("kind", NOTICES)
+def test_a_notice_is_its_data_in_every_envelope(kind: str) -> None:
+    given = notice(kind)
+    data = json.loads(given.json)["data"]
+    assert data["url"] == "https://chat.example/…"
+    for format in ENVELOPES:
+        body = json.loads(render(format, given, ran=False).body)
+        assert body["data"] == data
+        assert kind in (body.get("type"), body.get("event"))
