@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from bridge.clock import SystemClock
@@ -15,6 +16,8 @@ from bridge.process.upstream import phala_client
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
 from bridge.store.dispatchers import read_dispatching
+from bridge.store.endpoint_notices import health_word
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.key_check import KeyCheck, read_seen
 from bridge.store.leader_status import MOST_UNMET, read_leader_status, read_polling
@@ -34,6 +37,11 @@ MOST_SKEW = 1.0
 
 MOST_POLLED = 20
 """CVMs that are listed with the reason why they are polled; further ones are only counted."""
+
+
+ENDPOINTS_AT_ONCE = 500
+MOST_TROUBLED = 20
+"""Endpoints that are listed with what is wrong; further ones are only counted."""
 
 
 async def run_check(settings: Settings, show: Print) -> bool:
@@ -70,6 +78,7 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
             show(_replicas(await read_copies(backend)))
             await _show_bridge(backend, settings, show)
             show("\nWebhooks")
+            await _show_endpoints(backend, show)
             return await _check_keys(backend, settings, show)
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
@@ -90,6 +99,25 @@ async def _check_keys(backend: Backend, settings: Settings, show: Print) -> bool
         return False
     show(f"  ok       the secret key opens what is sealed in {endpoints} endpoint(s)")
     return True
+
+
+async def _show_endpoints(backend: Backend, show: Print) -> None:
+    """How many there are in each health; those in trouble one by one."""
+    counts, troubled, after = Counter[str](), list[str](), ""
+    while page := await Endpoints(backend).page(after, ENDPOINTS_AT_ONCE):
+        for endpoint, health in page:
+            word = health_word(endpoint, health)
+            counts[word] += 1
+            if word != "ok" and len(troubled) < MOST_TROUBLED:
+                why = endpoint.disabled_reason or (health.failing_since and f"since {health.failing_since}")
+                troubled.append(f"    {word} {endpoint.id}: {why or 'by a caller'}, {health.pending} waiting")
+        after = page[-1][0].id
+    if counts:
+        show(f"  health   {', '.join(f'{count} {word}' for word, count in counts.most_common())}")
+    for line in troubled:
+        show(line)
+    if (more := sum(counts.values()) - counts["ok"] - len(troubled)) > 0:
+        show(f"    … and {more} more")
 
 
 def _replicas(copies: Copies) -> str:

@@ -67,6 +67,7 @@ async def test_patch_changes_only_the_given_fields(api: Api) -> None:
         **changed.json(),
         "headers": {},
         "url": URL + "2",
+        "health": "disabled",
         "enabled": False,
     }
     assert await api.secrets(made["id"]) == [(SECRET, False)]

@@ -43,6 +43,7 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
         "owner": "root",
         "limited_to": None,
         "enabled": True,
+        "health": "ok",
         "disabled_reason": None,
         "created_at": made["created_at"],
         "pending": 0,

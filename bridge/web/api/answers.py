@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 
 from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
+from bridge.store.endpoint_notices import HEALTH_WORDS, HealthWord
 from bridge.store.endpoints import Format, Signature
 from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, READY, CvmState, Event, OperationData, TestEvent
@@ -164,6 +165,7 @@ class Endpoint(Shape):
         "What its owner's token may see at present, its names beside their CVMs; null: all", [CVM_ID]
     )
     enabled: bool = described("Whether the bridge delivers to it")
+    health: HealthWord = described("; ".join(f"`{word}`: {meaning}" for word, meaning in HEALTH_WORDS.items()))
     disabled_reason: str | None = described("Why the bridge disabled it, or that its record is broken")
     created_at: str | None = time_field("When it was made. It gets newer events only. Null if its record is broken.")
     pending: int = described("Deliveries that wait", ge=0)

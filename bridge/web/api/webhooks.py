@@ -22,6 +22,7 @@ from bridge.clock import Clock, rfc3339
 from bridge.config import Settings
 from bridge.reference_sets import parse
 from bridge.sealing import SealError
+from bridge.store.endpoint_notices import about_endpoint, health_word
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
@@ -236,6 +237,7 @@ class WebhookRoutes:
         shown: dict[str, Any] = {
             **asdict(endpoint),
             **asdict(health),
+            "health": health_word(endpoint, health),
             "url": self.secrets.shown_url(endpoint, path=principal.admin),
             "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
             "public_keys": self._public_keys(endpoint),
@@ -350,7 +352,8 @@ class WebhookRoutes:
         if enabled and not endpoint.enabled:
             await self.endpoints.enable(endpoint.id)
         elif endpoint.enabled and not enabled:
-            await self.endpoints.disable(endpoint.id)
+            url = self.secrets.shown_url(endpoint, path=False)
+            await self.endpoints.disable(endpoint.id, about=about_endpoint(url, endpoint.description))
 
 
 def _new_id(ms: int) -> str:

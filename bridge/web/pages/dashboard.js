@@ -5,6 +5,7 @@
 const SLOTS_EVERY = 5000;
 const LIST_EVERY = 10000;
 const LIST_SOON = 500;
+const ENDPOINTS_EVERY = 30000;
 const UNKNOWN_TOKEN = "The bridge does not know this token.";
 
 class Dashboard {
@@ -19,7 +20,8 @@ class Dashboard {
       refused: () => this.askToken(UNKNOWN_TOKEN),
     });
     this.timers = { list: 0, slots: 0 };
-    this.behind = 0;
+    this.behind = this.asked = 0;
+    this.trouble = "";
     this.running = false; // lists are read
     this.begun = false; // and the stream is open, or opened again
     this.prepare();
@@ -232,7 +234,19 @@ class Dashboard {
   /** That webhooks wait because no dispatcher runs. */
   async undelivered() {
     const { reason } = await this.client.ask("/readyz");
-    return reason?.startsWith("no dispatcher") ? `Webhooks wait, ${reason}: is bridge dispatcher running?` : "";
+    return reason?.startsWith("no dispatcher") ? `Webhooks wait, ${reason}: is bridge dispatcher running?` : this.inTrouble();
+  }
+
+  /** Which endpoints are failing, or were disabled by the bridge; asked for now and then. */
+  async inTrouble() {
+    if (this.client.now() - this.asked < ENDPOINTS_EVERY) return this.trouble;
+    this.asked = this.client.now();
+    const { items } = await this.client.ask("/v1/webhooks?limit=1000");
+    const named = (health, found) => (found.length ? [`${plural(found.length, "webhook endpoint")} ${health}: ${found.slice(0, 3).map(({ id }) => id).join(", ")}${found.length > 3 ? ", …" : ""}.`] : []);
+    const failing = items.filter(({ health }) => health === "failing");
+    const disabled = items.filter(({ health, disabled_reason }) => health === "disabled" && disabled_reason);
+    this.trouble = [...named("failing", failing), ...named("disabled", disabled)].join(" ");
+    return this.trouble;
   }
 
   warn(words) {
