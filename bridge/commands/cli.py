@@ -175,7 +175,8 @@ def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> N
 @URL
 @click.option("--token", envvar="BRIDGE_TOKEN", help="A token of the bridge. Default: BRIDGE_TOKEN.")
 @click.option("--since", help="Begin with the events since this time (RFC 3339).")
-def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) -> None:
+@click.option("--type", "types", multiple=True, help="Only this type; repeat for several. Default: all about CVMs.")
+def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None, types: tuple[str, ...]) -> None:
     """Prints events as they happen: coloured lines on a terminal, one JSON envelope per line in a pipe.
 
     CVM is an id, a name, app_… (all CVMs of that app) or 'name:web-*' (all whose name fits); those of an app or a
@@ -187,11 +188,12 @@ def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None) 
       bridge tail
       bridge tail web-1 --since 2026-11-24T16:00:00Z
       bridge tail app_4d6a4bd2a5f1ec4a1a1ee43c2b3c4e5f60718293 'name:api-*'
+      bridge tail --type endpoint.failing --type endpoint.recovered
       bridge tail | jq -r 'select(.type == "cvm.transition") | .data.name'
     """
     check_proxies()
     to_line = event_line if sys.stdout.isatty() else str
-    request = Request(url.rstrip("/"), cvms, token, since)
+    request = Request(url.rstrip("/"), cvms, token, since, types)
     work = follow(request, lambda event: write_line(to_line(event)), complain)
     run(lambda stop: until(stop, work))
 

@@ -20,6 +20,7 @@ class Request:
     cvms: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     since: str | None = None
+    types: tuple[str, ...] = ()
 
 
 async def follow(request: Request, write: Write, complain: Write, *, client: Client | None = None) -> None:
@@ -34,7 +35,9 @@ async def follow(request: Request, write: Write, complain: Write, *, client: Cli
 
     async with client or bridge_client("tail", request.url, request.token) as bridge:
         try:
-            async with bridge.events(*request.cvms, since=request.since, on_interruption=tell) as events:
+            async with bridge.events(
+                *request.cvms, since=request.since, types=request.types, on_interruption=tell
+            ) as events:
                 async for event in events:
                     if not isinstance(event, Position):
                         write(event.json)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge import __version__
 from bridge.client import BridgeError, Client, ForbiddenError, UnauthorizedError, UnreachableError
-from bridge.events import PHALA, READINESS, RESET, SNAPSHOT, TRANSITION
+from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_RECOVERED, NOTICES, PHALA, READINESS, RESET, SNAPSHOT, TRANSITION
 from bridge.process.logs import printable
 from bridge.process.signals import CommandError
 from bridge.waiting import Member
@@ -57,7 +57,8 @@ def event_line(text: str) -> str:
         return printable(text)
     data = as_object(envelope.get("data"))
     time = str(envelope.get("time", ""))[11:19] or "--:--:--"
-    name = printable(str(data.get("name") or data.get("cvm_id") or envelope.get("subject") or "the log"))
+    named = data.get("name") or data.get("cvm_id") or data.get("description") or envelope.get("subject") or "the log"
+    name = printable(str(named))
     return f"{painted(time, 2)}  {painted(f'{name:<20}', 1)} {_change(str(envelope.get('type')), data)}"
 
 
@@ -95,7 +96,17 @@ def _change(kind: str, data: dict[str, Any]) -> str:
         return painted(kind.removeprefix("watch.") + reason, 35)
     if kind.startswith(f"{PHALA}."):
         return painted(printable(kind), 35)
+    if kind in NOTICES:
+        return _notice(kind, data)
     return f"{_status(data.get('to'))}{_progress(state)}"
+
+
+def _notice(kind: str, data: dict[str, Any]) -> str:
+    """What became of a webhook endpoint."""
+    told = [words for key in ("url", "reason") if (words := printable(str(data.get(key) or "")))]
+    about = f" ({', '.join(told)})" if told else ""
+    what = "a delivery was given up" if kind == DELIVERY_GIVEN_UP else kind.removeprefix("endpoint.")
+    return painted(f"webhook: {what}{about}", 32 if kind == ENDPOINT_RECOVERED else 31)
 
 
 def _readiness(data: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line
+from bridge.events import NOTICES
 from bridge.process.signals import CommandError
 from tests.unit.test_client import Bridge, EnoughError, client, event, stream
 
@@ -91,6 +92,25 @@ def test_a_state_event_shows_its_progress() -> None:
 
 def test_a_webhook_of_phala_cloud_shows_its_type() -> None:
     assert shown("phala.cvm.updated", to=None).split() == ["16:01:59", "web-1", "phala.cvm.updated"]
+
+
+def test_a_notice_tells_the_endpoint_and_what_became_of_it() -> None:
+    about = {"endpoint_id": "wh_1", "url": "https://chat.example/…", "description": "deploys", "reason": "410 \x1b[2J"}
+    lines = [bare(event_line(json.dumps({**ENVELOPE, "type": kind, "data": about}))) for kind in NOTICES]
+    assert all("deploys" in line and "(https://chat.example/…, 410 " in line and "\x1b" not in line for line in lines)
+    assert [line.partition("webhook: ")[2].partition(" (")[0] for line in lines] == [
+        "failing",
+        "disabled",
+        "recovered",
+        "a delivery was given up",
+    ]
+
+
+async def test_types_are_asked_for() -> None:
+    bridge = Bridge()
+    with pytest.raises(EnoughError):
+        await follow(Request("http://b", types=("a.b", "c.d")), print, print, client=client(bridge))
+    assert bridge.requests[0].url.raw_path == b"/v1/events?type=a.b&type=c.d"
 
 
 def test_a_name_cannot_write_to_the_terminal() -> None:
