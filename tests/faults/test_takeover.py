@@ -15,10 +15,13 @@ from typing import Any
 
 import httpx
 
+from bridge.events import ENDPOINT_DISABLED
 from bridge.simulator.server import Running, serve
 from bridge.simulator.world import World
 from bridge.store.connection import Backend, connect
+from bridge.store.endpoints import Endpoints
 from bridge.store.log import Log
+from tests.lanes import endpoint
 
 STATUSES = ("stopping", "stopped", "starting", "running")
 
@@ -55,11 +58,32 @@ async def all_become(backend: Backend, sim: Running, http: httpx.AsyncClient, st
 
     async def recorded() -> bool:
         last = {
-            event.cvm_id: json.loads(event.json)["data"].get("to") for event in await Log(backend).read("0-0", 9999)
+            event.cvm_id: json.loads(event.json)["data"].get("to")
+            for event in await Log(backend).read("0-0", 9999)
+            if event.cvm_id
         }
         return list(last.values()) == [status] * 12
 
     await until(recorded, status)
+
+
+async def leave_notices(backend: Backend, enough: asyncio.Event) -> list[str]:
+    """Each time that the endpoint is disabled is to be one event, with a reason of its own; all reasons."""
+    left: list[str] = []
+    endpoints = Endpoints(backend)
+    await endpoints.create(endpoint())
+    while not enough.is_set():
+        left.append(str(len(left)))
+        await endpoints.disable("e", left[-1])
+        await endpoints.enable("e")
+        await asyncio.sleep(0.05)
+    return left
+
+
+async def told(backend: Backend) -> list[str]:
+    """The reasons in the events that the notices became."""
+    events = await Log(backend).read("0-0", 9999)
+    return [json.loads(event.json)["data"]["reason"] for event in events if event.type == ENDPOINT_DISABLED]
 
 
 async def leader(backend: Backend) -> str:
@@ -103,8 +127,10 @@ async def test_no_sixth_stream_and_no_lost_change_through_freeze_kill_and_troubl
     async with serve(world=world, time_scale=0.1, instant=True, operations=False) as sim, httpx.AsyncClient() as http:
         backend = connect(redis_url, "bridge")
         first = second = replica(sim, redis_url)
+        enough = asyncio.Event()
         try:
             await until(lambda: Log(backend).position(), "the first leads")
+            leaving = asyncio.create_task(leave_notices(backend, enough))
             second = replica(sim, redis_url)
             await all_become(backend, sim, http, "stopping")
             first.send_signal(signal.SIGSTOP)
@@ -123,7 +149,17 @@ async def test_no_sixth_stream_and_no_lost_change_through_freeze_kill_and_troubl
             first.terminate()
             await taken_over(backend, sim, http, "planned stop", "stopping")
             assert await asyncio.to_thread(first.wait, 20) == 0
+            enough.set()
+            left = await leaving
+
+            async def all_told() -> bool:
+                return len(await told(backend)) >= len(left)
+
+            await until(all_told, "each notice became an event")
+            assert await told(backend) == left
+            assert len(left) > 20
         finally:
+            enough.set()
             for process in {first, second}:
                 process.kill()
                 process.communicate()

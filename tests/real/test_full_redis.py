@@ -53,8 +53,9 @@ async def test_a_lease_is_renewed_and_a_result_recorded_in_a_full_redis(own: Bac
     assert other.lane != first.lane
     assert [await settle(made, claim, "delivered") for claim in (first, other)] == ["done", "done"]
     (last,) = (await made.claim(token="last")).claims
-    assert await settle(made, last, "failed", 3600) == "done"
+    assert await settle(made, last, "gone", 3600) == "disabled"
     _limit(own_server, 0)
+    assert await own.client.xlen(own.keys.notices) == 1, "it is told"
     states = [each.status for each in (await Deliveries(own).page("e"))[0]]
     assert sorted(states) == ["delivered", "delivered", "pending"]
 
