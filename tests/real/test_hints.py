@@ -66,13 +66,20 @@ async def test_each_webhook_is_an_event_once_for_streams_pages_and_channels(redi
         await bridge.until_seen(2)
         target = f"{bridge.url}/v1/upstream/webhooks"
         sent = {"url": target, "secret": SECRET, "event": "cvm.update.pending_approval", "cvm": bridge.ids[1]}
-        before = (await bridge.log())[-1].id
+        before, channel = (await bridge.log())[-1].id, bridge.backend.client.pubsub()
+        await channel.subscribe(bridge.backend.keys.events_of(bridge.ids[1]))
+        await channel.get_message(timeout=10)
         for id in ("evt_1", "evt_2", "evt_1"):
             assert (await bridge.control("POST", "/webhooks/send", json={**sent, "id": id}))["status"] == 204
         found = await sse(bridge.http, f"{bridge.url}/v1/events", 2, headers={"Last-Event-ID": before})
         assert [(event, data["type"], data["subject"]) for event, _, data in found] == [
             ("phala", "phala.cvm.update.pending_approval", bridge.ids[1])
         ] * 2
+        for _, _, data in found:
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=10)
+            assert message is not None
+            assert json.loads(message["data"]) == data
+        await channel.aclose()
         notices = [data["data"].pop("notice") for _, _, data in found]
         cvm = await bridge.cvm(bridge.ids[1])
         assert found[0][2]["data"] == {name: cvm[name] for name in ("cvm_id", "name", "app_id")}
