@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from bridge.events import DELETED, DROPPED, FRESH, READINESS, RUNNING, SNAPSHOT, STALE, STATE, TRANSITION
+from bridge.events import DELETED, DROPPED, FRESH, READINESS, RUNNING, SNAPSHOT, STALE, STATE, TRANSITION, entry_key
 
 READY = "ready"
 ERROR = "error"
@@ -147,13 +147,21 @@ class Waiting:
     """A wait for the CVMs of one reference: at every moment, what the events until then make of it.
 
     All CVMs must be there at the same moment, at least one; with `any_of` one must. Of a set (`is_set`) members come
-    and go; a deleted one has left, unless it is waited for. `after_cursor`: only what comes as an event counts.
+    and go; a deleted one has left, unless it is waited for. `after`, a cursor: only what comes as an event counts.
     """
 
-    def __init__(self, goal: Goal, *, after_cursor: bool = False, is_set: bool = False, any_of: bool = False) -> None:
+    def __init__(
+        self, goal: Goal, *, after: str = "", cursor_of: str | None = None, is_set: bool = False, any_of: bool = False
+    ) -> None:
+        """`cursor_of`: the CVM whose state the cursor's event told; the empty text: of none; None: not known.
+
+        The readiness that follows from that state has the next id, and was there with it: it is not new.
+        """
         self.goal = goal
         self.members: dict[str, Member] = {}
-        self._after_cursor = after_cursor
+        self._after_cursor = bool(after)
+        self._second = _next_id(after)
+        self._cursor_of = cursor_of
         self._is_set = is_set
         self._any_of = any_of
         self._judged: dict[str, Outcome] = {}
@@ -161,8 +169,8 @@ class Waiting:
         self._unsettled: dict[str, float] = {}
         """When the state of a CVM counts whose watch has recovered."""
 
-    def take(self, kind: str, data: Mapping[str, Any], time: str | None, now: float) -> None:
-        """The next event, or a snapshot. `now`: monotonic seconds, as in `settle`."""
+    def take(self, kind: str, data: Mapping[str, Any], time: str | None, now: float, entry_id: str = "") -> None:
+        """The next event, with its id, or a snapshot. `now`: monotonic seconds, as in `settle`."""
         cvm_id = _text(data.get("cvm_id"))
         if cvm_id is None:
             return
@@ -172,6 +180,8 @@ class Waiting:
         elif kind == DROPPED:
             self._drop(before, now)
         elif kind in (TRANSITION, STATE, READINESS, STALE, FRESH):
+            if kind == READINESS and entry_id == self._second and self._cursor_of in (None, cvm_id):
+                data = {**data, "was_ready": None}
             self._put(before.after(kind, data, time), now)
 
     def forget(self) -> None:
@@ -247,6 +257,15 @@ class Waiting:
         if self.members.pop(cvm_id, None) is not None:
             self._counts[self._judged.pop(cvm_id)] -= 1
             self._unsettled.pop(cvm_id, None)
+
+
+def _next_id(cursor: str) -> str | None:
+    """The id that directly follows; None for what is no cursor."""
+    try:
+        milliseconds, counter = entry_key(cursor)
+    except ValueError:
+        return None
+    return f"{milliseconds}-{counter + 1}"
 
 
 def _text(value: object) -> str | None:

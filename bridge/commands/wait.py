@@ -144,7 +144,7 @@ class ReferenceWait:
         self._clock = bridge.clock
         self._shown: dict[str, Member] = {}
         self._is_set = parse(reference).is_set
-        self._waiting = Waiting(order.goal, after_cursor=bool(order.after), is_set=self._is_set, any_of=order.any_of)
+        self._waiting = Waiting(order.goal, after=order.after, is_set=self._is_set, any_of=order.any_of)
         self._cursor = order.after
         self._found: Verdict | None = None
 
@@ -198,7 +198,7 @@ class ReferenceWait:
             async for event in events:
                 if isinstance(event, Reset):
                     return self._verdict(Code.CANNOT_TELL, event.reason or "history_lost") if after else None
-                self._waiting.take(event.type, event.data, event.time, self._clock.monotonic())
+                self._waiting.take(event.type, event.data, event.time, self._clock.monotonic(), event.cursor)
                 self._show_change(str(event.data.get("cvm_id")))
                 self._cursor = event.cursor
                 if verdict := self._decided():

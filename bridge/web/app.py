@@ -180,6 +180,7 @@ class FrontEnd:
                 hub=self.hub,
                 capacity=self.capacity,
                 clock=clock,
+                log=self._log,
                 snapshots=self._snapshots,
                 watches=self._watches,
                 references=self._references,

@@ -102,7 +102,17 @@ def test_the_state_and_what_follows_decide(to: str, told: list[Told], outcome: O
     ],
 )
 def test_after_a_cursor_only_what_comes_counts(to: str, told: list[Told], outcome: Outcome) -> None:
-    assert after(told, to, after_cursor=True).outcome is outcome
+    assert after(told, to, after="1-0").outcome is outcome
+
+
+def test_the_readiness_that_follows_from_the_state_at_the_cursor_is_not_new() -> None:
+    def outcome(cursor_of: str | None, entry_id: str) -> Outcome:
+        waiting = Waiting(Goal.parse("ready"), after="7-0", cursor_of=cursor_of)
+        waiting.take(*readiness(True, False, "a"), None, 0.0, entry_id)
+        return waiting.outcome
+
+    assert [outcome(of, "7-1") for of in ("a", None, "b", "")] == [UNDECIDED, UNDECIDED, REACHED, REACHED]
+    assert outcome("a", "8-0") is REACHED
 
 
 def test_a_stale_state_decides_nothing_until_the_bridge_vouches_for_it_again() -> None:
@@ -270,11 +280,13 @@ def test_the_first_moment_after_the_cursor_counts_and_none_before_it(life: Life,
     cursor = data.draw(st.integers(0, len(life.events)))
     to = data.draw(st.sampled_from(("ready", "running", "stopped")))
     any_of = data.draw(st.booleans())
-    waiting = Waiting(Goal.parse(to), after_cursor=True, is_set=True, any_of=any_of)
+    kind, told = life.events[cursor - 1] if cursor else ("", {"cvm_id": ""})
+    cursor_of = told["cvm_id"] if kind in (TRANSITION, STATE) else ""
+    waiting = Waiting(Goal.parse(to), after=f"1-{cursor}", cursor_of=cursor_of, is_set=True, any_of=any_of)
     for cvm_id, truth in (life.truths[cursor - 1] if cursor else {}).items():
         waiting.take(*snapshot(truth.status, cvm_id, ready=truth.ready, fresh=truth.fresh), None, 0.0)
     for at in range(cursor, len(life.events)):
-        waiting.take(*life.events[at], None, float(at))
+        waiting.take(*life.events[at], None, float(at), f"1-{at + 1}")
         kind, told = life.events[at]
         moment = [
             is_there(to, truth, cursor) and not recovering(life, at, each) for each, truth in life.truths[at].items()

@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.cvm_scope import CvmScope
-from bridge.events import DELETED, SNAPSHOT
+from bridge.events import DELETED, SNAPSHOT, STATE, TRANSITION
 from bridge.reference_sets import Reference
+from bridge.store.log import Log
 from bridge.store.snapshots import Snapshot, SnapshotHead, Snapshots
 from bridge.store.watches import Watches
 from bridge.waiting import NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
@@ -93,6 +94,7 @@ class WaitRoutes:
     hub: Hub
     capacity: Capacity
     clock: Clock
+    log: Log
     snapshots: Snapshots
     watches: Watches
     references: References
@@ -126,7 +128,13 @@ class WaitRoutes:
         """
         seconds, after, name = call.get(TIMEOUT), call.get(CURSOR), call.principal.name
         named = reference("ref", call.path("ref"))
-        waiting = Waiting(call.get(TO), after_cursor=bool(after), is_set=named.is_set, any_of=call.get(ANY) == "true")
+        waiting = Waiting(
+            call.get(TO),
+            after=after,
+            cursor_of=await self._cursor_of(after),
+            is_set=named.is_set,
+            any_of=call.get(ANY) == "true",
+        )
         found = await self._found(named, call.principal)
         scope = scope_of(found, call.principal)
         self.capacity.check(name)
@@ -164,6 +172,14 @@ class WaitRoutes:
             return found
         await self.references.require(principal, answer)
         return Found([answer.cvm_id])
+
+    async def _cursor_of(self, after: str) -> str:
+        """The CVM whose state the cursor's event told; empty: of none."""
+        try:
+            event = await self.single_flight.ask(("event", after), lambda: self.log.find(after)) if after else None
+        except ValueError:
+            return ""  # what is no cursor gets its refusal where every cursor is looked up
+        return event.cvm_id if event is not None and event.type in (TRANSITION, STATE) else ""
 
     async def _members(self, scope: CvmScope) -> list[str]:
         if (ids := scope.cvm_ids) is not None:

@@ -127,7 +127,7 @@ class Waiter:
         if block.event == SSE_EVENTS[RESET]:
             self._lose(str(block.data.get("reason")))
         elif block.event != POSITION:
-            self.waiting.take(block.kind, block.data, block.time, self._clock.monotonic())
+            self.waiting.take(block.kind, block.data, block.time, self._clock.monotonic(), block.entry_id)
         if block.entry_id and self.reset is None:
             # Until there is a cursor, snapshots are missing.
             self.cursor = block.entry_id
