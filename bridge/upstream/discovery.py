@@ -102,18 +102,19 @@ class Discovery:
 
     async def run(self) -> None:
         """Never returns. A round that is late is not made up for; a new set takes the last list, if it is not old."""
-        began = NEVER
+        is_due = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ask_for_ever(group), name="questions")
             self._count_unresolved()
             while True:
                 self._membership.changed.clear()
                 now, every = self._context.clock.monotonic(), self._every()
-                is_due = now >= began + every
-                began = now if is_due else began
+                if is_due:
+                    began = now
                 await self._round(group, every, now if is_due else now - every)
                 left = began + self._every() - self._context.clock.monotonic()
-                if await set_within(self._membership.changed, max(0.0, left)):
+                is_due = left <= 0 or not await set_within(self._membership.changed, left)
+                if not is_due:
                     await self._context.clock.sleep(GATHER)
 
     def _every(self) -> float:
@@ -252,7 +253,7 @@ class Discovery:
 
     async def _adopt(self, resolved: Resolved, entry: Listed | None, *, pinned: bool = False) -> None:
         """Has the CVM watched and records its state. Where Redis does not answer, the next round does it."""
-        cvm_id, now = resolved.cvm_id, self._context.clock.monotonic()
+        cvm_id = resolved.cvm_id
         try:
             if pinned or (entry is not None and self._membership.pins(entry)):
                 await self._watches.change_config_pins([cvm_id])
@@ -262,16 +263,23 @@ class Discovery:
                 return  # no set wants it any more
         except StoreUnavailableError:
             return
+        tracked = self._track(cvm_id, entry)
+        if resolved.reading is not None:
+            await observed(self._context, tracked, resolved.reading)
+
+    def _track(self, cvm_id: str, entry: Listed | None) -> Tracked:
+        """Its first state shall tell its app, by which it belongs to a set."""
+        now = self._context.clock.monotonic()
         tracked = self._context.watches.setdefault(cvm_id, Tracked.loaded(cvm_id, None, now))
         if entry is not None:
             self._context.recorder.identify(tracked, entry.app_id, entry.name)
-        if resolved.reading is not None:
-            await observed(self._context, tracked, resolved.reading)
+        return tracked
 
     async def _settle(self, directory: Directory | None) -> None:
         """Pins what was found. What is not found is unpinned in the second complete round, or once it is deleted."""
         self._forget_unlisted(directory)
-        wanted, complete = self._wanted(directory)
+        members, complete = self._wanted(directory)
+        wanted = {*members, *self._found.values()} if self._is_configured else set[str]()
         await self._settle_demanded(directory)
         self._tell_unmet(directory)
         try:
@@ -283,6 +291,8 @@ class Discovery:
                 self._lacking = lacking - gone
             if gone or not wanted <= pinned:
                 await self._watches.change_config_pins(wanted - pinned, gone)
+            for cvm_id in members.keys() - pinned:
+                self._track(cvm_id, members[cvm_id])
         except StoreUnavailableError:
             logger.info("the pins of BRIDGE_CVMS could not be written: Redis does not answer")
 
@@ -292,9 +302,12 @@ class Discovery:
             return
         members, complete = self._members(directory, self._membership.demands)
         if complete and directory.keys and not self._context.fault:
-            self._membership.settle(members, self._context.watches.values())
+            self._membership.settle(members.keys(), self._context.watches.values())
+        missing = members.keys() - self._context.watches.keys()
         try:
-            await self._watches.renew(members - self._context.watches.keys())
+            await self._watches.renew(missing)
+            for cvm_id in missing:
+                self._track(cvm_id, members[cvm_id])
         except StoreUnavailableError:
             logger.info("members of sets could not be watched: Redis does not answer")
 
@@ -321,33 +334,33 @@ class Discovery:
         tracked = self._context.watches.get(cvm_id)
         return tracked is not None and tracked.gone
 
-    def _wanted(self, directory: Directory | None) -> tuple[set[str], bool]:
-        """The CVMs to pin, as far as they are known, and whether these are all."""
+    @property
+    def _is_configured(self) -> bool:
+        return bool(self._membership.configured or self._membership.names)
+
+    def _wanted(self, directory: Directory | None) -> tuple[dict[str, Listed], bool]:
+        """The members of the sets of `BRIDGE_CVMS`, and whether these and the CVMs of its names are all."""
         membership = self._membership
-        if not membership.configured and not membership.names:
-            return set(), True
-        wanted = set(self._found.values())
+        if not self._is_configured:
+            return {}, True
         # An upstream at fault (another key, another prefix) refuses names that are there.
         complete = not self._context.fault and (directory is not None or not membership.configured)
         for name in membership.names:
             key = directory.find(name) if directory else None
             question = self._questions.get(name if key is None else key)
             complete = complete and (question is None or question.refused or name in self._found)
-        if directory is not None:
-            members, all_known = self._members(directory, membership.pins)
-            wanted |= members
-            complete = complete and all_known
-        return wanted, complete
+        members, all_known = self._members(directory, membership.pins) if directory else ({}, True)
+        return members, complete and all_known
 
-    def _members(self, directory: Directory, belongs: Callable[[Listed], bool]) -> tuple[set[str], bool]:
-        """Those of the listed CVMs that belong, as far as their ids are known, and whether these are all."""
-        members, complete = set[str](), True
+    def _members(self, directory: Directory, belongs: Callable[[Listed], bool]) -> tuple[dict[str, Listed], bool]:
+        """Those of the listed CVMs that belong, by canonical id as far as it is known, and whether these are all."""
+        members, complete = dict[str, Listed](), True
         for key, entry in directory.entries.items():
             if not belongs(entry):
                 continue
             cvm_id, question = self._workspace.canonical(key), self._questions.get(key)
             if cvm_id is not None:
-                members.add(cvm_id)
+                members[cvm_id] = entry
             else:
                 complete = complete and question is not None and question.refused
         return members, complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from bridge.commands.check import run_check
 from bridge.config import Settings
-from bridge.events import STATE, Event
+from bridge.events import STATE
 from bridge.phala_signature import sign
 from bridge.sealing import new_key
 from bridge.simulator.world import World
@@ -40,24 +41,20 @@ async def test_a_signed_hint_has_the_cvm_read_and_a_forged_or_old_one_is_401(red
         await bridge.until(read, "the hint")
 
 
-async def test_a_webhook_has_a_new_replica_of_a_configured_app_enter_at_once(redis_url: str) -> None:
+async def test_a_webhook_has_a_new_replica_enter_the_open_stream_of_its_app_at_once(redis_url: str) -> None:
     first = World(seed=7, cvms=1, frozen=True).cvms[0]  # as `whole` makes it
-    settings = {"cvms": (f"app_{first.app_id}",), "webhook_secret": SECRET}
-    async with whole(redis_url, cvms=2, settings=settings) as bridge:
+    async with whole(redis_url, cvms=2, settings={"cvms": (), "webhook_secret": SECRET}) as bridge:
+        url = f"{bridge.url}/v1/events?cvm=app_{first.app_id}&type={STATE}"
+        stream = asyncio.create_task(sse(bridge.http, url, 3))
         await bridge.until_seen(1)
-        url = f"{bridge.url}/v1/upstream/webhooks"
         items = (await bridge.control("PUT", f"/apps/{first.vm_uuid}/replicas", json={"replicas": 2}))["items"]
-        sent = {"url": url, "secret": SECRET, "event": "cvm.created"}
+        sent = {"url": f"{bridge.url}/v1/upstream/webhooks", "secret": SECRET, "event": "cvm.created"}
         for cvm_id in (bridge.ids[1], items[1]["vm_uuid"]):
             await bridge.control("POST", "/webhooks/send", json={**sent, "cvm": cvm_id})
-
-        async def entered() -> list[Event]:
-            told = [event for event in await bridge.log() if event.type == STATE]
-            return told if len(told) == 2 else []
-
-        told = await bridge.until(entered, "the new replica")
-        assert [event.cvm_id for event in told] == [first.vm_uuid, items[1]["vm_uuid"]]
-        assert {event.app_id for event in told} == {first.app_id}
+        (beginning, _, _), *came = await stream
+        assert beginning == "position"
+        assert [event["subject"] for _, _, event in came] == [first.vm_uuid, items[1]["vm_uuid"]]
+        assert {event["data"]["app_id"] for _, _, event in came} == {first.app_id}
 
 
 async def test_each_webhook_is_an_event_once_for_streams_pages_and_channels(redis_url: str) -> None:

@@ -36,6 +36,7 @@ class FleetClient(Lister):
     """As upstream: a name that several CVMs have is refused, and the list may write an app without its prefix."""
 
     _cloud: Fleet
+    listed_by_uuid = True
 
     def _raw(self, name: str) -> str:
         return json.dumps(json.loads(super()._raw(name)) | {"name": self._cloud.cvms[name][1]})
@@ -67,7 +68,7 @@ class FleetClient(Lister):
     def _listed(self, name: str, status: str) -> Listed:
         app_id, shown = self._cloud.cvms[name]
         return Listed(
-            vm_uuid=name,
+            vm_uuid=name if self.listed_by_uuid else None,
             hashed_id=f"hashed-{name}",
             name=shown,
             app_id=app_id.removeprefix("app_"),

@@ -128,15 +128,21 @@ def test_a_subscriber_of_a_set_has_its_members_watched_for_as_long_as_it_stays()
             counted = {each.cvm_id: each.demand.subscribers for each in upstream.context.watches.values()}
             assert counted == {"w1": 3, "w2": 2, "d1": 1}
             fleet.add("w3", WEB, "web-3")
+            await asyncio.sleep(31)
+            client.failing_pages = frozenset([1])  # its own reads tell that one is gone
             fleet.change("w2", None)
             await asyncio.sleep(60)
             assert await watched(backend) == {"w1", "w3", "d1"}
+            client.failing_pages = frozenset()
             await watches.announce("front", {"name:*-1": 1}, 600)
             await asyncio.sleep(10)
             assert await watched(backend) == {"w1", "d1"}
             await watches.retire("front")
             await asyncio.sleep(10)
             assert await watched(backend) == set()
+            await watches.announce("front", {WEB: 1}, 600)
+            await asyncio.sleep(10)
+            assert await watched(backend) == {"w1", "w3"}
             assert await pinned(backend) == frozenset()
 
     run_virtual(scenario())
@@ -166,9 +172,13 @@ def test_members_whom_subscribers_name_stay_when_two_lists_fail_and_leave_when_t
             client.failing_pages = frozenset([1])
             await asyncio.sleep(120)
             assert await watched(backend) == {"w1", "w2"}
-            client.failing_pages, client.hidden = frozenset(), frozenset(["web-1"])
-            client.shown_total = 2
-            await asyncio.sleep(100)
+            client.failing_pages = frozenset()
+            await asyncio.sleep(60)
+            client.pages.clear()
+            client.hidden, client.shown_total = frozenset(["web-1"]), 2
+            for _ in range(70):
+                await asyncio.sleep(1)
+                assert await watched(backend) == {"w1", "w2"} or client.pages[1] > 1
             assert await watched(backend) == {"w2"}
             client.hidden, client.shown_total = frozenset(), None
             await asyncio.sleep(31)
@@ -192,6 +202,20 @@ def test_a_new_leader_keeps_all_members_while_it_cannot_list_them() -> None:
             await asyncio.sleep(31)
             assert await watched(backend) == {"w1", "w2", "w3", "d1"}
             assert not any(each["type"] == "watch.dropped" for each in await events(backend))
+        await backend.close()
+
+    run_virtual(scenario())
+
+
+def test_a_member_that_the_list_names_by_another_id_stays_while_its_state_cannot_be_read() -> None:
+    async def scenario() -> None:
+        fleet, backend, given = Fleet(REPLICAS), fake_backend(), settings(watch_linger=0)
+        for unreadable in (set[str](), {"w1"}):
+            fleet.silent = unreadable
+            async with leading(fleet, given, FleetClient, backend, listed_by_uuid=False):
+                await Watches(backend).announce("front", {WEB: 1}, 600)
+                await asyncio.sleep(100)
+                assert await watched(backend) == {"w1", "w2"}
         await backend.close()
 
     run_virtual(scenario())

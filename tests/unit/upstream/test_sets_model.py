@@ -40,6 +40,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("end"), st.sampled_from(CVMS), st.just("")),
     st.tuples(st.just("hint"), st.sampled_from(CVMS), st.just("")),
     st.tuples(st.just("lists"), st.sampled_from(["fail", "short", ""]), st.just("")),
+    st.tuples(st.just("leave"), st.sampled_from(["9", "40"]), st.just("")),
     st.tuples(st.just("lead"), st.just(""), st.just("")),
     st.tuples(st.just("wait"), st.sampled_from(["3", "12", "35", str(SETTLED)]), st.just("")),
 )
@@ -70,6 +71,9 @@ async def _live(asked_by: str, actions: list[Action]) -> None:
         async with leading(fleet, given, FleetClient, backend) as (client, _, _upstream):
             while remaining and remaining[0][0] != "lead":
                 what, on, to = remaining.pop(0)
+                if what == "leave":
+                    await Watches(backend).retire("front")
+                    await asyncio.sleep(float(on))
                 if asked_by == "subscriber":
                     await Watches(backend).announce("front", dict.fromkeys(SETS, 1), 300)
                 if what == "lists":
