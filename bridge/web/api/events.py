@@ -23,7 +23,7 @@ from bridge.web.api import answers, samples
 from bridge.web.api.log_pages import LogPages
 from bridge.web.api.references import (
     LAST_KNOWN_HEADER,
-    REF,
+    REF_OR_SET,
     Found,
     ReferenceRefusedError,
     References,
@@ -99,7 +99,7 @@ class EventRoutes:
         description="As `GET /v1/events` for one CVM, which is watched from then on, as long as it has subscribers. "
         "`app_…` and `name:…` stand for all of their CVMs, which come and go meanwhile.",
         scope="read",
-        parameters=(REF, *STREAM_PARAMETERS),
+        parameters=(REF_OR_SET, *STREAM_PARAMETERS),
         refusals=REFUSALS,
     )
 

@@ -92,6 +92,14 @@ LAST_KNOWN_HEADER = {
 REF = in_path(
     "ref", "An id or a name: any reference that Phala Cloud accepts for a CVM", CVM_ID, REFERENCE, is_reference=True
 )
+REF_OR_SET = in_path(
+    "ref",
+    "The same, or many CVMs: `app_…` (all of that app), `name:web-*` (all whose name fits), `*`",
+    CVM_ID,
+    REFERENCE,
+    is_reference=True,
+    shared_as="ref_or_set",
+)
 
 
 class References:

@@ -18,7 +18,7 @@ from bridge.store.watches import Watches
 from bridge.waiting import NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
 from bridge.web.api import answers
 from bridge.web.api.log_pages import REFUSALS
-from bridge.web.api.references import LAST_KNOWN_HEADER, REF, Found, References, scope_of
+from bridge.web.api.references import LAST_KNOWN_HEADER, REF_OR_SET, Found, References, scope_of
 from bridge.web.http.access import Principal
 from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import CVMS, Call, Operation, json_answer
@@ -106,7 +106,7 @@ class WaitRoutes:
         "GET /v1/cvms/{ref}/wait",
         CVMS,
         {200: json_answer("It is so", answers.Waited, LAST_KNOWN_HEADER)},
-        parameters=(REF, TO, TIMEOUT, CURSOR, ANY),
+        parameters=(REF_OR_SET, TO, TIMEOUT, CURSOR, ANY),
         scope="read",
         refusals=(
             ProblemType.WAIT_TIMEOUT,
