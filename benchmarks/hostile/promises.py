@@ -34,9 +34,10 @@ def judged(seen: Seen) -> list[Promise]:
     waits = sorted((at - seen.written[event]) * 1000 for (_, event), at in firsts.items() if event in seen.written)
     missing = everywhere - firsts.keys()
     repeated = len(seen.receipts) - len(firsts)
+    late = _behind_later((path, int(number)) for _, path, number in seen.receipts)
     return [
         Promise("each neighbour has every event", f"{len(missing)} of {len(everywhere)} are missing", kept=not missing),
-        _in_order("in order for each CVM", [(path, str(event % CVMS), event) for path, event in firsts]),
+        Promise("in order for each CVM", f"{_behind_later(firsts)} behind a later one", kept=not _behind_later(firsts)),
         Promise("append to receipt, p99 below 1 s", _tail(waits), kept=bool(waits) and _share(waits, 0.99) < P99),
         Promise(
             "no attempt at a neighbour failed", f"at {len(seen.failed_neighbours)}", kept=not seen.failed_neighbours
@@ -54,7 +55,7 @@ def judged(seen: Seen) -> list[Promise]:
             "dispatchers end only when told", f"statuses {sorted(set(seen.statuses))}", kept=not any(seen.statuses)
         ),
         Promise("no error that is nobody's", f"{dict(seen.errors) or 'none'}", kept=not seen.errors),
-        Promise("received more than once", f"{repeated} of {len(seen.receipts)}"),
+        Promise("received more than once", f"{repeated} of {len(seen.receipts)}, {late} of them behind a later one"),
         Promise("dispatchers at most, MB", f"{max(max(each) for each in seen.dispatchers_mb):.0f}"),
         Promise("done to dispatchers", ", ".join(f"{count} {what}" for what, count in seen.done.items())),
         Promise(
@@ -71,13 +72,14 @@ def _firsts(receipts: Iterable[tuple[str, int, float]]) -> dict[tuple[str, int],
     return found
 
 
-def _in_order(text: str, firsts: Iterable[tuple[str, str, int]]) -> Promise:
-    """`firsts`: path, CVM and number of each first receipt, as they came."""
-    lanes, wrong = defaultdict[tuple[str, str], int](int), 0
-    for path, cvm_id, event in firsts:
-        wrong += event < lanes[path, cvm_id]
-        lanes[path, cvm_id] = max(event, lanes[path, cvm_id])
-    return Promise(text, f"{wrong} behind a later one", kept=not wrong)
+def _behind_later(receipts: Iterable[tuple[str, int]]) -> int:
+    """How many came after a later event of the same CVM; `receipts`: path and number, as they came."""
+    latest, behind = defaultdict[tuple[str, int], int](int), 0
+    for path, event in receipts:
+        lane = path, event % CVMS
+        behind += event < latest[lane]
+        latest[lane] = max(event, latest[lane])
+    return behind
 
 
 def _received(seen: Seen) -> Promise:
