@@ -20,7 +20,7 @@ from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.notices import Notices
 from bridge.store.snapshots import Snapshot
 from bridge.webhooks.formats import Rendered
-from bridge.webhooks.schedule import AttemptOutcome
+from bridge.webhooks.schedule import AttemptOutcome, InTime, check_in_time
 from tests.servers import PATIENCE
 
 
@@ -156,7 +156,8 @@ class FakePoster:
         self.stalled: Callable[[Got], bool] = lambda got: False
         self.gate = asyncio.Event()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, in_time: InTime) -> Answer:
+        check_in_time(in_time)
         got = Got(url, headers, body)
         self.got.append(got)
         self.open += 1

@@ -21,7 +21,7 @@ from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Rendered
 from bridge.webhooks.rare_lines import RareLines
-from bridge.webhooks.schedule import AttemptOutcome, NotAttemptedError, Schedule
+from bridge.webhooks.schedule import AttemptOutcome, InTime, NotAttemptedError, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,12 @@ REPLAY: Mapping[str, str] = {"bridge-replay": "1"}
 
 
 class Poster(Protocol):
-    """One HTTP POST with a deadline of its own; raises NotAttemptedError and CancelledError."""
+    """One HTTP POST with a deadline of its own; raises NotAttemptedError and CancelledError.
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> AttemptOutcome: ...
+    `in_time` is asked at the moment at which the request would go out.
+    """
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, in_time: InTime) -> AttemptOutcome: ...
 
 
 class Render(Protocol):
@@ -76,8 +79,11 @@ class Attempts:
     def __post_init__(self) -> None:
         self._lines = RareLines(self.clock)
 
-    async def make(self, claim: Claim) -> Result | None:
-        """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError."""
+    async def make(self, claim: Claim, in_time: InTime) -> Result | None:
+        """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError.
+
+        `in_time`: whether the claim still allows a request to begin.
+        """
         at, about = self.clock.time(), ""
         try:
             opened = self.endpoint_cache.opened(claim.endpoint_id)
@@ -86,7 +92,7 @@ class Attempts:
             if self._is_beyond(claim):
                 return Result(claim, "withheld", 0.0, 0.0, "")
             about = opened.about
-            outcome = await self._post(claim, opened, at)
+            outcome = await self._post(claim, opened, at, in_time)
         except NotAttemptedError as error:
             return self._postponed(claim, error)
         except SealError as error:
@@ -104,7 +110,7 @@ class Attempts:
         endpoint = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id]
         return claim.event.type != TEST_TYPE and not endpoint.reaches(claim.event)
 
-    async def _post(self, claim: Claim, opened: Opened, at: float) -> AttemptOutcome:
+    async def _post(self, claim: Claim, opened: Opened, at: float, in_time: InTime) -> AttemptOutcome:
         format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
         phala, secrets = format == "phala", opened.valid_secrets(at)
@@ -117,7 +123,7 @@ class Attempts:
         given = {name.lower() for name in opened.headers}
         made = {name: value for name, value in rendered.headers.items() if name not in given}
         headers = {**opened.headers, **made, **signed, **(REPLAY if claim.replay else {})}
-        return await self.poster.post(opened.url, headers, rendered.body)
+        return await self.poster.post(opened.url, headers, rendered.body, in_time)
 
     def _body(self, format: Format, claim: Claim) -> Rendered:
         key = format, claim.event.id

@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 
 from bridge.clock import Clock, set_within
 from bridge.cvm_scope import CvmIdentity
@@ -37,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 LEASE = 5.0
 """Seconds; renewed while an attempt runs. A killed dispatcher's lanes stand still for at most this time."""
+
+STALE = 0.8 * LEASE
+"""Seconds after which a lease that was not renewed lets no request begin: the process stood still meanwhile, and soon
+another dispatcher may deliver this event and later ones."""
 
 MOST_IN_FLIGHT = 900
 """Attempts at once, each a socket and some 20 kB; fewer where the limit of open files is lower."""
@@ -69,6 +74,15 @@ ANNOUNCER = "webhooks"
 
 LAST_RESULTS = 5.0
 """Seconds that the last results may take to reach Redis at a planned stop."""
+
+
+@dataclass(eq=False)
+class _Loan:
+    """A claim whose attempt runs. Its lease began, or was renewed, at `since` (monotonic) or later."""
+
+    claim: Claim
+    since: float
+    task: asyncio.Task[None] = field(init=False)
 
 
 class Dispatcher:
@@ -111,7 +125,7 @@ class Dispatcher:
         self._settling = Settling(self._lanes, clock, self._work.set)
         self._refused: dict[str, str] = {}  # by what waits: why Redis refuses it
         # The claiming task adds, an attempt that ends removes itself.
-        self._in_flight: dict[tuple[str, str], tuple[Claim, asyncio.Task[None]]] = {}
+        self._in_flight: dict[tuple[str, str], _Loan] = {}
 
     @property
     def trouble(self) -> str:
@@ -154,7 +168,7 @@ class Dispatcher:
     async def _drain(self) -> None:
         """Each attempt has a deadline of its own."""
         while self._in_flight:
-            await asyncio.wait([task for _, task in self._in_flight.values()])
+            await asyncio.wait([loan.task for loan in self._in_flight.values()])
         try:
             async with asyncio.timeout(LAST_RESULTS):
                 await self._settling.all_recorded()
@@ -243,23 +257,21 @@ class Dispatcher:
         return min(found.wait, SLOW_TICK)
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, borrowed_at: float) -> None:
-        key = claim.endpoint_id, claim.lane
+        key, loan = (claim.endpoint_id, claim.lane), _Loan(claim, borrowed_at)
         before = self._in_flight.get(key)
         if before is not None:
-            before[1].cancel()  # its lease ran out: its result would not count
-        task = group.create_task(self._attempt(claim, borrowed_at), name="webhook-attempt")
-        self._in_flight[key] = claim, task
-        task.add_done_callback(lambda _: self._ended(key, claim))  # also if it never began
+            before.task.cancel()  # its lease ran out: its result would not count
+        loan.task = group.create_task(self._attempt(loan), name="webhook-attempt")
+        self._in_flight[key] = loan
+        loan.task.add_done_callback(lambda _: self._ended(key, loan))  # also if it never began
 
-    async def _attempt(self, claim: Claim, borrowed_at: float) -> None:
-        if self._clock.monotonic() - borrowed_at > LEASE / 2:
-            return  # this process stood still: by now another may have delivered this and later ones
-        result = await self._attempts.make(claim)
+    async def _attempt(self, loan: _Loan) -> None:
+        result = await self._attempts.make(loan.claim, lambda: self._clock.monotonic() - loan.since < STALE)
         if result is not None:
             self._settling.add(result)
 
-    def _ended(self, key: tuple[str, str], claim: Claim) -> None:
-        if key in self._in_flight and self._in_flight[key][0] is claim:
+    def _ended(self, key: tuple[str, str], loan: _Loan) -> None:
+        if self._in_flight.get(key) is loan:
             if len(self._in_flight) == self._most_in_flight:
                 self._work.set()
             del self._in_flight[key]
@@ -274,14 +286,16 @@ class Dispatcher:
                 self._waits(what, error)
 
     async def _extend_all(self) -> None:
-        claims = [claim for claim, _ in self._in_flight.values()]
-        for start in range(0, len(claims), EXTEND_AT_ONCE):
-            some = claims[start : start + EXTEND_AT_ONCE]
-            for claim, kept in zip(some, await self._lanes.extend(some, LEASE), strict=True):
-                known = self._in_flight.get((claim.endpoint_id, claim.lane))
-                if not kept and known is not None and known[0] is claim:
+        loans = list(self._in_flight.values())
+        for start in range(0, len(loans), EXTEND_AT_ONCE):
+            some, now = loans[start : start + EXTEND_AT_ONCE], self._clock.monotonic()
+            renewed = await self._lanes.extend([loan.claim for loan in some], LEASE)
+            for loan, kept in zip(some, renewed, strict=True):
+                if kept:
+                    loan.since = now
+                elif not loan.task.done():
                     metrics.LOST_CLAIMS.inc()
-                    known[1].cancel()
+                    loan.task.cancel()
 
     async def _sweep(self) -> None:
         ids, pending = list(self._endpoint_cache.endpoint_set.endpoints), 0

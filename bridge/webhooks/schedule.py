@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bridge.store.lanes import Verdict
@@ -48,6 +48,16 @@ class NotAttemptedError(Exception):
     def __init__(self, why: str, reason: str) -> None:
         super().__init__(reason)
         self.why = why
+
+
+InTime = Callable[[], bool]
+"""Whether a request may still begin; otherwise another dispatcher may have made the attempt by now."""
+
+
+def check_in_time(in_time: InTime) -> None:
+    """Raises NotAttemptedError if it is not."""
+    if not in_time():
+        raise NotAttemptedError("stood_still", "this process stood still, and may have lost the delivery to another")
 
 
 class Schedule:

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self
@@ -26,7 +26,7 @@ from bridge.webhooks.bodies import shown
 from bridge.webhooks.connections import Connection, IdleConnections, Origin, TlsError, UnansweredError, connect
 from bridge.webhooks.http_answer import HttpAnswer
 from bridge.webhooks.names import Names
-from bridge.webhooks.schedule import LONGEST_RETRY_AFTER, AttemptOutcome, NotAttemptedError
+from bridge.webhooks.schedule import LONGEST_RETRY_AFTER, AttemptOutcome, InTime, NotAttemptedError, check_in_time
 
 logger = logging.getLogger(__name__)
 
@@ -58,23 +58,28 @@ class Poster:
         self._idle.close()
         await asyncio.sleep(0)  # the loop closes the sockets
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> AttemptOutcome:
-        """One attempt, which ends within the timeout. Raises NotAttemptedError if this machine could not make it.
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, in_time: InTime = lambda: True
+    ) -> AttemptOutcome:
+        """One attempt, which ends within the timeout. Raises NotAttemptedError if this machine could not make it,
+        or not in time.
 
         If the receiver repeats the URL's path, query or a custom header, the recorded body has `***` instead.
         """
         started = self.clock.monotonic()
         answer = HttpAnswer()
-        error = await self._attempt(url, headers, body, answer)
+        error = await self._attempt(url, headers, body, in_time, answer)
         duration = round((self.clock.monotonic() - started) * 1000)
         return AttemptOutcome(
             answer.status, error, self._retry_after(answer), shown(bytes(answer.body.kept), url, headers), duration
         )
 
-    async def _attempt(self, url: str, headers: Mapping[str, str], body: bytes, answer: HttpAnswer) -> str | None:
+    async def _attempt(
+        self, url: str, headers: Mapping[str, str], body: bytes, in_time: InTime, answer: HttpAnswer
+    ) -> str | None:
         """None after a 2xx, else the error. Once there is a status, it decides: a later failure only cuts the body."""
         try:
-            await self._exchange(url, headers, body, answer)
+            await self._exchange(url, headers, body, in_time, answer)
         except NotAttemptedError:
             raise
         except Exception as error:
@@ -82,10 +87,17 @@ class Poster:
                 return _classify(error, self.timeout)
         return _verdict(answer)
 
-    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, answer: HttpAnswer) -> None:
+    async def _exchange(
+        self, url: str, headers: Mapping[str, str], body: bytes, in_time: InTime, answer: HttpAnswer
+    ) -> None:
         deadline = asyncio.get_running_loop().time() + self.timeout
         origin, start = _split(url)
-        request = _request(start, headers, body)
+        encoded = _request(start, headers, body)
+
+        def request() -> bytes:
+            check_in_time(in_time)
+            return encoded
+
         with self._idle.using():
             known = self._idle.take(origin)
             if known is not None and await self._reuse(known, origin, request, answer, deadline):
@@ -96,7 +108,7 @@ class Poster:
                 await self._send(connection, origin, request, answer)
 
     async def _reuse(
-        self, connection: Connection, origin: Origin, request: bytes, answer: HttpAnswer, deadline: float
+        self, connection: Connection, origin: Origin, request: Callable[[], bytes], answer: HttpAnswer, deadline: float
     ) -> bool:
         """False if the connection ended before a byte of the answer: the receiver had been closing it."""
         try:
@@ -108,9 +120,11 @@ class Poster:
             return False
         return True
 
-    async def _send(self, connection: Connection, origin: Origin, request: bytes, answer: HttpAnswer) -> None:
+    async def _send(
+        self, connection: Connection, origin: Origin, request: Callable[[], bytes], answer: HttpAnswer
+    ) -> None:
         try:
-            await connection.exchange(request, answer)
+            await connection.exchange(request(), answer)
         finally:
             if answer.reusable:
                 self._idle.give(origin, connection)

@@ -139,3 +139,13 @@ async def test_a_cancelled_attempt_is_cancelled_and_closes_its_connection() -> N
         with pytest.raises(asyncio.CancelledError):
             await attempt
         await inner.requests[0].closed()
+
+
+async def test_a_request_that_is_no_longer_in_time_is_sent_on_no_connection_kept_or_new() -> None:
+    async with receiver(OK) as inner, poster() as sender:
+        assert (await sender.post(inner.url(), {}, b"{}", lambda: True)).ok
+        for _ in range(2):
+            with pytest.raises(NotAttemptedError):
+                await sender.post(inner.url(), {}, b"{}", lambda: False)
+        await until(lambda: inner.connections == 2)
+        assert len(inner.requests) == 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.store.connection import Backend, Script, load_script
 from bridge.store.dispatchers import read_dispatching
 from bridge.store.endpoints import Endpoints
 from bridge.webhooks.dispatcher import LEASE
+from bridge.webhooks.schedule import InTime
 from tests.fakes import fake_client
 from tests.lanes import Answer, FakePoster, endpoint
 from tests.unit.webhooks.stage import Stage, number, staged, true
@@ -145,13 +146,16 @@ def test_a_dispatcher_is_seen_while_it_is_at_work_and_missed_once_it_is_dead() -
 
 
 class Halting(Backend):
-    """As a process that stands still for `pause` seconds after each claim."""
+    """As a process that stands still for `pause` seconds after each claim of any lane, or whose leases `expire`."""
 
     pause = 0.0
+    expire = False
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[object]) -> Any:
+        while self.expire and script == load_script("lane_rules", "extend"):  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
         answer = await super().run(script, keys, args)
-        if self.pause and script == load_script("lane_rules", "claim"):
+        if self.pause and script == load_script("lane_rules", "claim") and answer[2]:
             await asyncio.sleep(self.pause)
         return answer
 
@@ -162,7 +166,7 @@ def test_a_process_that_stood_still_does_not_send_what_it_borrowed_before() -> N
             await Endpoints(stage.backend).create(endpoint())
             first, second = FakePoster(), FakePoster()
             halting = Halting(fake_client(stage.server), "bridge")
-            halting.pause = 2 * LEASE
+            halting.pause = 2.1 * LEASE  # not at the moment at which leases are renewed
             stage.start(first, backend=halting)
             await stage.writer.append()
             await asyncio.sleep(0.5)
@@ -173,6 +177,57 @@ def test_a_process_that_stood_still_does_not_send_what_it_borrowed_before() -> N
             assert len(second.got) == 1
             halting.pause = 0.0
             await asyncio.sleep(2 * LEASE)
+
+    run_virtual(scenario())
+
+
+class Connecting(FakePoster):
+    """Opens a connection until `connected`, and then sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connected = asyncio.Event()
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, in_time: InTime) -> Answer:
+        await self.connected.wait()
+        return await super().post(url, headers, body, in_time)
+
+
+def test_a_process_that_stood_still_while_it_connected_sends_nothing_old_behind_what_another_sent() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            first, second = Connecting(), FakePoster()
+            halting = Halting(fake_client(stage.server), "bridge")
+            stage.start(first, backend=halting)
+            await stage.writer.append()
+            await asyncio.sleep(0.5)
+            halting.expire = True
+            await stage.writer.append()
+            stage.start(second)
+            await stage.all_done()
+            first.connected.set()
+            await asyncio.sleep(0.5)
+            assert first.got == []
+            assert [number(got) for got in second.got] == [1, 2]
+            halting.expire = False
+            await stage.writer.append()
+            await stage.all_done()
+
+    run_virtual(scenario())
+
+
+def test_a_slow_connection_is_used_while_the_lease_is_renewed() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            await Endpoints(stage.backend).create(endpoint())
+            poster = Connecting()
+            stage.start(poster)
+            await stage.writer.append()
+            await asyncio.sleep(3 * LEASE)
+            poster.connected.set()
+            await stage.all_done()
+            assert len(poster.got) == 1
 
     run_virtual(scenario())
 
