@@ -15,8 +15,11 @@ from pydantic import SecretStr
 from bridge.config import Settings, Token
 from bridge.events import FRESH, STALE, Draft, dumps
 from bridge.reference_sets import ReferenceSet
+from bridge.store.connection import Backend
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.reference_lookups import Answer as LookedUp
+from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.app import FrontEnd
@@ -42,6 +45,7 @@ class Bridge:
     http: httpx.AsyncClient
     writer: LogWriter
     term: Term
+    backend: Backend
     written: WritePosition
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
 
@@ -102,7 +106,7 @@ async def bridge(**settings: Any) -> AsyncIterator[Bridge]:
     assert isinstance(term, Term)
     transport = httpx.ASGITransport(front.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        yield Bridge(front, http, LogWriter(backend, 1000), term, WritePosition(term.sequence, term.last_id))
+        yield Bridge(front, http, LogWriter(backend, 1000), term, backend, WritePosition(term.sequence, term.last_id))
         assert (front.hub.present, front.capacity.open, front.hub.demand.counts()) == (0, 0, {})
     await backend.close()
 
@@ -298,6 +302,20 @@ def test_a_set_without_a_member_is_not_reached_until_one_comes() -> None:
         await bridge.tell(of_app(changed(None, "running", B, ready=True)))
         assert told(await waiting)[0] == 200
         assert (await bridge.get(cvm_id="name:")).status_code == 422
+
+    played(scenario)
+
+
+def test_a_name_that_a_deleted_cvm_had_is_the_new_ones() -> None:
+    async def scenario(bridge: Bridge) -> None:
+        await bridge.tell(STARTING, changed("starting", "deleted", A), changed(None, "running", B, ready=True))
+        lookups = ReferenceLookups(bridge.backend)
+        await lookups.answer(LookedUp("web-1", A, by_name=True))
+        waiting = asyncio.create_task(bridge.get(cvm_id="web-1"))
+        while await lookups.find("web-1") is not None:  # noqa: ASYNC110 - Redis sets no event
+            await asyncio.sleep(0.001)
+        await lookups.answer(LookedUp("web-1", B, by_name=True))
+        assert [item["cvm_id"] for item in (await waiting).json()["items"]] == [B]
 
     played(scenario)
 
