@@ -192,7 +192,9 @@ async def test_a_transition_is_shown_as_it_happens(browser: Browser, redis_url: 
     assert {url for url in asked if not url.startswith((bridge.url, "data:"))} == set()
 
 
-async def test_the_dashboard_says_that_webhooks_wait_for_a_dispatcher(browser: Browser, redis_url: str) -> None:
+async def test_the_dashboard_tells_of_a_missing_dispatcher_and_of_endpoints_in_trouble(
+    browser: Browser, redis_url: str
+) -> None:
     context = await browser.new_context()
     async with whole(redis_url, cvms=1) as bridge:
         await bridge.until_streamed(1)
@@ -202,6 +204,9 @@ async def test_the_dashboard_says_that_webhooks_wait_for_a_dispatcher(browser: B
         await expect(page.locator("#notice")).to_contain_text("Webhooks wait, no dispatcher was ever seen")
         await Lanes(bridge.backend).checkpoint(at_work=True)
         await expect(page.locator("#notice")).to_be_hidden()
+        await Endpoints(bridge.backend).disable("e", "the receiver answered 410 Gone")
+        await page.reload()
+        await expect(page.locator("#notice")).to_contain_text("1 webhook endpoint disabled: e.")
         await context.close()
 
 

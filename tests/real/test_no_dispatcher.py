@@ -42,7 +42,7 @@ async def test_a_front_end_tells_that_no_dispatcher_runs_where_an_enabled_endpoi
         assert await _ready(bridge) == ("ready", "")
 
 
-async def test_bridge_check_tells_that_no_dispatcher_runs(own_server: RealServer) -> None:
+async def test_bridge_check_tells_of_a_missing_dispatcher_and_of_endpoints_in_trouble(own_server: RealServer) -> None:
     async with whole(own_server.url, cvms=1) as bridge:
         told: list[str] = []
         settings = Settings.model_validate({"redis_url": own_server.url})
@@ -53,3 +53,14 @@ async def test_bridge_check_tells_that_no_dispatcher_runs(own_server: RealServer
         told.clear()
         await run_check(settings, told.append)
         assert not [line for line in told if "no dispatcher" in line]
+        assert "  health   1 ok" in told
+        await Endpoints(bridge.backend).disable("e", "the receiver answered 410 Gone")
+        await bridge.backend.client.hset(
+            "{bridge}:webhooks:health:f", mapping={"told": 1, "failing_since": 1795536000000}
+        )
+        await Endpoints(bridge.backend).create(endpoint("f"))
+        told.clear()
+        await run_check(settings, told.append)
+        assert "  health   1 disabled, 1 failing" in told
+        assert "    disabled e: the receiver answered 410 Gone, 0 waiting" in told
+        assert "    failing f: since 2026-11-24T16:00:00.000Z, 0 waiting" in told

@@ -151,7 +151,7 @@ class GivenUpData(NoticeData):
 
     delivery_id: str = described("The delivery's id", f"{ENDPOINT_ID}-{EXAMPLE_ID}")
     event: GivenUpEvent
-    reason: str = described("What the last attempt came to", "http_5xx: 503 Service Unavailable")
+    reason: str = described("What the last attempt came to", "http_5xx: the receiver answered 503")
     attempts: int = described("How many there were", ge=1)
 
 

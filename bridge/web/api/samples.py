@@ -44,7 +44,7 @@ GIVEN_UP = {
     "given_up": 1,
     "delivery_id": f"{ENDPOINT_ID}-{EXAMPLE_ID}",
     "event": {"id": EXAMPLE_ID, "sequence": "0000000000000042", "type": TRANSITION, "subject": CVM_ID},
-    "reason": "http_5xx: 503 Service Unavailable",
+    "reason": "http_5xx: the receiver answered 503",
     "attempts": 10,
 }
 PHALA_NOTICE = {
