@@ -198,6 +198,23 @@ async def test_a_retry_goes_to_its_lanes_end_with_the_same_id(backend: Backend) 
         await deliveries.retry(claim.delivery_id)
 
 
+async def test_attempts_before_and_after_a_retry_are_told_in_their_order(backend: Backend) -> None:
+    made, deliveries = await bench(backend), Deliveries(backend)
+    await made.endpoints.create(endpoint())
+    delivery = f"e-{await made.writer.append()}"
+    await made.fill()
+    verdicts: list[Verdict] = ["delivered", "delivered", "failed", "delivered"]
+    for number, verdict in enumerate(verdicts):
+        if number in (1, 2):
+            await deliveries.retry(delivery)
+        (claim,) = (await made.claim()).claims
+        attempt = Attempt(f"at {number}", 1, 200, None, "").to_json()
+        await made.lanes.settle([Result(claim, verdict, 0, 0.5, attempt)])
+        found = await deliveries.get(delivery)
+        assert found is not None
+        assert [each.at for each in found.attempts] == [f"at {each}" for each in range(number + 1)]
+
+
 async def test_a_retry_of_a_waiting_delivery_ends_its_wait_and_nobodys_turn(backend: Backend) -> None:
     made, deliveries = await bench(backend), Deliveries(backend)
     await made.endpoints.create(endpoint())

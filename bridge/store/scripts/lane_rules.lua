@@ -18,7 +18,7 @@
 --   P:busy:E zset          claimed lane -> when its lease ends          P:claims:E hash  lane -> token
 --   P:lane:E:cvm list      delivery ids, the head is the one to attempt
 --   P:delivery:id hash     e(ndpoint) c(vm) v(event) s(tatus) k (failures) at, fin (ms), r (1: a caller had what was
---                          delivered sent again)
+--                          delivered sent again), a (the first attempt, where it is the only one and succeeded)
 --   P:sent:E hash          marks of what was delivered, see delivered_marks.lua
 --   P:attempts:id list     JSON, the last ones          P:event:v hash    json, ran, refs
 --   P:pending:E, delivered:E, given_up:E, skipped:E zsets   delivery id -> stamp (microseconds, unique, growing)
@@ -57,11 +57,11 @@ local function read_disabled(names)
   for n, reason in ipairs(call('HMGET', P .. ':disabled', unpack(unknown))) do off[unknown[n]] = reason ~= false end
 end
 
--- Whether any of these endpoints has a key of this kind: one command, where mostly none has.
+-- Whether any of these endpoints or deliveries has a key of this kind: one command, where mostly none has.
 local function is_any(kind, names)
   local keys = {}
-  for n, E in ipairs(names) do keys[n] = of(kind, E) end
-  return call('EXISTS', unpack(keys)) > 0
+  for n, name in ipairs(names) do keys[n] = of(kind, name) end
+  return keys[1] and call('EXISTS', unpack(keys)) > 0
 end
 
 -- When something last happened to an endpoint; `keep_last` writes it for all endpoints of a script at once.
@@ -305,10 +305,11 @@ local function enqueue(E, lane, id)
 end
 
 local function again(E, id)
-  local was = call('HMGET', of('delivery', id), 's', 'c')
+  local was = call('HMGET', of('delivery', id), 's', 'c', 'a')
+  if was[3] then call('RPUSH', of('attempts', id), was[3]) end
   call('ZREM', of(was[1], E), id)
   call('HSET', of('delivery', id), 's', 'pending', 'k', 0)
-  call('HDEL', of('delivery', id), 'fin', 'r')
+  call('HDEL', of('delivery', id), 'fin', 'r', 'a')
   enqueue(E, was[2], id)
 end
 

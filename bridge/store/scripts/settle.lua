@@ -8,7 +8,7 @@
 -- A long history is bounded in one script of sixteen, by many at a time.
 local is_trimming = micros % (math.floor(L.finished / 64) + 1) == 0
 local codes = {}  -- by the index of the result in ARGV
-local none  -- kinds of keys that no endpoint had when the script began
+local none  -- kinds of keys that no endpoint, or none of what was delivered, had when the script began
 
 local function succeeded(E, is_test)
   note_last('success', E)
@@ -156,8 +156,9 @@ local function fail(E, i)
 end
 
 local function record(i)
-  add_attempt(ARGV[i + 3], ARGV[i + 8])
-  call('HSET', of('delivery', ARGV[i + 3]), 's', 'delivered', 'fin', whole(now))
+  local id, kept = ARGV[i + 3], {}
+  if none.attempts then kept = {'a', ARGV[i + 8]} else add_attempt(id, ARGV[i + 8]) end
+  call('HSET', of('delivery', id), 's', 'delivered', 'fin', whole(now), unpack(kept))
 end
 
 -- Deliveries of one endpoint that succeeded: what they share is written once.
@@ -206,14 +207,15 @@ local function settle_all(E, results)
   end
 end
 
-local names, results = {}, {}
+local names, results, delivered = {}, {}, {}
 for i = 2, #ARGV, 12 do
   local E = ARGV[i]
+  if is_plain_delivery(i) then delivered[#delivered + 1] = ARGV[i + 3] end
   if not results[E] then names[#names + 1], results[E] = E, {} end
   table.insert(results[E], i)
 end
 write_although_full()
-none = {health = names[1] and not is_any('health', names)}
+none = {health = not is_any('health', names), attempts = not is_any('attempts', delivered)}
 for _, E in ipairs(names) do
   if not guarded(E, '', settle_all, E, results[E]) then
     for _, i in ipairs(results[E]) do
