@@ -131,7 +131,7 @@ class Lanes:
     """
 
     _checkpoint = load_script("lane_rules", "log_rules", "checkpoint")
-    _fill = load_script("lane_rules", "fill")
+    _fill = load_script("lane_rules", "delivered_marks", "fill")
     _claim = load_script("lane_rules", "claim")
     _extend = load_script("lane_rules", "extend")
     _settle = load_script("lane_rules", "delivered_marks", "notice_rules", "settle")
@@ -171,7 +171,8 @@ class Lanes:
         arguments += [to_id, to_partial]
         for share in shares:
             event = share.entry.event
-            arguments += [event.id, int(share.entry.ran), event.json, event.lane, len(share.endpoints)]
+            arguments += [event.id, int(share.entry.ran), event.json, event.lane, event.sequence]
+            arguments.append(len(share.endpoints))
             arguments += share.endpoints
         done, *counts = await self._run(self._fill, *arguments)
         if not int(done):
@@ -196,10 +197,10 @@ class Lanes:
             if event is not None:
                 found.append(Claim(endpoint_id, lane, token, delivery_id, event, ran, int(failures), int(replay) == 1))
             else:
-                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, "", 0, "", ""]
+                unreadable += [endpoint_id, lane, token, delivery_id, "unreadable", 0, 0, 0, "", "", ""]
         if unreadable:
             await self._run(self._settle, *unreadable)
-            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 12})
+            logger.error("deliveries whose event cannot be read were skipped", extra={"count": len(unreadable) // 11})
         milliseconds = int(wait)
         return Claimed(int(revision), None if milliseconds < 0 else milliseconds / 1000, found)
 
@@ -221,7 +222,7 @@ class Lanes:
         for each in results:
             claim = each.claim
             arguments += [claim.endpoint_id, claim.lane, claim.token, claim.delivery_id, each.verdict]
-            arguments += [int(each.wait * 1000), int(each.hold * 1000), each.jitter, each.attempt, claim.event.sequence]
+            arguments += [int(each.wait * 1000), int(each.hold * 1000), each.jitter, each.attempt]
             arguments += [each.about, each.given_up]
         codes, broken = await self._run(self._settle, *arguments)
         self._report(broken)

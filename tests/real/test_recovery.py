@@ -52,6 +52,18 @@ async def test_what_was_delivered_beyond_the_history_is_not_sent_again(backend: 
     assert (await Deliveries(backend).recover("e", 0)).queued == 0
 
 
+async def test_what_the_version_before_queued_and_what_was_sent_twice_is_marked_too(backend: Backend) -> None:
+    made = await bench(backend)
+    await made.endpoints.create(endpoint())
+    events = [await _one(made, "delivered") for _ in range(2)]
+    await backend.client.hdel(f"{{bridge}}:webhooks:event:{events[0]}", "seq")
+    await Deliveries(backend).retry(f"e-{events[1]}")
+    (claim,) = (await made.claim()).claims
+    await settle(made, claim, "given_up")
+    await _forget_all(made)
+    assert (await Deliveries(backend).recover("e", 0)).queued == 0
+
+
 async def test_marks_hold_for_many_groups_of_sequences_and_are_small(backend: Backend) -> None:
     made = await bench(backend, finished=10, lost=5)
     await made.endpoints.create(endpoint())
@@ -160,6 +172,7 @@ async def test_damaged_marks_cost_no_delivery_and_begin_anew(backend: Backend) -
     await made.lanes.sweep(["e"])
     await backend.client.set(SENT, "x")
     await _one(made, "delivered")
+    await _forget_all(made)
     await backend.client.hset(SENT, "0", "\x00ä not marks")
     await _one(made, "delivered")
     await _forget_all(made)

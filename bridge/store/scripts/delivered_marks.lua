@@ -1,4 +1,5 @@
--- What was delivered, remembered for as long as the log has the event; behind `lane_rules.lua`.
+-- What was delivered, remembered for as long as the log has the event, once the history tells it no more; behind
+-- `lane_rules.lua`.
 --   P:sent:E hash   log: the id of the log that the sequences are of; number of a group -> its marks as text
 -- A group has the marks of GROUP sequences, six in each character from '0' on: 256 bytes at most.
 local GROUP = 1536
@@ -32,10 +33,26 @@ local function with_mark(text, sequence)
   return string.sub(text, 1, index - 1) .. string.char(48 + bits + mark) .. string.sub(text, index + 1)
 end
 
--- `sequences`: by the events' ids. Those of an event from before this log are of another one.
-local function mark_delivered(E, sequences)
+-- 0 where it is not known.
+local sequences = {}
+local function sequence_of(event)
+  if not sequences[event] then
+    local known = redis.pcall('HGET', of('event', event), 'seq')
+    if not known then
+      -- The version before did not keep it apart.
+      local text = redis.pcall('HGET', of('event', event), 'json')
+      known = type(text) == 'string' and string.match(text, '"sequence":"0*(%d+)"')
+    end
+    sequences[event] = type(known) == 'string' and count(known) or 0
+  end
+  return sequences[event]
+end
+
+-- Sequences of events from before this log are of another one.
+function mark_delivered(E, marked)
   local log, groups, names = current_log(), {}, {}
-  for event, sequence in pairs(sequences) do
+  for _, event in ipairs(marked) do
+    local sequence = sequence_of(event)
     if sequence >= 1 and log[1] and id_parts(event) >= (count(log[2]) or 0) then
       local group = whole(math.floor(sequence / GROUP))
       if not groups[group] then groups[group], names[#names + 1] = {}, group end

@@ -1,6 +1,6 @@
 -- Queue events for endpoints and move the position, if it is the one that the caller read from.
 -- KEYS: webhooks, the log's meta. ARGV: limits, log id, position, partial, revision, new position, new partial;
---   then per event: id, ran (1/0), JSON, cvm id, number of endpoints, their ids.
+--   then per event: id, ran (1/0), JSON, cvm id, sequence, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.
 -- Returns {1, queued, skipped for disabled endpoints, skipped beyond the most that may wait, broken}, or {0}.
 local checkpoint = call('HMGET', P, 'birth', 'position', 'partial', 'revision', 'seen', 'stamp')
@@ -84,18 +84,18 @@ end
 
 local i, events, keys = 8, {}, {}
 while ARGV[i] do
-  local event, cvm, wanting = ARGV[i], ARGV[i + 3], tonumber(ARGV[i + 4])
+  local event, cvm, wanting = ARGV[i], ARGV[i + 3], tonumber(ARGV[i + 5])
   if wanting > 0 then
-    call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
+    call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2], 'seq', ARGV[i + 4])
     events[#events + 1] = {event, wanting}
   end
-  for n = i + 5, i + 4 + wanting do
+  for n = i + 6, i + 5 + wanting do
     local E = ARGV[n]
     if not wanted[E] then names[#names + 1], wanted[E] = E, {} end
     table.insert(wanted[E], {event = event, cvm = cvm, stamp = next_stamp()})
     keys[#keys + 1] = of('delivery', E .. '-' .. event)
   end
-  i = i + 5 + wanting
+  i = i + 6 + wanting
 end
 if names[1] then
   read_disabled(names)

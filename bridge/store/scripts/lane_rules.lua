@@ -20,7 +20,7 @@
 --   P:delivery:id hash     e(ndpoint) c(vm) v(event) s(tatus) k (failures) at, fin (ms), r (1: a caller had what was
 --                          delivered sent again), a (the first attempt, where it is the only one and succeeded)
 --   P:sent:E hash          marks of what was delivered, see delivered_marks.lua
---   P:attempts:id list     JSON, the last ones          P:event:v hash    json, ran, refs
+--   P:attempts:id list     JSON, the last ones          P:event:v hash    json, ran, refs, seq(uence)
 --   P:pending:E, delivered:E, given_up:E, skipped:E zsets   delivery id -> stamp (microseconds, unique, growing)
 --
 -- A lane with deliveries is in exactly one of due:E and busy:E; an empty lane is in neither.
@@ -244,6 +244,9 @@ local function release_events()
   if gone[1] then call('DEL', unpack(gone)) end
 end
 
+-- Set by `delivered_marks.lua`: marks that these events were delivered. Every script that forgets such has it.
+local mark_delivered
+
 -- Forgets deliveries that a list has. Needs `release_events`.
 local function forget(E, list, ids)
   local deliveries, keys = {}, {}
@@ -253,11 +256,14 @@ local function forget(E, list, ids)
   if not ids[1] then return end
   call('ZREM', of(list, E), unpack(ids))
   local all = call('EXISTS', unpack(deliveries)) == #ids
+  local events = {}
   for n, id in ipairs(ids) do
     -- What something other than the bridge removed or listed needs no event.
     local own = string.sub(id, 1, #E + 1) == E .. '-' and (all or call('EXISTS', deliveries[n]) == 1)
-    if own then release(string.sub(id, #E + 2)) end
+    if own then events[#events + 1] = string.sub(id, #E + 2) end
   end
+  if list == 'delivered' then mark_delivered(E, events) end
+  for _, event in ipairs(events) do release(event) end
   call('DEL', unpack(keys))
 end
 
@@ -306,6 +312,7 @@ end
 
 local function again(E, id)
   local was = call('HMGET', of('delivery', id), 's', 'c', 'a')
+  if was[1] == 'delivered' then mark_delivered(E, {string.sub(id, #E + 2)}) end
   if was[3] then call('RPUSH', of('attempts', id), was[3]) end
   call('ZREM', of(was[1], E), id)
   call('HSET', of('delivery', id), 's', 'pending', 'k', 0)

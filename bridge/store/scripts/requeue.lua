@@ -47,7 +47,7 @@ local function recover(i)
   local event, cvm, id = ARGV[i], ARGV[i + 3], E .. '-' .. ARGV[i]
   local was = call('HGET', of('delivery', id), 's') or was_delivered(E, tonumber(ARGV[i + 4])) and 'delivered'
   if was == 'pending' or was == 'delivered' and what ~= 'replay' then return 0 end
-  call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2])
+  call('HSET', of('event', event), 'ran', ARGV[i + 1], 'json', ARGV[i + 2], 'seq', ARGV[i + 4])
   if make(E, cvm, event, 'pending') then enqueue(E, cvm, id) else again(E, id) end
   if what == 'replay' then mark_replay(id) end
   return 1

@@ -1,8 +1,8 @@
 -- Record the results of attempts; behind `delivered_marks.lua` and `notice_rules.lua`. ARGV: limits, then per
 --   attempt: endpoint, lane, token, delivery, verdict (delivered, failed, given_up, gone, postponed; withheld, unreadable:
 --   none was or will be made), ms to wait, ms for which the receiver asked to get nothing (0: it did not), jitter of the
---   probe's wait (0 to 1), attempt as JSON (if postponed: why), the event's sequence (0: none),
---   what notices show of the endpoint (JSON, '' after a success), what a notice that it was given up tells (JSON, '': none).
+--   probe's wait (0 to 1), attempt as JSON (if postponed: why), what notices show of the endpoint (JSON, '' after a
+--   success), what a notice that it was given up tells (JSON, '': none).
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
 -- A long history is bounded in one script of sixteen, by many at a time.
@@ -112,8 +112,8 @@ local function settle(i)
     call('ZADD', of('due', E), whole(now + tonumber(ARGV[i + 5])), lane)
   end
   hold(E, tonumber(ARGV[i + 6]))
-  if ARGV[i + 10] ~= '' then call('HSET', of('health', E), 'about', ARGV[i + 10]) end
-  if ARGV[i + 11] ~= '' then tell_given_up(E, ARGV[i + 11]) end
+  if ARGV[i + 9] ~= '' then call('HSET', of('health', E), 'about', ARGV[i + 9]) end
+  if ARGV[i + 10] ~= '' then tell_given_up(E, ARGV[i + 10]) end
   local code = failed(E, lane, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 7]))
   if verdict == 'gone' and not disabled(E) then
     shut(E, 'the receiver answered 410 Gone')
@@ -163,11 +163,10 @@ end
 
 -- Deliveries of one endpoint that succeeded: what they share is written once.
 local function deliver(E, results, more)
-  local ids, lanes, sequences = {}, {}, {}
+  local ids, lanes = {}, {}
   for _, i in ipairs(results) do
     if guarded(E, ARGV[i + 1], record, i) then
       ids[#ids + 1], lanes[#lanes + 1] = ARGV[i + 3], ARGV[i + 1]
-      sequences[string.sub(ARGV[i + 3], #E + 2)] = tonumber(ARGV[i + 9])
     else
       fail(E, i)
     end
@@ -182,7 +181,6 @@ local function deliver(E, results, more)
     if more[lane] then due[#due + 1], due[#due + 2] = whole(now), lane end
   end
   if due[1] then call('ZADD', of('due', E), unpack(due)) end
-  mark_delivered(E, sequences)
   if is_trimming then trim(E) end
   local code = succeeded(E, false)
   for _, i in ipairs(results) do
@@ -208,7 +206,7 @@ local function settle_all(E, results)
 end
 
 local names, results, delivered = {}, {}, {}
-for i = 2, #ARGV, 12 do
+for i = 2, #ARGV, 11 do
   local E = ARGV[i]
   if is_plain_delivery(i) then delivered[#delivered + 1] = ARGV[i + 3] end
   if not results[E] then names[#names + 1], results[E] = E, {} end
@@ -233,5 +231,5 @@ rescore_all(touched)
 release_events()
 keep_last()
 keep_stamp()
-for i = 2, #ARGV, 12 do found[#found + 1] = codes[i] end
+for i = 2, #ARGV, 11 do found[#found + 1] = codes[i] end
 return {found, broken}
