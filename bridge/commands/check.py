@@ -20,7 +20,7 @@ from bridge.store.endpoint_notices import health_word
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.key_check import KeyCheck, read_seen
-from bridge.store.leader_status import MOST_UNMET, read_leader_status, read_polling
+from bridge.store.leader_status import read_leader_status, read_polling, unmet_lines
 from bridge.store.log import Log
 from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
@@ -164,8 +164,8 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
     else:
         show(f"  leader   {status.get('leader')}, epoch {status.get('epoch')}, as reported at {status.get('at')}")
         reason = status.get("budget_reason")
-        for reference, why in list(status.get("unmet", {}).items())[:MOST_UNMET]:
-            show(f"  note     BRIDGE_CVMS: {reference}: {why}")
+        for line in unmet_lines(status.get("unmet", {})):
+            show(f"  note     BRIDGE_CVMS: {line}")
         show(f"  streams  {status.get('budget')} of {settings.max_streams} usable{f' ({reason})' if reason else ''}")
     if trouble := (await read_dispatching(backend)).trouble:
         show(f"  webhooks {trouble}: start `bridge dispatcher` (or `bridge up`), otherwise nothing is delivered")

@@ -98,11 +98,15 @@ class LeaderStatusWriter:
         return answer > 0
 
 
-def unmet_note(unmet: Mapping[str, object]) -> str:
-    """References of `BRIDGE_CVMS` that name no CVM, and why, on one line."""
+def unmet_lines(unmet: Mapping[str, object]) -> list[str]:
+    """References of `BRIDGE_CVMS` that name no CVM, each with the reason; only the number of those beyond some."""
     shown = [f"{reference}: {why}" for reference, why in list(unmet.items())[:MOST_UNMET]]
-    more = len(unmet) - len(shown)
-    return f"BRIDGE_CVMS: {'; '.join(shown)}{f'; and {more} more' if more else ''}" if shown else ""
+    return [*shown, f"and {len(unmet) - len(shown)} more"] if len(unmet) > len(shown) else shown
+
+
+def unmet_note(unmet: Mapping[str, object]) -> str:
+    """The same on one line; empty where each names a CVM."""
+    return f"BRIDGE_CVMS: {'; '.join(unmet_lines(unmet))}" if unmet else ""
 
 
 async def read_leader_status(backend: Backend) -> dict[str, Any]:
