@@ -12,7 +12,7 @@ from bridge.store.endpoint_notices import HEALTH_WORDS, HealthWord
 from bridge.store.endpoints import Format, Signature
 from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, READY, CvmState, Event, OperationData, TestEvent
-from bridge.web.api.webhook_models import Type
+from bridge.web.api.webhook_models import TYPES_DESCRIBED, Type
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import WaitedCvm
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
@@ -148,7 +148,7 @@ class Endpoint(Shape):
     from_: list[str] = described("Statuses before; empty: all", alias="from")
     to: list[str] = described("Statuses after; empty: all")
     ready: bool | None = described("Only events whose `data` has this `ready`; null: all")
-    types: list[Type] = described("Event types; empty: all")
+    types: list[Type] = described(TYPES_DESCRIBED)
     format: Format = described("The form of the body")
     signatures: list[Signature] = described("The schemes that sign", ["v1"])
     public_keys: list[PublicKey] | None = described(

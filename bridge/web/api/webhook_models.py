@@ -131,6 +131,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
+TYPES_DESCRIBED = "Event types; empty: all but `endpoint.*` and `delivery.given_up`, which must be named"
+
+
 class EndpointChange(_Strict):
     """Some fields of an endpoint, as `PATCH` takes them: a given field replaces the old one.
 
@@ -147,7 +150,7 @@ class EndpointChange(_Strict):
     from_: list[Status] = Field([], alias="from", max_length=MOST_STATUSES, description="Statuses before; empty: all")
     to: list[Status] = Field([], max_length=MOST_STATUSES, description="Statuses after; empty: all")
     ready: bool | None = Field(None, description="Only events after which the CVM is ready, or is not; null: all")
-    types: list[Type] = Field([TRANSITION], max_length=MOST_TYPES, description="Event types; empty: all")
+    types: list[Type] = Field([TRANSITION], max_length=MOST_TYPES, description=TYPES_DESCRIBED)
     format: Format = Field("standard", description="The form of the body")
     signatures: list[Signature] = Field(
         ["v1"],

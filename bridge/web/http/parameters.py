@@ -181,7 +181,11 @@ CVMS_NAMED = Parameter(
     shared_as="listed_cvm",
 )
 TYPE = Parameter(
-    "type", "Only these types; may be repeated. Snapshots and resets come regardless", _types, _several(LOG_TYPE)
+    "type",
+    "Only these types; may be repeated. Without it all but `endpoint.*` and `delivery.given_up`. Snapshots and resets "
+    "come regardless",
+    _types,
+    _several(LOG_TYPE),
 )
 LAST_EVENT_ID_HEADER = in_header(
     "Last-Event-ID",
