@@ -101,10 +101,14 @@ class Budget:
         return max(0, int(self.tokens)) if now >= self.paused_until else 0
 
     def _adapt(self, now: float) -> None:
-        """Grows where all that was allowed is sent; a minute in which less was wanted ends that."""
+        """Grows where all that was allowed is sent; a minute in which less was wanted ends that, and so does whatever
+        holds the budget: an upstream that comes back is asked as at first.
+        """
         if now < self._adapted_at + GROWS_EVERY:
             return
-        if self._short:
+        if self.is_held:
+            self.rate = min(self.rate, self.pace)
+        elif self._short:
             self._short_at = now
             if self.restore_at == float("inf") and now >= self._strained_until:
                 self.rate = min(self.rate + 1, max(self.most_pace, self.rate))

@@ -164,3 +164,12 @@ def test_the_pace_stands_while_upstream_is_strained_and_where_it_is_fixed() -> N
         sent_in(budget, second, second + 10)
     assert budget.rate == REQUESTS_PER_SECOND
     assert sent_in(Budget(5, pace=4.0, most_pace=4.0), 0, 100) <= 4 * 101
+
+
+def test_an_upstream_that_comes_back_is_asked_at_the_first_pace() -> None:
+    budget = Budget(5)
+    sent_in(budget, 0, 40)
+    budget.unauthorized(40.0, RNG, "a", at_once=True)
+    sent_in(budget, 40, 90)
+    budget.authorized()
+    assert budget.rate == REQUESTS_PER_SECOND
