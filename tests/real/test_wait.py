@@ -124,7 +124,7 @@ async def test_a_bridge_that_is_killed_in_the_middle_is_found_again(redis_url: s
     assert (found.code, found.cursor) == (Code.REACHED, event_id)
 
 
-async def test_a_client_that_goes_away_leaves_no_wait_behind(redis_url: str) -> None:
+async def test_a_client_that_goes_away_leaves_no_wait_behind_and_a_stop_answers_those_that_stay(redis_url: str) -> None:
     async with front(redis_url) as web:
         await web.lead()
         await Watches(web.backend).renew(["cvm-1"])
@@ -136,6 +136,12 @@ async def test_a_client_that_goes_away_leaves_no_wait_behind(redis_url: str) -> 
             waiting.cancel()
             await asyncio.wait([waiting])
             await web.until_present(0)
+            staying = asyncio.create_task(http.get(f"{web.url}/v1/cvms/cvm-1/wait", timeout=60))
+            await web.until_present(1)
+            web.stop.set()
+            answer = await staying
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:bridge:problem:overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_a_signal_is_no_success_and_still_prints_one_line(tmp_path: Path) -> None:
