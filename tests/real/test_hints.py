@@ -87,6 +87,10 @@ async def test_each_webhook_is_an_event_once_for_streams_pages_and_channels(redi
         for kind, count in (("phala.*", 2), ("phala.cvm.updated", 0)):
             page = await bridge.http.get(f"{bridge.url}/v1/events?type={kind}", headers={"Accept": "application/json"})
             assert len(page.json()["items"]) == count
+        for cvm_id, count in zip(bridge.ids, (0, 2), strict=True):
+            path = f"/v1/cvms/{cvm_id}/events?type=phala.*"
+            page = await bridge.http.get(f"{bridge.url}{path}", headers={"Accept": "application/json"})
+            assert len(page.json()["items"]) == count
         assert (await bridge.http.get(f"{bridge.url}/v1/events?type=phala.")).status_code == 422
 
 
