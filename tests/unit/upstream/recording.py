@@ -33,7 +33,11 @@ class Line(Backend):
         if self.cut == "before":
             command.close()  # type: ignore[attr-defined]
             raise StoreUnavailableError
-        await asyncio.sleep(0)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            command.close()  # type: ignore[attr-defined]
+            raise
         done = await super().call(command)
         if self.cut == "after":
             raise StoreUnavailableError
