@@ -19,6 +19,11 @@ BOOT_ERROR = "boot_error"
 STATUSES = (*(RUNNING, "stopped", "exited", ERROR, DELETED), *("provisioning", "starting", "stopping", "restarting"))
 """Those that can be waited for: a word that upstream does not have would be waited for in vain."""
 
+STARTING = ("provisioning", "starting", "restarting")
+
+MOST_LISTED = 100
+"""CVMs that an answer shows."""
+
 SETTLE_SECONDS = 0.5
 """After `watch.fresh`: by then the change that was missed has come too, if there was one."""
 
@@ -94,8 +99,8 @@ class Member:
         known = replace(self, status=_text(data.get("to")), ready=_flag(data), stale=None, **_boot(data.get("state")))
         if arrived:
             return replace(known, since=time, status_counts=True, ready_counts=True, boot_error_counts=True)
-        # A boot error that comes while the CVM starts is new; one that an `error` of before has is that one's.
-        return replace(known, boot_error_counts=self.boot_error_counts or known.status != ERROR)
+        # A boot error that comes while the CVM starts is new; one that a resting CVM has is of an earlier start.
+        return replace(known, boot_error_counts=self.boot_error_counts or known.status in STARTING)
 
     def as_of_snapshot(self, data: Mapping[str, Any], *, counts: bool) -> Member:
         """`data` is that of a `cvm.snapshot`; it replaces what was known."""

@@ -23,7 +23,7 @@ from bridge.commands.terminal import as_object, bridge_client, trouble_line
 from bridge.events import SNAPSHOT, dumps, entry_key
 from bridge.process.logs import printable
 from bridge.reference_sets import parse
-from bridge.waiting import SETTLE_SECONDS, Goal, Member, Outcome, Waiting
+from bridge.waiting import MOST_LISTED, SETTLE_SECONDS, Goal, Member, Outcome, Waiting
 
 LOOK_EVERY = 2.0
 """Seconds between two questions whether there is a leader again: no event tells it."""
@@ -292,7 +292,7 @@ class ReferenceWait:
     # Verdicts
 
     def _verdict(self, code: Code, reason: str = "") -> Verdict:
-        deciding = self._waiting.deciding()
+        deciding = self._waiting.deciding()[:MOST_LISTED]
         return Verdict(
             code=code,
             reason=reason,

@@ -96,6 +96,7 @@ def test_the_state_and_what_follows_decide(to: str, told: list[Told], outcome: O
         ("ready", [changed("starting", "running"), readiness(True, None)], REACHED),
         ("running", [changed(None, "running")], REACHED),
         ("ready", [snapshot("error"), changed("error", "error", boot_error="an old one")], UNDECIDED),
+        ("ready", [snapshot("stopped"), changed("stopped", "stopped", boot_error="an old one")], UNDECIDED),
         ("ready", [changed("starting", "starting", boot_error="no image")], FAILED),
         ("ready", [changed("starting", "error", boot_error="no image")], FAILED),
         ("ready", [snapshot("deleted")], UNDECIDED),

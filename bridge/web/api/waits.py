@@ -15,7 +15,7 @@ from bridge.reference_sets import Reference
 from bridge.store.log import Log
 from bridge.store.snapshots import Snapshot, SnapshotHead, Snapshots
 from bridge.store.watches import Watches
-from bridge.waiting import NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
+from bridge.waiting import MOST_LISTED, NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
 from bridge.web.api import answers
 from bridge.web.api.log_pages import REFUSALS
 from bridge.web.api.references import LAST_KNOWN_HEADER, REF_OR_SET, Found, References, scope_of
@@ -36,9 +36,6 @@ DEFAULT_TIMEOUT = 50
 """Seconds: proxies usually give up after 60 without a byte."""
 
 MOST_TIMEOUT = 600
-
-MOST_LISTED = 100
-"""CVMs in one answer."""
 
 
 def _goal(values: list[str]) -> Goal:
