@@ -241,7 +241,8 @@ local function release_events()
     local left = redis.pcall('HINCRBY', of('event', event), 'refs', -times)
     if type(left) == 'table' or left <= 0 then gone[#gone + 1] = of('event', event) end
   end
-  if gone[1] then call('DEL', unpack(gone)) end
+  -- In parts: Lua's stack holds some thousands.
+  for n = 1, #gone, 1000 do call('DEL', unpack(gone, n, math.min(n + 999, #gone))) end
 end
 
 -- Set by `delivered_marks.lua`: marks that these events were delivered. Every script that forgets such has it.
@@ -276,7 +277,9 @@ local function older_lost(E)
   return 'skipped', skipped
 end
 
--- Bounds the history: given-up and skipped deliveries may still be wanted, so delivered ones go first.
+-- Bounds the history: given-up and skipped deliveries may still be wanted, so delivered ones go first. One script
+-- forgets so many, some milliseconds; the next ones go on.
+local forgettable = 2000
 local function trim(E)
   local lost = call('ZCARD', of('given_up', E)) + call('ZCARD', of('skipped', E))
   while lost > L.lost do
@@ -284,8 +287,9 @@ local function trim(E)
     forget(E, list, {oldest[1]})
     lost = lost - 1
   end
-  local over = call('ZCARD', of('delivered', E)) + lost - L.finished
-  if over > 0 then forget(E, 'delivered', call('ZRANGE', of('delivered', E), 0, math.min(over, 200) - 1)) end
+  local over = math.min(call('ZCARD', of('delivered', E)) + lost - L.finished, 200, forgettable)
+  if over > 0 then forget(E, 'delivered', call('ZRANGE', of('delivered', E), 0, over - 1)) end
+  forgettable = forgettable - math.max(over, 0)
 end
 
 local function list_as(E, id, status)

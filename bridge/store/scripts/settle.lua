@@ -5,8 +5,10 @@
 --   success), what a notice that it was given up tells (JSON, '': none).
 -- Returns {codes, broken}, a code per attempt: 0 the claim had ended, 1 done, 2 the breaker opened, 3 it closed,
 -- 4 disabled, 5 its keys are damaged: the lane is quarantined.
--- A long history is bounded in one script of sixteen, by many at a time.
-local is_trimming = micros % (math.floor(L.finished / 64) + 1) == 0
+-- A long history is bounded in one script of sixteen, by many at a time; more often where a script has many results, or
+-- some 500 would be forgotten at once.
+local every = math.min(math.floor(L.finished / 64) + 1, math.ceil(500 / #ARGV * 11))
+local is_trimming = micros % every == 0
 local codes = {}  -- by the index of the result in ARGV
 local none  -- kinds of keys that no endpoint, or none of what was delivered, had when the script began
 
