@@ -111,7 +111,7 @@ class Discovery:
                 now, every = self._context.clock.monotonic(), self._every()
                 if is_due:
                     began = now
-                await self._round(group, every, now if is_due else now - every)
+                await self._round(group, every, now if is_due else now - every, counts=is_due)
                 left = began + self._every() - self._context.clock.monotonic()
                 is_due = left <= 0 or not await set_within(self._membership.changed, left)
                 if not is_due:
@@ -121,8 +121,10 @@ class Discovery:
         every = LIST_EVERY if self._membership.stands else RESOLVE_EVERY
         return max(every, self._workspace.pages / PAGES_PER_SECOND)
 
-    async def _round(self, group: asyncio.TaskGroup, every: float, since: float) -> None:
-        """Lists, resolves and pins. What has no definite answer stays pinned."""
+    async def _round(self, group: asyncio.TaskGroup, every: float, since: float, *, counts: bool) -> None:
+        """Lists, resolves and pins. What has no definite answer stays pinned. `counts`: the list is a new one, so that
+        nobody is let go for one list that two rounds took.
+        """
         directory, names = None, self._membership.names
         self._named.clear()
         if self._membership.stands or names:
@@ -135,7 +137,7 @@ class Discovery:
         for entry in directory.entries.values() if directory else ():
             self._take_entry(entry)  # pages may have come before a set stood
         self._look_for_names(directory, names)
-        await self._settle(directory)
+        await self._settle(directory, counts=counts)
 
     # Who is looked for
 
@@ -273,20 +275,21 @@ class Discovery:
         tracked = self._context.watches.setdefault(cvm_id, Tracked.loaded(cvm_id, None, now))
         if entry is not None:
             self._context.recorder.identify(tracked, entry.app_id, entry.name)
+            self._membership.listed(cvm_id)
         return tracked
 
-    async def _settle(self, directory: Directory | None) -> None:
+    async def _settle(self, directory: Directory | None, *, counts: bool) -> None:
         """Pins what was found. What is not found is unpinned in the second complete round, or once it is deleted."""
         self._forget_unlisted(directory)
         members, complete = self._wanted(directory)
         wanted = {*members, *self._found.values()} if self._is_configured else set[str]()
-        await self._settle_demanded(directory)
+        await self._settle_demanded(directory, counts=counts)
         self._tell_unmet(directory)
         try:
             pinned = await self._watches.config_pins()
             lacking = pinned - wanted
             gone = {each for each in lacking - self._named if self._is_gone(each)}
-            if complete and self._believes(directory, lacking - gone):
+            if counts and complete and self._believes(directory, lacking - gone):
                 gone |= lacking & self._lacking
                 self._lacking = lacking - gone
             if gone or not wanted <= pinned:
@@ -296,12 +299,12 @@ class Discovery:
         except StoreUnavailableError:
             logger.info("the pins of BRIDGE_CVMS could not be written: Redis does not answer")
 
-    async def _settle_demanded(self, directory: Directory | None) -> None:
+    async def _settle_demanded(self, directory: Directory | None, *, counts: bool) -> None:
         """Watches the members of subscribers' sets that are not, and forgets those that the list has lost."""
         if directory is None or not self._membership.is_demanded:
             return
         members, complete = self._members(directory, self._membership.demands)
-        if complete and directory.keys and not self._context.fault:
+        if counts and complete and directory.keys and not self._context.fault:
             self._membership.settle(members.keys(), self._context.watches.values())
         missing = members.keys() - self._context.watches.keys()
         try:

@@ -50,7 +50,7 @@ EXAMPLES = os.environ.get("MODEL_EXAMPLES")
 
 # As in test_model.py: a few lives in the suite, and new ones with MODEL_EXAMPLES=60 by hand.
 @settings(
-    max_examples=int(EXAMPLES or 6),
+    max_examples=int(EXAMPLES or 4),
     derandomize=EXAMPLES is None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate] if EXAMPLES else [Phase.explicit, Phase.generate],
     deadline=None,
