@@ -108,10 +108,9 @@ class Discovery:
             self._count_unresolved()
             while True:
                 self._membership.changed.clear()
-                now, every = self._context.clock.monotonic(), self._every()
                 if is_due:
-                    began = now
-                await self._round(group, every, now if is_due else now - every, counts=is_due)
+                    began = self._context.clock.monotonic()
+                await self._round(group, self._every(), began, counts=is_due)
                 left = began + self._every() - self._context.clock.monotonic()
                 is_due = left <= 0 or not await set_within(self._membership.changed, left)
                 if not is_due:
