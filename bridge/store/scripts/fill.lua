@@ -1,4 +1,4 @@
--- Queue events for endpoints and move the position, if it is the one that the caller read from.
+-- Queue events for endpoints and move the position, if it is the one that the caller read from; behind `delivered_marks.lua`.
 -- KEYS: webhooks, the log's meta. ARGV: limits, log id, position, partial, revision, new position, new partial;
 --   then per event: id, ran (1/0), JSON, cvm id, sequence, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.
@@ -80,6 +80,35 @@ local function queue(E, is_new)
     end
   end
   queue_one_by_one(E, statuses)
+end
+
+-- While too many deliveries wait, skips the oldest that is not being attempted just now. Returns how many it skipped.
+local function overflow(E)
+  local count = 0
+  while call('ZCARD', of('pending', E)) > L.pending do
+    local victim
+    for _, id in ipairs(call('ZRANGE', of('pending', E), 0, L.concurrency)) do
+      local lane = call('HGET', of('delivery', id), 'c')
+      if not lane then
+        -- Its hash was removed by something other than the bridge; claims drop its id from the lane.
+        forget(E, 'pending', {id})
+        victim = false
+        break
+      end
+      local head = redis.pcall('LINDEX', lane_key(E, lane), 0) == id
+      if not head or not call('ZSCORE', of('busy', E), lane) then
+        victim = id
+        take_out(E, lane, id, head)
+        break
+      end
+    end
+    if victim == nil then return count end
+    if victim then
+      list_as(E, victim, 'skipped')
+      count = count + 1
+    end
+  end
+  return count
 end
 
 local i, events, keys = 8, {}, {}

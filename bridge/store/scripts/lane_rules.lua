@@ -314,45 +314,6 @@ local function enqueue(E, lane, id)
   if call('RPUSH', lane_key(E, lane), id) == 1 then call('ZADD', of('due', E), whole(now), lane) end
 end
 
-local function again(E, id)
-  local was = call('HMGET', of('delivery', id), 's', 'c', 'a')
-  if was[1] == 'delivered' then mark_delivered(E, {string.sub(id, #E + 2)}) end
-  if was[3] then call('RPUSH', of('attempts', id), was[3]) end
-  call('ZREM', of(was[1], E), id)
-  call('HSET', of('delivery', id), 's', 'pending', 'k', 0)
-  call('HDEL', of('delivery', id), 'fin', 'r', 'a')
-  enqueue(E, was[2], id)
-end
-
--- While too many deliveries wait, skips the oldest that is not being attempted just now. Returns how many it skipped.
-local function overflow(E)
-  local count = 0
-  while call('ZCARD', of('pending', E)) > L.pending do
-    local victim
-    for _, id in ipairs(call('ZRANGE', of('pending', E), 0, L.concurrency)) do
-      local lane = call('HGET', of('delivery', id), 'c')
-      if not lane then
-        -- Its hash was removed by something other than the bridge; claims drop its id from the lane.
-        forget(E, 'pending', {id})
-        victim = false
-        break
-      end
-      local head = redis.pcall('LINDEX', lane_key(E, lane), 0) == id
-      if not head or not call('ZSCORE', of('busy', E), lane) then
-        victim = id
-        take_out(E, lane, id, head)
-        break
-      end
-    end
-    if victim == nil then return count end
-    if victim then
-      list_as(E, victim, 'skipped')
-      count = count + 1
-    end
-  end
-  return count
-end
-
 -- Begins the revisions anew: every dispatcher reads all endpoints.
 local function renumber()
   call('DEL', P .. ':changed')

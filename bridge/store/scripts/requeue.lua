@@ -39,6 +39,16 @@ local function cancel()
   list_as(E, ARGV[5], 'skipped')
 end
 
+local function again(E, id)
+  local was = call('HMGET', of('delivery', id), 's', 'c', 'a')
+  if was[1] == 'delivered' then mark_delivered(E, {string.sub(id, #E + 2)}) end
+  if was[3] then call('RPUSH', of('attempts', id), was[3]) end
+  call('ZREM', of(was[1], E), id)
+  call('HSET', of('delivery', id), 's', 'pending', 'k', 0)
+  call('HDEL', of('delivery', id), 'fin', 'r', 'a')
+  enqueue(E, was[2], id)
+end
+
 -- What is told as a replay was delivered before, or is part of a period that a caller wants whole.
 local function mark_replay(id) call('HSET', of('delivery', id), 'r', 1) end
 
