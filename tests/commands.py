@@ -1,24 +1,123 @@
-"""`bridge` commands as processes."""
+"""`bridge` commands as processes.
+
+An import of bridge takes more CPU than most tests: commands are forks of a process that has it, except where a test
+changes what Python imports, or coverage measures.
+"""
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from tests.servers import PATIENCE, eventually
 
-#: The last two tell coverage to measure the command.
-KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", *MEASURED)
 
 #: All that run, by their start.
 running: list[Command] = []
+
+
+class Process(Protocol):
+    """What of `Popen` tests use."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+@functools.cache
+def _warm() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bridge.commands.cli"])
+    return context
+
+
+class Fork:
+    """One `bridge` process that a warm one forks."""
+
+    def __init__(self, home: Path, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        out, its_out = _warm().Pipe(duplex=False)
+        err, its_err = _warm().Pipe(duplex=False)
+        given = (its_out, its_err, home, arguments, environment)
+        with its_out, its_err:
+            self._process = _warm().Process(target=_command, args=given, daemon=True)
+            self._process.start()
+        self.stdout, self.stderr = (os.fdopen(os.dup(each.fileno())) for each in (out, err))
+        out.close()
+        err.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("bridge", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _command(out: Connection, err: Connection, home: Path, arguments: Sequence[str], given: dict[str, str]) -> None:
+    """What the fork does: it becomes `python -m bridge` with these arguments."""
+    for connection, target in ((out, 1), (err, 2)):
+        os.dup2(connection.fileno(), target)
+        connection.close()
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1, errors="backslashreplace")
+    os.environ.clear()
+    os.environ.update(given)
+    os.chdir(home)
+    warnings.resetwarnings()
+    warnings.simplefilter("error")
+    sys.argv = ["bridge", *arguments]
+
+    from bridge.commands.cli import main  # noqa: PLC0415 - imported already, by the process that forks
+
+    main(arguments, prog_name="bridge")
+
+
+def _fresh(home: Path, arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bridge", *arguments],
+        cwd=home,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class Command:
@@ -33,21 +132,15 @@ class Command:
             "BRIDGE_DRAIN_SECONDS": "0",
             **environment,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", *arguments],
-            cwd=home,
-            env={**bare, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        is_fresh = "PYTHONPATH" in environment or any(name in os.environ for name in MEASURED)
+        made = (_fresh if is_fresh else Fork)(home, arguments, {**bare, **own})
+        self.process: Process = made
         running.append(self)
         self.out: list[str] = []
         self.err: list[str] = []
         self._readers = [
-            threading.Thread(target=_collect, args=(self.process.stdout, self.out), daemon=True),
-            threading.Thread(target=_collect, args=(self.process.stderr, self.err), daemon=True),
+            threading.Thread(target=_collect, args=(made.stdout, self.out), daemon=True),
+            threading.Thread(target=_collect, args=(made.stderr, self.err), daemon=True),
         ]
         for reader in self._readers:
             reader.start()
