@@ -65,7 +65,7 @@ def test_clients_find_it_by_its_path(tmp_path: Path, own_server: RealServer, pat
     assert url == f"unix:{path}"
     assert f"curl -N --unix-socket {path} http://localhost/v1/events" in up.output
     tail, listen = Command(tmp_path, "tail", "--url", url), Command(tmp_path, "listen", "--url", url)
-    tail.shows('"type":"cvm.snapshot"')
+    tail.shows('"type":"cvm\\.')
     listen.shows("is registered at unix:")
     assert [tail.ends(signal.SIGINT), listen.ends(signal.SIGINT), up.ends(signal.SIGTERM)] == [0, 0, 0]
     assert "is unregistered" in listen.errors
