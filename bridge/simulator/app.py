@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +39,7 @@ def create_app(simulator: Simulator) -> Starlette:
     webhooks = WebhookSender(simulator)
     return Starlette(
         routes=[*_routes(simulator, webhooks), Mount("/control", routes=control_routes(simulator, webhooks))],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, ClientDisconnect: _left},
         lifespan=lambda _: _living(simulator, webhooks),
     )
 
@@ -64,6 +64,11 @@ async def _tick(simulator: Simulator) -> None:
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+async def _left(_: Request, __: Exception) -> Response:
+    """The client left in the middle of its body, as a leader that stops: nobody reads an answer."""
+    return Response(status_code=400)
 
 
 def _routes(simulator: Simulator, webhooks: WebhookSender) -> list[Route]:

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from starlette.datastructures import QueryParams
+from starlette.types import Message
 
+from bridge.clock import SystemClock
 from bridge.phala_queries import UnprocessableError, pace
-from bridge.simulator.app import batch_request
+from bridge.simulator.app import batch_request, create_app
+from bridge.simulator.simulator import Settings, Simulator
+from bridge.simulator.world import World
 
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
 
@@ -120,3 +124,28 @@ def test_a_wrong_batch_request_is_refused_as_fastapi_does(body: bytes, fault: di
     with pytest.raises(UnprocessableError) as caught:
         batch_request(body)
     assert caught.value.detail == [fault]
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error() -> None:
+    """As a leader that stops; uvicorn prints a traceback for what an app raises."""
+    app = create_app(Simulator(World(seed=7, cvms=1, frozen=True), Settings(), SystemClock()))
+    path = "/api/v1/status/batch"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "http",
+    }
+    scope |= {"query_string": b"", "headers": [(b"x-api-key", b"key")], "server": ("x", 1), "client": ("x", 1)}
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert [message.get("status") for message in sent] == [400, None]
