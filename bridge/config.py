@@ -1,6 +1,7 @@
 """Every setting of the bridge (docs/contract.md#environment), read once at the start and never changed.
 
 This module has names, defaults and bounds; `bridge.config_values` parses the texts. An empty variable counts as unset.
+A secret `NAME` may stand in a file instead, whose path `NAME_FILE` holds.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge import config_values, phala_signature
 from bridge.config_values import Allowlist, Token
 from bridge.phala_queries import DEFAULT_INTERVAL, INTERVAL_BOUNDS, TIMEOUT_BOUNDS
+from bridge.secret_files import SecretFile, SecretFileError
 
 __all__ = ["Allowlist", "Settings", "SettingsError", "Token", "load_settings"]
 
@@ -149,12 +151,19 @@ class Settings(BaseModel):
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _files: dict[str, str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line per unknown `BRIDGE_*` name; the caller shows them."""
         return self._warnings
+
+    @property
+    def tokens_file(self) -> SecretFile | None:
+        """The file that the tokens came from, which front ends follow."""
+        path = self._files.get("BRIDGE_TOKENS")
+        return None if path is None else SecretFile(path)
 
     @property
     def phala_secrets(self) -> tuple[str, ...]:
@@ -170,7 +179,8 @@ class Settings(BaseModel):
     def in_force(self) -> list[tuple[str, str, str]]:
         """(name, value, origin) of each variable in the contract's order; secrets are masked, unset values are "".
 
-        The origin is `environment`, the name of the file, `given` (by the program) or `default`.
+        The origin is `environment`, the name of the file or of the variable with its path, `given` (by the program) or
+        `default`.
         """
         return [
             (name, config_values.shown(getattr(self, field)), self._origin(field, name))
@@ -194,6 +204,11 @@ def variables() -> dict[str, str]:
     return {field: str(info.validation_alias) for field, info in Settings.model_fields.items()}
 
 
+def file_variables() -> dict[str, str]:
+    """Secret variable → the one that may hold the path of a file with its value."""
+    return {name: f"{name}_FILE" for field, name in variables().items() if not Settings.model_fields[field].repr}
+
+
 def load_settings(env_file: str | None = ".env", **given: object) -> Settings:
     """Reads the environment, then `env_file` if it exists. `given`, by field name, outranks both; None is not given.
 
@@ -201,18 +216,42 @@ def load_settings(env_file: str | None = ".env", **given: object) -> Settings:
     """
     names = variables()
     filed = _read_file(env_file)
+    present = {**filed, **{name: text for name, text in os.environ.items() if text}}
     overrides = {names[field]: value for field, value in given.items() if value is not None}
+    paths = {
+        name: present[file] for name, file in file_variables().items() if file in present and name not in overrides
+    }
+    secrets, faults = _read_secrets(paths, present)
     build: Any = _Environment  # its arguments are variables here, which no type checker can know
     try:
-        settings: Settings = build(_env_file=env_file, **overrides)
+        settings: Settings = build(_env_file=env_file, **secrets, **overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_complaints(error.errors(include_url=False)))) from None
+        faults = {**_complaints(error.errors(include_url=False), secrets), **faults}
+    if faults:
+        raise SettingsError("\n".join(faults.values()))
     origins = {name: str(env_file) for name in filed} | {
         name: "environment" for name, text in os.environ.items() if text
     }
+    origins |= {name: file_variables()[name] for name in secrets}
     settings._origins = {name: origin for name, origin in origins.items() if name not in overrides}
+    settings._files = paths
     settings._warnings = tuple(unknown_names({**filed, **os.environ}))
     return settings
+
+
+def _read_secrets(paths: Mapping[str, str], present: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The content of the files, and a line for each that cannot be used, by secret variable."""
+    secrets, faults = {}, {}
+    for name, path in paths.items():
+        file = file_variables()[name]
+        if name in present:
+            faults[name] = f"{name} and {file} are both set: unset one of them"
+            continue
+        try:
+            secrets[name] = SecretFile(path).read()
+        except SecretFileError as error:
+            faults[name] = f"{file}: {error}"
+    return secrets, faults
 
 
 def _read_file(env_file: str | None) -> dict[str, str]:
@@ -224,7 +263,7 @@ def _read_file(env_file: str | None) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def _complaints(errors: Iterable[ErrorDetails]) -> list[str]:
+def _complaints(errors: Iterable[ErrorDetails], from_files: Container[str]) -> dict[str, str]:
     """One line per variable, even if it has several errors."""
     fields = {name: Settings.model_fields[field] for field, name in variables().items()}
     lines: dict[str, str] = {}
@@ -234,8 +273,9 @@ def _complaints(errors: Iterable[ErrorDetails]) -> list[str]:
         if info is None:
             lines.setdefault(name, f"{name}: {error['msg']}")
             continue
-        lines.setdefault(name, f"{name} must be {info.description}{_fault(error, secret=not info.repr)}")
-    return list(lines.values())
+        source = f" (from {file_variables()[name]})" if name in from_files else ""
+        lines.setdefault(name, f"{name}{source} must be {info.description}{_fault(error, secret=not info.repr)}")
+    return lines
 
 
 def _fault(error: ErrorDetails, *, secret: bool) -> str:
@@ -257,7 +297,7 @@ _CLIENT_NAMES = ("BRIDGE_URL", "BRIDGE_TOKEN")
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
     """A warning per `BRIDGE_*` name that is neither a setting nor set by Kubernetes."""
-    known = [*variables().values(), *_CLIENT_NAMES]
+    known = [*variables().values(), *file_variables().values(), *_CLIENT_NAMES]
     strangers = [name for name in sorted(environ) if name.startswith("BRIDGE_") and name not in known]
     return [
         f"{name} is not a setting{_nearest(name, known)}" for name in strangers if not _is_link(name, environ[name])
