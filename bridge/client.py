@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,9 +24,37 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
 from bridge.backoff import Backoff
+from bridge.client_errors import (
+    BY_STATUS,
+    AnswerError,
+    BridgeError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    RefusedError,
+    UnauthorizedError,
+    UnavailableError,
+    UnreachableError,
+    text_of,
+)
 from bridge.client_events import Event, Position, read_event
 from bridge.clock import Clock, SystemClock
 from bridge.retry_after import parse_retry_after
+
+__all__ = [
+    "AnswerError",
+    "BridgeError",
+    "Client",
+    "Events",
+    "ForbiddenError",
+    "Interruption",
+    "InvalidError",
+    "NotFoundError",
+    "RefusedError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UnreachableError",
+]
 
 SILENCE_SECONDS = 60.0
 """Four heartbeats at their default; a connection that is silent for so long is taken for dead."""
@@ -44,67 +72,6 @@ MAX_PROBLEM_BYTES = 64 * 1024
 """How much of an error's body is read; most problems are far smaller."""
 
 Query = list[tuple[str, str | int | float | bool | None]]
-
-
-class BridgeError(Exception):
-    """the bridge cannot be used"""
-
-
-class UnreachableError(BridgeError):
-    """There was no answer, or none of a bridge. Another try may help."""
-
-
-class AnswerError(BridgeError):
-    """The bridge answered with an error. `type` is the problem's stable type (`urn:bridge:problem:…`) or empty.
-
-    `fields`: (name, what it must be) of each wrong field. `problem`: all its members. `retry_after`: seconds, None
-    where the answer has none.
-    """
-
-    def __init__(self, status: int, problem: Mapping[str, Any], text: str, retry_after: float | None = None) -> None:
-        super().__init__(text)
-        self.status, self.problem = status, problem
-        self.type = _text(problem.get("type"))
-        self.title, self.detail = _text(problem.get("title")), _text(problem.get("detail"))
-        faults = problem.get("errors")
-        self.fields = [
-            (_text(each.get("field")), _text(each.get("detail")))
-            for each in (faults if isinstance(faults, list) else ())
-            if isinstance(each, dict)
-        ]
-        self.retry_after = retry_after
-
-
-class UnavailableError(AnswerError):
-    """A passing error (408, 425, 429 and 5xx, or told in a stream, with the status 200): ask again later."""
-
-
-class RefusedError(AnswerError):
-    """The same request will not be answered otherwise."""
-
-
-class UnauthorizedError(RefusedError):
-    """401: the token is missing or not valid."""
-
-
-class ForbiddenError(RefusedError):
-    """403: the token's scope or its CVMs do not allow this."""
-
-
-class NotFoundError(RefusedError):
-    """404: there is no such CVM, endpoint, delivery or route."""
-
-
-class InvalidError(RefusedError):
-    """422: the request is not valid; `fields` names each wrong field."""
-
-
-_BY_STATUS: Mapping[int, type[RefusedError]] = {
-    401: UnauthorizedError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    422: InvalidError,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +198,12 @@ class Client:
         """The error of its class, with the problem's title and detail if `body` is one."""
         status, problem = answer.status_code, self.problem(body)
         # A reference that upstream does not find gets upstream's own 404, whose `detail` may be of any type.
-        words = [_text(problem.get(name)) for name in ("title", "detail")]
+        words = [text_of(problem.get(name)) for name in ("title", "detail")]
         text = ": ".join([f"the bridge answered {status}", *filter(None, words)])
         if status in (408, 425, 429) or status >= 500:
             asked = parse_retry_after(answer.headers.get("Retry-After"), self.clock.time(), longest=math.inf)
             return UnavailableError(status, problem, text, asked)
-        return _BY_STATUS.get(status, RefusedError)(status, problem, text)
+        return BY_STATUS.get(status, RefusedError)(status, problem, text)
 
 
 class Events:
@@ -337,7 +304,7 @@ class Events:
         if event.id is None and not isinstance(event, Position):
             problem = self._client.problem(sse.data.encode())
             if "detail" in problem:
-                raise UnavailableError(200, problem, f"the bridge answered {sse.event}: {_text(problem['detail'])}")
+                raise UnavailableError(200, problem, f"the bridge answered {sse.event}: {text_of(problem['detail'])}")
         self._backoff.heal()
         self._tries = 0
         self.cursor = event.cursor
@@ -378,12 +345,6 @@ def _object(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _text(value: object) -> str:
-    """Harmless on a terminal; the empty text for anything but a text."""
-    text = value if isinstance(value, str) else ""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _checked(url: str) -> str:

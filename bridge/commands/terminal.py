@@ -9,7 +9,7 @@ from typing import Any
 from bridge import __version__
 from bridge.client import BridgeError, Client, ForbiddenError, UnauthorizedError, UnreachableError
 from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_RECOVERED, NOTICES, PHALA, READINESS, RESET, SNAPSHOT, TRANSITION
-from bridge.process.logs import printable
+from bridge.printable import printable
 from bridge.process.signals import CommandError
 from bridge.waiting import Member
 

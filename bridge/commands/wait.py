@@ -21,7 +21,7 @@ from bridge.client import (
 from bridge.client_events import Reset
 from bridge.commands.terminal import as_object, bridge_client, trouble_line
 from bridge.events import SNAPSHOT, dumps, entry_key
-from bridge.process.logs import printable
+from bridge.printable import printable
 from bridge.reference_sets import parse
 from bridge.waiting import MOST_LISTED, SETTLE_SECONDS, Goal, Member, Outcome, Waiting
 

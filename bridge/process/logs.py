@@ -14,6 +14,7 @@ from typing import Literal, TextIO
 
 from bridge.clock import rfc3339
 from bridge.config_values import masked_url
+from bridge.printable import printable
 
 Format = Literal["console", "json"]
 
@@ -112,8 +113,3 @@ class Console(logging.Formatter):
         if record.exc_info:
             line += "\n" + redacted(self.formatException(record.exc_info))
         return line
-
-
-def printable(text: str) -> str:
-    """Control characters escaped, so that a CVM's name cannot write to the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
