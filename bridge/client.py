@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -67,6 +67,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 
 LONGEST_ASKED = 60.0
 """Seconds: a longer wait that the bridge asks for counts as this."""
+
+PAGE = 1000
+"""Items that are asked for at once; the most that the bridge gives."""
 
 MAX_PROBLEM_BYTES = 64 * 1024
 """How much of an error's body is read; most problems are far smaller."""
@@ -143,14 +146,19 @@ class Client:
         body: object = None,
         query: Query | None = None,
         seconds: float = ANSWER_SECONDS,
+        idempotency_key: str = "",
     ) -> Any:
         """One request, made once: the answer's JSON, None where it has no body. `body` is sent as JSON.
 
-        Raises UnreachableError, or the AnswerError of its status.
+        `idempotency_key`: the same one in another try makes nothing twice, on the routes that take it. Raises
+        UnreachableError, or the AnswerError of its status.
         """
         address, parameters = self.address(path), httpx.QueryParams(query)
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         try:
-            answer = await self._http.request(method, address, params=parameters, json=body, timeout=seconds)
+            answer = await self._http.request(
+                method, address, params=parameters, json=body, headers=headers, timeout=seconds
+            )
         except httpx.HTTPError as error:
             raise UnreachableError(type(error).__name__) from None
         if not answer.is_success:
@@ -159,6 +167,21 @@ class Client:
             return answer.json() if answer.content else None
         except ValueError:
             raise UnreachableError("the answer is not JSON") from None
+
+    async def items(self, path: str, query: Query | None = None) -> AsyncIterator[dict[str, Any]]:
+        """The items of all pages of a list (`GET`), in its order, each page asked for as it is needed.
+
+        Raises as `request`, also between two items.
+        """
+        after: str | None = ""
+        while after is not None:
+            turned: Query = [("after", after)] if after else []
+            page = await self.request("GET", path, query=[*(query or []), ("limit", PAGE), *turned])
+            if not isinstance(page, dict) or not isinstance(items := page.get("items"), list):
+                raise UnreachableError("the answer is no page of a list")
+            for item in items:
+                yield item
+            after = page.get("next")
 
     def events(
         self,

@@ -11,11 +11,12 @@ import click
 from bridge import __version__
 from bridge.clock import SystemClock
 from bridge.commands.check import run_check
+from bridge.commands.cvms_command import cvms_command
 from bridge.commands.forwarding import is_forwardable
 from bridge.commands.keys import run_forget, run_rotate
 from bridge.commands.listen import Received, Registration, Reply, received_line
 from bridge.commands.listen import listen as receive
-from bridge.commands.shell import URL, check_proxies, complain, end, run
+from bridge.commands.shell import TOKEN, URL, check_proxies, complain, end, run
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line, write_line
 from bridge.commands.wait_command import wait_command
@@ -173,7 +174,7 @@ def simulate(host: str, port: int, seed: int, cvms: int, time_scale: float) -> N
 @main.command()
 @click.argument("cvms", nargs=-1, metavar="[CVM]...")
 @URL
-@click.option("--token", envvar="BRIDGE_TOKEN", help="A token of the bridge. Default: BRIDGE_TOKEN.")
+@TOKEN
 @click.option("--since", help="Begin with the events since this time (RFC 3339).")
 @click.option("--type", "types", multiple=True, help="Only this type; repeat for several. Default: all about CVMs.")
 def tail(cvms: tuple[str, ...], url: str, token: str | None, since: str | None, types: tuple[str, ...]) -> None:
@@ -309,7 +310,8 @@ def check() -> None:
     sys.exit(0 if asyncio.run(run_check(settings, click.echo)) else 1)
 
 
-main.add_command(wait_command)
+for command in (cvms_command, wait_command):
+    main.add_command(command)
 
 
 def _settings(*, quiet: bool = False, proxies: bool = True) -> Settings:

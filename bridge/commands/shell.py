@@ -1,15 +1,22 @@
-"""What every command does on a command line: its common option, one line for an error, the exit status."""
+"""What every command does on a command line: its common options, one line for an error, the exit status."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import click
 
-from bridge.commands.proxies import proxy_faults
 from bridge.process.signals import Body, CommandError, execute
+
+LONGEST = 24 * 3600
+"""Seconds."""
+
+_DURATION = re.compile(r"(\d{1,6})(s|m|h|)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 URL = click.option(
     "--url",
@@ -19,11 +26,50 @@ URL = click.option(
     help="URL of the bridge (or unix:/path).",
 )
 
+TOKEN = click.option(
+    "--token",
+    envvar="BRIDGE_TOKEN",
+    help="A token of the bridge. Default: BRIDGE_TOKEN, which is better: others see a process's arguments.",
+)
+
+
+def checked(read: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback of an argument or option whose text `read` turns into a value, or refuses with a ValueError."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return tuple(map(read, value)) if isinstance(value, tuple) else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
+
+
+def duration(text: str) -> float:
+    """Seconds. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else -1
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError("from 0 to 24h, as 90s, 10m or 2h")
+    return float(seconds)
+
 
 def check_proxies() -> None:
     """Ends the process with one line per variable that no request could be made with."""
-    if faults := proxy_faults():
+    if faults := _proxy_faults():
         end("\n".join(faults))
+
+
+def require_proxies() -> None:
+    """As `check_proxies`, with the exit status of wrong arguments. Raises click.UsageError."""
+    if faults := _proxy_faults():
+        raise click.UsageError("\n".join(faults))
+
+
+def _proxy_faults() -> list[str]:
+    from bridge.commands.proxies import proxy_faults
+
+    return proxy_faults()
 
 
 def end(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What `bridge tail` and `bridge listen` share: lines for people, and what they ask of a bridge."""
+"""What the commands that ask a bridge share: lines for people, and what they ask of a bridge."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def write_line(line: str) -> None:
 
 def painted(text: str, colour: int) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def status_colour(status: object) -> int:
+    return _COLOURS.get(str(status), 36)
 
 
 def bridge_client(command: str, url: str, token: str | None) -> Client:
@@ -126,4 +130,4 @@ def _progress(state: dict[str, Any]) -> str:
 
 def _status(status: object) -> str:
     text = "unseen" if status is None else printable(str(status))
-    return painted(text, _COLOURS.get(text, 36))
+    return painted(text, status_colour(text))

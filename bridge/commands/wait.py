@@ -31,8 +31,6 @@ LOOK_EVERY = 2.0
 LAST_LOOK_SECONDS = 5.0
 """For the answer to the last question, when the time is over."""
 
-PAGE = 1000
-
 
 class Code(Enum):
     """How it ends, and the exit status."""
@@ -280,14 +278,9 @@ class ReferenceWait:
                 )
 
     async def _add_members(self) -> None:
-        after: str | None = ""
-        while after is not None:
-            query = [("cvm", self.reference), ("limit", str(PAGE)), ("after", after)]
-            page = as_object(await self._bridge.request("GET", "/v1/cvms", query=[*query]))
-            for cvm in map(as_object, page.get("items", ())):
-                self._waiting.take(SNAPSHOT, {**cvm, "to": cvm.get("status")}, None, self._clock.monotonic())
-                self._show_change(str(cvm.get("cvm_id")))
-            after = page.get("next")
+        async for cvm in self._bridge.items("/v1/cvms", [("cvm", self.reference)]):
+            self._waiting.take(SNAPSHOT, {**cvm, "to": cvm.get("status")}, None, self._clock.monotonic())
+            self._show_change(str(cvm.get("cvm_id")))
 
     # Verdicts
 

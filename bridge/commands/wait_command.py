@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import click
 
 from bridge import reference_sets
 from bridge.clock import rfc3339
-from bridge.commands.proxies import proxy_faults
-from bridge.commands.shell import URL, complain
+from bridge.commands.shell import TOKEN, URL, checked, complain, duration, require_proxies
 from bridge.commands.terminal import progress_line, write_line
 from bridge.commands.wait import Code, Order, Verdict, wait
 from bridge.events import entry_key
 from bridge.process.signals import CommandError, execute, until
 from bridge.waiting import Goal, Member
-
-LONGEST = 24 * 3600
-"""Seconds."""
-
-_DURATION = re.compile(r"(\d{1,6})(s|m|h|)", re.ASCII)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-def _checked(read: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback of an argument or option whose text `read` turns into a value."""
-
-    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        try:
-            return tuple(map(read, value)) if isinstance(value, tuple) else read(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    return callback
-
-
-def duration(text: str) -> float:
-    """Seconds. Raises ValueError."""
-    match = _DURATION.fullmatch(text)
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else -1
-    if not 0 <= seconds <= LONGEST:
-        raise ValueError("from 0 to 24h, as 90s, 10m or 2h")
-    return float(seconds)
 
 
 def _cursor(text: str | None) -> str:
@@ -65,22 +34,17 @@ def _reference(text: str) -> str:
 
 
 @click.command("wait")
-@click.argument("references", nargs=-1, required=True, metavar="REF...", callback=_checked(_reference))
+@click.argument("references", nargs=-1, required=True, metavar="REF...", callback=checked(_reference))
 @click.option(
-    "--to",
-    "goal",
-    default="ready",
-    show_default=True,
-    callback=_checked(Goal.parse),
-    help="ready, or STATUS[,STATUS…].",
+    "--to", "goal", default="ready", show_default=True, callback=checked(Goal.parse), help="ready, or STATUS[,STATUS…]."
 )
 @click.option(
-    "--timeout", default="10m", show_default=True, callback=_checked(duration), help="As 90s, 10m or 2h; 0 only looks."
+    "--timeout", default="10m", show_default=True, callback=checked(duration), help="As 90s, 10m or 2h; 0 only looks."
 )
-@click.option("--after", callback=_checked(_cursor), help="Only what comes after this cursor counts.")
+@click.option("--after", callback=checked(_cursor), help="Only what comes after this cursor counts.")
 @click.option("--any", "any_of", is_flag=True, help="One CVM is enough.")
 @URL
-@click.option("--token", envvar="BRIDGE_TOKEN", help="A token of the bridge. Default: BRIDGE_TOKEN.")
+@TOKEN
 def wait_command(
     references: tuple[str, ...], goal: Goal, timeout: float, after: str, any_of: bool, url: str, token: str | None
 ) -> None:
@@ -105,8 +69,7 @@ def wait_command(
       cursor=$(bridge wait web-1 --timeout 0 | jq -r .cursor)
       phala deploy … && bridge wait web-1 --after "$cursor"
     """
-    if faults := proxy_faults():
-        raise click.UsageError("\n".join(faults))
+    require_proxies()
     order = Order(
         url=url.rstrip("/"), token=token, references=references, goal=goal, timeout=timeout, after=after, any_of=any_of
     )
