@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up browser test test-unit fuzz coverage test-matrix lint format bench lock clean
+.PHONY: help up browser test test-unit fuzz coverage test-matrix lint format bench dist lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,11 +38,12 @@ coverage: $(VENV)/installed-dev browser $(NODE)/node_modules/.package-lock.json 
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(ARGS)
 
-lint: $(VENV)/installed-dev ## ruff, mypy --strict and the import contracts
+lint: $(VENV)/installed-dev ## ruff, mypy --strict, the import contracts and hadolint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@! grep -q '^\[tool\.importlinter' pyproject.toml || $(BIN)/lint-imports
+	@$(BIN)/hadolint deploy/Dockerfile
 
 format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
 	@$(BIN)/ruff check --fix-only .
@@ -51,16 +52,28 @@ format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
 bench: $(VENV)/installed-dev ## The benchmarks, with their tables
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+dist: $(VENV)/installed-dev ## Wheel, sdist and a CycloneDX list of what is installed with the wheel, into dist/
+	@rm -rf dist $(VENV)-dist
+	@$(BIN)/python -m hatchling build --directory dist
+	@$(BIN)/check-wheel-contents --package bridge dist/*.whl
+	@$(PIP) install -c constraints.txt -e '.[dist]'
+	@$(BIN)/python -m venv --without-pip $(VENV)-dist
+	@$(PIP) --python $(VENV)-dist/bin/python install -c constraints.txt dist/*.whl
+	@version=$$($(VENV)-dist/bin/bridge --version) && sed "s/^dynamic = .*/version = \"$${version##* }\"/" pyproject.toml > $(VENV)-dist/pyproject.toml
+	@$(BIN)/cyclonedx-py environment --pyproject $(VENV)-dist/pyproject.toml --output-reproducible \
+		--output-file dist/cvm-bridge.cdx.json $(VENV)-dist/bin/python
+	@rm -rf $(VENV)-dist
+
 lock: ## Writes constraints.txt anew, from an install of the newest of everything
 	@$(call need_python)
 	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip --disable-pip-version-check --quiet install --upgrade -e '.[dev]'
+	@$(VENV)-lock/bin/python -m pip --disable-pip-version-check --quiet install --upgrade -e '.[dev,dist]'
 	@{ echo '# Made by `make lock`: what is installed and tested together.'; \
 		$(VENV)-lock/bin/python -m pip freeze --exclude cvm-bridge; } > constraints.txt
 	@rm -rf $(VENV)-lock
 
 clean: ## Removes what the other commands made here
-	@rm -rf $(VENV) $(VENV)-lock $(VENV)-matrix $(NODE)/node_modules dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-dist $(VENV)-lock $(VENV)-matrix $(NODE)/node_modules dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find bridge tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second run instant; each is touched last, so that a half-done install is done again.
