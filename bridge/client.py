@@ -218,10 +218,10 @@ class Client:
         return _object(body.replace(self._token.encode(), b"***") if self._token else body)
 
     def error_of(self, answer: httpx.Response, body: bytes) -> AnswerError:
-        """The error of its class, with the problem's title and detail if `body` is one."""
+        """The error of its class, with the title and detail of the problem in `body`, or the message of upstream's."""
         status, problem = answer.status_code, self.problem(body)
         # A reference that upstream does not find gets upstream's own 404, whose `detail` may be of any type.
-        words = [text_of(problem.get(name)) for name in ("title", "detail")]
+        words = [text_of(problem.get(name)) for name in ("title", "message", "detail")]
         text = ": ".join([f"the bridge answered {status}", *filter(None, words)])
         if status in (408, 425, 429) or status >= 500:
             asked = parse_retry_after(answer.headers.get("Retry-After"), self.clock.time(), longest=math.inf)

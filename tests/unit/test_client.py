@@ -266,6 +266,13 @@ async def test_an_error_without_a_problem_has_its_status(body: bytes) -> None:
             await anext(made.events())
 
 
+async def test_upstreams_own_error_tells_its_message() -> None:
+    body = {"error_code": "ERR-03-001", "message": "CVM not found", "details": [{"field": "cvm_id"}]}
+    async with client(Bridge(httpx.Response(404, json=body))) as made:
+        with pytest.raises(NotFoundError, match=r"^the bridge answered 404: CVM not found$"):
+            await anext(made.events())
+
+
 @pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.ReadTimeout("silent")])
 async def test_what_is_no_event_stream_and_a_silent_connection_are_tried_again(answer: Answer) -> None:
     found = await heard(Bridge(answer))
