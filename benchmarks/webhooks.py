@@ -25,10 +25,11 @@ from pydantic import SecretStr
 from bridge.events import TRANSITION, Draft, cvm_data
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret, Signature
+from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
+from bridge.webhook_formats import Signature
 from bridge.webhook_keys import new_private_text
 from tests.servers import RealServer, free_port
 

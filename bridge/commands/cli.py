@@ -31,8 +31,8 @@ from bridge.process.web import run_web, run_web_workers
 from bridge.sealing import new_key
 from bridge.simulator.server import Running, run_simulator
 from bridge.simulator.world import World
-from bridge.store.endpoints import FORMATS
 from bridge.uvicorn_server import unix_path
+from bridge.webhook_formats import FORMATS
 
 SIMULATED = "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
 

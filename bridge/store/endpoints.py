@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 from bridge.clock import rfc3339
 from bridge.cvm_scope import CvmScope, Identified, holds
@@ -21,6 +21,7 @@ from bridge.store.limits import LaneLimits
 from bridge.store.record_fields import choice_of, number_of, position_of, text_of, texts_by_name, texts_of, whole_of
 from bridge.store.sealing_key import AnyKey, SealingKey, resealed
 from bridge.store.unread import read_unread
+from bridge.webhook_formats import FORMATS, SIGNATURES, Format, Signature
 
 logger = logging.getLogger(__name__)
 
@@ -29,27 +30,6 @@ MOST_ENDPOINTS = 10_000
 
 MOST_OF_ONE = 1_000
 """Endpoints that a token which is limited to CVMs may make: no team takes them all from the others."""
-
-Format = Literal["standard", "cloudevents", "phala", "slack", "discord", "teams", "ntfy"]
-
-FORMATS: Mapping[Format, str] = {
-    "standard": "application/json",
-    "cloudevents": "application/cloudevents+json",
-    "phala": "application/json",
-    "slack": "application/json",
-    "discord": "application/json",
-    "teams": "application/json",
-    "ntfy": "text/plain; charset=utf-8",
-}
-"""The formats of webhook bodies and the content type of each; `docs/contract.md#webhooks` describes them."""
-
-Signature = Literal["v1", "v1a"]
-"""Standard Webhooks' schemes: HMAC-SHA256 with a shared secret, and ed25519 with a key pair."""
-
-SIGNATURES: tuple[Signature, ...] = get_args(Signature)
-
-KEY_PAIR_FORMATS: tuple[Format, ...] = ("standard", "cloudevents")
-"""The formats that `v1a` goes with: receivers of the others do not verify it."""
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 """An endpoint's id becomes part of Redis keys and of the `webhook-id` header."""

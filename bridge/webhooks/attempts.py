@@ -15,8 +15,8 @@ from bridge.events import NOTICES, Event
 from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoint_notices import given_up_detail
-from bridge.store.endpoints import Format
 from bridge.store.lanes import TEST_TYPE, Claim, Result
+from bridge.webhook_formats import Format
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Rendered

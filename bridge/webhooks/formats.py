@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from bridge.events import NOTICES, PHALA, READINESS, TRANSITION, Event, dumps
-from bridge.store.endpoints import FORMATS, Format
+from bridge.webhook_formats import FORMATS, Format
 from bridge.webhooks.chat_formats import chat_message
 
 

@@ -26,9 +26,9 @@ from bridge.config_values import Allowlist
 from bridge.events import ANY_PHALA, LOG_TYPES, NOTICES, Draft, dumps, is_log_type
 from bridge.sealing import Sealer
 from bridge.store.connection import connect
-from bridge.store.endpoints import FORMATS, KEY_PAIR_FORMATS, Format
 from bridge.web.api.envelopes import TIME
 from bridge.web.api.samples import by_name
+from bridge.webhook_formats import FORMATS, KEY_PAIR_FORMATS, Format
 from bridge.webhooks.dispatcher import Dispatcher
 from bridge.webhooks.formats import render
 from bridge.webhooks.signing import sign

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.sealing import new_key
-from bridge.store.endpoints import FORMATS
+from bridge.webhook_formats import FORMATS
 from tests.real.webhook_api import URL, Api, fields, front
 
 

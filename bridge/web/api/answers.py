@@ -9,13 +9,13 @@ from pydantic.json_schema import SkipJsonSchema
 
 from bridge.store.deliveries import DELIVERY_STATUSES, DeliveryStatus
 from bridge.store.endpoint_notices import HEALTH_WORDS, HealthWord
-from bridge.store.endpoints import Format, Signature
 from bridge.store.slots import SlotState
 from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, READY, CvmState, Event, OperationData, TestEvent
 from bridge.web.api.webhook_models import TYPES_DESCRIBED, Type
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import WaitedCvm
 from bridge.web.http.responses import Shape, Verbatim, described, time_field
+from bridge.webhook_formats import Format, Signature
 
 KEYS_NAME = f"{ENDPOINT_ID}.Tq3vLw0gkQ2mB7uYc5hXaA"
 PUBLIC_KEYS = f"/.well-known/bridge/webhook-keys/{KEYS_NAME}"

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from bridge.addresses import HIDDEN_PATH, MAX_URL
 from bridge.events import ANY_PHALA, LOG_TYPES, TRANSITION, is_log_type
 from bridge.reference_sets import Kind, parse
-from bridge.store.endpoints import KEY_PAIR_FORMATS, Format, Signature
 from bridge.store.limits import LaneLimits
 from bridge.web.http.parameters import LOG_TYPE, MOST_PATTERNS
 from bridge.web.http.responses import time_field
+from bridge.webhook_formats import KEY_PAIR_FORMATS, Format, Signature
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
 LEAST_KEY, MOST_KEY = 24, 64

@@ -15,9 +15,10 @@ from pydantic import SecretStr
 from bridge.addresses import parse_url, without_path
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
-from bridge.store.endpoints import KEY_PAIR_FORMATS, Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoint, SealedSecret
 from bridge.web.api.webhook_models import HIDDEN, OVERLAP_SECONDS, SECRET_PREFIX
 from bridge.web.http.problems import ProblemError, ProblemType, invalid
+from bridge.webhook_formats import KEY_PAIR_FORMATS
 from bridge.webhook_keys import new_private_text, public_bytes
 
 MOST_OLD_SECRETS = 4

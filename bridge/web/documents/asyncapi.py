@@ -22,7 +22,6 @@ from bridge.events import (
     STATE,
     TRANSITION,
 )
-from bridge.store.endpoints import FORMATS, Format
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.api.envelopes import CVM_ID
@@ -30,6 +29,7 @@ from bridge.web.documents.openapi import SECURITY, SIGNED, components, ref
 from bridge.web.http.operations import Operation
 from bridge.web.http.parameters import Json
 from bridge.web.http.problems import COME_BACK
+from bridge.webhook_formats import FORMATS, Format
 
 DESCRIPTION = """The same events on three ways out of one numbered log: server-sent events, Redis channels, webhooks.
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.events import NOTICES, STALE, Draft, Event, watch_data
-from bridge.store.endpoints import Endpoints, Format
+from bridge.store.endpoints import Endpoints
+from bridge.webhook_formats import Format
 from bridge.webhooks.formats import Rendered, render
 from tests.lanes import FakePoster, endpoint
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, TEST, TIME, event, notice

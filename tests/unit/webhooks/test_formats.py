@@ -9,7 +9,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
 from bridge.events import NOTICES, STALE, STATE, TRANSITION, Draft, Event, phala_data, watch_data
-from bridge.store.endpoints import FORMATS, Format
+from bridge.webhook_formats import FORMATS, Format
 from bridge.webhooks.formats import lifecycle, render
 from tests.unit.webhooks.deliveries import CVM, DELETED, FIRST_SIGHT, RAW, TEST, TIME, event, notice
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from phala_cloud import parse_webhook_event
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from bridge.store.endpoints import FORMATS, Format
+from bridge.webhook_formats import FORMATS, Format
 from bridge.webhook_keys import new_private_text, private_key, public_bytes, public_text
 from bridge.webhooks.formats import render
 from bridge.webhooks.signing import key_of, sign, verify

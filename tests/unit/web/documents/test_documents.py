@@ -17,7 +17,6 @@ from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.events import ANY_PHALA, LOG_TYPES, sse_event
 from bridge.store.connection import connect
-from bridge.store.endpoints import FORMATS
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.app import FrontEnd, operations
@@ -25,6 +24,7 @@ from bridge.web.documents.asyncapi import ABOUT_CVMS, LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
 from bridge.web.http.problems import COME_BACK, ProblemType
 from bridge.web.streaming.initial_snapshot import NOWHERE
+from bridge.webhook_formats import FORMATS
 from tests.schemas import check, check_named
 
 RELAYED = "/api/v1/{path:path}"
