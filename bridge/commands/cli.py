@@ -20,6 +20,7 @@ from bridge.commands.shell import TOKEN, URL, check_proxies, complain, end, run
 from bridge.commands.tail import Request, follow
 from bridge.commands.terminal import event_line, write_line
 from bridge.commands.wait_command import wait_command
+from bridge.commands.webhooks_command import webhooks_command
 from bridge.config import Settings, SettingsError, load_settings
 from bridge.process import logs
 from bridge.process.dispatcher import run_dispatcher
@@ -310,7 +311,7 @@ def check() -> None:
     sys.exit(0 if asyncio.run(run_check(settings, click.echo)) else 1)
 
 
-for command in (cvms_command, wait_command):
+for command in (cvms_command, wait_command, webhooks_command):
     main.add_command(command)
 
 

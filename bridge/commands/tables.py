@@ -10,6 +10,10 @@ from bridge.printable import printable
 
 NONE = "–"
 
+_HEALTH = {"ok": 32, "disabled": 33}
+_DELIVERY = {"delivered": 32, "given_up": 31, "skipped": 33}
+"""Word → the number of its colour."""
+
 
 class Cell(str):
     """A text of one line, with the number of its colour; 0 without one."""
@@ -57,3 +61,58 @@ def _cvm_row(cvm: Mapping[str, Any]) -> list[Cell]:
 def moment(time: object) -> Cell:
     """An RFC 3339 time in UTC, to the second."""
     return Cell(str(time)[:19].replace("T", " ") if time else None)
+
+
+def endpoint_table(endpoints: Iterable[Mapping[str, Any]]) -> list[str]:
+    head = ("id", "health", "pending", "last success", "format", "description", "url")
+    return table(head, map(_endpoint_row, endpoints))
+
+
+def _endpoint_row(endpoint: Mapping[str, Any]) -> list[Cell]:
+    health = endpoint.get("health")
+    return [
+        Cell(endpoint.get("id"), 1),
+        Cell(health, _HEALTH.get(str(health), 31)),
+        Cell(endpoint.get("pending")),
+        moment(endpoint.get("last_success_at")),
+        Cell(endpoint.get("format")),
+        Cell(endpoint.get("description")),
+        Cell(endpoint.get("url"), 2),
+    ]
+
+
+def endpoint_lines(endpoint: Mapping[str, Any]) -> list[str]:
+    """A line for each field that has a value, named as in the API."""
+    told = {name: value for name, value in endpoint.items() if value is False or value not in (None, "", [], {})}
+    width = max(map(len, told), default=0)
+    return [f"{painted(f'{printable(name):<{width}}', 2)}  {_plain(value)}" for name, value in told.items()]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{printable(str(name))}: {_plain(each)}" for name, each in value.items() if each is not None)
+    return printable("yes" if value is True else "no" if value is False else str(value))
+
+
+def delivery_table(deliveries: Iterable[Mapping[str, Any]]) -> list[str]:
+    return table(("delivery", "status", "queued", "event", "attempts", "last"), map(_delivery_row, deliveries))
+
+
+def delivery_line(delivery: Mapping[str, Any]) -> str:
+    return "  ".join(_padded(cell, 0) for cell in _delivery_row(delivery))
+
+
+def _delivery_row(delivery: Mapping[str, Any]) -> list[Cell]:
+    status, event = delivery.get("status"), as_object(delivery.get("event"))
+    attempts = delivery.get("attempts") or []
+    last = as_object(attempts[-1]) if attempts else {}
+    return [
+        Cell(delivery.get("id"), 1),
+        Cell(status, _DELIVERY.get(str(status), 36)),
+        moment(delivery.get("created_at")),
+        Cell(event.get("type")),
+        Cell(len(attempts)),
+        Cell(last.get("error") or last.get("status_code")),
+    ]

@@ -32,6 +32,7 @@ class Api(httpx.AsyncClient):
     """A front end without its socket, asked as `root`; `stored` is what Redis has of an endpoint."""
 
     backend: Backend
+    asgi: httpx.ASGITransport
 
     async def made(self, **fields: Any) -> dict[str, Any]:
         answer = await self.post("/v1/webhooks", json={"url": URL, **fields})
@@ -65,10 +66,9 @@ async def front(redis_url: str, *, clock: Clock | None = None, **given: Any) -> 
     try:
         app = FrontEnd(settings, backend, clock or SystemClock()).app
         headers = {"Authorization": "Bearer root-token"}
-        async with Api(
-            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://bridge", headers=headers
-        ) as client:
-            client.backend = backend
+        asgi = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with Api(transport=asgi, base_url="http://bridge", headers=headers) as client:
+            client.backend, client.asgi = backend, asgi
             yield client
     finally:
         await backend.close()
