@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.addresses import without_path
-from bridge.clock import rfc3339
-from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_DISABLED, NOTICES, Draft, Event, dumps, entry_key, sequence_text
+from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_DISABLED, NOTICES, Draft, Event, dumps, sequence_text
 from bridge.store.endpoints import ID_PATTERN, Endpoint, Health
 from bridge.store.foreign import decimal, json_object, stored_time
 
@@ -56,15 +55,16 @@ def given_up_detail(event: Event, delivery_id: str, reason: str | None, attempts
 
 @dataclass(frozen=True, slots=True)
 class EndpointNotice:
-    """`id`: of its entry in Redis. `data`: of its event."""
+    """`id`: of its entry in Redis. `time`: when it was left, by Redis's clock: RFC 3339. `data`: of its event."""
 
     id: str
+    time: str
     type: str
     endpoint_id: str
     data: Mapping[str, Any]
 
     @classmethod
-    def of(cls, entry_id: str, fields: Mapping[str, str]) -> EndpointNotice | None:
+    def of(cls, entry_id: str, fields: Mapping[str, str], time: str) -> EndpointNotice | None:
         """None for what the bridge did not write."""
         type, endpoint_id = fields.get("type", ""), fields.get("endpoint", "")
         pending, given_up = decimal(fields.get("pending", ""), 15), decimal(fields.get("given_up", ""), 15)
@@ -83,13 +83,11 @@ class EndpointNotice:
             data["reason"] = fields.get("reason") or None
         if type == DELIVERY_GIVEN_UP:
             data |= json_object(fields.get("detail"))
-        return cls(entry_id, type, endpoint_id, data)
+        return cls(entry_id, time, type, endpoint_id, data)
 
     @property
     def draft(self) -> Draft:
-        """Its time is when it was left, by Redis's clock."""
-        time = rfc3339(entry_key(self.id)[0] / 1000)
-        return Draft(self.type, "", time, dumps(self.data), self.endpoint_id)
+        return Draft(self.type, "", self.time, dumps(self.data), self.endpoint_id)
 
 
 def _about(text: str) -> dict[str, str]:

@@ -6,9 +6,9 @@ These are Phala Cloud's own webhooks, and what the health of the bridge's webhoo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.clock import rfc3339
 from bridge.events import UnparsableStateError, entry_key, parse_object, phala_type, usable_id
@@ -16,6 +16,8 @@ from bridge.store.connection import Backend, load_script
 from bridge.store.endpoint_notices import EndpointNotice
 from bridge.store.errors import StoreError, StoreUnavailableError, TooManyNoticesError
 from bridge.store.foreign import decimal
+
+T = TypeVar("T")
 
 MOST_NOTICES = 1000
 """Notices that wait for a leader, each of at most 64 KiB: Phala Cloud sends what is refused again for an hour."""
@@ -28,15 +30,22 @@ MOST_KNOWN = 50_000
 
 READ_AT_ONCE = 50
 
+MOST_AHEAD = 86_400_000
+"""Milliseconds by which an id may be ahead of the server's clock, which may have stepped back."""
+
 WOKEN_BY = "notice"
 """The message on the wake channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhalaNotice:
-    """One webhook. `id` is that of its entry in Redis, `envelope` its JSON as it came, `fields` the same parsed."""
+    """One webhook. `id` is that of its entry in Redis, `envelope` its JSON as it came, `fields` the same parsed.
+
+    `time`: when it was left, by Redis's clock: RFC 3339.
+    """
 
     id: str
+    time: str
     name: str
     """The `evt_…` id."""
     type: str
@@ -46,7 +55,7 @@ class PhalaNotice:
     fields: Mapping[str, Any]
 
     @classmethod
-    def of(cls, text: str, entry_id: str = "") -> PhalaNotice | None:
+    def of(cls, text: str, entry_id: str = "", time: str = "") -> PhalaNotice | None:
         """None for a text that cannot be an event."""
         try:
             envelope, fields = parse_object(text)
@@ -57,18 +66,14 @@ class PhalaNotice:
             return None
         data = fields.get("data")
         reference = usable_id(data.get("cvm_id")) if isinstance(data, dict) else None
-        return cls(entry_id, name, type, reference, envelope, fields)
-
-    @property
-    def time(self) -> str:
-        """When it was left, by Redis's clock: RFC 3339."""
-        return rfc3339(entry_key(self.id)[0] / 1000)
+        return cls(entry_id, time, name, type, reference, envelope, fields)
 
 
 class Notices:
     """`leave`: any process; the rest: the leader. `LogWriter.append_notice` takes one away, with its event."""
 
     _leave = load_script("leave_notice")
+    _read = load_script("read_notices")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -88,8 +93,8 @@ class Notices:
     async def waiting(self) -> list[PhalaNotice | EndpointNotice]:
         """The first ones, in order. What no bridge left there is removed."""
         client, key = self._backend.client, self._backend.keys.notices
-        entries = await self._backend.call(client.xrange(key, "-", "+", READ_AT_ONCE))
-        found = {entry_id: _read(entry_id, fields or {}) for entry_id, fields in entries}
+        now, entries = await self._backend.run(self._read, [key], [READ_AT_ONCE, MOST_AHEAD])
+        found = {each: _notice(each, fields, int(now)) for each, fields in _pairs(entries)}
         if foreign := [entry_id for entry_id, notice in found.items() if notice is None]:
             await self._backend.call(client.xdel(key, *foreign))
         return [notice for notice in found.values() if notice]
@@ -107,7 +112,13 @@ class Notices:
             return 0  # the key has another type, which the dispatchers mend
 
 
-def _read(entry_id: str, fields: Mapping[str, str]) -> PhalaNotice | EndpointNotice | None:
+def _notice(entry_id: str, flat: Sequence[str], now_ms: int) -> PhalaNotice | EndpointNotice | None:
+    """Behind an entry that the bridge did not write, ids may be far ahead."""
+    fields, time = dict(_pairs(flat)), rfc3339(min(entry_key(entry_id)[0], now_ms) / 1000)
     if "envelope" in fields:
-        return PhalaNotice.of(fields["envelope"], entry_id)
-    return EndpointNotice.of(entry_id, fields)
+        return PhalaNotice.of(fields["envelope"], entry_id, time)
+    return EndpointNotice.of(entry_id, fields, time)
+
+
+def _pairs(flat: Sequence[T]) -> Iterator[tuple[T, T]]:
+    return zip(flat[::2], flat[1::2], strict=True)

@@ -189,6 +189,7 @@ class Recorder:
                     entry = Entry(draft, None, notice_id=notice.id)
                     while not await self._write(entry):
                         await self._write_all()
+                    await self._write_all()  # a change waits for one notice, not for all
 
     async def flush(self) -> None:
         """Writes all events, then what was confirmed since the last flush, and a snapshot that has grown old. Raises

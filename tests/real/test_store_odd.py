@@ -12,6 +12,7 @@ from bridge.store.errors import StoreError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import HIGHEST_ID, Log
 from bridge.store.log_writer import LogWriter, WritePosition
+from bridge.store.notices import Notices, PhalaNotice
 from bridge.store.repair import mend
 from bridge.store.slots import MOST_SLOTS, Slots
 from bridge.store.snapshots import Snapshot
@@ -57,6 +58,24 @@ async def test_a_log_that_a_strangers_entry_blocks_is_rebuilt_with_its_ids_and_n
     assert (await Log(backend).read("0-0", 1000))[:3] == before
     assert [event.sequence for event in await Log(backend).latest(9)] == [1, 2, 3, 4]
     assert [entry for entry, _ in (await client.xreadgroup("queue", "one", {keys.log: ">"}))[0][1]] == [after.last_id]
+
+
+async def test_notices_that_a_strangers_entry_blocks_are_left_again(backend: Backend) -> None:
+    notices, (first, second) = (
+        Notices(backend),
+        map(PhalaNotice.of, ('{"id":"1","event":"a"}', '{"id":"2","event":"a"}')),
+    )
+    assert first is not None
+    assert second is not None
+    assert await notices.leave(first)
+    await backend.client.xadd(backend.keys.notices, {"x": "y"}, id=HIGHEST_ID)
+    with pytest.raises(StoreError):
+        await notices.leave(second)
+    (waiting,) = await notices.waiting()
+    await backend.client.xdel(backend.keys.notices, waiting.id)
+    assert await notices.waiting() == []
+    assert await notices.leave(second)
+    assert [each.id > waiting.id for each in await notices.waiting()] == [True]
 
 
 KEYS = [

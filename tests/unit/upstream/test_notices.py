@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.clock import unix
 from bridge.events import STATE, TRANSITION
 from bridge.store import notices
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError, TooManyNoticesError
-from bridge.store.log import Log
+from bridge.store.log import HIGHEST_ID, Log
 from bridge.store.notices import Notices, PhalaNotice
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
@@ -216,6 +217,36 @@ async def test_what_no_bridge_left_there_is_removed(backend: Backend) -> None:
     await left.leave(notice("evt_1"))
     assert [each.name for each in await left.waiting() if isinstance(each, PhalaNotice)] == ["evt_1"]
     assert await client.xlen(keys.notices) == 1
+
+
+@pytest.mark.parametrize("id", [f"{(1 << 64) - 1}-{(1 << 64) - 9}", HIGHEST_ID])
+async def test_a_strangers_entry_far_ahead_keeps_none_from_its_turn(backend: Backend, id: str) -> None:
+    process, left = await leading(backend), Notices(backend)
+    before = await backend.now_ms()
+    await left.leave(notice("evt_1"))
+    await backend.client.xadd(backend.keys.notices, {"x": "y"}, id=id)
+    if id != HIGHEST_ID:
+        await left.leave(notice("evt_2"))
+    for _ in range(2):
+        await process.take_notices()
+    assert await left.leave(notice("evt_3"))
+    await process.take_notices()
+    assert [each for _, each in await names(backend)] == ["evt_1", *["evt_2"][id == HIGHEST_ID :], "evt_3"]
+    after = await backend.now_ms()
+    for event in await Log(backend).latest(2):
+        assert before <= 1000 * unix(json.loads(event.json)["time"]) <= after
+
+
+async def test_a_change_waits_for_one_notice_and_not_for_all_that_wait(backend: Backend) -> None:
+    process, left = await leading(backend), Notices(backend)
+    for number in range(9):
+        await left.leave(notice(f"evt_{number}"))
+    taking = asyncio.create_task(process.take_notices())
+    while process.recorder.position.sequence < 3:  # noqa: ASYNC110 - the fake answers in so many steps of the loop
+        await asyncio.sleep(0)
+    await process.see("a", "stopped")
+    await taking
+    assert [each[2] for each in await told(backend)].index(TRANSITION) <= 4
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridge.clock import rfc3339
 from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
 from bridge.store.endpoint_notices import EndpointNotice, about_endpoint, given_up_detail
 
@@ -49,6 +50,6 @@ def notice(kind: str, description: str = "deploys @here <b>", **more: str) -> Ev
         "reason": "the receiver answered 410 Gone",
         "detail": given_up_detail(event(), "wh_1-1795536119319-0", "http_5xx: the receiver answered 503", 10),
     }
-    found = EndpointNotice.of("1795539719319-0", {**fields, **more})
+    found = EndpointNotice.of("1795539719319-0", {**fields, **more}, rfc3339(1795539719.319))
     assert found is not None
     return Event.from_log("1795539719400-0", found.draft.envelope("/bridge/bridge", 43))

@@ -13,6 +13,7 @@ from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_DISABLED, ENDPOINT_FAILING
 from bridge.store.endpoint_notices import EndpointNotice, about_endpoint, given_up_detail
 from bridge.store.lanes import Claim, Result, Verdict
 from bridge.store.limits import LaneLimits
+from bridge.store.notices import Notices
 from tests.fakes import HandClock, fake_backend, redis_time
 from tests.lanes import ATTEMPT, Bench, bench, endpoint
 
@@ -21,10 +22,10 @@ ABOUT = about_endpoint("https://host.test:8443/services/SECRET?key=SECRET", "x" 
 
 
 async def left(made: Bench) -> list[EndpointNotice]:
-    entries = await made.backend.client.xrange(made.backend.keys.notices)
-    found = [EndpointNotice.of(entry_id, fields) for entry_id, fields in entries]
-    assert None not in found
-    return [each for each in found if each]
+    entries = await made.backend.client.xlen(made.backend.keys.notices)
+    found = [each for each in await Notices(made.backend).waiting() if isinstance(each, EndpointNotice)]
+    assert len(found) == entries
+    return found
 
 
 async def told(made: Bench) -> list[str]:
@@ -213,4 +214,4 @@ async def test_damaged_keys_stop_no_delivery_and_no_disabling(case: Case) -> Non
     ],
 )
 def test_what_no_bridge_left_is_no_notice(fields: dict[str, str]) -> None:
-    assert EndpointNotice.of("1-0", fields) is None
+    assert EndpointNotice.of("1-0", fields, "") is None

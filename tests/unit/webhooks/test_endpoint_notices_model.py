@@ -146,7 +146,7 @@ class Health(RuleBasedStateMachine):
         if not hasattr(self, "bench"):
             return
         entries = self.do(self.bench.backend.client.xrange(self.bench.backend.keys.notices))
-        found = [notice for entry in entries if (notice := EndpointNotice.of(*entry))]
+        found = [notice for id, fields in entries if (notice := EndpointNotice.of(id, fields, ""))]
         assert [each.type for each in found] == self.expected
         assert sum(each.data["given_up"] for each in found) == self.told_given_up
         kinds = [kind for kind in self.expected if kind != DELIVERY_GIVEN_UP]
