@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.responses import Response
 
@@ -30,7 +30,7 @@ from bridge.web.streaming.frames import snapshot_data
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.shared_read import SharedRead
 from bridge.web.streaming.subscriber import Subscriber
-from bridge.web.streaming.waiter import Waiter
+from bridge.web.streaming.waiter import Crowd, Waiter
 
 DEFAULT_TIMEOUT = 50
 """Seconds: proxies usually give up after 60 without a byte."""
@@ -98,6 +98,7 @@ class WaitRoutes:
     single_flight: SingleFlight
     directory: SharedRead[list[SnapshotHead]]
     """Of all watched CVMs."""
+    crowd: Crowd = field(default_factory=Crowd)
 
     @Operation(
         "GET /v1/cvms/{ref}/wait",
@@ -142,7 +143,7 @@ class WaitRoutes:
             _add(waiting, await self._snapshots_of(await self._members(scope)), led=self.hub.led)
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(name)
-        waiter = Waiter(waiting, self.clock, cursor=after, begun_at=self.hub.last_id)
+        waiter = Waiter(waiting, self.clock, self.crowd, cursor=after, begun_at=self.hub.last_id)
         subscriber = Subscriber(waiter, scope=scope, token=name)
         try:
             self.hub.enter(subscriber, after or None)
@@ -152,6 +153,7 @@ class WaitRoutes:
         finally:
             self.hub.leave(subscriber)
             self.capacity.release(name)
+            waiter.release()
         return self._answer(waiter, found)
 
     async def _found(self, named: Reference, principal: Principal) -> Found:
@@ -223,6 +225,8 @@ class WaitRoutes:
             member, _, reason = waiting.deciding()[0]
             words = f": {member.boot_error}" if member.boot_error else ""
             return ProblemType.WAIT_FAILED, f"{member.name or member.cvm_id}: {reason}{words}"
+        if waiter.is_crowded:
+            return ProblemType.OVERLOADED, "too many CVMs are waited for at the moment: name fewer"
         if waiter.is_ended:
             stopping = self.capacity.closing
             return (ProblemType.OVERLOADED, "it is shutting down") if stopping else (ProblemType.UNAVAILABLE, None)

@@ -24,6 +24,21 @@ BLOCKS_READ = 16
 """Blocks that are kept as they were read: thousands of waits get the same one, one after the other."""
 
 
+MOST_MEMBERS = 200_000
+"""CVMs that all waits of a front end remember: half a kilobyte each."""
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How many CVMs the waits of one front end remember together. The waiters count themselves."""
+
+    count: int = 0
+
+    @property
+    def is_too_large(self) -> bool:
+        return self.count > MOST_MEMBERS
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
     """`entry_id` is empty where there is no `id:` line."""
@@ -38,7 +53,9 @@ class _Block:
 class Waiter:
     """The sink (`sinks.Sink`) of one wait; the hub writes, and the request's task sleeps. It decides once."""
 
-    def __init__(self, waiting: Waiting, clock: Clock, *, cursor: str = "", begun_at: str = "0-0") -> None:
+    def __init__(
+        self, waiting: Waiting, clock: Clock, crowd: Crowd, *, cursor: str = "", begun_at: str = "0-0"
+    ) -> None:
         """`cursor`: after which the wait begins. The empty text: with snapshots, which may be some seconds old; what
         was so before `begun_at`, the log's last event, decides nothing then.
         """
@@ -52,15 +69,20 @@ class Waiter:
         """Whether all that there was has been considered."""
         self.is_ended = False
         """Whether the hub ended it."""
+        self.is_crowded = False
+        """Whether there is no room for all of its CVMs."""
         self.file = None
+        self._crowd = crowd
+        self._counted = 0
         self._clock = clock
         self._resumed = bool(cursor)
         self._counts_from = entry_key("0-0" if cursor else begun_at)
         self._nap: asyncio.Timeout | None = None
+        self._count(len(waiting.members))
 
     @property
     def is_over(self) -> bool:
-        return self.is_ended or self.reset is not None or self.outcome is not Outcome.UNDECIDED
+        return self.is_ended or self.is_crowded or self.reset is not None or self.outcome is not Outcome.UNDECIDED
 
     # The request's side
 
@@ -84,6 +106,10 @@ class Waiter:
         self.waiting.settle(self._clock.monotonic(), led=led)
         if self.is_live:
             self._decide()
+
+    def release(self) -> None:
+        """It remembers no CVM from here on, as far as others are concerned."""
+        self._count(0)
 
     # The hub's side
 
@@ -116,7 +142,8 @@ class Waiter:
     def backlog(self) -> int:
         return 0
 
-    async def drained(self) -> None: ...
+    async def drained(self) -> None:
+        await asyncio.sleep(0)  # others have a turn between two pieces of thousands of snapshots
 
     def pass_on(self, rest: bytes) -> None:
         raise AssertionError("there is no file")
@@ -128,11 +155,19 @@ class Waiter:
             self._lose(str(block.data.get("reason")))
         elif block.event != POSITION:
             self.waiting.take(block.kind, block.data, block.time, self._clock.monotonic(), block.entry_id)
+            self._count(len(self.waiting.members))
         if block.entry_id and self.reset is None:
             # Until there is a cursor, snapshots are missing.
             self.cursor = block.entry_id
             if entry_key(block.entry_id) >= self._counts_from:
                 self._decide()
+
+    def _count(self, members: int) -> None:
+        if members > self._counted and self._crowd.is_too_large:
+            self.is_crowded = True
+            self._wake()
+        self._crowd.count += members - self._counted
+        self._counted = members
 
     def _lose(self, reason: str) -> None:
         if self._resumed:

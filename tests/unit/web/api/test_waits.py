@@ -23,6 +23,7 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.app import FrontEnd
+from bridge.web.streaming import waiter
 from tests.fakes import fake_backend
 from tests.schemas import check_answer
 from tests.unit.test_waiting import Told, about, changed, readiness
@@ -330,6 +331,23 @@ def test_waits_count_as_streams_do() -> None:
         assert told(await bridge.get())[0] == 200
 
     played(scenario, max_subscribers_per_token=1)
+
+
+def test_waits_for_sets_remember_no_more_cvms_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiter, "MOST_MEMBERS", 1)
+
+    async def scenario(bridge: Bridge) -> None:
+        cursor = await bridge.tell(STARTING, changed(None, "starting", B, ready=False))
+        waiting = await bridge.waits(cvm_id="name:web-*")
+        for after in ("", f"?after={cursor}"):
+            answer = await bridge.get(after, cvm_id="name:*")
+            assert told(answer)[:2] == (503, "overloaded")
+            assert int(answer.headers["retry-after"]) >= 1
+        await bridge.tell(changed("starting", "error", B, ready=False))
+        assert told(await waiting)[:2] == (409, "wait-failed")
+        assert told(await bridge.get("?to=error&any=true", cvm_id="name:*"))[0] == 200
+
+    played(scenario)
 
 
 def test_a_drain_ends_waits_with_a_time_to_come_back_and_the_cursor() -> None:
