@@ -97,9 +97,12 @@ async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None
         await task
 
 
-def listening_socket(host: str, port: int, backlog: int | None = None) -> socket.socket:
-    """A socket that listens at the address; port 0 takes a free one. Raises OSError if the address is not available."""
-    return socket.create_server((host, port), family=address_family(host), backlog=backlog)
+def listening_socket(host: str, port: int, backlog: int | None = None, *, shared: bool = False) -> socket.socket:
+    """A socket that listens at the address; port 0 takes a free one. Raises OSError if the address is not available.
+
+    `shared`: other processes may listen on the same port.
+    """
+    return socket.create_server((host, port), family=address_family(host), backlog=backlog, reuse_port=shared)
 
 
 def address_family(host: str) -> socket.AddressFamily:

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` of a role that has no front end (`BRIDGE_PROBE_PORT`)."""
+"""`/healthz`, `/readyz` and `/metrics` on a port of their own (`BRIDGE_PROBE_PORT`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from bridge.clock import SystemClock
 from bridge.config import Settings
+from bridge.exposition import exposition
 from bridge.process.signals import run_role
 from bridge.process.startup import ALL_ADDRESSES, named_address
 from bridge.store.connection import Backend
@@ -33,8 +34,9 @@ def create_app(
     degraded: Callable[[], str] = str,
     note: Callable[[], str] = str,
 ) -> Starlette:
-    """Healthy while it answers; ready while Redis answers and `trouble` is empty, for leader and standby alike;
-    degraded while `degraded` is not empty. `note` is told beside it (docs/contract.md#http)."""
+    """Of a role without a front end. Healthy while it answers; ready while Redis answers and `trouble` is empty, for
+    leader and standby alike; degraded while `degraded` is not empty. `note` is told beside it
+    (docs/contract.md#http)."""
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -51,7 +53,7 @@ def create_app(
         return JSONResponse({"status": "ready", "role": role()} | ({"reason": reason} if (reason := note()) else {}))
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
@@ -59,12 +61,13 @@ def create_app(
 def start_probe(group: asyncio.TaskGroup, settings: Settings, app: Starlette, stop: asyncio.Event) -> None:
     """Starts a task that serves the probe if BRIDGE_PROBE_PORT is set; it raises CommandError if the port is in use."""
     if settings.probe_port is not None:
-        group.create_task(run_role("probe", _serve(settings.probe_port, app, stop), stop), name="probe")
+        group.create_task(run_role("probe", serve_probe(settings.probe_port, stop, app), stop), name="probe")
 
 
-async def _serve(port: int, app: Starlette, stop: asyncio.Event) -> None:
+async def serve_probe(port: int, stop: asyncio.Event, app: Starlette, *, shared: bool = False) -> None:
+    """Until `stop`, or its cancellation. `shared`: other processes listen on the same port. Raises CommandError."""
     with named_address(ALL_ADDRESSES, port, "BRIDGE_PROBE_PORT"):
-        listener = listening_socket(ALL_ADDRESSES, port)
+        listener = listening_socket(ALL_ADDRESSES, port, shared=shared)
     waiting = WaitingConnections(SystemClock(), most=MOST_CONNECTIONS, streams=lambda: 0)
     server = small_server(app, protocol=partial(BoundedProtocol, waiting=waiting))
     async with serving(server, listener), asyncio.TaskGroup() as group:

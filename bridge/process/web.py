@@ -7,11 +7,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings
 from bridge.config_values import masked_url
+from bridge.process.probe import serve_probe
 from bridge.process.redis_connection import attend_redis, connected, required_redis
 from bridge.process.secret_keys import refuse_unopened
 from bridge.process.signals import Stop, run_role
@@ -85,7 +87,10 @@ async def serve_front(
 ) -> None:
     """Serves until `stop`; `report` gets the port once the front end listens. Raises CommandError."""
 
-    certificate = tls_certificate(settings)
+    certificate, probe = tls_certificate(settings), None
+    if settings.probe_port is not None:
+        # Of its own event: it answers until the drain is over, so that all see in `/readyz` that this front end ends.
+        probe = partial(serve_probe, settings.probe_port, asyncio.Event(), shared=shared)
 
     def on_listening(port: int) -> None:
         settle_garbage_collection()
@@ -102,6 +107,7 @@ async def serve_front(
             open_access=opened,
             on_listening=on_listening,
             certificate=certificate,
+            probe=probe,
             drain_seconds=lambda: 0.0 if stop.at_once else settings.drain_seconds,
             inherited=inherited,
             shared=shared,

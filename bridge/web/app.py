@@ -102,6 +102,14 @@ class FrontEnd:
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
 
         self._access = access = Access(settings.tokens, open_access=open_access, clock=clock)
+        self._health = HealthRoutes(
+            backend=backend,
+            hub=self.hub,
+            feed_consumer=self.feed_consumer,
+            capacity=self.capacity,
+            keys=self._keys,
+            single_flight=self._single_flight,
+        )
         self._owners = EndpointOwners(access, self._endpoints, clock)
         self._open_access = open_access
         self._token_cvms = TokenCvms(access, self._references, clock, self._end_beyond) if access.named else None
@@ -202,16 +210,15 @@ class FrontEnd:
             DeliveryRoutes(
                 self._endpoints, Deliveries(backend, limits), DeliverySearch(backend, limits), clock, self._page_turns
             ),
-            HealthRoutes(
-                backend=backend,
-                hub=self.hub,
-                feed_consumer=self.feed_consumer,
-                capacity=self.capacity,
-                keys=self._keys,
-                single_flight=self._single_flight,
-            ),
+            self._health,
             Site(settings.namespace, operations()),
         )
+
+    @property
+    def probe_app(self) -> Starlette:
+        """Health and metrics alone, for a port that only operators reach: no route needs a token."""
+        anybody = Access((), open_access=True, clock=self._clock)
+        return Starlette(routes=routes(self._health, anybody), exception_handlers=HANDLERS)
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""

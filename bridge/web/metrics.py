@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
-import os
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import Counter, Gauge, Histogram
 
 SUBSCRIBERS = Gauge("bridge_subscribers", "Open SSE subscriptions", multiprocess_mode="livesum")
 REPLAYING = Gauge(
     "bridge_subscribers_replaying", "Subscriptions that are not at the log's end yet", multiprocess_mode="livesum"
 )
+REPLAYS = Counter("bridge_replays", "Subscriptions that began with a look into Redis, for old events or snapshots")
+LAG = Histogram(
+    "bridge_feed_lag_seconds",
+    "Seconds from the write of an event to the log until this front end hands it to its subscribers",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)
+LOOKUPS = Counter("bridge_lookups", "Questions to the leader about references, by what came of them", ["outcome"])
+for _outcome in ("found", "refused", "unanswered"):
+    LOOKUPS.labels(_outcome)
 SENT = Counter("bridge_events_sent", "Events handed to subscribers")
 SLOW = Counter("bridge_slow_subscribers", "Subscribers cut because they lagged beyond BRIDGE_SUBSCRIBER_BUFFER")
 OUT_OF_FILES = Counter("bridge_out_of_files", "Connections without a request that were ended for lack of open files")
@@ -36,12 +43,3 @@ def position() -> Gauge:
     """
     meaning = "Sequence of the last event that this front end has"
     return Gauge("bridge_position", meaning, multiprocess_mode="livemin")
-
-
-def exposition() -> bytes:
-    """In Prometheus's text format. A worker answers for all workers: their values are in files of one directory."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
-    together = CollectorRegistry()
-    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-    return generate_latest(together)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
 
 from bridge.clock import Clock
 from bridge.config import Settings
@@ -79,13 +80,15 @@ async def serve_web(
     on_listening: Callable[[int], None],
     protocol: Callable[..., asyncio.Protocol] | None = None,
     certificate: Certificate | None = None,
+    probe: Callable[[Starlette], Coroutine[Any, Any, None]] | None = None,
     drain_seconds: Callable[[], float] | None = None,
     shared: bool = False,
     inherited: int | None = None,
 ) -> None:
     """Serves until `stop`, then drains and returns. Raises OSError if the address is taken.
 
-    With a `certificate` it speaks TLS. `drain_seconds` is asked when the drain begins.
+    With a `certificate` it speaks TLS. `probe` serves health and metrics on a port of their own, until the drain is
+    over. `drain_seconds` is asked when the drain begins.
     `shared` and `inherited`: as `listening`.
     """
     with contextlib.ExitStack() as stack:
@@ -99,6 +102,7 @@ async def serve_web(
         logger.info("limit of subscribers", extra={"subscribers": front.capacity.most, "open_files": files})
         server = _server(front, waiting, certificate, protocol or partial(Http1Protocol, waiting=waiting))
         beside = [waiting.run(), *([certificate.run(clock)] if certificate else [])]
+        beside += [probe(front.probe_app)] if probe else []
         sockets = [bound, *[stack.enter_context(bound.dup()) for _ in range(ACCEPTED_AT_ONCE - 1)]]
         on_listening(0 if bound.family == socket.AF_UNIX else bound.getsockname()[1])
         await _serve(front, server, sockets, beside, stop, drain_seconds or (lambda: settings.drain_seconds))

@@ -40,6 +40,8 @@ class Front:
     term: Term | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
+    operator: dict[str, str] = field(default_factory=dict)
+    """The headers with a token that is not limited to CVMs, if there is one."""
 
     async def connect(
         self, path: str, headers: Mapping[str, str] | None = None
@@ -83,7 +85,7 @@ class Front:
         return self.written.last_id
 
     async def metric(self, name: str) -> float:
-        text = (await self.http.get(f"{self.url}/metrics")).text
+        text = (await self.http.get(f"{self.url}/metrics", headers=self.operator)).text
         return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
 
     async def until_present(self, count: int) -> None:
@@ -139,7 +141,9 @@ async def front(
     async with httpx.AsyncClient(verify=trusting or True) as http:
         try:
             url = http_url("127.0.0.1", await listening, tls=tls is not None)
-            web = Front(url, http, backend, stop, serving, tls=trusting)
+            tokens = [each.secret.get_secret_value() for each in settings.tokens if not each.cvms]
+            operator = {"Authorization": f"Bearer {tokens[0]}"} if tokens else {}
+            web = Front(url, http, backend, stop, serving, tls=trusting, operator=operator)
             yield web
         finally:
             for writer in web.writers:

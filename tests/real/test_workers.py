@@ -24,12 +24,18 @@ from tests.virtual import run_virtual
 
 
 @pytest.fixture
-def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer) -> tuple[Command, int]:
+def probe_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def web(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer, probe_port: int) -> tuple[Command, int]:
     """Two workers that listen, and their port; a parameter is the drain's seconds."""
     port = free_port()
     environment = {"REDIS_URL": own_server.url, "BRIDGE_AUTH": "off", "HOST": "127.0.0.1", "PORT": str(port)}
     drain = getattr(request, "param", "0.2")
     environment["TMPDIR"] = str(tmp_path)
+    environment["BRIDGE_PROBE_PORT"] = str(probe_port)
     command = Command(tmp_path, "web", "--workers", "2", BRIDGE_DRAIN_SECONDS=drain, **environment)
     eventually(lambda: command.errors.count("listening") >= 2, "both listen")
     return command, port
@@ -87,10 +93,15 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-def test_both_serve_one_port_and_each_reports_the_sum_of_both(web: tuple[Command, int], subscribed: Subscribe) -> None:
+def test_both_serve_one_port_and_each_reports_the_sum_of_both(
+    web: tuple[Command, int], subscribed: Subscribe, probe_port: int
+) -> None:
     command, port = web
     clients = subscribed(port, 40)
-    assert subscribers_of(port) == 40
+    for asked in (port, probe_port):
+        assert subscribers_of(asked) == 40
+        assert "bridge_build_info{version=" in httpx.get(f"http://127.0.0.1:{asked}/metrics").text
+        assert httpx.get(f"http://127.0.0.1:{asked}/readyz").json()["reason"] == "no leader"
     assert len(workers_of(command.process.pid)) == 2
     for client in clients:
         client.close()

@@ -9,6 +9,7 @@ from typing import Literal
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from bridge.exposition import exposition
 from bridge.store.connection import Backend
 from bridge.store.dispatchers import read_dispatching
 from bridge.store.errors import StoreError
@@ -26,7 +27,7 @@ from bridge.web.streaming.hub import Hub
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthRoutes:
-    """They need no token, so callers at the same moment share what is asked of Redis."""
+    """They need no token or are asked often, so callers at the same moment share what is asked of Redis."""
 
     backend: Backend
     hub: Hub
@@ -91,10 +92,19 @@ class HealthRoutes:
         metrics.DISPATCHER_MISSING.set(bool(trouble))
         return trouble
 
-    @Operation("GET /metrics", OPERATION, {200: text_answer("In Prometheus's text format", "text/plain")})
+    @Operation(
+        "GET /metrics",
+        OPERATION,
+        {200: text_answer("In Prometheus's text format", "text/plain")},
+        scope="read all",
+        uses_redis=False,
+    )
     async def get_metrics(self, call: Call) -> Response:
-        """Prometheus metrics."""
+        """Prometheus metrics.
+
+        `BRIDGE_PROBE_PORT` serves them without a token.
+        """
         if self.feed_consumer.readable:  # a scrape does not wait for a Redis that hangs
             with contextlib.suppress(StoreError):
                 await self._missing_dispatcher()
-        return Response(metrics.exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
+        return Response(exposition(), 200, NO_STORE, CONTENT_TYPE_LATEST)
