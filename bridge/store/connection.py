@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from bridge.redis_url import parse_redis_url
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.keys import Keys
+from bridge.store.metrics import counted
 
 T = TypeVar("T")
 
@@ -86,6 +87,10 @@ class Backend:
         """Awaits one command. Raises StoreUnavailableError if the server is unreachable, not ready or too slow, or if
         no connection becomes free in time, else StoreError if it refuses the command.
         """
+        with counted(asyncio.get_running_loop().time):
+            return await self._in_turn(command)
+
+    async def _in_turn(self, command: Awaitable[T]) -> T:
         if self._turns.locked():
             await self._wait(command)
         else:

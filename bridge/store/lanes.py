@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.events import Event, read_entry
+from bridge.events import Event, entry_key, read_entry
 from bridge.store.connection import Backend, load_script
 from bridge.store.lane_repair import run_lane_script
 from bridge.store.limits import LaneLimits
@@ -48,6 +48,25 @@ class Checkpoint:
     last_id: str
     low_water_mark: str
     trimmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Of some endpoints: deliveries pending, forgotten lanes that were mended, breakers open, and the age in seconds of
+    the delivery that waits longest."""
+
+    pending: int = 0
+    repaired: int = 0
+    open_breakers: int = 0
+    oldest: float = 0.0
+
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(
+            self.pending + other.pending,
+            self.repaired + other.repaired,
+            self.open_breakers + other.open_breakers,
+            max(self.oldest, other.oldest),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +247,10 @@ class Lanes:
         self._report(broken)
         return [_SETTLED[int(code)] for code in codes]
 
-    async def sweep(self, endpoint_ids: Iterable[str]) -> tuple[int, int]:
-        """(deliveries pending, lanes that had been forgotten) of these endpoints; deletes history that is too old."""
-        pending, repaired = await self._run(self._sweep, *endpoint_ids)
-        return int(pending), int(repaired)
+    async def sweep(self, endpoint_ids: Iterable[str]) -> Swept:
+        """Looks at these endpoints; mends lanes that had been forgotten, deletes history that is too old."""
+        pending, repaired, open_breakers, oldest = await self._run(self._sweep, *endpoint_ids)
+        return Swept(int(pending), int(repaired), int(open_breakers), int(oldest) / 1000)
 
     async def lateness(self) -> float:
         """Seconds for which the most overdue lane could have been claimed; 0 if no lane is late."""
@@ -240,6 +259,12 @@ class Lanes:
         if not rows:
             return 0.0
         return max((await self._backend.now_ms() - float(rows[0][1])) / 1000, 0.0)
+
+    async def log_lag(self) -> float:
+        """Seconds since the oldest event was written that is not queued yet; 0 if all are, or without endpoints."""
+        checkpoint = await self.checkpoint()
+        _, first = await self.read(checkpoint.id, 1) if checkpoint else ([], None)
+        return max((await self._backend.now_ms() - entry_key(first)[0]) / 1000, 0.0) if first else 0.0
 
     async def memory_left(self) -> float | None:
         """The share of Redis's memory that is free; None where that is not told, or not limited."""

@@ -141,7 +141,7 @@ class PhalaClient:
     async def read_state(self, ref: str) -> Reading:
         """The present state (immediate mode)."""
         sent_at = self._clock.monotonic()
-        with _counted("state"):
+        with self._counted("state"):
             body = await self._plain("GET", _state_path(ref), MAX_STATE_BYTES)
             try:
                 state = parse_state(body.decode("utf-8", "replace"))
@@ -151,7 +151,7 @@ class PhalaClient:
 
     async def batch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The batch route's answer for each CVM that it has. Raises BatchAbsentError where there is no such route."""
-        with _counted("batch"):
+        with self._counted("batch"):
             try:
                 body = await self._plain("POST", "/status/batch", MAX_LIST_BODY, {"vm_uuids": list(ids)})
             except (errors.NotFoundError, errors.UnauthorizedError, errors.RequestRefusedError) as error:
@@ -165,7 +165,7 @@ class PhalaClient:
 
     async def list_page(self, number: int) -> ListPage:
         """One page of the list of the workspace's CVMs, counted from 1."""
-        with _counted("list"):
+        with self._counted("list"):
             path = f"/cvms/paginated?page={number}&page_size={PAGE_SIZE}"
             answer = _json(await self._plain("GET", path, MAX_LIST_BODY))
             items = answer.get("items") if isinstance(answer, dict) else None
@@ -176,7 +176,7 @@ class PhalaClient:
 
     async def read_listed(self, ref: str) -> Listed:
         """What the list would tell of this CVM."""
-        with _counted("details"):
+        with self._counted("details"):
             details = _json(await self._plain("GET", _cvm_path(ref), MAX_STATE_BYTES))
             if not isinstance(details, dict):
                 raise errors.UnparsableError("the details of a CVM are not an object")
@@ -184,7 +184,7 @@ class PhalaClient:
 
     async def webhooks(self, method: str, path: str = "", body: object = None) -> Any:
         """A request about the workspace's webhooks, `path` below their list; the answer's JSON, or None."""
-        with _counted("webhooks"):
+        with self._counted("webhooks"):
             answer = await self._plain(method, f"/workspace/webhooks{path}", MAX_LIST_BODY, body, accepted=DONE)
             return _json(answer or b"null")
 
@@ -204,7 +204,7 @@ class PhalaClient:
             headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", "Connection": "close"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=5.0, read=None),
         )
-        with _counted("stream"):
+        with self._counted("stream"):
             response = await self._opened(request)
         try:
             async with aclosing(_events(response)) as events:
@@ -263,21 +263,25 @@ class PhalaClient:
         wait = parse_retry_after(response.headers.get("retry-after"), self._clock.time(), longest=LONGEST_RETRY_AFTER)
         return errors.error_for(response.status_code, body, response.headers.get("content-type", ""), wait)
 
+    @contextmanager
+    def _counted(self, route: str) -> Iterator[None]:
+        """One request: how long it takes and how it ends, `ok` or the error's reason."""
+        sent_at, outcome = self._clock.monotonic(), ""
+        try:
+            yield
+            outcome = "ok"
+        except errors.UpstreamError as error:
+            outcome = error.reason
+            raise
+        finally:
+            if outcome:  # a request that was cancelled tells nothing about upstream
+                metrics.REQUESTS.labels(route, outcome).inc()
+                metrics.REQUEST_SECONDS.labels(route).observe(self._clock.monotonic() - sent_at)
+
 
 async def _close(response: httpx.Response) -> None:
     """A cancellation in the middle would leave the connection open, and upstream would go on with the stream."""
     await finished(response.aclose())
-
-
-@contextmanager
-def _counted(route: str) -> Iterator[None]:
-    """Counts one request by how it ends: `ok`, or the error's reason."""
-    try:
-        yield
-    except errors.UpstreamError as error:
-        metrics.REQUESTS.labels(route, error.reason).inc()
-        raise
-    metrics.REQUESTS.labels(route, "ok").inc()
 
 
 def _state_path(ref: str) -> str:

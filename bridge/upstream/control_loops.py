@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.leader_status import LeaderStatusWriter
+from bridge.store.log import Log
 from bridge.store.snapshots import write_batch_digests
 from bridge.store.watches import Watches
 from bridge.upstream import metrics
@@ -25,7 +26,7 @@ from bridge.upstream.reader import read
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.second_witness import SecondWitness
 from bridge.upstream.slots import Life, Slot
-from bridge.upstream.status import leader_status
+from bridge.upstream.status import held_back, leader_status
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import lifetime, watch
 from bridge.upstream.workspace import Workspace
@@ -37,6 +38,7 @@ TICK = 0.1
 
 STALE_EVERY = 1.0
 STATUS_EVERY = 2.0
+MEASURE_EVERY = 1.0
 SWEEP_EVERY = 60.0
 """Seconds between two removals of announcements that have expired and count for nothing already."""
 
@@ -50,7 +52,7 @@ class ControlLoops:
         self._context = context
         self._backend = backend
         self._group = group
-        self._watches = Watches(backend)
+        self._watches, self._log = Watches(backend), Log(backend)
         self._workspace = Workspace(context)
         resolver = Resolver(context, self._workspace)
         self._discovery = Discovery(context, resolver, self._workspace, self._watches)
@@ -70,6 +72,7 @@ class ControlLoops:
             "survey": self._survey.run(),
             "plan": self._plan_for_ever(),
             "stale": self._repeat(STALE_EVERY, self._mark_stale, "observed_at could not be written"),
+            "metrics": self._repeat(MEASURE_EVERY, self._measure, "the log's length could not be read"),
             "status": self._repeat(STATUS_EVERY, self._write_status, "leader status could not be written"),
             "sweep": self._repeat(SWEEP_EVERY, self._watches.sweep, "vanished front ends were not forgotten"),
             "wake": self._survey.listen(),
@@ -164,8 +167,20 @@ class ControlLoops:
             if now - tracked.seen.confirmed_at > context.pace.patience(tracked):
                 reason = context.budget.stale_reason(now) or tracked.seen.failure or "unreachable"
                 await context.recorder.mark_stale(tracked, reason)
-        metrics.STALE.set(sum(not tracked.fresh for tracked in context.watches.values()))
         await context.recorder.flush()
+
+    async def _measure(self) -> None:
+        context, now = self._context, self._context.clock.monotonic()
+        metrics.KEY_REFUSED.set(context.budget.is_blocked)
+        metrics.hold_back(held_back(context, now))
+        watches = context.watches.values()
+        stream = sum(each.stream.is_open for each in watches)
+        stale = sum(not each.fresh for each in watches)
+        oldest = now - min((each.seen.confirmed_at for each in watches), default=now)
+        metrics.count_watches(stream, len(watches) - stream, stale, oldest)
+        if position := await self._log.position():
+            length = position.sequence - position.low_water_sequence
+            metrics.count_log(length, position.sequence, context.settings.log_length)
 
     async def _write_status(self) -> None:
         clock = self._context.clock

@@ -12,7 +12,7 @@ import logging
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 
-from bridge.events import Draft, Event, entry_key
+from bridge.events import Draft, Event, ObservedBy, entry_key
 from bridge.store.errors import FencedError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import WritePosition
@@ -36,7 +36,8 @@ WAITING_CHARACTERS = 64_000_000
 class Entry:
     """One event to append, the `second` one that follows from it (both are written in one step), and the snapshot after
     them. Without a snapshot the watch ends, unless it was wanted since `wanted_before_ms`; None: the event and the end
-    of the snapshot alone. `notice_id`: it is made of that notice, and changes neither watch nor snapshot."""
+    of the snapshot alone. `notice_id`: it is made of that notice, and changes neither watch nor snapshot. `by`: what
+    showed the change, and `before`: when the CVM was last seen without it, monotonic."""
 
     draft: Draft
     snapshot: Snapshot | None
@@ -44,6 +45,8 @@ class Entry:
     wanted_before_ms: int | None = None
     second: Draft | None = None
     notice_id: str = ""
+    by: ObservedBy | None = None
+    before: float = 0.0
 
     @property
     def drafts(self) -> tuple[Draft, ...]:

@@ -162,7 +162,7 @@ class Upstream:
         self._backoff.heal()
         self._renewed_at = asked_at
         self.context, self.leading = context, True
-        metrics.LEADER.set(1)
+        metrics.lead(term.epoch)
         logger.info("leading", extra=takeover(context, self._clock.monotonic()))
         refusal, cancelled = "", cancellation.count()
         try:
@@ -286,6 +286,7 @@ class Upstream:
                 if not self._replication.counts(self._clock.monotonic()):
                     raise UnconfirmedError
                 self._renewed_at = asked_at
+                metrics.LEASE_RENEWED.set(self._clock.time() - self._clock.monotonic() + asked_at)
                 await self._clock.sleep(period)
             except (StoreUnavailableError, UnconfirmedError):
                 await self._clock.sleep(min(0.2, period))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bridge.clock import Clock, rfc3339
-from bridge.events import DROPPED, Draft, names_of, watch_data
+from bridge.events import DROPPED, READINESS, STATE, TRANSITION, Draft, ObservedBy, names_of, watch_data
 from bridge.readiness import Told
 from bridge.store.confirmations import Confirmations
 from bridge.store.errors import LostTailError, StillWantedError, StoreError, StoreUnavailableError
@@ -23,6 +23,8 @@ from bridge.upstream.stored_snapshots import StoredSnapshots
 from bridge.upstream.tracked import Observation, Tracked
 
 logger = logging.getLogger(__name__)
+
+CHANGES = {TRANSITION, STATE, READINESS}
 
 RETRY_EVERY = 0.2
 """Seconds between two tries of a write while Redis does not answer; the lease bounds them."""
@@ -78,8 +80,10 @@ class Recorder:
             return False
         since = seen.snapshot.since if seen.snapshot else None
         steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
+        known = seen.snapshot is not None and seen.snapshot.status is not None
         for step in steps:
-            self._add(tracked, step)
+            changed = known and step.draft.type in CHANGES
+            self._add(tracked, step, observation.by if changed else None)
         seen.apply(observation, after, changed=after.since != since)
         tracked.operations.observed(observation)
         tracked.absence.settle()
@@ -138,10 +142,11 @@ class Recorder:
         self._confirmations.add(tracked.cvm_id, tracked.seen.confirmed_at)
         self._stored.confirmed(tracked, self._clock.monotonic())
 
-    def _add(self, tracked: Tracked, step: Step) -> None:
+    def _add(self, tracked: Tracked, step: Step, by: ObservedBy | None = None) -> None:
         snapshot = replace(step.snapshot, event_id="")
         tracked.seen.decide(snapshot)
-        self._journal.add(Entry(step.draft, snapshot, step.ran, second=step.second))
+        before = tracked.seen.confirmed_at
+        self._journal.add(Entry(step.draft, snapshot, step.ran, second=step.second, by=by, before=before))
         self._decided.set()
 
     # Writing
@@ -260,6 +265,8 @@ class Recorder:
     def _written(self, entry: Entry, position: WritePosition) -> None:
         for draft in entry.drafts:
             metrics.EVENTS.labels(names_of(draft.type)[-1]).inc()  # `phala.*` is an open set
+        if entry.by:
+            metrics.CHANGE.labels(entry.by).observe(self._clock.monotonic() - entry.before)
         self._advance()
         cvm_id = entry.draft.cvm_id
         if entry.snapshot is not None and not self._journal.waits(cvm_id) and (tracked := self._watches.get(cvm_id)):

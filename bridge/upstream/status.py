@@ -45,21 +45,36 @@ def leader_status(context: LeaderContext, now: float) -> LeaderStatus:
     return LeaderStatus(fields, _why_polled(context, now), _exceptions(context, now))
 
 
-def _why_polled(context: LeaderContext, now: float) -> str:
+HELD_BACK = {
+    "unauthorized": "unauthorized",
+    "unreachable": "upstream is unreachable",
+    "handover": "waiting until the previous leader has closed its streams",
+    "no_replica": "Redis has lost its replicas, and may be cut off from a promoted one",
+    "not_found": "upstream answers 404 to streams",
+    "unnoticed": "upstream may not have noticed yet that a stream was closed",
+    "rate_limited": "the account is used elsewhere too",
+}
+"""Why fewer streams than slots may be open: as metrics have it, and as operators read it."""
+
+
+def held_back(context: LeaderContext, now: float) -> str | None:
+    """A key of HELD_BACK, the first that applies; `now` is monotonic."""
     budget = context.budget
-    if budget.is_blocked:
-        return "unauthorized"
-    if budget.breaker.is_open:
-        return "upstream is unreachable"
-    if now < context.streams_from:
-        return "waiting until the previous leader has closed its streams"
-    if context.replication.is_missing(now):
-        return "Redis has lost its replicas, and may be cut off from a promoted one"
-    if now < budget.absent_streams.until:
-        return "upstream answers 404 to streams"
-    if budget.is_unnoticed(now):
-        return "upstream may not have noticed yet that a stream was closed"
-    return "the account is used elsewhere too" if budget.streams_reason else "all slots are taken"
+    why = {
+        "unauthorized": budget.is_blocked,
+        "unreachable": budget.breaker.is_open,
+        "handover": now < context.streams_from,
+        "no_replica": context.replication.is_missing(now),
+        "not_found": now < budget.absent_streams.until,
+        "unnoticed": budget.is_unnoticed(now),
+        "rate_limited": budget.streams_reason is not None,
+    }
+    return next((reason for reason, holds in why.items() if holds), None)
+
+
+def _why_polled(context: LeaderContext, now: float) -> str:
+    reason = held_back(context, now)
+    return HELD_BACK[reason] if reason else "all slots are taken"
 
 
 def _exceptions(context: LeaderContext, now: float) -> dict[str, str]:

@@ -57,6 +57,9 @@ upstream was not sending; `unanswered`: the request may have arrived, and no hea
 
 End = Certain | Uncertain
 
+for _each in (*get_args(Certain), *get_args(Uncertain)):
+    metrics.STREAM_ENDS.labels(_each)  # at 0, so that Prometheus sees the first step too
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -167,6 +170,7 @@ async def _follow(context: LeaderContext, tracked: Tracked, slot: Slot, stream: 
             tracked.stream.is_open, tracked.stream.not_found = True, False
             context.budget.stream_opened()
             context.budget.authorized()
+            metrics.STREAM_OPENS.inc()
             metrics.STREAMS.inc()
             try:
                 stream.end = await _listen(context, tracked, events, stream)

@@ -11,7 +11,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from bridge.clock import Clock, set_within
@@ -21,7 +21,7 @@ from bridge.store.connection import Backend
 from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.feed import subscription
-from bridge.store.lanes import Claim, Lanes
+from bridge.store.lanes import Claim, Lanes, Swept
 from bridge.store.limits import LaneLimits
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.store.watches import Watches
@@ -298,14 +298,18 @@ class Dispatcher:
                     loan.task.cancel()
 
     async def _sweep(self) -> None:
-        ids, pending = list(self._endpoint_cache.endpoint_set.endpoints), 0
+        ids, swept = list(self._endpoint_cache.endpoint_set.endpoints), Swept()
         for start in range(0, len(ids), SWEEP_AT_ONCE):
-            waiting, repaired = await self._lanes.sweep(ids[start : start + SWEEP_AT_ONCE])
-            pending += waiting
-            if repaired:
-                metrics.FORGOTTEN.inc(repaired)
-                logger.error("a sweep repaired lanes that had been forgotten", extra={"lanes": repaired})
-        metrics.PENDING.set(pending)
+            some = await self._lanes.sweep(ids[start : start + SWEEP_AT_ONCE])
+            swept += some
+            if some.repaired:
+                metrics.FORGOTTEN.inc(some.repaired)
+                logger.error("a sweep repaired lanes that had been forgotten", extra={"lanes": some.repaired})
+        metrics.PENDING.set(swept.pending)
+        metrics.OLDEST_PENDING.set(swept.oldest)
+        metrics.OPEN_BREAKERS.set(swept.open_breakers)
+        with suppress(StoreError):  # queuing reports it
+            metrics.LOG_LAG.set(await self._lanes.log_lag())
         metrics.OLDEST_DUE.set(await self._lanes.lateness())
         await announce_named_cvms(self._backend, self._endpoint_cache.endpoint_set, 3 * SWEEP_EVERY)
         self._work.set()

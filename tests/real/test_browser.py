@@ -91,7 +91,7 @@ async def shown(page: Page, text: str) -> None:
 async def test_eight_windows_of_one_browser_are_live_at_once_over_one_connection(browser: Browser, web: Front) -> None:
     context = await browser.new_context()
     pages = [await dashboard(context, web) for _ in range(8)]
-    assert await web.metric("bridge_subscribers") == 1
+    assert web.metric("bridge_subscribers") == 1
     await happens(web, "cvm-2")
     for page in pages:
         await shown(page, "cvm-1")
@@ -117,7 +117,7 @@ async def test_a_token_is_asked_for_until_the_bridge_knows_it(browser: Browser, 
 async def test_tabs_with_different_tokens_share_no_event(browser: Browser, web: Front) -> None:
     context = await browser.new_context()
     limited, free = await dashboard(context, web, "onesecret"), await dashboard(context, web)
-    assert await web.metric("bridge_subscribers") == 2
+    assert web.metric("bridge_subscribers") == 2
     await happens(web, "cvm-2")
     await happens(web, "cvm-1")
     last = f"#{web.written.sequence}"

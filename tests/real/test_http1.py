@@ -230,7 +230,7 @@ async def test_connections_without_a_request_give_way_when_files_run_short(
         silent[-1][1].write(LINE + b"Host: localhost\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(PATIENCE):
             assert (await silent[-1][0].read(-1)).startswith(b"HTTP/1.1 200 ")
-        assert await web.metric("bridge_out_of_files_total") >= 30
+        assert web.metric("bridge_out_of_files_total") >= 30
         for _, writer in silent:
             writer.close()
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

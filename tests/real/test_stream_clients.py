@@ -60,7 +60,7 @@ def test_a_request_pipelined_behind_a_stream_disturbs_nothing(run: Callable[...,
     async def scenario(web: Front) -> None:
         reader, _ = await opened(web, (STREAM + b"\r\n") * 2 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await streams(web, reader)
-        assert await web.metric("bridge_subscribers") == 1
+        assert web.metric("bridge_subscribers") == 1
 
     run(scenario)
 

@@ -4,9 +4,9 @@
 -- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the
 -- server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes would wait for the
 -- old time.
--- Returns {pending, repaired lanes}. Damaged keys are reported by the steps that use them.
+-- Returns {pending, repaired lanes, open breakers of enabled endpoints, age in ms of the delivery that waits longest}. Damaged keys are reported by the steps that use them.
 local LANES, MOMENTS = {'due', 'busy'}, {'probe_at', 'not_before'}
-local pending, repaired = 0, 0
+local pending, repaired, open, oldest = 0, 0, 0, 0
 
 -- Times that the version before kept in the endpoint's health.
 local function move_times(E)
@@ -50,8 +50,16 @@ local function bring_near(E)
   if not_before and not_before <= now then call('HDEL', of('health', E), 'not_before') end
 end
 
-local function sweep(E)
+local function measure(E)
   pending = pending + call('ZCARD', of('pending', E))
+  local first = call('ZRANGE', of('pending', E), 0, 0)[1]
+  local at = first and count(call('HGET', of('delivery', first), 'at'))
+  if at then oldest = math.max(oldest, now - at) end
+  if call('HEXISTS', of('health', E), 'open') == 1 and not disabled(E) then open = open + 1 end
+end
+
+local function sweep(E)
+  measure(E)
   move_times(E)
   move_back(E)
   bring_near(E)
@@ -82,4 +90,4 @@ for i = 2, #ARGV do
 end
 release_events()
 keep_last()
-return {pending, repaired}
+return {pending, repaired, open, oldest}

@@ -20,6 +20,7 @@ from bridge.reference_sets import Reference, ReferenceSet
 from bridge.store.errors import TooManyLookupsError
 from bridge.store.reference_lookups import Answer, ReferenceLookups
 from bridge.store.watches import Watches
+from bridge.web import metrics
 from bridge.web.api.envelopes import CVM_ID
 from bridge.web.api.stand_ins import StandIns
 from bridge.web.api.visibility import Visibility, told_by
@@ -246,6 +247,15 @@ class References:
 
     async def ask(self, reference: str, patience: float = PATIENCE) -> Answer:
         """Upstream's answer about a reference, at most a minute old. Raises ProblemError 503 or StoreError."""
+        outcome = "unanswered"
+        try:
+            answer = await self._ask(reference, patience)
+            outcome = "refused" if answer.cvm_id is None else "found"
+            return answer
+        finally:
+            metrics.LOOKUPS.labels(outcome).inc()
+
+    async def _ask(self, reference: str, patience: float) -> Answer:
         deadline = self._clock.monotonic() + patience
         while not self._closed and self._clock.monotonic() < deadline:
             # Before the read, so that an answer that comes in between is not missed.

@@ -178,6 +178,8 @@ class Hub:
     def _publish(self, new: Frame) -> None:
         self.sequence, self.last_id = new.sequence, new.id
         metrics.position().set(new.sequence)
+        written_at = entry_key(new.id)[0] / 1000  # Redis's clock, as ours
+        metrics.LAG.observe(max(0.0, self._clock.time() - written_at))
         self._ring.add(new)
         self._unsent += len(new.chunk)
         for group in self._index.of(new):

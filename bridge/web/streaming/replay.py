@@ -138,6 +138,7 @@ class Replays:
     # In a task
 
     def _begin_later(self, subscriber: Subscriber, begin: Begin) -> None:
+        metrics.REPLAYS.inc()
         metrics.REPLAYING.inc()
         subscriber.replaying = asyncio.create_task(self._run(subscriber, begin), name="subscriber replay")
         subscriber.replaying.add_done_callback(lambda _: metrics.REPLAYING.dec())  # also if it never began

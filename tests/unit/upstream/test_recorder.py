@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import REGISTRY
 
+from bridge.clock import SystemClock
 from bridge.events import DROPPED, STATE, TRANSITION
 from bridge.store.connection import Backend
 from bridge.store.errors import FencedError
@@ -322,3 +324,20 @@ async def test_observations_wait_only_while_very_much_is_unwritten(
     await third
     await process.write()
     assert await statuses(backend) == [(1, "running"), (2, "stopped"), (3, "starting")]
+
+
+async def test_metrics_tell_how_long_a_change_can_have_waited_and_nothing_of_a_first_sight(backend: Backend) -> None:
+    def measured() -> list[float]:
+        names = ("bridge_change_to_event_seconds_count", "bridge_change_to_event_seconds_sum")
+        return [REGISTRY.get_sample_value(name, {"by": "poll"}) or 0.0 for name in names]
+
+    process = Process(backend)
+    await process.lead()
+    before = measured()
+    now = SystemClock().monotonic()
+    for at, status in ((now - 40, "running"), (now - 30, "running"), (now - 1, "stopped")):
+        await process.recorder.record(process.watch("a"), seen(status, at))
+    await process.recorder.flush()
+    count, total = (after - old for after, old in zip(measured(), before, strict=True))
+    assert count == 1
+    assert total == pytest.approx(30, abs=5)

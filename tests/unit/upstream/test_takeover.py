@@ -63,6 +63,10 @@ async def takeovers() -> tuple[float, float]:
     return frozen_at, led_at
 
 
+def metric(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"bridge_{name}", labels)
+
+
 def test_metrics_count_the_slots_by_state_and_none_of_a_standby() -> None:
     async def scenario() -> None:
         cloud = Cloud([f"cvm-{number}" for number in range(CVMS)])
@@ -73,13 +77,21 @@ def test_metrics_count_the_slots_by_state_and_none_of_a_standby() -> None:
             assert slots() == {"free": 5}
             await asyncio.sleep(LEASE)
             assert slots() == {"held": 5}
+            await asyncio.sleep(2)
+            assert metric("leader_epoch") == 1
+            assert metric("lease_renewed_timestamp_seconds") == pytest.approx(replicas.redis_clock.time(), abs=LEASE)
+            assert [metric("watches_followed", by=each) for each in ("stream", "poll")] == [5, CVMS - 5]
+            assert 0 < (metric("oldest_confirmation_seconds") or 0) < 60
+            assert metric("log_length_events") == metric("log_sequence") == CVMS
+            assert metric("upstream_streams_held_back", reason="handover") is None
             cloud.cut, cloud.cut_unheard = 1, True
             await asyncio.sleep(2)
             assert slots() == {"quarantined": 5}
             await replicas.all[0].end()
             assert slots() == {}
-            assert REGISTRY.get_sample_value("bridge_upstream_stream_budget") == 0
-            assert REGISTRY.get_sample_value("bridge_upstream_reachable") == 1
+            for name in ("upstream_stream_budget", "leader_epoch", "log_length_events", "oldest_confirmation_seconds"):
+                assert metric(name) == 0
+            assert metric("upstream_reachable") == 1
             await replicas.plain.close()
 
     run_virtual(scenario())

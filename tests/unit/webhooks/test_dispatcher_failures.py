@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from bridge.events import Event
 from bridge.sealing import SealError
@@ -16,6 +17,10 @@ from bridge.webhooks.schedule import NotAttemptedError
 from tests.lanes import Answer, FakePoster, Got, endpoint, plain, unsealed
 from tests.unit.webhooks.stage import Stage, number, staged
 from tests.virtual import run_virtual
+
+
+def metric(name: str) -> float:
+    return REGISTRY.get_sample_value(f"bridge_webhook_{name}") or 0.0
 
 
 def test_a_dead_endpoint_is_probed_with_one_at_a_time_and_gets_everything_when_it_is_back() -> None:
@@ -34,11 +39,16 @@ def test_a_dead_endpoint_is_probed_with_one_at_a_time_and_gets_everything_when_i
             assert tried < 20, "an open breaker lets few through"
             before = len(poster.got)
             await asyncio.sleep(120)
+            assert metric("open_breakers") == 1
+            assert 100 < metric("oldest_pending_seconds") < 160
+            assert metric("log_lag_seconds") == 0
             assert 1 <= len(poster.got) - before <= 6
             alive = True
             began = stage.clock.monotonic()
             await stage.all_done(seconds=120)
             assert stage.clock.monotonic() - began < 65
+            await asyncio.sleep(15)
+            assert metric("open_breakers") == metric("oldest_pending_seconds") == 0
 
     run_virtual(scenario())
 

@@ -125,7 +125,7 @@ class Health(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """Of both dispatchers."""
-        pending, _ = self.do(self.bench.lanes.sweep(["e"]))
+        pending = self.do(self.bench.lanes.sweep(["e"])).pending
         self.do(self.bench.lanes.sweep(["e"]))
         fails = self.fails and self.since + HOUR <= self.clock.now <= self.until
         if pending and fails and not self.told and not self.off:

@@ -273,7 +273,7 @@ class Lanes(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         if self.model.endpoints:
-            _, repaired = self.do(self.bench.lanes.sweep(self.model.endpoints))
+            repaired = self.do(self.bench.lanes.sweep(self.model.endpoints)).repaired
             assert repaired == 0
 
     @invariant()
