@@ -12,6 +12,7 @@ from typing import Any
 
 from bridge.events import (
     ANY_PHALA,
+    DELIVERY_GIVEN_UP,
     DROPPED,
     FRESH,
     NOTICES,
@@ -51,6 +52,10 @@ class Event:
     def _flag(self, name: str) -> bool | None:
         value = self.data.get(name)
         return value if isinstance(value, bool) else None
+
+    def _count(self, name: str) -> int | None:
+        value = self.data.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def _object(self, name: str) -> Mapping[str, Any] | None:
         value = self.data.get(name)
@@ -224,7 +229,7 @@ class PhalaNotice(CvmEvent):
 class EndpointNotice(Event):
     """A webhook endpoint is in trouble, was disabled, has recovered, or missed a delivery: `type` tells which.
 
-    It comes only where `types` names it; `data` has the rest.
+    It comes only where `types` names it.
     """
 
     __slots__ = ()
@@ -234,8 +239,53 @@ class EndpointNotice(Event):
         return self._text("endpoint_id")
 
     @property
+    def url(self) -> str | None:
+        """Without path and query."""
+        return self._text("url")
+
+    @property
+    def description(self) -> str | None:
+        return self._text("description")
+
+    @property
+    def since(self) -> str | None:
+        """When the failures began; None where there were none. RFC 3339."""
+        return self._text("since")
+
+    @property
+    def pending(self) -> int | None:
+        """How many deliveries wait."""
+        return self._count("pending")
+
+    @property
+    def given_up(self) -> int | None:
+        """How many deliveries were given up that no earlier notice counted."""
+        return self._count("given_up")
+
+    @property
     def reason(self) -> str | None:
+        """Why the bridge disabled it, or what the last attempt came to; None where there is no such reason."""
         return self._text("reason")
+
+
+class DeliveryGivenUp(EndpointNotice):
+    """The last attempt of a delivery failed."""
+
+    __slots__ = ()
+
+    @property
+    def delivery_id(self) -> str | None:
+        return self._text("delivery_id")
+
+    @property
+    def event(self) -> Mapping[str, Any] | None:
+        """`id`, `sequence`, `type` and `subject` of what was not delivered."""
+        return self._object("event")
+
+    @property
+    def attempts(self) -> int | None:
+        """How many there were."""
+        return self._count("attempts")
 
 
 _CLASSES: Mapping[str, type[Event]] = {
@@ -248,6 +298,7 @@ _CLASSES: Mapping[str, type[Event]] = {
     SNAPSHOT: Snapshot,
     RESET: Reset,
     **dict.fromkeys(NOTICES, EndpointNotice),
+    DELIVERY_GIVEN_UP: DeliveryGivenUp,
 }
 
 

@@ -26,7 +26,7 @@ from bridge.client import (
     UnreachableError,
 )
 from bridge.client_events import (
-    EndpointNotice,
+    DeliveryGivenUp,
     Event,
     PhalaNotice,
     Position,
@@ -312,11 +312,13 @@ def test_every_event_of_the_documents_is_typed_and_all_its_data_are_fields() -> 
 
     found = asyncio.run(parsed())
     names = {"from": "status_before", "to": "status"}
-    assert {Transition, State, Readiness, Snapshot, Stale, Reset, PhalaNotice} < {type(each) for each in found}
+    assert {Transition, State, Readiness, Snapshot, Stale, Reset, PhalaNotice, DeliveryGivenUp} < {
+        type(each) for each in found
+    }
     assert Event not in {type(each) for each in found}
     for each in found:
         for name, value in each.data.items():
-            untyped = (isinstance(each, Snapshot) and name == "from") or isinstance(each, EndpointNotice)
+            untyped = isinstance(each, Snapshot) and name == "from"
             assert untyped or getattr(each, names.get(name, name)) == value
 
 
