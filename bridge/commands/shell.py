@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from bridge.process.signals import Body, CommandError, execute
+
+if TYPE_CHECKING:
+    from bridge.config import Settings
+    from bridge.process import logs
 
 LONGEST = 24 * 3600
 """Seconds."""
@@ -31,6 +36,8 @@ TOKEN = click.option(
     envvar="BRIDGE_TOKEN",
     help="A token of the bridge. Default: BRIDGE_TOKEN, which is better: others see a process's arguments.",
 )
+
+HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
 
 def checked(read: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -93,3 +100,28 @@ def run(body: Body) -> None:
 
 def complain(line: str) -> None:
     click.echo(line, err=True)
+
+
+def load(*, quiet: bool = False, proxies: bool = True) -> Settings:
+    """The settings in force; `quiet` leaves logging alone. Ends the process with one line per wrong variable."""
+    from bridge.config import SettingsError, load_settings
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        end(str(error))
+    if proxies:
+        check_proxies()
+    if not quiet:
+        log(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return settings
+
+
+def log(form: logs.Format | None = None, level: str = "info") -> None:
+    """Logs to stderr. uvicorn's own lines about starting and stopping are left out: the banner and the roles do it."""
+    from bridge.process import logs
+
+    logs.configure(form, level)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from bridge import reference_sets
 from bridge.clock import rfc3339
 from bridge.commands.shell import TOKEN, URL, checked, complain, duration, require_proxies
-from bridge.commands.terminal import progress_line, write_line
-from bridge.commands.wait import Code, Order, Verdict, wait
 from bridge.events import entry_key
 from bridge.process.signals import CommandError, execute, until
 from bridge.waiting import Goal, Member
+
+if TYPE_CHECKING:
+    from bridge.commands.wait import Order
 
 
 def _cursor(text: str | None) -> str:
@@ -69,6 +71,8 @@ def wait_command(
       cursor=$(bridge wait web-1 --timeout 0 | jq -r .cursor)
       phala deploy … && bridge wait web-1 --after "$cursor"
     """
+    from bridge.commands.wait import Order
+
     require_proxies()
     order = Order(
         url=url.rstrip("/"), token=token, references=references, goal=goal, timeout=timeout, after=after, any_of=any_of
@@ -78,6 +82,9 @@ def wait_command(
 
 def _run(order: Order) -> int:
     """Waits, prints the verdict, and returns the exit status."""
+    from bridge.commands.terminal import progress_line, write_line
+    from bridge.commands.wait import Code, Verdict, wait
+
     is_terminal = sys.stdout.isatty()
     # A signal ends it without a verdict, and must not look like success.
     found = Verdict(code=Code.CANNOT_TELL, reason="interrupted", cursor=order.after)
