@@ -24,6 +24,13 @@ from typing import IO, Protocol
 from tests.servers import PATIENCE, eventually
 
 MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+#: What commands import when they run.
+PRELOADED = (
+    *("bridge.commands.cli", "bridge.commands.check", "bridge.commands.keys", "bridge.commands.listen"),
+    *("bridge.commands.tail", "bridge.commands.wait", "bridge.commands.cvms", "bridge.commands.webhooks"),
+    *("bridge.process.up", "bridge.process.web", "bridge.process.upstream", "bridge.process.dispatcher"),
+    "bridge.simulator.server",
+)
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", *MEASURED)
 
 #: All that run, by their start.
@@ -50,7 +57,7 @@ class Process(Protocol):
 @functools.cache
 def _warm() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bridge.commands.cli"])
+    context.set_forkserver_preload([*PRELOADED])
     return context
 
 

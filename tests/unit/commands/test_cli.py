@@ -1,0 +1,41 @@
+"""The command line as a whole: what it loads, and what a shell completes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from click.shell_completion import ShellComplete
+
+from bridge.commands.cli import main
+
+#: Half a second of CPU that no help and no question to a bridge needs.
+OF_THE_SERVER = ("bridge.web", "bridge.upstream", "bridge.store", "pydantic", "redis", "starlette", "uvicorn")
+
+SCRIPT = """
+import json, sys
+from bridge.commands.cli import main
+main(["cvms", "--help"], standalone_mode=False)
+helped = list(sys.modules)
+from bridge.commands import cvms, tail, wait, webhooks
+print(json.dumps([helped, list(sys.modules)]))
+"""
+
+
+def test_help_and_questions_to_a_bridge_load_nothing_of_the_server() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
+    helped, asked = map(set, json.loads(ran.stdout.splitlines()[-1]))
+    assert helped.isdisjoint({*OF_THE_SERVER, "httpx"})
+    assert asked.isdisjoint(OF_THE_SERVER)
+    assert "httpx" in asked
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    def completed(arguments: list[str], begun: str) -> list[str]:
+        found = ShellComplete(main, {}, "bridge", "_BRIDGE_COMPLETE").get_completions(arguments, begun)
+        return [each.value for each in found]
+
+    assert completed([], "w") == ["wait", "web", "webhooks"]
+    assert completed(["webhooks"], "re") == ["recover", "remove", "retry"]
+    assert completed(["webhooks", "add", "--format"], "s") == ["standard", "slack"]
