@@ -185,15 +185,18 @@ class Recorder:
     async def take_notices(self, notices: Notices, drafts: Mapping[str, Draft]) -> None:
         """Writes the events that are made of notices, by their ids, once for each: as far as they still wait.
 
-        Read anew in the turn of writing, in which all that was written before is gone.
+        Read anew in the turn of writing, in which all that was written before is gone; and again where Redis has lost
+        events: it may have notices again whose events are then written from memory.
         """
         async with self._writing:
-            await self._write_all()
-            for notice in await notices.waiting():
-                if draft := drafts.get(notice.id):
-                    entry = Entry(draft, None, notice_id=notice.id)
-                    while not await self._write(entry):
-                        await self._write_all()
+            lost = True
+            while lost:
+                await self._write_all()
+                waiting = {each.id: drafts[each.id] for each in await notices.waiting() if each.id in drafts}
+                lost = False
+                for notice_id, draft in waiting.items():
+                    if lost := not await self._write(Entry(draft, None, notice_id=notice_id)):
+                        break
                     await self._write_all()  # a change waits for one notice, not for all
 
     async def flush(self) -> None:

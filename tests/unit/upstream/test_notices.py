@@ -110,10 +110,10 @@ async def test_it_is_written_once_whatever_became_of_the_reply(
     assert (await told(backend))[2:] == [(3, "a", TRANSITION, "stopped")]
 
 
-@pytest.mark.parametrize("new_term", [False, True])
+@pytest.mark.parametrize("found_by", ["a new term", "the lease", "the next write", "the next notice"])
 @pytest.mark.parametrize("left_before", [False, True])
 async def test_what_redis_lost_of_it_is_written_again_once(
-    backend: Backend, *, new_term: bool, left_before: bool
+    backend: Backend, *, found_by: str, left_before: bool
 ) -> None:
     """`left_before`: what Redis is back at has the notice; else it has lost that too."""
     process = await leading(backend)
@@ -123,14 +123,20 @@ async def test_what_redis_lost_of_it_is_written_again_once(
         backup = await Backup.of(backend)
     await process.take_notices()
     await backup.restore(backend)
-    if new_term:
+    if found_by == "a new term":
         await process.resign()
         await process.lead()
-    else:
+    elif found_by == "the lease":
         process.recorder.compare(process.recorder.position, 1, (await Log(backend).latest(1))[0].id)
+    elif found_by == "the next write":
+        await process.see("a", "stopped")
+    else:
+        await Notices(backend).leave(notice("evt_2"))
     await process.take_notices()
     await process.take_notices()
-    assert await names(backend) == [(4, "evt_1")]  # after one unused number
+    assert [name for _, name in await names(backend)] == ["evt_1", "evt_2"][: 1 + (found_by == "the next notice")]
+    sent = found_by.startswith("the next")
+    assert (await names(backend))[0] == (4 + sent, "evt_1")  # after one number that nothing had
     await process.see("a", "stopped")
     await process.write()
     assert (await Snapshots(backend).all())["a"].event_id == (await Log(backend).latest(1))[0].id
