@@ -115,9 +115,9 @@ def _command(out: Connection, err: Connection, home: Path, arguments: Sequence[s
     main(arguments, prog_name="bridge")
 
 
-def _fresh(home: Path, arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+def _fresh(home: Path, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "bridge", *arguments],
+        command,
         cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -128,9 +128,9 @@ def _fresh(home: Path, arguments: Sequence[str], environment: dict[str, str]) ->
 
 
 class Command:
-    """One `bridge` process; its output is collected while it runs."""
+    """One `bridge` process, or another program's; its output is collected while it runs."""
 
-    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, home: Path, *arguments: str, program: str = "", **environment: str) -> None:
         bare = {name: value for name, value in os.environ.items() if name in KEPT}
         own = {
             "XDG_STATE_HOME": str(home),
@@ -139,8 +139,10 @@ class Command:
             "BRIDGE_DRAIN_SECONDS": "0",
             **environment,
         }
-        is_fresh = "PYTHONPATH" in environment or any(name in os.environ for name in MEASURED)
-        made = (_fresh if is_fresh else Fork)(home, arguments, {**bare, **own})
+        is_fresh = program or "PYTHONPATH" in environment or any(name in os.environ for name in MEASURED)
+        start = [program] if program else [sys.executable, "-m", "bridge"]
+        given = {**bare, **own}
+        made = _fresh(home, [*start, *arguments], given) if is_fresh else Fork(home, arguments, given)
         self.process: Process = made
         running.append(self)
         self.out: list[str] = []

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +42,45 @@ def denied(server: RealServer) -> set[str]:
     return {str(entry["object"]) for entry in found} - OPTIONAL
 
 
-def test_every_role_and_the_check_run_with_the_documented_rights(tmp_path: Path, own_server: RealServer) -> None:
+@contextlib.contextmanager
+def procfile(home: Path, **environment: str) -> Iterator[Command]:
+    """The roles of the Procfile, run by honcho; their output is honcho's."""
+    scripts = Path(sys.executable).parent
+    path = f"{scripts}:{os.environ['PATH']}"
+    runner = Command(
+        home,
+        "start",
+        "--procfile",
+        str(Path("Procfile").absolute()),
+        program=str(scripts / "honcho"),
+        PATH=path,
+        **environment,
+    )
+    try:
+        yield runner
+    finally:  # killed, it would leave the roles behind
+        runner.ends(signal.SIGTERM)
+
+
+def test_the_procfile_and_the_check_run_with_the_documented_rights(tmp_path: Path, own_server: RealServer) -> None:
     grant(own_server)
     redis, port = {"REDIS_URL": f"redis://bridge:password@127.0.0.1:{own_server.port}/0"}, str(free_port())
     simulator = Command(tmp_path, "simulate", "--port", "0", "--cvms", "7")
     prefix = simulator.shows(r"PHALA_CLOUD_API_PREFIX=(\S+)")
     upstream = {"PHALA_CLOUD_API_KEY": "k", "PHALA_CLOUD_API_PREFIX": prefix, "BRIDGE_CVMS": "*"}
     sending = {"BRIDGE_SECRET_KEY": new_key(), "BRIDGE_WEBHOOK_ALLOW": "127.0.0.0/8"}
-    roles = [
-        Command(tmp_path, "upstream", **redis, **upstream),
-        Command(tmp_path, "web", BRIDGE_AUTH="off", PORT=port, HOST="127.0.0.1", **redis, **sending),
-        Command(tmp_path, "dispatcher", **redis, **sending),
-    ]
-    address = roles[1].shows(r"(http://127\S+?)[\s/\"]")
-    listener = Command(tmp_path, "listen", "--url", address)
-    eventually(lambda: len(listener.out) >= 1, f"a delivery: {listener.errors}")
-    check = Command(tmp_path, "check", **redis, **upstream)
-    assert check.ends() == 0, check.output
-    assert re.search(r"ok +(Redis|Valkey) \d+\.\d+", check.output)
-    for command in (listener, *roles, simulator):
-        assert command.ends(signal.SIGTERM) == 0, command.errors
-        assert "Redis refused" not in command.errors
+    front = {"BRIDGE_AUTH": "off", "HOST": "127.0.0.1", "PORT": port}
+    with procfile(tmp_path, **redis, **upstream, **sending, **front) as roles:
+        address = roles.shows(rf"(http://127.0.0.1:{port})")
+        listener = Command(tmp_path, "listen", "--url", address)
+        eventually(lambda: len(listener.out) >= 1, f"a delivery: {listener.errors}")
+        check = Command(tmp_path, "check", **redis, **upstream)
+        assert check.ends() == 0, check.output
+        assert re.search(r"ok +(Redis|Valkey) \d+\.\d+", check.output)
+        assert listener.ends(signal.SIGTERM) == 0, listener.errors
+    assert roles.output.count("stopped (rc=0)") == 3, roles.output
+    assert simulator.ends(signal.SIGTERM) == 0
+    assert "Redis refused" not in roles.output
     assert denied(own_server) == set()
 
 
