@@ -93,11 +93,12 @@ class Notices:
     async def waiting(self) -> list[PhalaNotice | EndpointNotice]:
         """The first ones, in order. What no bridge left there is removed."""
         client, key = self._backend.client, self._backend.keys.notices
-        now, entries = await self._backend.run(self._read, [key], [READ_AT_ONCE, MOST_AHEAD])
-        found = {each: _notice(each, fields, int(now)) for each, fields in _pairs(entries)}
-        if foreign := [entry_id for entry_id, notice in found.items() if notice is None]:
+        while True:
+            now, entries = await self._backend.run(self._read, [key], [READ_AT_ONCE, MOST_AHEAD])
+            found = {each: _notice(each, fields, int(now)) for each, fields in _pairs(entries)}
+            if not (foreign := [entry_id for entry_id, notice in found.items() if notice is None]):
+                return [notice for notice in found.values() if notice]
             await self._backend.call(client.xdel(key, *foreign))
-        return [notice for notice in found.values() if notice]
 
     async def take_untold(self) -> int:
         """How many did not fit since the last call, and are told to nobody."""

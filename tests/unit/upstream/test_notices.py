@@ -218,7 +218,8 @@ async def test_what_waits_and_what_is_remembered_is_bounded_and_dated(monkeypatc
 
 async def test_what_no_bridge_left_there_is_removed(backend: Backend) -> None:
     client, keys, left = backend.client, backend.keys, Notices(backend)
-    await client.xadd(keys.notices, {"x": "y"})
+    for _ in range(2 * notices.READ_AT_ONCE):
+        await client.xadd(keys.notices, {"x": "y"})
     await client.xadd(keys.notices, {"envelope": '{"id":"evt_0","event":"../cvm.state"}'})
     await left.leave(notice("evt_1"))
     assert [each.name for each in await left.waiting() if isinstance(each, PhalaNotice)] == ["evt_1"]
