@@ -23,7 +23,7 @@ help: ## This list
 up: $(VENV)/installed ## Everything in one process, ready to try (ctrl-C ends it)
 	@$(BIN)/bridge up $(ARGS)
 
-test: $(VENV)/installed-dev browser systemd $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
+test: $(VENV)/installed-dev browser systemd $(VENV)/prometheus $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
 	@$(PYTEST) $(ARGS)
 
 test-unit: $(VENV)/installed-dev ## The tests that need no sockets
@@ -32,7 +32,7 @@ test-unit: $(VENV)/installed-dev ## The tests that need no sockets
 fuzz: $(VENV)/installed-dev ## The fuzz tests with other examples at each run, BRIDGE_FUZZ (100) times as many as in `make test`
 	@BRIDGE_FUZZ=$${BRIDGE_FUZZ:-100} $(PYTEST) --timeout 0 tests/faults/test_fuzz_*.py $(ARGS)
 
-coverage: $(VENV)/installed-dev browser systemd $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
+coverage: $(VENV)/installed-dev browser systemd $(VENV)/prometheus $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
 	@$(PYTEST) --timeout 240 --cov --cov-report term-missing $(ARGS) # measured, the longest take thrice their time
 
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
@@ -116,3 +116,13 @@ define need_python
 test -n '$(PYTHON)' && '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo 'bridge needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python' >&2; exit 1; }
 endef
+
+# Those on the PATH will do. Of Debian's package the two programs alone: it would start a service.
+$(VENV)/prometheus: $(VENV)/installed-dev
+	@$(BIN)/python -m tests.prometheus || { echo 'Fetching Prometheus for tests …'; \
+		rm -rf $@-deb && mkdir $@-deb && cd $@-deb && { apt-get -qq download prometheus 2>/dev/null || { \
+		apt-get -qq update && apt-get -qq download prometheus; }; } && \
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/prometheus ./usr/bin/promtool && \
+		mv usr/bin/* $(abspath $(BIN)) && rm -rf $(abspath $@)-deb; } >&2 || { \
+		echo 'The tests need Prometheus and promtool on the PATH (Debian: apt install prometheus).' >&2; exit 1; }
+	@touch $@

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from prometheus_client import Counter, Gauge, Histogram
 
+M = TypeVar("M", Counter, Gauge)
 
-def _begun(counter: Counter, *values: str) -> Counter:
+
+def _begun(metric: M, *values: str) -> M:
     """With these values of its label at 0, so that Prometheus sees the first step too."""
     for value in values:
-        counter.labels(value)
-    return counter
+        metric.labels(value)
+    return metric
 
 
 QUEUED = Counter("bridge_webhook_queued", "Deliveries queued from the log")
@@ -61,9 +65,12 @@ OLDEST_DUE = Gauge(
 )
 """Above some seconds there are too few dispatchers, or none makes progress."""
 FORGOTTEN = Counter("bridge_webhook_forgotten_lanes", "Lanes that a sweep had to repair; any is a fault")
-ENDPOINTS = Gauge(
-    "bridge_webhook_endpoints",
-    "Endpoints: enabled, disabled, or broken (not readable in Redis)",
-    ["state"],
-    multiprocess_mode="livemax",
+ENDPOINTS = _begun(
+    Gauge(
+        "bridge_webhook_endpoints",
+        "Endpoints: enabled, disabled, or broken (not readable in Redis)",
+        ["state"],
+        multiprocess_mode="livemax",
+    ),
+    *("enabled", "disabled", "broken"),
 )
