@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from bridge.clock import SystemClock
+from bridge.commands.mends import redis_mend, slot_notes
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, find_server, running_url
@@ -20,6 +21,7 @@ from bridge.store.endpoint_notices import health_word
 from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.store.key_check import KeyCheck, read_seen
+from bridge.store.key_rotation import rotate
 from bridge.store.leader_status import read_leader_status, read_polling, unmet_lines
 from bridge.store.log import Log
 from bridge.store.replicas import Copies, read_copies
@@ -82,7 +84,8 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
             return await _check_keys(backend, settings, show)
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
-        show("           is it running, and are the host, port, user and password in REDIS_URL correct?")
+        for line in redis_mend(str(error), url, settings.namespace):
+            show(f"           {line}")
         return False
 
 
@@ -98,6 +101,8 @@ async def _check_keys(backend: Backend, settings: Settings, show: Print) -> bool
         show(f"           {KEY_REMEDY}")
         return False
     show(f"  ok       the secret key opens what is sealed in {endpoints} endpoint(s)")
+    if len(keys) > 1 and (old := (await rotate(backend, Sealer(keys), dry_run=True)).old):
+        show(f"  note     {old} of them still need an older key of BRIDGE_SECRET_KEY: run `bridge keys rotate`")
     return True
 
 
@@ -173,6 +178,8 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
     for slot in slots:
         held = f"  {slot.cvm_id}  by {slot.holder}  from {slot.since} until {slot.until}" if slot.cvm_id else ""
         show(f"  slot {slot.index + 1}   {slot.state}{held}")
+    for note in slot_notes(slots, status, settings.max_streams):
+        show(f"  note     {note}")
     streamed = {slot.cvm_id for slot in slots if slot.state == "held"}
     polled = await read_polling(backend, status, streamed) or {}
     watched = len(await Watches(backend).list("", 1000))

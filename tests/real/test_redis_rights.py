@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from bridge.commands.check import run_check
+from bridge.config import Settings
 from bridge.sealing import new_key
+from bridge.store.rights import rights
 from tests.bridges import whole
 from tests.commands import Command
 from tests.servers import Guarded, RealServer, cluster, eventually, free_port, guarded
@@ -25,9 +28,7 @@ OPTIONAL = {"client|setinfo", "client|maint_notifications", "client"}
 
 def documented() -> list[str]:
     """The contract's command, in words."""
-    text = Path("docs/contract.md").read_text()
-    (command,) = re.findall(r"^ACL SETUSER bridge .*(?:\n +.*)*", text, re.MULTILINE)
-    return str(command).split()
+    return " ".join(rights("bridge", "bridge", cluster=True, new=True)).split()
 
 
 def grant(server: RealServer) -> None:
@@ -100,10 +101,24 @@ async def test_a_bridge_runs_with_the_documented_rights_behind_sentinels_and_in_
         assert denied(server) == set()
 
 
+async def test_a_user_without_rights_works_once_the_check_s_own_line_is_typed(redis_server: RealServer) -> None:
+    redis_server.call("ACL", "SETUSER", "weak", "on", ">password", "~other:*", "+get")
+    settings = Settings(redis_url=redis_server.url.replace("://", "://weak:password@"))
+    shown: list[str] = []
+    try:
+        assert not await run_check(settings, shown.append)
+        told = "\n".join(shown)
+        command = told[told.index("ACL SETUSER weak") : told.index("\nUpstream")].split()
+        redis_server.call(*command)
+        assert await run_check(settings, shown.append), "\n".join(shown)
+    finally:
+        redis_server.call("ACL", "DELUSER", "weak")
+
+
 def test_every_command_of_the_scripts_is_among_the_documented_rights(redis_server: RealServer) -> None:
-    rights = documented()
-    named = {word[1:].upper() for word in rights if re.match(r"\+[a-z]", word)}
-    granted = [redis_server.call("ACL", "CAT", word[2:]) for word in rights if word.startswith("+@")]
+    words = documented()
+    named = {word[1:].upper() for word in words if re.match(r"\+[a-z]", word)}
+    granted = [redis_server.call("ACL", "CAT", word[2:]) for word in words if word.startswith("+@")]
     dangerous = redis_server.call("ACL", "CAT", "dangerous")
     # A command with subcommands is listed as "xinfo|stream".
     allowed = {name.partition("|")[0].upper() for name in itertools.chain(*granted) if name not in dangerous}
