@@ -1,7 +1,7 @@
 """`bridge web --workers N`: several front ends on one port, each a process with a hub of its own.
 
-The kernel spreads new connections evenly over them (SO_REUSEPORT). A worker that crashes or hangs is started again; a
-worker that cannot start ends all of them. Workers end with their parent, however it ends.
+The kernel spreads new connections evenly over them (SO_REUSEPORT). A worker that crashes or hangs is started again; if
+one cannot start at first, all of them end. Workers end with their parent, however it ends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ START_SECONDS = 10.0
 async def run_workers(settings: Settings, host: str, count: int, stop: Stop) -> None:
     """Runs until `stop`, and returns once all workers have drained. Raises CommandError, and OSError for the address.
 
-    A worker that cannot start sets `stop`, so the others drain and end.
+    A worker that cannot start at first sets `stop`, so the others drain and end.
     """
     with _reserved(host, settings.port) as (port, listener), metrics_directory() as metrics:
         environment = {**os.environ, "PORT": str(port), VARIABLE: str(metrics)}
@@ -76,7 +76,10 @@ def _reserved(host: str, port: int) -> Iterator[tuple[int, int | None]]:
 
 
 async def _keep_running(run: Callable[[Cause | None], Awaitable[End]], stop: Stop) -> bool:
-    """Starts a worker again and again until `stop`. False if it could not start."""
+    """Starts a worker again and again until `stop`. False if it could not start at first.
+
+    One that was started in place of another leaves the others alone: they serve with settings that were right.
+    """
     loop = asyncio.get_running_loop()
     replaces: Cause | None = None
     while not stop.is_set():
@@ -84,7 +87,7 @@ async def _keep_running(run: Callable[[Cause | None], Awaitable[End]], stop: Sto
         end = await run(replaces)
         if stop.is_set():
             break
-        if end.status == CANNOT_START and loop.time() - started_at < START_SECONDS:
+        if replaces is None and end.status == CANNOT_START and loop.time() - started_at < START_SECONDS:
             stop.set_at_once()
             return False
         replaces = "hung" if end.hung else "crashed"
