@@ -151,7 +151,12 @@ class EventRoutes:
             return await self._page(request, query, scope, headers)
         begin: Begin = cursor(request, query) or query.since
         subscribe = partial(
-            Subscriber, scope=scope, filter=query.filter, snapshots=query.snapshots, token=principal.name
+            Subscriber,
+            scope=scope,
+            filter=query.filter,
+            snapshots=query.snapshots,
+            token=principal.name,
+            credential=principal.credential,
         )
         if (wanted := scope.demands.cvm_ids) and request.method == "GET":
             self.capacity.check(principal.name)

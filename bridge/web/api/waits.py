@@ -144,7 +144,7 @@ class WaitRoutes:
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(name)
         waiter = Waiter(waiting, self.clock, self.crowd, cursor=after, begun_at=self.hub.last_id)
-        subscriber = Subscriber(waiter, scope=scope, token=name)
+        subscriber = Subscriber(waiter, scope=scope, token=name, credential=call.principal.credential)
         try:
             self.hub.enter(subscriber, after or None)
             await self._wait(call, waiter, 0 if call.request.method == "HEAD" else seconds)
@@ -229,7 +229,9 @@ class WaitRoutes:
             return ProblemType.OVERLOADED, "too many CVMs are waited for at the moment: name fewer"
         if waiter.is_ended:
             stopping = self.capacity.closing
-            return (ProblemType.OVERLOADED, "it is shutting down") if stopping else (ProblemType.UNAVAILABLE, None)
+            if stopping:
+                return ProblemType.OVERLOADED, "it is shutting down"
+            return ProblemType.UNAVAILABLE, "what this token may see has changed, ask again"
         if reason := waiting.cannot_tell or ("" if self.hub.led else NO_LEADER):
             return ProblemType.CANNOT_TELL, reason
         return ProblemType.WAIT_TIMEOUT, None

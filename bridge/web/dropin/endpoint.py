@@ -215,7 +215,7 @@ class DropIn:
         # Not earlier: many callers may have waited above at the same time.
         self.capacity.take(principal.name)
         watcher = Watcher(principal.name, cvm_id, target, interval, timeout, self.clock.monotonic())
-        watcher.limit = principal.cvms
+        watcher.limit, watcher.credential = principal.cvms, principal.credential
         self.watchers.enter(watcher)
 
         def ended() -> None:

@@ -20,6 +20,7 @@ from bridge.web import metrics
 from bridge.web.dropin import wire
 from bridge.web.dropin.last_state import UNSEEN, LastState
 from bridge.web.dropin.timer_wheel import TimerWheel
+from bridge.web.http.access import LASTING, Credential
 from bridge.web.streaming.demand import WatchDemand
 from bridge.web.streaming.sinks import Sink
 
@@ -36,7 +37,7 @@ READ_AGAIN = 1.0
 
 @dataclass(eq=False, slots=True)
 class Watcher:
-    """One stream: its target and pace. `name` and `limit`: its token's. Times are monotonic seconds."""
+    """One stream: its target and pace. `name`, `limit` and `credential`: its token's. Times are monotonic seconds."""
 
     name: str
     cvm_id: str
@@ -47,6 +48,7 @@ class Watcher:
     due: float = 0.0
     sink: Sink | None = None
     limit: ReferenceSet | None = None
+    credential: Credential = LASTING
 
     def __post_init__(self) -> None:
         self.due = self.started
@@ -61,6 +63,8 @@ class Watcher:
 
     def may_see(self, state: LastState) -> bool:
         """Whether its token may. A CVM that nobody has seen yet was let in by its reference."""
+        if self.credential.revoked:
+            return False
         if self.limit is None or (state.status is None and not self.limit.is_fixed):
             return True
         return self.limit.matches(self.cvm_id, state.app_id, state.name)
@@ -192,6 +196,11 @@ class Watchers:
             watcher.limit = cvms.get(watcher.name, watcher.limit)
             if not watcher.may_see(self._cvms[watcher.cvm_id].state):
                 self._hide(watcher)
+
+    def end_revoked(self) -> None:
+        """Ends the streams whose credentials are revoked; one that has not begun ends when it does."""
+        for watcher in [each for cvm in self._cvms.values() for each in cvm.watchers if each.credential.revoked]:
+            self._hide(watcher)
 
     def _hide(self, watcher: Watcher) -> None:
         elapsed = self._clock.monotonic() - watcher.started

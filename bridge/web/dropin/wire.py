@@ -31,8 +31,8 @@ def going_away(target: str, elapsed: float) -> bytes:
 
 
 def no_longer_visible(target: str, elapsed: float) -> bytes:
-    """As `going_away`: the token's name is another CVM's now."""
-    return _timeout("The CVMs of this token have changed, ask again", target, elapsed)
+    """As `going_away`: the token has changed or has gone, or its name is another CVM's now."""
+    return _timeout("What this token may see has changed, ask again", target, elapsed)
 
 
 def _timeout(why: str, target: str, elapsed: float) -> bytes:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn
 
 from starlette.requests import HTTPConnection
@@ -29,17 +29,36 @@ Scope = Literal["read", "read all", "token", "admin"]
 """`all`: a token that is limited to CVMs is refused. `token`: a stream token is refused."""
 
 
+MOST_FORMER = 10_000
+"""Secrets of former tokens that are still known for what they were, at about 100 bytes each."""
+
+
+@dataclass(eq=False, slots=True)
+class Credential:
+    """A token with the secret and the CVMs that it had at one time; all that it opened shares this.
+
+    `Access` alone revokes it.
+    """
+
+    revoked: bool = False
+
+
+LASTING = Credential()
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """The caller of a request. `cvms` are those that it may see: canonical ids, apps and patterns; None: all.
 
-    Not `complete`: it may see more, but its token has a name that is still being looked up.
+    Not `complete`: it may see more, but its token has a name that is still being looked up. A stream must end with its
+    `credential`, also one that begins only after it was revoked.
     """
 
     name: str
     admin: bool
     cvms: ReferenceSet | None
     complete: bool = True
+    credential: Credential = field(default=LASTING, compare=False, repr=False)
 
     def may_see(self, cvm: Identified) -> bool:
         return holds(self.cvms, cvm)
@@ -55,18 +74,51 @@ ANYBODY = Principal("everybody", True, None)
 
 
 class Access:
-    """Decides by the settings' tokens alone. `open_access`: every caller has full access."""
+    """Decides by the tokens alone. `open_access`: every caller has full access."""
 
     def __init__(self, tokens: Iterable[Token], *, open_access: bool, clock: Clock) -> None:
-        self._tokens = {token.name: token for token in tokens}
-        self._secrets = [(each.secret.get_secret_value().encode(), name) for name, each in self._tokens.items()]
-        self._principals = {name: _principal(each) for name, each in self._tokens.items()}
+        self._tokens: dict[str, Token] = {}
+        self._secrets: list[tuple[bytes, str]] = []
+        self._principals: dict[str, Principal] = {}
+        self._former: dict[bytes, None] = {}
         self._open = open_access
         self._clock = clock
+        self.change(tokens)
+
+    def change(self, tokens: Iterable[Token]) -> frozenset[str]:
+        """From now on these tokens count; returns the names of those that came, went or changed.
+
+        The credential of a token that has gone, or whose secret or CVMs have changed, is revoked. What an unchanged one
+        may see stays as it was looked up.
+        """
+        before, self._tokens = self._tokens, {token.name: token for token in tokens}
+        for name, old in before.items():
+            now = self._tokens.get(name)
+            if now is None or (now.secret, now.cvms) != (old.secret, old.cvms):
+                self._principals.pop(name).credential.revoked = True
+        self._secrets = [(each.secret.get_secret_value().encode(), name) for name, each in self._tokens.items()]
+        self._principals = {name: self._principal(each) for name, each in self._tokens.items()}
+        self._remember(before.values())
+        names = before.keys() | self._tokens.keys()
+        return frozenset(name for name in names if before.get(name) != self._tokens.get(name))
+
+    def _principal(self, token: Token) -> Principal:
+        admin, known = token.scope == "admin", self._principals.get(token.name)
+        if known is not None:
+            return replace(known, admin=admin)
+        cvms = ReferenceSet.parsed(token.cvms) if token.cvms else None
+        return Principal(token.name, admin, cvms, not any(map(_is_name, token.cvms)), Credential())
+
+    def _remember(self, tokens: Iterable[Token]) -> None:
+        """Former tokens, which open nothing, are still no keys of anybody else."""
+        for token in tokens:
+            self._former[_digest(token.secret.get_secret_value())] = None
+        while len(self._former) > MOST_FORMER:
+            del self._former[next(iter(self._former))]
 
     @property
     def named(self) -> dict[str, frozenset[str]]:
-        """By token, the names among its CVMs, where it has names, apps or patterns: see `grant`."""
+        """By token, the names among its CVMs, where it has names, apps or patterns: see `credential`."""
         moving = [(name, each.cvms) for name, each in self._tokens.items() if not all(map(is_canonical, each.cvms))]
         return {name: frozenset(filter(_is_name, cvms)) for name, cvms in moving}
 
@@ -113,8 +165,10 @@ class Access:
         return principal
 
     def knows(self, secret: str) -> bool:
-        """Whether this is a credential of the bridge: a token's secret, or a stream token."""
-        return self._by_secret(secret) is not None or self._by_stream_token(secret) is not None
+        """Whether this is a credential of the bridge: a secret that a token has or had, or a stream token."""
+        if self._by_secret(secret) is not None or _digest(secret) in self._former:
+            return True
+        return self._by_stream_token(secret) is not None
 
     def _by_secret(self, presented: str | None) -> Principal | None:
         if presented is None:
@@ -160,10 +214,8 @@ def _refuse() -> NoReturn:
     )
 
 
-def _principal(token: Token) -> Principal:
-    complete = not any(map(_is_name, token.cvms))
-    cvms = ReferenceSet.parsed(token.cvms) if token.cvms else None
-    return Principal(token.name, token.scope == "admin", cvms, complete)
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
 
 
 def _is_name(reference: str) -> bool:

@@ -34,6 +34,10 @@ SLICES = 20
 """Groups of subscribers that get their heartbeats one after the other, so that one turn of the loop stays short."""
 
 
+COME_BACK_MS = 1000
+"""For a subscriber whose token changed while its request was served; there are few of them."""
+
+
 class Hub:
     """Owns the subscribers and the ring. The feed calls `receive`, `on_tick` and `catch_up`, the routes the rest."""
 
@@ -229,7 +233,13 @@ class Hub:
         return len(self._present)
 
     def enter(self, subscriber: Subscriber, begin: Begin = None) -> None:
-        """Starts a subscription: snapshots or replay, then live events, and again from the start if history is lost."""
+        """Starts a subscription: snapshots or replay, then live events, and again from the start if history is lost.
+
+        One whose credential was revoked meanwhile ends at once.
+        """
+        if subscriber.credential.revoked:
+            self.end(subscriber, COME_BACK_MS)
+            return
         self._present[subscriber] = None
         self._entered = (self._entered + 1) % SLICES
         subscriber.beat = self._entered
@@ -278,6 +288,11 @@ class Hub:
             allowed = cvms.get(subscriber.token)
             if allowed is not None and (subscriber.exceeds(allowed) or self._index.has_strayed(subscriber)):
                 self.end(subscriber, next(retry_ms))
+
+    def end_revoked(self, retry_ms: Iterator[int]) -> None:
+        """Ends the subscriptions whose credentials are revoked."""
+        for subscriber in [each for each in self._present if each.credential.revoked]:
+            self.end(subscriber, next(retry_ms))
 
     def end(self, subscriber: Subscriber, retry_ms: int) -> None:
         """Ends one subscription after a `retry:` of so many milliseconds."""

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from bridge.cvm_scope import EVERY_CVM, CvmScope
 from bridge.reference_sets import ReferenceSet
+from bridge.web.http.access import LASTING, Credential
 from bridge.web.http.event_filter import EVERY_EVENT, EventFilter, Filterable
 from bridge.web.streaming.sinks import Sink
 
@@ -30,8 +31,9 @@ class Subscriber:
 
     `sequence` is the last event considered and `sent` the last one sent, until it is live; then its groups in the
     SubscriberIndex have that, and `file` is where they write to it directly. The `limit` of its `scope` is that of its
-    `token`. `beat`: its slice of the heartbeats. `replaying`: the task that brings it to the log's end. `restart_at`:
-    where that task must begin again, because the history that it follows was lost.
+    `token`; it ends when its `credential` is revoked. `beat`: its slice of the heartbeats. `replaying`: the task that
+    brings it to the log's end. `restart_at`: where that task must begin again, because the history that it follows was
+    lost.
     """
 
     sink: Sink
@@ -40,6 +42,7 @@ class Subscriber:
     filter: EventFilter = EVERY_EVENT
     snapshots: bool = True
     token: str = ""
+    credential: Credential = LASTING
     sequence: int = 0
     sent: int = 0
     live: bool = False

@@ -9,6 +9,7 @@ from bridge.events import DROPPED, FRESH, STALE, STATE, TRANSITION, Draft, Event
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.snapshots import Snapshot, Snapshots
 from bridge.web.dropin.watchers import SETTLE, Watcher, Watchers
+from bridge.web.http.access import Credential
 from bridge.web.streaming.demand import WatchDemand
 from tests.unit.web.streaming.sinks import PlainSink
 from tests.virtual import VirtualClock, run_virtual
@@ -384,5 +385,25 @@ def test_the_first_observation_is_sent_at_once() -> None:
             _, sink = await stage.watch("running")
             stage._event(STATE, cvm_data("a", None, (None, "starting"), "poll", '{"status":"starting"}'), "a")
             assert [data["status"] for _, _, data in sink.events] == ["starting"]
+
+    run_virtual(scenario())
+
+
+def test_a_stream_ends_with_its_token_also_one_that_has_not_begun() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.snapshot()
+            watcher, sink = await stage.watch()
+            _, other = await stage.watch()
+            late, late_sink = Watcher("t", "a", "stopped", 5, 300, 0.0), FakeSink(stage.clock)
+            stage.watchers.enter(late)
+            watcher.credential = late.credential = Credential()
+            watcher.credential.revoked = True
+            stage.watchers.end_revoked()
+            stage.watchers.begin(late, late_sink)
+            assert [name for _, name in sink.names] == ["state", "timeout"]
+            assert [name for _, name in late_sink.names] == ["timeout"]
+            assert (sink.closed, late_sink.closed, other.closed) == (True, True, False)
+            assert len(stage.watchers) == 1
 
     run_virtual(scenario())

@@ -11,6 +11,7 @@ from bridge.events import Draft, Event
 from bridge.reference_sets import ReferenceSet
 from bridge.store.log import Position
 from bridge.store.snapshots import Snapshot
+from bridge.web.http.access import Credential
 from bridge.web.streaming.frames import Frame
 from bridge.web.streaming.hub import SLICES, Hub
 from bridge.web.streaming.ring import Ring
@@ -343,5 +344,28 @@ def test_a_named_cvm_is_demand_and_a_tokens_limit_is_not() -> None:
         hub.leave(named)
         hub.leave(named)
         assert hub.demand.counts() == {}
+
+    run_virtual(scenario())
+
+
+def test_a_subscription_ends_with_its_token_also_one_that_comes_too_late() -> None:
+    async def scenario() -> None:
+        log = FakeLog()
+        hub = hub_on(log)
+        await hub.catch_up()
+        old, other, late = ListSink(), ListSink(), ListSink()
+        credential = Credential()
+        hub.enter(Subscriber(old, credential=credential), log.low_water_mark)
+        hub.enter(Subscriber(other, credential=Credential()), log.low_water_mark)
+        await settle()
+        credential.revoked = True
+        hub.end_revoked(iter([777]))
+        assert (old.closed, old.blocks[-1]) == (True, b"retry: 777\n")
+        hub.enter(Subscriber(late, credential=credential), log.low_water_mark)
+        assert late.closed
+        assert late.blocks[0].startswith(b"retry: ")
+        await hub.receive(log.append("cvm-1"))
+        await settle()
+        assert (len(other.ids), old.ids, late.ids, hub.present) == (1, [], [], 1)
 
     run_virtual(scenario())
