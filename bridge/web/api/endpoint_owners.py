@@ -1,7 +1,8 @@
 """Whose an endpoint is, and what its owner lets it get (`docs/contract.md#webhooks`).
 
 Dispatchers have no tokens. A front end therefore stores with each endpoint which CVMs its owner may see: when the
-endpoint is made, at the front end's start, because its tokens may be other ones than before, and when names move.
+endpoint is made, at the front end's start, because its tokens may be other ones than before, and when tokens change or
+their names move.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class EndpointOwners:
         self._endpoints = endpoints
         self._clock = clock
         self._written: Mapping[str, Reach] | None = None
-        self._doubt = False
+        self._doubtful: set[str] = set()
+        """Owners whose endpoints are looked at once more."""
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
@@ -57,23 +59,23 @@ class EndpointOwners:
             await self._clock.sleep(COMPARE_EVERY)
 
     def made(self, endpoint: Endpoint) -> None:
-        """After its creation: has it looked at once more if its owner's names moved meanwhile."""
+        """After its creation: has it looked at once more if its owner, or what its names mean, changed meanwhile."""
         if self._access.reaches.get(endpoint.owner, None) != _read(endpoint.reach):
-            self._doubt = True
+            self._doubtful.add(endpoint.owner)
 
     async def write(self) -> None:
         """Brings the endpoints of tokens whose CVMs changed up to date. Raises StoreError, after a part of them."""
-        reaches, doubt = self._access.reaches, self._doubt
-        owners = None if self._written is None else _differing(self._written, reaches, every=doubt)
+        reaches, doubtful = self._access.reaches, self._doubtful
+        owners = None if self._written is None else _differing(self._written, reaches) | doubtful
         if owners is not None and not owners:
             return
-        self._doubt = False  # before the read: what is made from now on is looked at the next time
+        self._doubtful = set()  # before the read: what is made from now on is looked at the next time
         try:
             for endpoint in (await self._endpoints.all()).endpoints.values():
                 if endpoint.owner and (owners is None or endpoint.owner in owners):
                     await self._clip(endpoint, reaches)
         except StoreError:
-            self._doubt = self._doubt or doubt
+            self._doubtful |= doubtful
             raise
         self._written = reaches
 
@@ -96,12 +98,10 @@ class EndpointOwners:
             logger.info("an endpoint gets what its owner may see now", extra=about)
 
 
-def _differing(before: Mapping[str, Reach], now: Mapping[str, Reach], *, every: bool) -> set[str]:
-    """The tokens that see other CVMs than before; `every`: all that there are."""
+def _differing(before: Mapping[str, Reach], now: Mapping[str, Reach]) -> set[str]:
+    """The tokens that see other CVMs than before."""
     names = before.keys() | now.keys()
-    return {
-        each for each in names if before.get(each, UNSETTLED) != now.get(each, UNSETTLED) or (every and each in now)
-    }
+    return {each for each in names if before.get(each, UNSETTLED) != now.get(each, UNSETTLED)}
 
 
 def _stored(reach: Reach) -> tuple[str, ...] | None:

@@ -104,6 +104,19 @@ async def test_an_endpoint_that_is_made_while_names_move_is_looked_at_again() ->
     assert await web.reach() == (B,)
 
 
+async def test_tokens_that_change_clip_their_endpoints_also_one_that_is_made_meanwhile() -> None:
+    web = Web(fake_backend(), token("team", A), token("root"), token("gone", A))
+    for id, owner, reach in (("t", "team", [A]), ("r", "root", None), ("g", "gone", [A])):
+        await web.make(id, owner, reach)
+    await web.owners.write()
+    web.access.change([token("team", A, B), token("root", C)])
+    await web.owners.write()
+    assert [await web.reach(each) for each in ("t", "r", "g")] == [(A, B), (C,), ()]
+    await web.make("late", "gone", [A])  # asked for before
+    await web.owners.write()
+    assert await web.reach("late") == ()
+
+
 async def test_a_limited_token_has_a_share_of_the_endpoints_and_others_are_not_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
