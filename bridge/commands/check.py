@@ -66,7 +66,8 @@ def _access(settings: Settings) -> str:
         return "  note     BRIDGE_AUTH=off: anyone who can reach the front end has full access"
     if not settings.tokens:
         return "  note     BRIDGE_TOKENS is not set: `bridge up` is open on loopback, `bridge web` does not start"
-    return f"  ok       {len(settings.tokens)} token(s)"
+    followed = "" if settings.tokens_file is None else ", which follow BRIDGE_TOKENS_FILE as it changes"
+    return f"  ok       {len(settings.tokens)} token(s){followed}"
 
 
 async def _check_redis(settings: Settings, show: Print) -> bool:

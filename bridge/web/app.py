@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import sys
 import uuid
@@ -15,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from bridge.clock import Clock
-from bridge.config import Settings
+from bridge.config import Settings, Token
 from bridge.host_lookup import HostLookup
 from bridge.reference_sets import ReferenceSet
 from bridge.sealing import Sealer
@@ -56,11 +57,14 @@ from bridge.web.http.page_turns import PageTurns
 from bridge.web.http.problems import HANDLERS
 from bridge.web.http.same_origin import SameOrigin
 from bridge.web.http.single_flight import SingleFlight
+from bridge.web.http.tokens_file import TokensFile
 from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
 from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.shared_read import SharedRead
+
+logger = logging.getLogger(__name__)
 
 RESERVED_FILES = 200
 """Open files for everything but subscribers: the listener, Redis, plain requests, logs."""
@@ -102,17 +106,20 @@ class FrontEnd:
         self.capacity = Capacity(most, settings.max_subscribers_per_token)
 
         self._access = access = Access(settings.tokens, open_access=open_access, clock=clock)
+        followed = None if open_access else settings.tokens_file
+        self._tokens_file = None if followed is None else TokensFile(followed, self._change_tokens)
         self._health = HealthRoutes(
             backend=backend,
             hub=self.hub,
             feed_consumer=self.feed_consumer,
             capacity=self.capacity,
             keys=self._keys,
+            tokens_file=self._tokens_file,
             single_flight=self._single_flight,
         )
         self._owners = EndpointOwners(access, self._endpoints, clock)
+        self._token_cvms = TokenCvms(access, self._references, self._end_beyond)
         self._open_access = open_access
-        self._token_cvms = TokenCvms(access, self._references, clock, self._end_beyond) if access.named else None
         self.dropin = self._make_dropin()
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for part in self._plain_parts() for route in routes(part, access)]
@@ -231,12 +238,21 @@ class FrontEnd:
                 group.create_task(self.dropin.run(), name="drop-in")
                 if not self._open_access:
                     group.create_task(self._owners.run(), name="owners of endpoints")
+                    group.create_task(self._token_cvms.run(), name="CVMs of tokens")
+                if self._tokens_file is not None:
+                    group.create_task(self._tokens_file.run(self._clock), name="tokens file")
                 if self._keys is not None:
                     group.create_task(self._keys.follow(self._clock), name="secret keys")
-                if self._token_cvms is not None:
-                    group.create_task(self._token_cvms.run(), name="CVMs of tokens")
         finally:
             await self._single_flight.aclose()
+
+    def _change_tokens(self, tokens: tuple[Token, ...]) -> None:
+        """Ends the streams of tokens that have gone or changed; the clients come back, and get what holds now."""
+        if changed := self._access.change(tokens):
+            self.hub.end_revoked(self._waits())
+            self.dropin.watchers.end_revoked()
+            self._token_cvms.tokens_changed.set()
+            logger.info("tokens changed", extra={"changed": sorted(changed), "tokens": len(tokens)})
 
     def _end_beyond(self, cvms: Mapping[str, ReferenceSet]) -> None:
         """Ends streams that began with other CVMs than their tokens have now; the clients come back."""

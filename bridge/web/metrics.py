@@ -33,6 +33,11 @@ DISPATCHER_MISSING = Gauge(
     "1 while enabled webhook endpoints exist and no dispatcher is at work",
     multiprocess_mode="livemostrecent",
 )
+TOKENS_FILE_BROKEN = Gauge(
+    "bridge_tokens_file_broken",
+    "1 while BRIDGE_TOKENS_FILE cannot be used and the tokens that it had before count",
+    multiprocess_mode="livemax",
+)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from bridge.config import Settings
 from bridge.process import workers
 from bridge.process.signals import CommandError, Stop
 from bridge.process.worker import End
+from bridge.store.watches import Watches
 from tests.commands import Command
 from tests.real.fronts import front
 from tests.servers import PATIENCE, RealServer, eventually, free_port
@@ -71,9 +72,9 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
     return read
 
 
-def metric(port: int, name: str) -> list[float]:
+def metric(port: int, name: str, token: str = "") -> list[float]:
     """Its value, if there is one."""
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"X-API-Key": token}).text
     return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} ")]
 
 
@@ -198,11 +199,11 @@ async def starts(monkeypatch: pytest.MonkeyPatch, *ends: tuple[float, int]) -> i
     return started
 
 
-def test_a_crash_restarts_a_worker_and_a_failed_start_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    crashes = (60.0, 1), (0.0, -11), (60.0, 137), (60.0, 0)
+def test_a_crash_restarts_a_worker_and_a_first_start_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashes = (60.0, 1), (0.5, 1), (0.0, -11), (60.0, 137), (60.0, 0)
     assert run_virtual(starts(monkeypatch, *crashes)) == len(crashes) + 1
     with pytest.raises(CommandError):
-        run_virtual(starts(monkeypatch, (60.0, 1), (0.5, 1)))
+        run_virtual(starts(monkeypatch, (0.5, 1)))
 
 
 def test_workers_end_with_a_parent_that_was_killed_and_leave_no_files(web: tuple[Command, int], tmp_path: Path) -> None:
@@ -222,3 +223,64 @@ def test_a_port_in_use_and_a_wrong_setting_are_one_line(tmp_path: Path, own_serv
         assert command.ends() == 1
         assert "PORT" in command.errors
         assert "Traceback" not in command.errors
+
+
+CVM = "0000000a-0000-4000-8000-000000000000"
+
+
+async def see_cvm(url: str) -> None:
+    """One event about a watched CVM."""
+    async with front(url) as leader:
+        await leader.lead()
+        await Watches(leader.backend).renew([CVM])
+        await leader.append(CVM)
+
+
+def test_a_token_that_leaves_its_file_loses_what_it_opened_on_each_worker_and_others_go_on(
+    tmp_path: Path, own_server: RealServer
+) -> None:
+    def write(*tokens: str) -> None:
+        (tmp_path / "draft").write_text("\n".join(tokens))
+        (tmp_path / "draft").rename(tmp_path / "tokens")
+
+    def opened(path: str, token: str) -> socket.socket:
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-API-Key: {token}\r\n\r\n"
+        client.sendall(head.encode())
+        return client
+
+    def status(token: str) -> bytes:
+        return opened("/v1/cvms", token).recv(12)[-3:]
+
+    write("goes:secret-1:read", "stays:secret-2:read")
+    asyncio.run(see_cvm(own_server.url))
+    port = free_port()
+    environment = {"REDIS_URL": own_server.url, "HOST": "127.0.0.1", "PORT": str(port), "TMPDIR": str(tmp_path)}
+    command = Command(tmp_path, "web", "--workers", "2", BRIDGE_TOKENS_FILE=str(tmp_path / "tokens"), **environment)
+    eventually(lambda: command.errors.count("listening") >= 2, "both listen")
+    with contextlib.ExitStack() as stack:
+        events, wait = "/v1/events?snapshot=0", f"/v1/cvms/{CVM}/wait?to=stopped&timeout=60"
+        paths = {
+            events: b"\r\n0\r\n\r\n",
+            f"/api/v1/cvms/{CVM}/state?target=stopped": b"event: timeout",
+            wait: b":unavailable",
+        }
+        ending = [(opened(path, "secret-1"), told) for path, told in paths.items() for _ in range(5)]
+        staying = [opened(events, "secret-2") for _ in range(5)]
+        present = [float(len(ending) + len(staying))]
+        eventually(lambda: metric(port, "bridge_subscribers", "secret-2") == present, "all are there")
+
+        write("stays:secret-2:read", "comes:secret-3:read")
+        for client, told in ending:
+            with client.makefile("rb") as reader:
+                assert told in reader.read()
+        assert {status(each) for each in ("secret-1",) * 10} == {b"401"}
+        assert {status(each) for each in ("secret-2", "secret-3") * 5} == {b"200"}
+
+        write("broken")
+        eventually(lambda: metric(port, "bridge_tokens_file_broken", "secret-2") == [1.0], "the metric")
+        assert {status("secret-2") for _ in range(10)} == {b"200"}
+        asyncio.run(see_cvm(own_server.url))
+        for client in staying:
+            read_until(client, b"event: state")
+        assert "secret-" not in command.errors

@@ -21,6 +21,7 @@ from bridge.web.http.capacity import Capacity
 from bridge.web.http.operations import OPERATION, Call, Operation, json_answer, text_answer
 from bridge.web.http.responses import NO_STORE, json_response
 from bridge.web.http.single_flight import SingleFlight
+from bridge.web.http.tokens_file import TokensFile
 from bridge.web.streaming.feed_consumer import FeedConsumer
 from bridge.web.streaming.hub import Hub
 
@@ -34,6 +35,7 @@ class HealthRoutes:
     feed_consumer: FeedConsumer
     capacity: Capacity
     keys: KeyCheck | None
+    tokens_file: TokensFile | None
     single_flight: SingleFlight
 
     @Operation("GET /healthz", OPERATION, {200: json_answer("Alive", answers.Health)})
@@ -75,6 +77,8 @@ class HealthRoutes:
             return "no leader", ""
         if not self.feed_consumer.arrives:
             return "nothing comes through the subscription to Redis", ""
+        if self.tokens_file is not None and self.tokens_file.is_broken:
+            return "BRIDGE_TOKENS_FILE cannot be used, the tokens stay as they were", ""
         try:
             status = await self.single_flight.ask(("leader status",), lambda: read_leader_status(self.backend))
             fault = "upstream unreachable" if status.get("unreachable") else str(status.get("fault", ""))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from bridge.clock import Clock
+from bridge.clock import set_within
 from bridge.reference_sets import ReferenceSet
 from bridge.store.errors import StoreError
 from bridge.web.api.references import ReferenceRefusedError, References
@@ -23,30 +23,34 @@ class TokenCvms:
     """`limit` gets the CVMs of each such token after each round: a stream may have begun with what they were before."""
 
     def __init__(
-        self, access: Access, references: References, clock: Clock, limit: Callable[[Mapping[str, ReferenceSet]], None]
+        self, access: Access, references: References, limit: Callable[[Mapping[str, ReferenceSet]], None]
     ) -> None:
         self._access = access
         self._references = references
-        self._clock = clock
         self._limit = limit
         self._found: dict[str, str | None] = {}
         """By reference. None: upstream knows no such CVM, or several; absent: not known at the moment."""
+        self.tokens_changed = asyncio.Event()
+        """Set it to have names looked up without delay."""
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
         while True:
+            self.tokens_changed.clear()
             await self.look_up()
-            await self._clock.sleep(LOOK_UP_EVERY)
+            await set_within(self.tokens_changed, LOOK_UP_EVERY)
 
     async def look_up(self) -> None:
-        named = self._access.named
-        await asyncio.gather(*map(self._look_up, sorted(frozenset[str]().union(*named.values()))))
-        cvms = {}
+        wanted = frozenset[str]().union(*self._access.named.values())
+        await asyncio.gather(*map(self._look_up, sorted(wanted)))
+        named, cvms = self._access.named, {}  # read again, because the tokens may have changed
+        self._found = {each: found for each, found in self._found.items() if each in wanted}
         for name, references in named.items():
             found = [cvm_id for each in references if (cvm_id := self._found.get(each)) is not None]
             complete = all(each in self._found for each in references)
             cvms[name] = self._access.grant(name, found, complete=complete)
-        self._limit(cvms)
+        if cvms:
+            self._limit(cvms)
 
     async def _look_up(self, reference: str) -> None:
         before = self._found.get(reference, "")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import httpx
 import pytest
 
-from bridge.config import Settings
+from bridge.config import Settings, load_settings
 from bridge.web.app import FrontEnd
 from tests.fakes import CountedCalls, fake_backend
 from tests.virtual import VirtualClock, run_virtual
@@ -34,6 +35,38 @@ def test_references_that_name_no_cvm_are_told_while_all_is_well() -> None:
     assert answer["status"] == "ready"
     assert answer["reason"].startswith("BRIDGE_CVMS: name:job-0*: no CVM matches it yet; name:job-1*")
     assert answer["reason"].endswith("; and 2 more")
+
+
+def test_a_tokens_file_that_breaks_leaves_the_tokens_in_force_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, told = tmp_path / "tokens", []
+    file.write_text("a:one:read")
+    monkeypatch.setenv("BRIDGE_TOKENS_FILE", str(file))
+
+    async def scenario() -> None:
+        backend = fake_backend()
+        front = FrontEnd(load_settings(), backend, VirtualClock())
+        running = asyncio.create_task(front.run())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front.app), base_url="http://localhost") as http:
+            for content in ("a:one:read", "a:canary", "b:two:read"):
+                file.write_text(content)
+                await asyncio.sleep(5)
+                front.hub.led_until = float("inf")
+                ready = (await http.get("/readyz")).json()
+                answers = [await http.get("/metrics", headers={"X-API-Key": secret}) for secret in ("one", "two")]
+                is_broken = any("\nbridge_tokens_file_broken 1.0\n" in each.text for each in answers)
+                told.append((ready.get("reason"), is_broken, *[each.status_code for each in answers]))
+        running.cancel()
+        await asyncio.wait([running])
+        await backend.close()
+
+    run_virtual(scenario())
+    assert told == [
+        ("", False, 200, 401),
+        ("BRIDGE_TOKENS_FILE cannot be used, the tokens stay as they were", True, 200, 401),
+        ("", False, 401, 200),
+    ]
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/metrics"])
