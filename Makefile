@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up browser systemd test test-unit fuzz coverage test-matrix lint format bench dist lock clean
+.PHONY: help up browser shell-tools systemd test test-unit fuzz coverage test-matrix lint format bench dist lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ help: ## This list
 up: $(VENV)/installed ## Everything in one process, ready to try (ctrl-C ends it)
 	@$(BIN)/bridge up $(ARGS)
 
-test: $(VENV)/installed-dev browser systemd $(VENV)/prometheus $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
+test: $(VENV)/installed-dev browser shell-tools systemd $(VENV)/prometheus $(NODE)/node_modules/.package-lock.json ## All tests; ARGS="-k name" for some
 	@$(PYTEST) $(ARGS)
 
 test-unit: $(VENV)/installed-dev ## The tests that need no sockets
@@ -32,7 +32,7 @@ test-unit: $(VENV)/installed-dev ## The tests that need no sockets
 fuzz: $(VENV)/installed-dev ## The fuzz tests with other examples at each run, BRIDGE_FUZZ (100) times as many as in `make test`
 	@BRIDGE_FUZZ=$${BRIDGE_FUZZ:-100} $(PYTEST) --timeout 0 tests/faults/test_fuzz_*.py $(ARGS)
 
-coverage: $(VENV)/installed-dev browser systemd $(VENV)/prometheus $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
+coverage: $(VENV)/installed-dev browser shell-tools systemd $(VENV)/prometheus $(NODE)/node_modules/.package-lock.json ## All tests, and which lines and branches they miss
 	@$(PYTEST) --timeout 240 --cov --cov-report term-missing $(ARGS) # measured, the longest take thrice their time
 
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
@@ -106,6 +106,12 @@ systemd:
 	@command -v systemd-analyze >/dev/null || test "$$(uname)" != Linux || { echo 'Installing systemd for tests …'; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends systemd; } >&2 || { \
 		echo 'The tests need systemd-analyze: install systemd as root (Debian: apt install systemd).' >&2; exit 1; }
+
+# What the documents' commands use.
+shell-tools:
+	@for tool in curl jq redis-cli; do command -v $$tool >/dev/null || exit 1; done || { echo 'Installing curl, jq and redis-cli …'; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends curl jq redis-tools; } >&2 || { \
+		echo 'The tests need curl, jq and redis-cli: install them as root (Debian: apt install curl jq redis-tools).' >&2; exit 1; }
 
 $(VENV)/bin/python:
 	@$(call need_python)
