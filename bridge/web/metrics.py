@@ -21,6 +21,15 @@ for _outcome in ("found", "refused", "unanswered"):
     LOOKUPS.labels(_outcome)
 SENT = Counter("bridge_events_sent", "Events handed to subscribers")
 SLOW = Counter("bridge_slow_subscribers", "Subscribers cut because they lagged beyond BRIDGE_SUBSCRIBER_BUFFER")
+REQUESTS = Counter(
+    "bridge_http_requests", "Answers to requests by route and status, but for streams", ["route", "status"]
+)
+REQUEST_SECONDS = Histogram(
+    "bridge_http_request_seconds",
+    "Seconds until a request was answered, by route, but for streams",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 OUT_OF_FILES = Counter("bridge_out_of_files", "Connections without a request that were ended for lack of open files")
 RESETS = Counter("bridge_resets", "Times that a log was lost or born anew under the subscribers")
 RESUBSCRIBES = Counter("bridge_feed_resubscribes", "Subscriptions to Redis made, the first included")

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from tests.commands import Command, Start
+from tests.prometheus import promtool
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 
 
@@ -194,7 +195,9 @@ def test_upstream_and_web_wait_for_redis_and_are_ready_once_it_answers(start: St
     with server:
         for place in places:
             eventually(lambda place=place: status(f"{place}/readyz") == 200, "ready")  # type: ignore[misc]
-        assert "bridge_leader" in httpx.get(f"{places[0]}/metrics").text
+        page = httpx.get(f"{places[0]}/metrics").text
+        assert "bridge_leader" in page
+        assert promtool("check", "metrics", given=page) == ""
         for command in (upstream, web):
             assert command.ends(signal.SIGTERM) == 0
             assert "Traceback" not in command.errors

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from bridge.sealing import new_key
+from tests.prometheus import promtool
 from tests.servers import RealServer, eventually, free_port
 
 
@@ -49,7 +50,9 @@ def test_it_waits_for_redis_then_is_ready_and_ends_cleanly() -> None:
         eventually(lambda: status(port, "/readyz") == 503, "alive without Redis")
         with server:
             eventually(lambda: status(port, "/readyz") == 200, "ready with Redis")
-            assert "bridge_webhook_in_flight" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            assert "bridge_webhook_in_flight" in page
+            assert promtool("check", "metrics", given=page) == ""
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=20)
     assert process.returncode == 0

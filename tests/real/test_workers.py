@@ -19,6 +19,7 @@ from bridge.process.signals import CommandError, Stop
 from bridge.process.worker import End
 from bridge.store.watches import Watches
 from tests.commands import Command
+from tests.prometheus import promtool
 from tests.real.fronts import front
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 from tests.virtual import run_virtual
@@ -101,7 +102,9 @@ def test_both_serve_one_port_and_each_reports_the_sum_of_both(
     clients = subscribed(port, 40)
     for asked in (port, probe_port):
         assert subscribers_of(asked) == 40
-        assert "bridge_build_info{version=" in httpx.get(f"http://127.0.0.1:{asked}/metrics").text
+        page = httpx.get(f"http://127.0.0.1:{asked}/metrics").text
+        assert "bridge_build_info{version=" in page
+        assert promtool("check", "metrics", given=page) == ""
         assert httpx.get(f"http://127.0.0.1:{asked}/readyz").json()["reason"] == "no leader"
     assert len(workers_of(command.process.pid)) == 2
     for client in clients:

@@ -5,6 +5,7 @@ The route is served by its declaration, and the OpenAPI document is made of it.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -14,7 +15,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from bridge.web import metrics
 from bridge.web.http.access import Access, Principal, Scope
 from bridge.web.http.parameters import TEXT, Json, Parameter
 from bridge.web.http.problems import ProblemType, check_names
@@ -193,4 +197,25 @@ def _route(owner: object, handler: Callable[..., Awaitable[Response]], operation
             check_names(request.query_params, known)
         return await handler(owner, Call(operation, request, principal))
 
-    return Route(operation.path, serve, methods=[operation.method])
+    route = Route(operation.path, serve, methods=[operation.method])
+    route.app = _counted(route.app, operation.route)
+    return route
+
+
+def _counted(app: ASGIApp, route: str) -> ASGIApp:
+    """Counts what is answered, problems included, under the route as it is declared: a path would have no bound."""
+    seconds = metrics.REQUEST_SECONDS.labels(route)
+
+    async def call(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+        begun_at = now()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                metrics.REQUESTS.labels(route, message["status"]).inc()
+                seconds.observe(now() - begun_at)
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return call

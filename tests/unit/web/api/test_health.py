@@ -8,8 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from bridge.config import Settings, load_settings
+from bridge.exposition import exposition
 from bridge.web.app import FrontEnd
 from tests.fakes import CountedCalls, fake_backend
 from tests.virtual import VirtualClock, run_virtual
@@ -91,3 +93,24 @@ def test_callers_without_a_token_at_the_same_moment_cost_redis_as_much_as_one(pa
 
     one, many = run_virtual(scenario())
     assert 0 < one == many
+
+
+def test_answers_are_counted_by_declared_route_and_status_and_no_name_becomes_a_label() -> None:
+    def counted(route: str, status: int) -> float:
+        labels = {"route": route, "status": str(status)}
+        return REGISTRY.get_sample_value("bridge_http_requests_total", labels) or 0.0
+
+    expected = {("GET /healthz", 200), ("GET /v1/cvms", 422), ("GET /v1/cvms/{ref}", 422)}
+
+    async def scenario() -> None:
+        backend = fake_backend()
+        front = FrontEnd(Settings(), backend, VirtualClock(), open_access=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front.app), base_url="http://localhost") as http:
+            for path in ("/healthz", "/v1/cvms?odd=1", "/v1/cvms/somebodys-name?odd=1"):
+                await http.get(path)
+        await backend.close()
+
+    before = {each: counted(*each) for each in expected}
+    run_virtual(scenario())
+    assert {each: counted(*each) - before[each] for each in expected} == dict.fromkeys(expected, 1.0)
+    assert b"somebodys-name" not in exposition()
