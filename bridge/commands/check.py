@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from bridge import __version__
 from bridge.clock import SystemClock
-from bridge.commands.mends import redis_mend, slot_notes
+from bridge.commands.mends import redis_mend, slot_notes, version_lines
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, find_server, running_url
@@ -27,6 +28,7 @@ from bridge.store.log import Log
 from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
+from bridge.store.versions import read_versions
 from bridge.store.watches import Watches
 from bridge.upstream.client import PhalaClient
 from bridge.upstream.errors import NotFoundError, RateLimitedError, UnauthorizedError, UnreachableError, UpstreamError
@@ -175,6 +177,8 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
         show(f"  streams  {status.get('budget')} of {settings.max_streams} usable{f' ({reason})' if reason else ''}")
     if trouble := (await read_dispatching(backend)).trouble:
         show(f"  webhooks {trouble}: start `bridge dispatcher` (or `bridge up`), otherwise nothing is delivered")
+    for line in version_lines(await read_versions(backend), __version__):
+        show(f"  {line}")
     slots = await Slots(backend).list(settings.max_streams)
     for slot in slots:
         held = f"  {slot.cvm_id}  by {slot.holder}  from {slot.since} until {slot.until}" if slot.cvm_id else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.printable import printable
@@ -63,3 +63,12 @@ def slot_notes(slots: Iterable[SlotRecord], status: Mapping[str, Any], most: int
             "another program opens streams with this account: end it, or lower BRIDGE_MAX_STREAMS by what it needs"
         )
     return found
+
+
+def version_lines(seen: Sequence[tuple[str, str]], own: str) -> list[str]:
+    """`seen`: role and version of what runs; `own`: this command's version. Earlier releases tell none."""
+    found = [f"{printable(role)} {printable(version)}" for role, version in seen]
+    lines = [f"versions {', '.join(found)}"] if found else []
+    if {version for _, version in seen} - {own}:
+        lines.append(f"note     this command is {own}: bring all to one version; several serve during an upgrade only")
+    return lines

@@ -41,7 +41,7 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as group,
     ):
         await refuse_unopened(settings.secret_key, backend)
-        attend_redis(group, backend, clock, stop, masked_url(url))
+        attend_redis(group, "dispatcher", backend, clock, stop, masked_url(url))
 
         def trouble() -> str:
             return keys.fit.trouble if keys.fit.wrong else dispatcher.trouble

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
+from bridge import __version__
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.config_values import masked_url
@@ -14,6 +15,7 @@ from bridge.process.signals import CommandError, until
 from bridge.store.connection import Backend, connect
 from bridge.store.errors import StoreError
 from bridge.store.server_clock import ServerClock
+from bridge.store.versions import keep_version_told
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +44,16 @@ async def connected(url: str, namespace: str) -> AsyncIterator[Backend]:
             await backend.close()
 
 
-def attend_redis(group: asyncio.TaskGroup, backend: Backend, clock: ServerClock, stop: asyncio.Event, url: str) -> None:
+def attend_redis(
+    group: asyncio.TaskGroup, role: str, backend: Backend, clock: ServerClock, stop: asyncio.Event, url: str
+) -> None:
     """Starts what each role needs of its connection. Until `stop` is set, `clock` is kept at Redis's time, and a Redis
-    that is missing is logged; from then on a Redis that hangs is not waited for. `url` must be masked.
+    that is missing is logged; from then on a Redis that hangs is not waited for. `url` must be masked. `role`: what
+    `bridge check` shows beside the version of this process.
     """
     group.create_task(until(stop, wait_for_redis(backend, clock, url)), name="redis-report")
     group.create_task(until(stop, clock.follow(backend)), name="server-time")
+    group.create_task(until(stop, keep_version_told(backend, role, __version__, clock)), name="version")
     group.create_task(_hurry(backend, stop), name="redis-hurry")
 
 

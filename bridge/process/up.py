@@ -61,7 +61,7 @@ async def run_up(settings: Settings, announce: Callable[[StartupInfo], None], st
 
         web = serve_front(settings, backend, clock, stop, host=host, opened=opened, report=report)
         async with _watched(embedded, stop), asyncio.TaskGroup() as group:
-            attend_redis(group, backend, clock, stop, "" if embedded else masked_url(url))
+            attend_redis(group, "up", backend, clock, stop, "" if embedded else masked_url(url))
             group.create_task(run_role("web", web, stop), name="web")
             group.create_task(run_role("upstream", upstream.run(stop), stop), name="upstream")
             group.create_task(until(stop, keys.follow(clock)), name="secret keys")

@@ -27,7 +27,7 @@ async def run_upstream(settings: Settings, stop: asyncio.Event) -> None:
         asyncio.TaskGroup() as group,
     ):
         upstream = Upstream(settings, backend, client, clock)
-        attend_redis(group, backend, ServerClock(clock), stop, masked_url(url))
+        attend_redis(group, "upstream", backend, ServerClock(clock), stop, masked_url(url))
         app = create_app(
             backend,
             upstream.role,

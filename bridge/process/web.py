@@ -66,7 +66,7 @@ async def _run_web(settings: Settings, stop: Stop, *, shared: bool, listener: in
     async with connected(url, settings.namespace) as backend, asyncio.TaskGroup() as group:
         if not shared:  # one worker that is started again must not end the others
             await refuse_unopened(settings.secret_key, backend)
-        attend_redis(group, backend, clock, stop, masked_url(url))
+        attend_redis(group, "web", backend, clock, stop, masked_url(url))
         web = serve_front(
             settings, backend, clock, stop, host=host, opened=opened, report=report, shared=shared, inherited=listener
         )

@@ -33,6 +33,7 @@ class Keys:
         self.hints = f"{prefix}hints"
         self.leader_status = f"{prefix}notes"
         self.polling = f"{prefix}notes:polling"
+        self.versions = f"{prefix}versions"
         self.batch_digests = f"{prefix}vouchers"
         self.confirmed = f"{prefix}confirmed"
         self.rounds = f"{prefix}rounds"

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import redis
 
+from bridge import __version__
 from tests.commands import Command, Start
 from tests.prometheus import promtool
 from tests.servers import PATIENCE, RealServer, eventually, free_port
@@ -285,7 +286,9 @@ def test_check_shows_the_leader_and_the_held_slots(start: Start) -> None:
         return command.output
 
     eventually(lambda: "12, of which 7 polled" in held(), "the leader's status")
-    assert held().count(" held ") == 5
+    shown = held()
+    assert shown.count(" held ") == 5
+    assert f"versions up {__version__}\n" in shown
 
 
 def test_simulate_accepts_any_key_and_ends_cleanly(start: Start) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.commands.check import _check_keys
-from bridge.commands.mends import redis_mend, slot_notes
+from bridge.commands.mends import redis_mend, slot_notes, version_lines
 from bridge.config import Settings
 from bridge.sealing import Sealer, new_key
 from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
@@ -68,6 +68,21 @@ def test_each_reason_for_too_few_streams_has_its_mend(
     notes = slot_notes(slots, status, 5)
     assert len(notes) == len(advised)
     assert all(note.startswith(begin) for note, begin in zip(notes, advised, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("seen", "lines"),
+    [
+        ([], []),
+        ([("up", "1.0")], ["versions up 1.0"]),
+        ([("upstream", "1.0"), ("web", "0.9"), ("web", "1.0")], ["versions upstream 1.0, web 0.9, web 1.0", "note "]),
+        ([("web\x1b", "1.1")], ["versions web\\x1b 1.1", "note     this command is 1.0: bring all to one version"]),
+    ],
+)
+def test_roles_of_several_versions_are_a_note(seen: list[tuple[str, str]], lines: list[str]) -> None:
+    found = version_lines(seen, "1.0")
+    assert len(found) == len(lines)
+    assert all(line.startswith(begin) for line, begin in zip(found, lines, strict=True))
 
 
 @pytest.mark.parametrize(
