@@ -20,6 +20,10 @@ NEW_AT_ONCE = 50
 """New sets that are taken in one step: fifty patterns and ten thousand names are tried in a tenth of a second."""
 
 
+MOST_COUNTED = 20_000
+"""Apps and names whose subscribers are kept: those of a very large workspace, about which every survey asks."""
+
+
 class Membership:
     """One term's. The survey writes what is demanded, discovery what the list lacks."""
 
@@ -34,6 +38,8 @@ class Membership:
         self._demanded: ReferenceIndex[Reference] = ReferenceIndex()
         self._subscribers: dict[Reference, int] = {}
         """Of the same sets."""
+        self._counted: dict[tuple[str | None, str | None], int] = {}
+        """By app and name: how many of these subscribers, as they are now, name such a CVM by a set."""
         self.changed = asyncio.Event()
         """A set is demanded that was not before: its members are to be found."""
         self._lacking: set[str] = set()
@@ -45,7 +51,7 @@ class Membership:
 
     def demand(self, sets: Mapping[str, int]) -> None:
         """These are the subscribers' sets now, each with how many ask for it. Of new ones it takes some at a time."""
-        now = {parse(text): count for text, count in sets.items()}
+        now, before = {parse(text): count for text, count in sets.items()}, self._subscribers.copy()
         for gone in self._subscribers.keys() - now.keys():
             del self._subscribers[gone]
             self._demanded.discard(gone)
@@ -55,6 +61,8 @@ class Membership:
             self._subscribers[new] = now[new]
             self.changed.set()
         self._subscribers = {each: now[each] for each in self._subscribers}
+        if self._subscribers != before:
+            self._counted.clear()
         self.is_complete = self.is_complete or len(self._subscribers) >= min(len(now), MOST_SETS)
         if len(now) > MOST_SETS and not self._complained:
             self._complained = True
@@ -89,7 +97,13 @@ class Membership:
         """How many name the CVM by a set that it is a member of: not once it is deleted, or the list has lost it."""
         if not self._subscribers or tracked.gone or tracked.cvm_id in self._unlisted:
             return 0
-        return sum(self._subscribers[each] for each in self._demanded.matching(None, *_identity(tracked)))
+        identity = _identity(tracked)
+        if (count := self._counted.get(identity)) is None:
+            if len(self._counted) >= MOST_COUNTED:
+                self._counted.clear()
+            count = sum(self._subscribers[each] for each in self._demanded.matching(None, *identity))
+            self._counted[identity] = count
+        return count
 
     def settle(self, listed: Set[str], watches: Iterable[Tracked]) -> None:
         """A complete list has these demanded members, by canonical id. One that is not among them twice in a row is a
