@@ -36,6 +36,7 @@ FIELDS: Mapping[str, Sequence[str]] = {
         "many",
         "open",
         "probe_at",
+        "not_before",
         "failing_since",
         "success_at",
         "swept_at",

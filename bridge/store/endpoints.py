@@ -228,6 +228,9 @@ class Health:
     _: KW_ONLY
     failing: bool = False
     """`endpoint.failing` was told since the last success."""
+    breaker_open: bool = False
+    held_until: str | None = None
+    """In the future: until then its breaker or its `Retry-After` lets no attempt through but a requested test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,11 +362,20 @@ class Endpoints:
         rows = await self._run(self._health, *ids)
         unread = await read_unread(self._backend, self._lane_limits)
         found = {}
-        for endpoint_id, (registered, text, disabled, pending, *times, why, told) in zip(ids, rows, strict=True):
+        for endpoint_id, (registered, text, disabled, pending, *times, why, told, open_, held) in zip(
+            ids, rows, strict=True
+        ):
             if int(registered):
                 endpoint = _read(endpoint_id, text, disabled)
                 waiting = int(pending) + unread.count(endpoint)
-                health = Health(waiting, why, *map(stored_time, times), failing=told is not None)
+                health = Health(
+                    waiting,
+                    why,
+                    *map(stored_time, times),
+                    failing=told is not None,
+                    breaker_open=open_ is not None,
+                    held_until=stored_time(held),
+                )
                 found[endpoint_id] = endpoint, health
         return found
 

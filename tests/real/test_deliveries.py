@@ -10,6 +10,7 @@ from bridge.config import Settings
 from bridge.events import entry_key
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt, Deliveries
+from bridge.store.endpoints import Health
 from bridge.store.errors import (
     AlreadyPendingError,
     BeingAttemptedError,
@@ -246,8 +247,21 @@ async def test_a_retry_asks_a_receiver_whose_breaker_is_open(backend: Backend) -
     claims = (await made.claim()).claims
     assert [await settle(made, claim, "failed", wait=3600) for claim in claims] == ["done", "opened"]
     assert (await made.claim()).claims == []
+    health = await _health(made)
+    assert health.breaker_open
+    assert health.held_until is not None
     await deliveries.retry(claims[1].delivery_id)
-    assert [each.delivery_id for each in (await made.claim()).claims] == [claims[1].delivery_id]
+    (probe,) = (await made.claim()).claims
+    assert probe.delivery_id == claims[1].delivery_id
+    await settle(made, probe, "delivered")
+    health = await _health(made)
+    assert (health.breaker_open, health.held_until) == (False, None)
+
+
+async def _health(made: Bench) -> Health:
+    found = await made.endpoints.get("e")
+    assert found is not None
+    return found[1]
 
 
 async def test_a_canceled_delivery_lets_the_next_of_its_lane_go(backend: Backend) -> None:

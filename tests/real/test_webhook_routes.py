@@ -50,6 +50,8 @@ async def test_an_endpoint_shows_its_secret_once_and_header_values_and_query_nev
         "last_success_at": None,
         "last_failure_at": None,
         "failing_since": None,
+        "breaker_open": False,
+        "held_until": None,
         "postponed_since": None,
         "postponed_reason": None,
     }

@@ -172,6 +172,8 @@ class Endpoint(Shape):
     last_success_at: str | None = time_field("The last attempt that succeeded.")
     last_failure_at: str | None = time_field("The last attempt that failed.")
     failing_since: str | None = time_field("The first failure since the last success.")
+    breaker_open: bool = described("After failures in a row: one attempt at a time, at growing waits", False)
+    held_until: str | None = time_field("Until when its breaker or its `Retry-After` lets no attempt through.")
     postponed_since: str | None = time_field("Since when the bridge could not make the attempts that were due.")
     postponed_reason: str | None = described("Why it could not", "resolver: no name server answers")
 
