@@ -7,7 +7,7 @@ const TOKEN_KEY = "bridge-token";
 /** The server refused: `status`, and its words as the message. */
 class Refusal extends Error {
   constructor(status, problem) {
-    super(problem.detail || problem.title || `The bridge answered ${status}`);
+    super(problem.detail || problem.title || problem.reason || `The bridge answered ${status}`);
     this.status = status;
   }
 }
@@ -48,11 +48,16 @@ class Client {
     return Date.now() + this.ahead;
   }
 
-  /** JSON of `path`. Throws Refusal, or TypeError without an answer. */
-  async ask(path, method = "GET") {
+  /** JSON of `path`; `given` is the body, if any. Throws Refusal, or TypeError without an answer. */
+  async ask(path, method = "GET", given = undefined) {
     const headers = { Accept: "application/json" };
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
-    const answer = await fetch(path, { method, headers, cache: "no-store", redirect: "error" });
+    if (given) headers["Content-Type"] = "application/json";
+    const body = given && JSON.stringify(given);
+    return this.read(await fetch(path, { method, headers, body, cache: "no-store", redirect: "error" }));
+  }
+
+  async read(answer) {
     this.setClock(answer.headers.get("Date"));
     const body = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Refusal(answer.status, body);

@@ -5,13 +5,17 @@
 const SLOTS_EVERY = 5000;
 const LIST_EVERY = 10000;
 const LIST_SOON = 500;
-const ENDPOINTS_EVERY = 30000;
 const UNKNOWN_TOKEN = "The bridge does not know this token.";
 
 class Dashboard {
   constructor() {
     this.client = new Client();
-    this.table = new Table(this.client, (row) => this.open(row));
+    this.address = new Address();
+    this.table = new Table(this.client, this.address, (row) => this.details.open(row));
+    this.details = new Details(this.client, this.address, this.table.rows);
+    this.endpoints = new Endpoints(this.client, this.address);
+    this.webhooks = new WebhooksView(this.client, this.address, this.endpoints, (error) => this.unread(error));
+    this.notices = new Notices(this.client, this.endpoints);
     this.slots = new SlotCards(this.client, (id) => this.table.rows.get(id)?.name ?? id);
     this.feed = new Feed(this.client);
     this.stream = new TabStream(this.client, {
@@ -20,8 +24,7 @@ class Dashboard {
       refused: () => this.askToken(UNKNOWN_TOKEN),
     });
     this.timers = { list: 0, slots: 0 };
-    this.behind = this.asked = 0;
-    this.trouble = "";
+    this.behind = 0;
     this.running = false; // lists are read
     this.begun = false; // and the stream is open, or opened again
     this.prepare();
@@ -36,6 +39,11 @@ class Dashboard {
     const ask = document.getElementById("ask");
     ask.addEventListener("cancel", (event) => event.preventDefault());
     document.addEventListener("visibilitychange", () => this.running && this.turned());
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address is kept
+      document.querySelector("main:not([hidden])").focus();
+    });
+    this.address.whenTurned(() => this.view());
     // A page in the browser's cache of pages holds no connection.
     addEventListener("pagehide", () => this.stop());
     addEventListener("pageshow", (event) => event.persisted && this.start());
@@ -49,6 +57,21 @@ class Dashboard {
     if (!(await this.refresh()) || !this.running) return;
     this.begun = true;
     this.turned();
+    this.view();
+  }
+
+  /** The view that the address names. */
+  view() {
+    const webhooks = this.address.get("view") === "webhooks";
+    document.getElementById("view-cvms").hidden = webhooks;
+    document.getElementById("view-webhooks").hidden = !webhooks;
+    for (const link of document.querySelectorAll("nav a[data-view]")) {
+      if ((link.dataset.view === "webhooks") === webhooks) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    if (webhooks && this.begun) this.webhooks.show();
+    else this.webhooks.hide();
+    this.table.schedule();
   }
 
   /** Shown or hidden: a hidden tab holds no connection. */
@@ -65,6 +88,7 @@ class Dashboard {
   stop() {
     this.running = this.begun = false;
     this.stream.close();
+    this.webhooks.hide();
     clearTimeout(this.timers.list);
     clearTimeout(this.timers.slots);
   }
@@ -120,6 +144,7 @@ class Dashboard {
   event(name, event) {
     const { id, data } = event;
     this.feed.add(event);
+    this.details.heard(event);
     if (name === "phala") return; // it tells no state
     if (name === "dropped") {
       this.table.drop(data.cvm_id);
@@ -173,6 +198,7 @@ class Dashboard {
     }
     if (!this.running) return false;
     this.table.load(found);
+    this.details.follow();
     this.checkStream(found);
     this.timers.list = setTimeout(() => this.again(), LIST_EVERY * Math.max(1, found.length / 500));
     return true;
@@ -212,59 +238,23 @@ class Dashboard {
 
   async readSlots() {
     try {
-      const answer = await this.client.ask("/v1/slots");
-      this.slots.load(answer);
-      this.table.follow(answer);
-      await this.notice(answer);
+      const answer = await this.client.ask("/v1/slots").catch(passOver(403));
+      if (answer) {
+        this.slots.load(answer);
+        this.table.follow(answer);
+      } else this.slots.hide("This token sees some CVMs only; the streams tell of all.");
+      const led = await this.notices.tell(answer ?? null);
+      // Whether states are vouched for changes with it.
+      if (this.led !== undefined && this.led !== led) this.listSoon();
+      this.led = led;
     } catch (error) {
-      if (error.status === 403) this.slots.hide("This token sees some CVMs only; the streams tell of all.");
-      else if (error.status !== 401) this.warn(error.status ? error.message : "The bridge does not answer. This page may be out of date.");
+      this.unread(error);
     }
   }
 
-  async notice({ leader, blocked }) {
-    // Whether states are vouched for changes with it.
-    if (this.led !== undefined && this.led !== (leader !== null)) this.listSoon();
-    this.led = leader !== null;
-    if (leader === null) this.warn("No leader follows the CVMs at the moment: is bridge upstream running? The last known states are shown.");
-    else if (blocked) this.warn("Phala Cloud refuses the bridge's API key. The last known states are shown.");
-    else this.warn(await this.undelivered());
-  }
-
-  /** That webhooks wait because no dispatcher runs. */
-  async undelivered() {
-    const { reason } = await this.client.ask("/readyz");
-    return reason?.startsWith("no dispatcher") ? `Webhooks wait, ${reason}: is bridge dispatcher running?` : this.inTrouble();
-  }
-
-  /** Which endpoints are failing, or were disabled by the bridge; asked for now and then. */
-  async inTrouble() {
-    if (this.client.now() - this.asked < ENDPOINTS_EVERY) return this.trouble;
-    this.asked = this.client.now();
-    const { items } = await this.client.ask("/v1/webhooks?limit=1000");
-    const named = (health, found) => (found.length ? [`${plural(found.length, "webhook endpoint")} ${health}: ${found.slice(0, 3).map(({ id }) => id).join(", ")}${found.length > 3 ? ", …" : ""}.`] : []);
-    const failing = items.filter(({ health }) => health === "failing");
-    const disabled = items.filter(({ health, disabled_reason }) => health === "disabled" && disabled_reason);
-    this.trouble = [...named("failing", failing), ...named("disabled", disabled)].join(" ");
-    return this.trouble;
-  }
-
-  warn(words) {
-    const notice = document.getElementById("notice");
-    notice.hidden = !words;
-    notice.dataset.tone = "bad";
-    say(notice, words);
-  }
-
-  // More about one CVM
-
-  open(row) {
-    say(document.getElementById("more-title"), row.name ?? row.id);
-    say(document.getElementById("more-id"), row.id);
-    say(document.getElementById("more-state"), row.state ? JSON.stringify(row.state, null, 2) : "none");
-    const header = this.client.token ? ' -H "Authorization: Bearer $BRIDGE_TOKEN"' : "";
-    say(document.getElementById("more-curl"), `curl -N${header} ${location.origin}/v1/cvms/${encodeURIComponent(row.id)}/events`);
-    document.getElementById("more").showModal();
+  unread(error) {
+    if (error.status === 401) this.askToken(UNKNOWN_TOKEN);
+    else this.notices.warn(error.status ? error.message : SILENT);
   }
 }
 

@@ -1,20 +1,33 @@
 "use strict";
 
-// What of the table is shown: by status, by a text; and how many CVMs there are of each status.
+// What of the table is shown: by status, by a text, as the address has it; and how many CVMs there are of each status.
 
 const MOST_CHIPS = 8;
 
 class Filters {
   /** `changed()` is called when somebody chose otherwise. */
-  constructor(changed) {
-    this.status = null; // "stale", or "=" and a status: an upstream may call one "stale"
-    this.text = "";
+  constructor(address, changed) {
+    this.address = address;
     this.changed = changed;
     this.group = document.getElementById("tallies");
-    document.getElementById("search").addEventListener("input", (event) => {
-      this.text = event.target.value.trim().toLowerCase();
+    this.search = document.getElementById("search");
+    this.search.addEventListener("input", () => {
+      this.text = this.search.value.trim().toLowerCase();
+      address.set({ find: this.search.value.trim() }, false);
       this.changed();
     });
+    address.whenTurned(() => {
+      this.read();
+      this.changed();
+    });
+    this.read();
+  }
+
+  read() {
+    const [show, find] = [this.address.get("show"), this.address.get("find")];
+    this.status = show === "stale" || show.startsWith("=") ? show : null; // an upstream may call a status "stale"
+    this.text = find.toLowerCase();
+    if (this.search.value.trim() !== find) this.search.value = find;
   }
 
   get active() {
@@ -65,6 +78,7 @@ class Filters {
     button.dataset.key = key;
     button.addEventListener("click", () => {
       this.status = this.status === key ? null : key;
+      this.address.set({ show: this.status ?? "" });
       this.changed();
     });
     return button;

@@ -36,7 +36,9 @@ HEADERS = {
 }
 
 _CONNECTION = ("client.js", "stream.js", "shared_stream.js")
-_REST = ("words", "tab_stream", "rows", "filters", "table", "slots", "feed", "dashboard")
+_CVMS = ("rows", "filters", "table", "slots", "feed", "timeline_lanes", "timeline", "details")
+_WEBHOOKS = ("endpoints", "deliveries", "endpoint", "webhooks")
+_REST = ("words", "tab_stream", "address", *_CVMS, *_WEBHOOKS, "notices", "dashboard")
 SCRIPTS = [*_CONNECTION, *(f"{name}.js" for name in _REST)]
 """Of the dashboard, in this order. Without shared workers it needs the connection itself."""
 
@@ -104,7 +106,7 @@ def _make(namespace: str, operations: Sequence[Operation]) -> dict[str, Page]:
     texts = {"namespace": escape(namespace), "version": escape(__version__)}
     worker = _script(WORKER_SCRIPTS)
     texts["worker"] = _digest(worker[0])
-    styles = ("look.css", "table.css", "dashboard.css")
+    styles = ("look.css", "table.css", "dashboard.css", "details.css", "webhooks.css", "narrow.css")
     dashboard = _assemble("dashboard.html", styles, SCRIPTS, ONE_WORKER, **texts)
     docs = _assemble("docs.html", ("look.css", "docs.css"), ("docs.js",), NO_TYPES, **texts, **reference(*documents))
     open_api, async_api = [(dumps(document), HEADERS, "application/json") for document in documents]

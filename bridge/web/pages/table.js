@@ -18,15 +18,16 @@ const SORTS = {
 
 class Table {
   /** `opened(row)` is called when somebody asks for more about a CVM. */
-  constructor(client, opened) {
+  constructor(client, address, opened) {
     this.client = client;
+    this.address = address;
     this.opened = opened;
     this.rows = new Map();
     this.sorted = []; // the rows that match, in their order
     this.views = new Map(); // of the rows in the window
     this.dirty = new Set(); // rows in the window that changed
     this.order = { by: "name", down: false };
-    this.filters = new Filters(() => this.rearrange());
+    this.filters = new Filters(address, () => this.rearrange());
     this.disordered = true;
     this.sortedAt = 0;
     this.frame = 0;
@@ -41,6 +42,8 @@ class Table {
     for (const button of document.querySelectorAll("[data-sort]")) {
       button.addEventListener("click", () => this.sortBy(button.dataset.sort));
     }
+    this.address.whenTurned(() => this.readOrder());
+    this.readOrder();
     addEventListener("scroll", () => this.schedule(), { passive: true });
     addEventListener("resize", () => {
       this.rowHeight = 0;
@@ -237,7 +240,20 @@ class Table {
   }
 
   sortBy(by) {
-    this.order = { by, down: this.order.by === by ? !this.order.down : by === "since" || by === "seen" };
+    const down = this.order.by === by ? !this.order.down : by === "since" || by === "seen";
+    this.address.set({ sort: by === "name" && !down ? "" : `${down ? "-" : ""}${by}` });
+    this.orderBy(by, down);
+  }
+
+  readOrder() {
+    const sort = this.address.get("sort");
+    const by = sort.replace(/^-/, "");
+    if (Object.hasOwn(SORTS, by)) this.orderBy(by, sort.startsWith("-"));
+    else this.orderBy("name", false);
+  }
+
+  orderBy(by, down) {
+    this.order = { by, down };
     for (const button of document.querySelectorAll("[data-sort]")) {
       const heading = button.closest("th");
       if (button.dataset.sort !== by) heading.removeAttribute("aria-sort");
