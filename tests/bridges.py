@@ -25,6 +25,9 @@ from bridge.web.server import serve_web
 
 PATIENCE = 20.0
 
+SEED = 7
+"""Of every simulated world here."""
+
 
 @dataclass
 class Whole:
@@ -101,7 +104,7 @@ async def whole(
     chosen = Settings(**{**given, **(settings or {})})
     clock, stop = SystemClock(), asyncio.Event()
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    world = World(seed=7, cvms=cvms, frozen=True)
+    world = World(seed=SEED, cvms=cvms, frozen=True)
     async with (
         serve(world=world, keys=keys, time_scale=time_scale, instant=True, operations=operations) as sim,
         httpx.AsyncClient() as http,

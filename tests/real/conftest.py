@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import uvloop
+from playwright.async_api import Browser
 
 from bridge.store.connection import Backend, connect
 from tests import posting
+from tests.browsers import chromium, connected
 from tests.real import webhook_api
 
 
@@ -26,6 +28,18 @@ async def api(redis_url: str) -> AsyncIterator[webhook_api.Api]:
     """A front end for the webhook routes."""
     async with webhook_api.front(redis_url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser_address() -> Iterator[str]:
+    with chromium() as address:
+        yield address
+
+
+@pytest.fixture
+async def browser(browser_address: str) -> AsyncIterator[Browser]:
+    async with connected(browser_address) as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
+from pydantic import SecretStr
 
 from bridge.config import Settings
+from bridge.sealing import Sealer, new_key
 from bridge.store.endpoints import Endpoints
-from bridge.store.lanes import Lanes
 from bridge.store.watches import Watches
 from bridge.web.api import events
-from tests.bridges import whole
-from tests.browsers import HOST, STRANGER, chromium, connected
+from tests.browsers import HOST, STRANGER
 from tests.lanes import endpoint
 from tests.real.fronts import Front, front
 from tests.servers import PATIENCE
@@ -22,18 +22,6 @@ from tests.servers import PATIENCE
 expect.set_options(timeout=PATIENCE * 1000)
 
 TOKENS = Settings.model_validate({"tokens": "all:rootsecret:admin one:onesecret:read:cvm-1"}).tokens
-
-
-@pytest.fixture(scope="session")
-def browser_address() -> Iterator[str]:
-    with chromium() as address:
-        yield address
-
-
-@pytest.fixture
-async def browser(browser_address: str) -> AsyncIterator[Browser]:
-    async with connected(browser_address) as made:
-        yield made
 
 
 @pytest.fixture
@@ -173,63 +161,6 @@ async def test_a_restart_of_the_server_loses_nothing(browser: Browser, redis_url
     await context.close()
 
 
-async def test_a_transition_is_shown_as_it_happens(browser: Browser, redis_url: str) -> None:
-    context = await browser.new_context()
-    asked: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
-    async with whole(redis_url, cvms=3) as bridge:
-        await bridge.until_streamed(3)
-        page = await context.new_page()
-        await page.goto(bridge.url)
-        await expect(page.locator("#connection")).to_have_text("Live")
-        await expect(page.locator("#slots [data-state=held]")).to_have_count(3)
-        changed = bridge.ids[0]
-        await bridge.patch(changed, status="stopping")
-        row = page.locator("#rows tr", has_text=changed)
-        await expect(row.locator(".c-status")).to_contain_text("stopping")
-        await expect(page.locator("#feed li").first).to_contain_text("running → stopping")
-        await context.close()
-    assert {url for url in asked if not url.startswith((bridge.url, "data:"))} == set()
-
-
-async def test_the_dashboard_tells_of_a_missing_dispatcher_and_of_endpoints_in_trouble(
-    browser: Browser, redis_url: str
-) -> None:
-    context = await browser.new_context()
-    async with whole(redis_url, cvms=1) as bridge:
-        await bridge.until_streamed(1)
-        await Endpoints(bridge.backend).create(endpoint())
-        page = await context.new_page()
-        await page.goto(bridge.url)
-        await expect(page.locator("#notice")).to_contain_text("Webhooks wait, no dispatcher was ever seen")
-        await Lanes(bridge.backend).checkpoint(at_work=True)
-        await expect(page.locator("#notice")).to_be_hidden()
-        await Endpoints(bridge.backend).disable("e", "the receiver answered 410 Gone")
-        await page.reload()
-        await expect(page.locator("#notice")).to_contain_text("1 webhook endpoint disabled: e.")
-        await context.close()
-
-
-CUT_OFF = """() => {
-  const texts = document.querySelectorAll(".bar *, #slots span, #tallies button, #cvms button, #cvms span");
-  const parts = [document.documentElement, ...texts];
-  return parts.filter(part => part.scrollWidth > part.clientWidth && part.clientWidth > 0).map(part => part.outerHTML);
-}"""
-
-
-async def test_nothing_is_cut_off_at_the_width_of_a_phone_a_tablet_and_a_desk(browser: Browser, redis_url: str) -> None:
-    context = await browser.new_context()
-    async with whole(redis_url, cvms=3) as bridge:
-        await bridge.until_streamed(3)
-        page = await context.new_page()
-        await page.goto(bridge.url)
-        await expect(page.locator("#slots [data-state=held]")).to_have_count(3)
-        for width in (390, 820, 1600):
-            await page.set_viewport_size({"width": width, "height": 900})
-            assert await page.evaluate(CUT_OFF) == []
-        await context.close()
-
-
 async def test_the_feed_shows_what_the_log_has_where_an_hour_of_it_is_gone(browser: Browser, web: Front) -> None:
     context = await browser.new_context()
     asked: list[str] = []
@@ -311,4 +242,22 @@ async def test_a_strangers_site_reads_and_changes_nothing_of_an_open_bridge(brow
         async with page.expect_response("**/v1/stream-tokens") as answer:
             await page.click("button")
         assert (await answer.value).status == 403
+        await context.close()
+
+
+async def test_a_token_that_may_only_read_sees_no_path_and_changes_nothing(browser: Browser, redis_url: str) -> None:
+    context = await browser.new_context()
+    key = new_key()
+    tokens = Settings.model_validate({"tokens": "all:rootsecret:admin one:readsecret:read"}).tokens
+    async with front(redis_url, tokens=tokens, open_access=False, secret_key=key) as web:
+        await web.lead()
+        url = Sealer([SecretStr(key)]).seal("https://chat.example.com/hook/secret")
+        await Endpoints(web.backend).create(endpoint("wh_chat", url=url))
+        page = await opened(context, web, "readsecret")
+        await page.click("text=Webhooks")
+        await page.click("#endpoints a")
+        await expect(page.locator("#facts")).to_contain_text("https://chat.example.com/…")
+        await page.click("#test")
+        await expect(page.locator("#done")).to_contain_text("This token may only read.")
+        await expect(page.locator("#no-deliveries")).to_be_visible()
         await context.close()
