@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+from bridge.tracing import Trace, read
+
 TRANSITION = "cvm.transition"
 STATE = "cvm.state"
 READINESS = "cvm.readiness"
@@ -218,7 +220,7 @@ def _deeper_than(value: object, limit: int) -> bool:
 class Draft:
     """An event that has no number yet; `data` is the JSON of the envelope's `data`.
 
-    A notice has an `endpoint_id`, and a `cvm_id` of "".
+    A notice has an `endpoint_id`, and a `cvm_id` of "". `trace`: in which it was observed.
     """
 
     type: str
@@ -226,11 +228,12 @@ class Draft:
     time: str
     data: str
     endpoint_id: str = ""
+    trace: Trace | None = None
 
     def envelope(self, source: str, sequence: int) -> str:
         """The envelope's JSON without `id`, which the log assigns."""
-        subject = self.endpoint_id or self.cvm_id
-        return envelope(source, self.type, self.data, subject=subject, time=self.time, sequence=sequence)
+        at = {"subject": self.endpoint_id or self.cvm_id, "time": self.time}
+        return envelope(source, self.type, self.data, **at, sequence=sequence, trace=self.trace)
 
 
 def envelope(
@@ -242,6 +245,7 @@ def envelope(
     subject: str | None = None,
     time: str | None = None,
     sequence: int | None = None,
+    trace: Trace | None = None,
 ) -> str:
     """The JSON of one envelope; `data` is JSON. A member that is None is left out."""
     members = {
@@ -253,6 +257,7 @@ def envelope(
         "time": time,
         "datacontenttype": "application/json",
         "sequence": None if sequence is None else sequence_text(sequence),
+        **(trace.fields if trace else {}),
     }
     return f'{dumps({name: value for name, value in members.items() if value is not None})[:-1]},"data":{data}}}'
 
@@ -318,6 +323,13 @@ class Event:
     app_id: str | None = None
     name: str | None = None
     endpoint_id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+
+    @property
+    def trace(self) -> Trace | None:
+        """That in which it was observed; None for events of earlier versions."""
+        return read(self.traceparent, self.tracestate)
 
     @property
     def lane(self) -> str:
@@ -356,7 +368,8 @@ def _read(text: str) -> tuple[Event, dict[str, Any]]:
         head = str(parsed["id"]), sequence, kind, cvm_id
         # What is told of an endpoint belongs to no set of CVMs.
         app_id, name = (None, None) if endpoint_id else _app_and_name(parsed.get("data"))
-        event = Event(*head, text, app_id, name, endpoint_id)
+        traced = str(parsed.get("traceparent", "")), str(parsed.get("tracestate", ""))
+        event = Event(*head, text, app_id, name, endpoint_id, *traced)
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError("not an event of this log") from error
     # It becomes lines of an SSE stream.

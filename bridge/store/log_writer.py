@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
@@ -49,6 +49,8 @@ class WritePosition:
     sequence: int
     last_id: str
     used: tuple[int, str] = (0, "0-0")
+    first_id: str = field(default="", compare=False)
+    """Of the events that were written in one step, the first one's id; "" where its reply was lost."""
 
     @property
     def next_sequence(self) -> int:
@@ -121,7 +123,8 @@ class LogWriter:
         answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
             self._report_unread(int(answer[1]) if len(answer) > 1 else 0)
-            return WritePosition(sequence + (second is not None), str(answer[0]))
+            first_id = str(answer[2]) if len(answer) > 2 else ""
+            return WritePosition(sequence + (second is not None), str(answer[0]), first_id=first_id)
         if answer[1] == "wanted":
             raise StillWantedError
         if answer[1] == "lost":

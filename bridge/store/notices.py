@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from bridge import tracing
 from bridge.clock import rfc3339
 from bridge.events import UnparsableStateError, entry_key, parse_object, phala_type, usable_id
 from bridge.store.connection import Backend, load_script
 from bridge.store.endpoint_notices import EndpointNotice
 from bridge.store.errors import StoreError, StoreUnavailableError, TooManyNoticesError
 from bridge.store.foreign import decimal
+from bridge.tracing import Trace
 
 T = TypeVar("T")
 
@@ -53,9 +55,13 @@ class PhalaNotice:
     """The CVM as Phala Cloud names it."""
     envelope: str
     fields: Mapping[str, Any]
+    trace: Trace | None = None
+    """That of the call which brought it, if the caller named one."""
 
     @classmethod
-    def of(cls, text: str, entry_id: str = "", time: str = "") -> PhalaNotice | None:
+    def of(
+        cls, text: str, entry_id: str = "", time: str = "", trace: Trace | None = None
+    ) -> PhalaNotice | None:
         """None for a text that cannot be an event."""
         try:
             envelope, fields = parse_object(text)
@@ -66,7 +72,7 @@ class PhalaNotice:
             return None
         data = fields.get("data")
         reference = usable_id(data.get("cvm_id")) if isinstance(data, dict) else None
-        return cls(entry_id, time, name, type, reference, envelope, fields)
+        return cls(entry_id, time, name, type, reference, envelope, fields, trace)
 
 
 class Notices:
@@ -85,6 +91,7 @@ class Notices:
         """
         keys = self._backend.keys
         arguments = [notice.name, notice.envelope, MOST_NOTICES, KNOWN_SECONDS, MOST_KNOWN, keys.wake_channel, WOKEN_BY]
+        arguments += [notice.trace.traceparent, notice.trace.state] if notice.trace else ["", ""]
         left = await self._backend.run(self._leave, [keys.notices, keys.known_notices], arguments)
         if left < 0:
             raise TooManyNoticesError
@@ -117,7 +124,8 @@ def _notice(entry_id: str, flat: Sequence[str], now_ms: int) -> PhalaNotice | En
     """Behind an entry that the bridge did not write, ids may be far ahead."""
     fields, time = dict(_pairs(flat)), rfc3339(min(entry_key(entry_id)[0], now_ms) / 1000)
     if "envelope" in fields:
-        return PhalaNotice.of(fields["envelope"], entry_id, time)
+        trace = tracing.read(fields.get("traceparent"), fields.get("tracestate"))
+        return PhalaNotice.of(fields["envelope"], entry_id, time, trace)
     return EndpointNotice.of(entry_id, fields, time)
 
 

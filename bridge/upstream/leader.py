@@ -219,7 +219,7 @@ class Upstream:
             if entry.snapshot is not None:
                 watches[entry.draft.cvm_id] = Tracked.loaded(entry.draft.cvm_id, entry.snapshot, now)
         log_writer = LogWriter(self._backend, self._settings.log_length)
-        recorder = Recorder(log_writer, confirmations, term, self._clock, self._journal, watches)
+        recorder = Recorder(log_writer, confirmations, term, self._clock, self._journal, watches, self._rng)
         context = LeaderContext(
             settings=self._settings,
             clock=self._clock,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Iterable
+from dataclasses import replace
 
+from bridge import tracing
 from bridge.clock import set_within
 from bridge.events import Draft, phala_data, usable_id
 from bridge.store.connection import Backend
@@ -31,6 +34,7 @@ class NoticeIntake:
     def __init__(self, context: LeaderContext, backend: Backend, resolver: Resolver) -> None:
         self._context = context
         self._notices = Notices(backend)
+        self._source = backend.keys.source
         self._resolver = resolver
         self.woken = asyncio.Event()
         """Set where a notice may have come."""
@@ -54,7 +58,8 @@ class NoticeIntake:
             webhooks = [each for each in waiting if isinstance(each, PhalaNotice)]
             ids = await self._canonical({each.reference for each in webhooks if each.reference})
             drafts |= {each.id: self._draft(each, ids.get(each.reference or "")) for each in webhooks}
-            await self._context.recorder.take_notices(self._notices, drafts)
+            traced = {each: self._traced(each, draft) for each, draft in drafts.items()}
+            await self._context.recorder.take_notices(self._notices, traced)
         return len(waiting)
 
     async def _count_untold(self) -> None:
@@ -91,4 +96,11 @@ class NoticeIntake:
         name = (snapshot and snapshot.name) or usable_id(told.get("cvm_name"))
         app_id = (snapshot and snapshot.app_id) or (usable_id(told.get("app_id")) or "").removeprefix("app_") or None
         text = phala_data(cvm_id, name, app_id, notice.envelope)
-        return Draft(notice.type, cvm_id or notice.name, notice.time, text)
+        return Draft(notice.type, cvm_id or notice.name, notice.time, text, trace=notice.trace)
+
+    def _traced(self, notice_id: str, draft: Draft) -> Draft:
+        """With a trace, of its own if it came with none: made of the notice's id, because the leader that sends it and
+        the one that sends it again after a lost reply must write the same.
+        """
+        begun = tracing.begin(random.Random(f"{self._source}/{notice_id}"))
+        return draft if draft.trace else replace(draft, trace=begun)

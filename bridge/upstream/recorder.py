@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 
+from bridge import tracing
 from bridge.clock import Clock, rfc3339
 from bridge.events import DROPPED, READINESS, STATE, TRANSITION, Draft, ObservedBy, names_of, watch_data
 from bridge.readiness import Told
@@ -45,7 +47,9 @@ class Recorder:
         clock: Clock,
         journal: Journal,
         watches: Mapping[str, Tracked],
+        rng: random.Random,
     ) -> None:
+        """`rng` makes the ids of traces."""
         self._log_writer = log_writer
         self._confirmations = confirmations
         self._stored = StoredSnapshots()
@@ -53,6 +57,7 @@ class Recorder:
         self._clock = clock
         self._journal = journal
         self._watches = watches
+        self._rng = rng
         self._writing = asyncio.Lock()
         self._decided = asyncio.Event()
         self._progress = asyncio.Event()
@@ -81,9 +86,7 @@ class Recorder:
         since = seen.snapshot.since if seen.snapshot else None
         steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
         known = seen.snapshot is not None and seen.snapshot.status is not None
-        for step in steps:
-            changed = known and step.draft.type in CHANGES
-            self._add(tracked, step, observation.by if changed else None)
+        self._add(tracked, *steps, by=observation.by if known else None)
         seen.apply(observation, after, changed=after.since != since)
         tracked.operations.observed(observation)
         tracked.absence.settle()
@@ -142,11 +145,20 @@ class Recorder:
         self._confirmations.add(tracked.cvm_id, tracked.seen.confirmed_at)
         self._stored.confirmed(tracked, self._clock.monotonic())
 
-    def _add(self, tracked: Tracked, step: Step, by: ObservedBy | None = None) -> None:
-        snapshot = replace(step.snapshot, event_id="")
-        tracked.seen.decide(snapshot)
-        before = tracked.seen.confirmed_at
-        self._journal.add(Entry(step.draft, snapshot, step.ran, second=step.second, by=by, before=before))
+    def _add(self, tracked: Tracked, *steps: Step, by: ObservedBy | None = None) -> None:
+        """All of one observation: one trace. `by`: how changes were observed, if they are."""
+        if not steps:
+            return
+        trace, before = tracing.begin(self._rng), tracked.seen.confirmed_at
+        for step in steps:
+            snapshot = replace(step.snapshot, event_id="")
+            tracked.seen.decide(snapshot)
+            draft, second = replace(step.draft, trace=trace), step.second and replace(step.second, trace=trace)
+            changed = by if draft.type in CHANGES else None
+            entry = Entry(draft, snapshot, step.ran, second=second, by=changed, before=before)
+            self._journal.add(entry)
+            for each in entry.drafts:
+                logger.debug("a change was observed", extra=_fields(each))
         self._decided.set()
 
     # Writing
@@ -169,7 +181,8 @@ class Recorder:
                     last, now = tracked.seen.snapshot, rfc3339(self._clock.time())
                     name, app_id = (last.name, last.app_id) if last else (None, None)
                     data = watch_data(tracked.cvm_id, name, app_id=app_id)
-                    entry = Entry(Draft(DROPPED, tracked.cvm_id, now, data), None, False, wanted_before_ms)
+                    draft = Draft(DROPPED, tracked.cvm_id, now, data, trace=tracing.begin(self._rng))
+                    entry = Entry(draft, None, False, wanted_before_ms)
                     if await self._write(entry):
                         tracked.seen.dropped = True
                         self._confirmations.forget(tracked.cvm_id)
@@ -266,8 +279,10 @@ class Recorder:
         return await writer.append(term, at, entry.draft, entry.snapshot, ran=entry.ran, second=entry.second)
 
     def _written(self, entry: Entry, position: WritePosition) -> None:
-        for draft in entry.drafts:
+        ids = (position.first_id, position.last_id)[-len(entry.drafts) :]
+        for draft, event_id in zip(entry.drafts, ids, strict=True):
             metrics.EVENTS.labels(names_of(draft.type)[-1]).inc()  # `phala.*` is an open set
+            logger.info("an event was written", extra={"event": event_id, **_fields(draft)})
         if entry.by:
             metrics.CHANGE.labels(entry.by).observe(self._clock.monotonic() - entry.before)
         self._advance()
@@ -284,3 +299,9 @@ class Recorder:
     def _advance(self) -> None:
         self._progress.set()
         self._progress = asyncio.Event()
+
+
+def _fields(draft: Draft) -> dict[str, str]:
+    """Of a log line about an event."""
+    about = {"endpoint": draft.endpoint_id} if draft.endpoint_id else {"cvm_id": draft.cvm_id}
+    return {"type": draft.type, **about, **({"trace_id": draft.trace.trace_id} if draft.trace else {})}

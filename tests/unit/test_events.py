@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,11 +20,14 @@ from bridge.events import (
     Event,
     UnparsableStateError,
     cvm_data,
+    dumps,
     entry_key,
     parse_state,
     usable_id,
     watch_data,
 )
+from bridge.tracing import Trace
+from bridge.webhooks.formats import render
 
 NASTY = 'a"}\\ \x00\x1f\x7f\x85\u2028\u2029\ud800\U0001f600{"id":"9-9"}"sequence":"7"'
 
@@ -183,6 +187,25 @@ def test_the_published_sdk_accepts_the_envelope(draft: Draft) -> None:
     assert (read.get_source(), read.get_subject()) == ("/bridge/bridge", draft.cvm_id)
     assert read.get_extension("sequence") == "0000000000000042"
     assert read.get_data() == json.loads(draft.data)
+
+
+def test_a_trace_stands_between_sequence_and_data_and_is_read_back() -> None:
+    trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", state='a=","data":{"x":"y"}')
+    plain, traced = (replace(DRAFTS[0], trace=each).envelope("/bridge/bridge", 42) for each in (None, trace))
+    assert [*json.loads(traced)] == [*list(json.loads(plain))[:-1], "traceparent", "tracestate", "data"]
+    event = Event.from_log("1795536119319-0", traced)
+    assert (event.traceparent, event.tracestate) == (trace.traceparent, trace.state)
+    assert Event.from_log("1795536119319-0", plain).trace is None
+    read = JSONFormat().read(None, event.json)
+    assert read.get_extension("traceparent") == trace.traceparent
+    assert event.trace == replace(trace, state="")  # that is no tracestate
+    assert json.loads(render("standard", event, ran=True).body)["data"] == json.loads(DRAFTS[0].data)
+
+
+@pytest.mark.parametrize("given", ["malformed", 5, None, {}, ["00"]])
+def test_an_event_with_a_malformed_trace_has_none(given: object) -> None:
+    text = dumps({**envelope(DRAFTS[0]), "traceparent": given, "tracestate": given})
+    assert Event.from_json(text).trace is None
 
 
 def test_a_transition_has_the_contracts_fields() -> None:

@@ -6,8 +6,8 @@
 --   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows,
 --   16 the second event's JSON without id, or ''; its number is the next one,
 --   17 if the event is made of a notice: its id. The notice is removed; snapshots and watches stay as they are.
--- Returns {id of the last, entries trimmed although webhooks had not read them}, or {'', why}; with why 'lost' also
--- sequence and id of the last event that is there.
+-- Returns {id of the last, entries trimmed although webhooks had not read them, id of the first}, or {'', why}; with
+-- why 'lost' also sequence and id of the last event that is there. After a lost reply: {id of the last}.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
 -- Before the first write: a key of another type would end this step in its middle.
@@ -101,4 +101,4 @@ for i, event in ipairs(events) do
   call('PUBLISH', ARGV[10], message)
   if ARGV[11] ~= '' then call('PUBLISH', ARGV[11], message) end
 end
-return {id, unread}
+return {id, unread, ids[1]}

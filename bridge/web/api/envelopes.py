@@ -34,6 +34,8 @@ APP_ID = "4d6a4bd2a5f1ec4a1a1ee43c2b3c4e5f60718293"
 TIME = "2026-11-24T16:01:59.319Z"
 ENDPOINT_ID = "wh_19b1f3c0a5d2b8e7c1a94f"
 
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 STATE_EXAMPLE: dict[str, Any] = {"id": CVM_ID, "name": "web-1", "status": "running", "uptime": "4s"}
 
 
@@ -203,6 +205,16 @@ class _Numbered(_Envelope):
 
 class _Logged(_Numbered):
     time: str = time_field("When it was observed.")
+    traceparent: str = described(
+        "The W3C trace context in which it was observed (CloudEvents' distributed tracing extension)",
+        TRACEPARENT,
+        default_factory=str,
+    )
+    tracestate: str = described(
+        "The `tracestate` of the caller who brought it; absent where there was none",
+        "vendor=value",
+        default_factory=str,
+    )
 
 
 class TransitionEvent(_Logged):

@@ -22,7 +22,8 @@ from bridge.events import (
     TRANSITION,
     dumps,
 )
-from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, STATE_EXAMPLE, TIME
+from bridge.tracing import read
+from bridge.web.api.envelopes import APP_ID, CVM_ID, ENDPOINT_ID, STATE_EXAMPLE, TIME, TRACEPARENT
 from bridge.web.http.parameters import EXAMPLE_ID
 from bridge.web.http.problems import COME_BACK
 from bridge.web.streaming import frames
@@ -64,7 +65,9 @@ KNOWN = {"since": TIME, "observed_at": TIME, "state": STATE_EXAMPLE}
 def envelope(source: str, kind: str, data: Any, *, entry_id: str = EXAMPLE_ID, sequence: int | None = 42) -> Any:
     """As the bridge writes it; without `sequence` it is not about a CVM."""
     subject = None if sequence is None else ENDPOINT_ID if kind in NOTICES else CVM_ID
-    text = events.envelope(source, kind, dumps(data), event_id=entry_id, subject=subject, time=TIME, sequence=sequence)
+    about = {"event_id": entry_id, "subject": subject, "time": TIME}
+    trace = None if sequence is None or kind == SNAPSHOT else read(TRACEPARENT)
+    text = events.envelope(source, kind, dumps(data), **about, sequence=sequence, trace=trace)
     return json.loads(text)
 
 

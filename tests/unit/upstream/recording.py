@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
@@ -62,7 +63,8 @@ class Process:
         assert isinstance(term, Term)
         loss = self.journal.resume(term, await Log(self.backend).find(term.last_id))
         writer, confirmations = LogWriter(self.backend, 100), Confirmations(self.backend, term, {})
-        self.recorder = Recorder(writer, confirmations, term, SystemClock(), self.journal, self.watches)
+        clock, rng = SystemClock(), random.Random(1)
+        self.recorder = Recorder(writer, confirmations, term, clock, self.journal, self.watches, rng)
         self.term = term
         return loss
 

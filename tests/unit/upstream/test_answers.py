@@ -96,7 +96,8 @@ async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderC
     await Watches(backend).want("a")
     journal, watches = Journal(backend.keys.source), {"a": Tracked.loaded("a", None, 1000.0)}
     journal.resume(term, None)
-    recorder = Recorder(LogWriter(backend, 100), Confirmations(backend, term, {}), term, clock, journal, watches)
+    writer, confirmations = LogWriter(backend, 100), Confirmations(backend, term, {})
+    recorder = Recorder(writer, confirmations, term, clock, journal, watches, random.Random(1))
     slots = [Slot(index) for index in range(5)]
     return LeaderContext(
         settings=settings,

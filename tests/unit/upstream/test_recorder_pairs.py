@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -93,6 +94,21 @@ async def test_both_are_written_again_after_a_lost_tail_behind_a_gap(backend: Ba
         assert await told(backend) == [(1, FIRST), (first, TURN), (first + 1, BUSY)]
         assert min(e.id for e in await Log(backend).latest(2)) > max(e.id for e in before)
         assert await snapshot(backend) == ("restarting", False)
+
+
+async def test_both_have_one_trace_and_a_log_line_each(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    process = await ready(backend)
+    caplog.set_level(logging.INFO)
+    await restart(process)
+    await process.write()
+    _, turn, busy = await Log(backend).read("0-0", 9)
+    assert turn.trace == busy.trace
+    assert turn.trace is not None
+    told = [vars(record) for record in caplog.records if record.message == "an event was written"]
+    assert [(line["event"], line["type"], line["trace_id"]) for line in told] == [
+        (turn.id, TRANSITION, turn.trace.trace_id),
+        (busy.id, READINESS, turn.trace.trace_id),
+    ]
 
 
 async def test_neither_is_written_once_another_process_leads(backend: Backend) -> None:
