@@ -12,6 +12,7 @@ import re
 import sys
 from typing import Literal, TextIO
 
+from bridge import tracing
 from bridge.clock import rfc3339
 from bridge.config_values import masked_url
 from bridge.printable import printable
@@ -67,8 +68,10 @@ def redacted(text: str) -> str:
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """The fields that came by `extra`."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    """The fields that came by `extra`, after the ids of the trace that the present task serves."""
+    trace = tracing.current.get()
+    given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    return {**trace.ids, **given} if trace else given
 
 
 class JsonLines(logging.Formatter):

@@ -20,6 +20,7 @@ from bridge.store.lane_repair import run_lane_script
 from bridge.store.lanes import TEST_TYPE, Entry, Lanes
 from bridge.store.limits import LaneLimits
 from bridge.store.unread import is_past, wanted
+from bridge.tracing import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -215,14 +216,15 @@ class Deliveries:
             after = last
         return Recovered(queued, True)
 
-    async def test(self, endpoint_id: str, at: str, number: str = "") -> str:
+    async def test(self, endpoint_id: str, at: str, number: str = "", trace: Trace | None = None) -> str:
         """Queues an event of type `webhook.test` for one attempt, beside all other lanes; returns the delivery's id.
 
         The same `number` again ("": a random one) is the same test. Raises UnknownEndpointError, EndpointDisabledError.
         """
         event_id = f"test-{number or secrets.token_hex(8)}"
         data, source = dumps({"endpoint_id": endpoint_id}), self._backend.keys.source
-        text = envelope(source, TEST_TYPE, data, event_id=event_id, subject=endpoint_id, time=at, sequence=0)
+        about = {"event_id": event_id, "subject": endpoint_id, "time": at}
+        text = envelope(source, TEST_TYPE, data, **about, sequence=0, trace=trace)
         answer = await self._run("test", endpoint_id, event_id, text)
         _refuse(answer[0], errors.UnknownEndpointError)
         return f"{endpoint_id}-{event_id}"

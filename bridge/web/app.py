@@ -9,11 +9,13 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from bridge.clock import Clock
 from bridge.config import Settings, Token
@@ -58,6 +60,7 @@ from bridge.web.http.problems import HANDLERS
 from bridge.web.http.same_origin import SameOrigin
 from bridge.web.http.single_flight import SingleFlight
 from bridge.web.http.tokens_file import TokensFile
+from bridge.web.http.trace_headers import PARENT, STATE, TraceHeaders
 from bridge.web.pages.site import Site
 from bridge.web.streaming.event_stream import jittered_retry
 from bridge.web.streaming.feed_consumer import FeedConsumer
@@ -65,6 +68,9 @@ from bridge.web.streaming.hub import Hub
 from bridge.web.streaming.shared_read import SharedRead
 
 logger = logging.getLogger(__name__)
+
+TRACED = (PARENT.decode(), STATE.decode())
+"""Headers that a page of an allowed origin may send; it may read the first one of an answer."""
 
 RESERVED_FILES = 200
 """Open files for everything but subscribers: the listener, Redis, plain requests, logs."""
@@ -124,7 +130,7 @@ class FrontEnd:
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for part in self._plain_parts() for route in routes(part, access)]
         all_routes = [*self._make_event_routes().routes(), *self.dropin.routes(), *plain]
-        self.app = _application(all_routes, settings.cors_origins, loopback_only=loopback_only)
+        self.app = _application(all_routes, settings.cors_origins, self._rng, loopback_only=loopback_only)
 
     def _make_references(self) -> References:
         return References(
@@ -298,21 +304,34 @@ def operations() -> list[Operation]:
     return [operation for part in PARTS for operation in declared(part)]
 
 
-def _application(all_routes: list[Route], origins: tuple[str, ...], *, loopback_only: bool) -> Starlette:
+class _Application(Starlette):
+    """Traces are outermost: also the answer to a fault of the bridge gives the trace back."""
+
+    def __init__(self, rng: random.Random, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._rng = rng
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return TraceHeaders(super().build_middleware_stack(), self._rng)
+
+
+def _application(
+    all_routes: list[Route], origins: tuple[str, ...], rng: random.Random, *, loopback_only: bool
+) -> Starlette:
     """`origins` are those whose pages may read and subscribe, with a cursor and a token."""
     # Plain ASGI: it costs no task.
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "HEAD", "POST"],
-        allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type"],
-        expose_headers=["Retry-After", LAST_KNOWN],
+        allow_headers=["Authorization", "X-API-Key", "Last-Event-ID", "Cache-Control", "Content-Type", *TRACED],
+        expose_headers=["Retry-After", LAST_KNOWN, TRACED[0]],
         max_age=3600,
     )
     handlers = {**HANDLERS, ReferenceRefusedError: on_refused_reference}
     same_origin = Middleware(SameOrigin, allowed=origins, loopback_only=loopback_only)
     outer = [cors, same_origin] if origins else [same_origin]
-    app = Starlette(routes=all_routes, exception_handlers=handlers, middleware=outer)
+    app = _Application(rng, routes=all_routes, exception_handlers=handlers, middleware=outer)
     # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.
     app.router.redirect_slashes = False
     return app

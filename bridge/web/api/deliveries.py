@@ -8,6 +8,7 @@ from functools import partial
 
 from starlette.responses import Response
 
+from bridge import tracing
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.delivery_search import DeliveryQuery, DeliverySearch
@@ -98,9 +99,8 @@ class DeliveryRoutes:
         await call.body(EmptyBody)
         if (await self._endpoint(call)).broken:
             raise BrokenEndpointError
-        delivery_id = await self.deliveries.test(
-            call.path("id"), rfc3339(self.clock.time()), key.id_part(16) if key else ""
-        )
+        now, number = rfc3339(self.clock.time()), key.id_part(16) if key else ""
+        delivery_id = await self.deliveries.test(call.path("id"), now, number, tracing.current.get())
         delivery = await self.deliveries.get(delivery_id)
         if delivery is None:  # the endpoint was removed meanwhile
             raise UnknownEndpointError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.responses import Response
 
-from bridge import phala_signature
+from bridge import phala_signature, tracing
 from bridge.clock import Clock
 from bridge.events import usable_id
 from bridge.store.notices import Notices, PhalaNotice
@@ -72,7 +72,7 @@ class PhalaWebhooks:
 
 def _notice(body: bytes) -> PhalaNotice | None:
     try:
-        return PhalaNotice.of(body.decode())
+        return PhalaNotice.of(body.decode(), trace=tracing.current.get())
     except UnicodeDecodeError:
         return None
 
