@@ -59,9 +59,7 @@ class PhalaNotice:
     """That of the call which brought it, if the caller named one."""
 
     @classmethod
-    def of(
-        cls, text: str, entry_id: str = "", time: str = "", trace: Trace | None = None
-    ) -> PhalaNotice | None:
+    def of(cls, text: str, entry_id: str = "", time: str = "", trace: Trace | None = None) -> PhalaNotice | None:
         """None for a text that cannot be an event."""
         try:
             envelope, fields = parse_object(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bridge import tracing
 from bridge.clock import Clock, rfc3339
 from bridge.events import NOTICES, Event
 from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoint_notices import given_up_detail
-from bridge.store.lanes import TEST_TYPE, Claim, Result
+from bridge.store.lanes import TEST_TYPE, Claim, Result, Verdict
+from bridge.tracing import Trace
 from bridge.webhook_formats import Format
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
@@ -73,6 +76,8 @@ class Attempts:
     sign: Sign
     schedule: Schedule
     clock: Clock
+    rng: random.Random
+    """Makes the ids of traces."""
     _rendered: OrderedDict[tuple[str, str], Rendered] = field(default_factory=OrderedDict, init=False)
     _lines: RareLines = field(init=False)
 
@@ -85,6 +90,8 @@ class Attempts:
         `in_time`: whether the claim still allows a request to begin.
         """
         at, about = self.clock.time(), ""
+        trace = _trace(claim, self.rng)
+        tracing.current.set(trace)  # each attempt is a task of its own
         try:
             opened = self.endpoint_cache.opened(claim.endpoint_id)
             if opened is None:
@@ -92,16 +99,14 @@ class Attempts:
             if self._is_beyond(claim):
                 return Result(claim, "withheld", 0.0, 0.0, "")
             about = opened.about
-            outcome = await self._post(claim, opened, at, in_time)
+            outcome = await self._post(claim, opened, at, in_time, trace)
         except NotAttemptedError as error:
             return self._postponed(claim, error)
         except SealError as error:
             return self._postponed(claim, NotAttemptedError("sealed", str(error)))
         except Exception as error:  # a fault in one delivery must not end the dispatcher
             # Only the kind: the message may quote a sealed value.
-            logger.error(
-                "an attempt could not be made", extra={"delivery": claim.delivery_id, "kind": type(error).__name__}
-            )
+            logger.error("an attempt could not be made", extra={**_fields(claim), "kind": type(error).__name__})
             outcome = AttemptOutcome(error=f"internal: {type(error).__name__}")
         return self._result(claim, about, at, outcome)
 
@@ -110,7 +115,7 @@ class Attempts:
         endpoint = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id]
         return claim.event.type != TEST_TYPE and not endpoint.reaches(claim.event)
 
-    async def _post(self, claim: Claim, opened: Opened, at: float, in_time: InTime) -> AttemptOutcome:
+    async def _post(self, claim: Claim, opened: Opened, at: float, in_time: InTime, trace: Trace) -> AttemptOutcome:
         format = self.endpoint_cache.endpoint_set.endpoints[claim.endpoint_id].format
         rendered = self._body(format, claim)
         phala, secrets = format == "phala", opened.valid_secrets(at)
@@ -121,7 +126,8 @@ class Attempts:
         keys = opened.valid_keys(at)
         signed = self.sign(claim.delivery_id, int(at), rendered.body, secrets, keys, phala=phala)
         given = {name.lower() for name in opened.headers}
-        made = {name: value for name, value in rendered.headers.items() if name not in given}
+        made = {**rendered.headers, **trace.fields}
+        made = {name: value for name, value in made.items() if name not in given}
         headers = {**opened.headers, **made, **signed, **(REPLAY if claim.replay else {})}
         return await self.poster.post(opened.url, headers, rendered.body, in_time)
 
@@ -147,6 +153,7 @@ class Attempts:
         once = claim.event.type == TEST_TYPE
         verdict, wait = self.schedule.verdict(outcome, claim.failures, once=once)
         metrics.ATTEMPT_SECONDS.observe(outcome.duration_ms / 1000)
+        _log(claim, verdict, outcome)
         body = "" if verdict == "delivered" else outcome.response_body  # it would only cost memory
         attempt = Attempt(rfc3339(at), outcome.duration_ms, outcome.status_code, outcome.error, body)
         hold = 0.0 if outcome.ok else outcome.retry_after or 0.0
@@ -155,3 +162,32 @@ class Attempts:
         given_up = given_up_detail(claim.event, claim.delivery_id, outcome.error, claim.failures + 1) if is_told else ""
         shown = "" if outcome.ok else about
         return Result(claim, verdict, wait, self.schedule.jitter(), attempt.to_json(), hold, shown, given_up)
+
+
+def _trace(claim: Claim, rng: random.Random) -> Trace:
+    """A span within the event's trace; of a new one where the event has none."""
+    found = claim.event.trace
+    return found.child(rng) if found else tracing.begin(rng)
+
+
+def _log(claim: Claim, verdict: Verdict, outcome: AttemptOutcome) -> None:
+    """A line costs as much as an attempt: the usual case, which the delivery's history shows too, has none."""
+    usual = verdict == "delivered" and not claim.failures
+    level = logging.DEBUG if usual else logging.INFO
+    if logger.isEnabledFor(level):
+        told = {"verdict": verdict, "status": outcome.status_code, "error": outcome.error, "ms": outcome.duration_ms}
+        extra = {**_fields(claim), "attempt": claim.failures + 1, **told}
+        logger.log(level, "an attempt was made", extra=extra)
+
+
+def _fields(claim: Claim) -> dict[str, object]:
+    """Of a log line about an attempt, beside its trace."""
+    event = claim.event
+    about = {"cvm_id": event.cvm_id} if event.cvm_id else {}
+    return {
+        "delivery": claim.delivery_id,
+        "endpoint": claim.endpoint_id,
+        "event": event.id,
+        "type": event.type,
+        **about,
+    }

@@ -111,13 +111,15 @@ class Dispatcher:
         self._lanes = Lanes(backend, limits, _report_quarantine)
         self._endpoint_cache = EndpointCache(Endpoints(backend, limits), unseal)
         self._enqueuer = Enqueuer(self._lanes, self._endpoint_cache, clock)
+        rng = rng or random.Random()
         self._attempts = Attempts(
             endpoint_cache=self._endpoint_cache,
             poster=poster,
             render=render,
             sign=sign,
-            schedule=Schedule(retry, rng or random.Random()),
+            schedule=Schedule(retry, rng),
             clock=clock,
+            rng=rng,
         )
         self._news = asyncio.Event()
         self._work = asyncio.Event()

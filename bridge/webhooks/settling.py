@@ -83,11 +83,12 @@ def _report(result: Result, code: Settled) -> None:
         metrics.SKIPPED.labels("no longer seen").inc()
     elif result.verdict != "postponed":
         metrics.ATTEMPTS.labels(result.verdict).inc()
+    about = {"endpoint": claim.endpoint_id, "delivery": claim.delivery_id}
     if code == "opened":
-        logger.warning("endpoint fails; only probes are sent until one succeeds", extra={"endpoint": claim.endpoint_id})
+        logger.warning("endpoint fails; only probes are sent until one succeeds", extra=about)
     elif code == "closed":
-        logger.info("endpoint works again", extra={"endpoint": claim.endpoint_id})
+        logger.info("endpoint works again", extra=about)
     elif code == "disabled":
-        logger.error("endpoint disabled", extra={"endpoint": claim.endpoint_id, "verdict": result.verdict})
+        logger.error("endpoint disabled", extra={**about, "verdict": result.verdict})
     if code != "done":
         metrics.BREAKERS.labels(code).inc()

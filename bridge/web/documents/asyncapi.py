@@ -25,7 +25,7 @@ from bridge.events import (
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.api.envelopes import CVM_ID
-from bridge.web.documents.openapi import SECURITY, SIGNED, components, ref
+from bridge.web.documents.openapi import SECURITY, SIGNED, TRACED, components, ref
 from bridge.web.http.operations import Operation
 from bridge.web.http.parameters import Json
 from bridge.web.http.problems import COME_BACK
@@ -191,7 +191,7 @@ def _messages(source: str) -> Json:
 
 def _webhook(format: Format, content_type: str) -> Json:
     schema, description = BODIES.get(format, ("", format))
-    signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {})}
+    signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {}), **TRACED}
     headers = {name: {"type": "string", "description": words} for name, words in signed.items()}
     payload: Json = ref(schema) if schema else {}
     if schema == "Event":

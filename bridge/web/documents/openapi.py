@@ -58,6 +58,8 @@ SIGNED = {
 }
 """The headers of Standard Webhooks, on every delivery."""
 
+TRACED = {"traceparent": "The W3C trace context of this attempt, a span within the event's trace"}
+
 Model = type[BaseModel]
 
 SENT: tuple[Model, ...] = (
@@ -211,7 +213,7 @@ def _delivery(source: str) -> Json:
         "description": "At least once, in order for each CVM. The body has the endpoint's `format`.",
         "parameters": [
             {"name": name, "in": "header", "required": True, "description": description, "schema": TEXT}
-            for name, description in SIGNED.items()
+            for name, description in {**SIGNED, **TRACED}.items()
         ],
         "requestBody": {
             "required": True,
