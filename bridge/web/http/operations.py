@@ -204,7 +204,6 @@ def _route(owner: object, handler: Callable[..., Awaitable[Response]], operation
 
 def _counted(app: ASGIApp, route: str) -> ASGIApp:
     """Counts what is answered, problems included, under the route as it is declared: a path would have no bound."""
-    seconds = metrics.REQUEST_SECONDS.labels(route)
 
     async def call(scope: AsgiScope, receive: Receive, send: Send) -> None:
         now = asyncio.get_running_loop().time
@@ -213,7 +212,7 @@ def _counted(app: ASGIApp, route: str) -> ASGIApp:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 metrics.REQUESTS.labels(route, message["status"]).inc()
-                seconds.observe(now() - begun_at)
+                metrics.REQUEST_SECONDS.labels(route).observe(now() - begun_at)
             await send(message)
 
         await app(scope, receive, sending)
