@@ -23,7 +23,6 @@ from bridge.store.reference_lookups import ReferenceLookups
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.web.app import FrontEnd
-from bridge.web.streaming import waiter
 from tests.fakes import fake_backend
 from tests.schemas import check_answer
 from tests.unit.test_waiting import Told, about, changed, readiness
@@ -269,44 +268,6 @@ def test_a_limited_token_waits_for_its_own_cvms_only_and_no_longer_than_they_are
     played(scenario)
 
 
-APP = "app_4d6a"
-
-
-def of_app(told: Told) -> Told:
-    return told[0], {**told[1], "app_id": "4d6a"}
-
-
-def test_all_cvms_of_an_app_must_be_there_and_a_replica_that_comes_meanwhile_counts() -> None:
-    async def scenario(bridge: Bridge) -> None:
-        cursor = await bridge.tell(of_app(changed(None, "running", A, ready=True)))
-        now, later = await bridge.waits(cvm_id=APP), await bridge.waits(f"?after={cursor}", cvm_id=APP)
-        one = await bridge.waits(f"?after={cursor}&any=true", cvm_id="name:web-*")
-        assert told(await now)[0] == 200
-        await bridge.tell(of_app(changed(None, "starting", B, ready=False)))
-        all_of_them = await bridge.waits(cvm_id=APP)
-        await bridge.tell(*map(of_app, (readiness(False, True, A), readiness(True, False, A))))
-        assert told(await one)[0] == 200
-        assert not all_of_them.done()
-        assert not later.done()
-        await bridge.tell(of_app(changed("starting", "running", B, ready=True)))
-        for answer in (await all_of_them, await later):
-            assert {item["cvm_id"] for item in answer.json()["items"]} == {A, B}
-
-    played(scenario)
-
-
-def test_a_set_without_a_member_is_not_reached_until_one_comes() -> None:
-    async def scenario(bridge: Bridge) -> None:
-        await bridge.tell(RUNNING)
-        assert told(await bridge.get("?timeout=0", cvm_id=APP))[:2] == (408, "wait-timeout")
-        waiting = await bridge.waits(cvm_id=APP)
-        await bridge.tell(of_app(changed(None, "running", B, ready=True)))
-        assert told(await waiting)[0] == 200
-        assert (await bridge.get(cvm_id="name:")).status_code == 422
-
-    played(scenario)
-
-
 def test_a_name_that_a_deleted_cvm_had_is_the_new_ones() -> None:
     async def scenario(bridge: Bridge) -> None:
         await bridge.tell(STARTING, changed("starting", "deleted", A), changed(None, "running", B, ready=True))
@@ -331,23 +292,6 @@ def test_waits_count_as_streams_do() -> None:
         assert told(await bridge.get())[0] == 200
 
     played(scenario, max_subscribers_per_token=1)
-
-
-def test_waits_for_sets_remember_no_more_cvms_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiter, "MOST_MEMBERS", 1)
-
-    async def scenario(bridge: Bridge) -> None:
-        cursor = await bridge.tell(STARTING, changed(None, "starting", B, ready=False))
-        waiting = await bridge.waits(cvm_id="name:web-*")
-        for after in ("", f"?after={cursor}"):
-            answer = await bridge.get(after, cvm_id="name:*")
-            assert told(answer)[:2] == (503, "overloaded")
-            assert int(answer.headers["retry-after"]) >= 1
-        await bridge.tell(changed("starting", "error", B, ready=False))
-        assert told(await waiting)[:2] == (409, "wait-failed")
-        assert told(await bridge.get("?to=error&any=true", cvm_id="name:*"))[0] == 200
-
-    played(scenario)
 
 
 def test_a_drain_ends_waits_with_a_time_to_come_back_and_the_cursor() -> None:
