@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable
 
+from bridge.clock import SystemClock
+from bridge.commands.asking import Output, progress
 from bridge.config import Settings
 from bridge.process.embedded import EmbeddedServer, running_url
 from bridge.process.redis_connection import connected
@@ -22,7 +25,7 @@ async def run_rotate(settings: Settings, show: Callable[[str], None], *, dry_run
     sealer = _sealer(settings)
     if sealer is None:
         raise CommandError("BRIDGE_SECRET_KEY is not set: set it to the new key and the old ones, comma separated")
-    async with _redis(settings) as backend:
+    async with _redis(settings) as backend, progress(_output(), SystemClock()):
         try:
             done = await rotate(backend, sealer, dry_run=dry_run)
         except UnopenedError as error:
@@ -40,13 +43,18 @@ async def run_forget(settings: Settings, show: Callable[[str], None], sure: Call
     """Deletes the endpoints that no key opens, once the caller is sure. Raises CommandError."""
     async with _redis(settings) as backend:
         endpoints = Endpoints(backend)
-        lost = await unopened(endpoints, _sealer(settings))
+        async with progress(_output(), SystemClock()):
+            lost = await unopened(endpoints, _sealer(settings))
         if not lost:
             show("every webhook endpoint can be opened: nothing to delete")
         elif sure(f"Delete {len(lost)} webhook endpoint(s) that no key opens, with their deliveries: {_named(lost)}?"):
             for endpoint_id in lost:
                 await endpoints.remove(endpoint_id)
             show(f"{len(lost)} webhook endpoint(s) deleted")
+
+
+def _output() -> Output:
+    return Output(is_terminal=sys.stdout.isatty(), progress="opening what is sealed in Redis")
 
 
 def _named(ids: list[str]) -> str:

@@ -60,7 +60,8 @@ def slot_notes(slots: Iterable[SlotRecord], status: Mapping[str, Any], most: int
         found.append("upstream refuses the leader's PHALA_CLOUD_API_KEY: give `bridge upstream` a valid one")
     elif status.get("budget_reason") == "rate_limited" and int(status.get("budget", most)) < most:
         found.append(
-            "another program opens streams with this account: end it, or lower BRIDGE_MAX_STREAMS by what it needs"
+            "upstream refuses further streams: another program has some open with this account (end it, or lower "
+            "BRIDGE_MAX_STREAMS by what it needs), or upstream has not noticed yet that one was closed"
         )
     return found
 

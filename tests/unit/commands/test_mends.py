@@ -57,7 +57,7 @@ def slot(index: int, state: Any, holder: str | None = None) -> SlotRecord:
         ([slot(0, "held", "a"), slot(1, "settling", "a"), slot(2, "free")], {"leader": "a", "budget": 5}, []),
         ([slot(1, "quarantined", "b"), slot(2, "quarantined", "b")], {"leader": "a"}, ["2 slot(s) are of a leader"]),
         ([slot(1, "quarantined", "b")], {}, ["1 slot(s) are of a leader that has vanished: they are free at"]),
-        ([], {"budget": 3, "budget_reason": "rate_limited"}, ["another program opens streams with this account"]),
+        ([], {"budget": 3, "budget_reason": "rate_limited"}, ["upstream refuses further streams: another program"]),
         ([], {"budget": 5, "budget_reason": "rate_limited"}, []),
         ([], {"budget": 0, "budget_reason": "rate_limited", "blocked": True}, ["upstream refuses the leader's"]),
     ],
