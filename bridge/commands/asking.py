@@ -97,6 +97,9 @@ def ask(command: str, url: str, token: str | None, work: Work, *, scope: str = "
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
         found = Exit.DONE if scope == "read" else Exit.CANNOT_TELL
+    except OSError as error:  # a full disk: the answer is not where it should be
+        complain(error.strerror or str(error))
+        found = Exit.CANNOT_TELL
     except KeyboardInterrupt:
         pass  # it came before our signal handlers
     sys.exit(found)

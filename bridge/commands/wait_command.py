@@ -105,6 +105,9 @@ def _run(order: Order) -> int:
         return Code.USAGE.value
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+    except OSError as error:  # a full disk: the verdict is not where it should be
+        complain(error.strerror or str(error))
+        return Code.CANNOT_TELL.value
     except KeyboardInterrupt:
         pass  # it came before our signal handlers
     return found.code.value

@@ -110,6 +110,15 @@ def test_a_page_that_fails_after_others_is_no_success(monkeypatch: pytest.Monkey
     assert (result.exit_code, result.stdout.count("\n")) == (4, 1)
 
 
+def test_an_answer_that_cannot_be_written_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(asking, "write_line", write)
+    result = invoked(monkeypatch, cvms_command, Bridge(page(WEB)))
+    assert (result.exit_code, result.stderr) == (4, "No space left on device\n")
+
+
 def test_wrong_arguments_are_told_without_the_token() -> None:
     for arguments in (["--url", "ftp://b"], ["--token", "canary\n"]):
         result = CliRunner().invoke(cvms_command, arguments)
