@@ -210,14 +210,19 @@ class Truth:
 
 @dataclass
 class Life:
-    """A log as a leader writes it, with the truth after each of its events."""
+    """A log as a leader writes it, with the truth after each of its events.
+
+    Only what a state entails is written with it, under the next id.
+    """
 
     events: list[Told] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     truths: list[dict[str, Truth]] = field(default_factory=list)
     now: dict[str, Truth] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
 
-    def write(self, told: Told, cvm_id: str, truth: Truth) -> None:
+    def write(self, told: Told, cvm_id: str, truth: Truth, *, entailed: bool = False) -> None:
+        self.ids.append(f"{len(self.ids)}-1" if entailed else f"{len(self.ids) + 1}-0")
         self.now = {**self.now, cvm_id: truth}
         self.events.append(told)
         self.truths.append(self.now)
@@ -247,7 +252,7 @@ class Life:
         shown = replace(seen, ready=ready, ready_at=at if ready != truth.ready else truth.ready_at)
         self.write(changed(truth.status, status, cvm_id, ready=ready), cvm_id, shown)
         if ready != truth.ready:
-            self.write(readiness(ready, truth.ready, cvm_id), cvm_id, shown)
+            self.write(readiness(ready, truth.ready, cvm_id), cvm_id, shown, entailed=True)
 
     def _ready(self, cvm_id: str, truth: Truth, ready: bool) -> None:
         at = len(self.events)
@@ -283,11 +288,13 @@ def test_the_first_moment_after_the_cursor_counts_and_none_before_it(life: Life,
     any_of = data.draw(st.booleans())
     kind, told = life.events[cursor - 1] if cursor else ("", {"cvm_id": ""})
     cursor_of = told["cvm_id"] if kind in (TRANSITION, STATE) else ""
-    waiting = Waiting(Goal.parse(to), after=f"1-{cursor}", cursor_of=cursor_of, is_set=True, any_of=any_of)
+    waiting = Waiting(
+        Goal.parse(to), after=life.ids[cursor - 1] if cursor else "0-0", cursor_of=cursor_of, is_set=True, any_of=any_of
+    )
     for cvm_id, truth in (life.truths[cursor - 1] if cursor else {}).items():
         waiting.take(*snapshot(truth.status, cvm_id, ready=truth.ready, fresh=truth.fresh), None, 0.0)
     for at in range(cursor, len(life.events)):
-        waiting.take(*life.events[at], None, float(at), f"1-{at + 1}")
+        waiting.take(*life.events[at], None, float(at), life.ids[at])
         kind, told = life.events[at]
         moment = [
             is_there(to, truth, cursor) and not recovering(life, at, each) for each, truth in life.truths[at].items()
