@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up browser shell-tools systemd test test-unit fuzz coverage test-matrix lint format bench dist lock clean
+.PHONY: help up browser shell-tools systemd test test-unit fuzz coverage test-matrix lint format screenshots bench dist lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lint: $(VENV)/installed-dev ## ruff, mypy --strict, the import contracts and had
 format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+screenshots: $(VENV)/installed-dev browser ## The README's pictures of the dashboard, into docs/images (few and small: look before you commit)
+	@$(BIN)/python -m tests.screenshots
 
 bench: $(VENV)/installed-dev ## The benchmarks, with their tables
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -43,12 +43,12 @@ def find() -> str | None:
 
 
 @contextmanager
-def chromium() -> Iterator[str]:
-    """A browser with a profile of its own; the address at which it is controlled."""
+def chromium(*options: str) -> Iterator[str]:
+    """A browser with a profile of its own; the address at which it is controlled. `options` are added to ours."""
     program = find()
     assert program, "Chromium is missing: `make test` installs it (apt-get install chromium)"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        command = [program, *OPTIONS, f"--user-data-dir={home}", "about:blank"]
+        command = [program, *OPTIONS, *options, f"--user-data-dir={home}", "about:blank"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 yield _address(Path(home, "DevToolsActivePort"), process)
