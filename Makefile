@@ -15,7 +15,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up browser shell-tools systemd test test-unit fuzz coverage test-matrix lint format screenshots bench dist lock clean
+.PHONY: help up browser shell-tools systemd test test-unit fuzz coverage test-matrix lint docs format screenshots bench dist lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +38,17 @@ coverage: $(VENV)/installed-dev browser shell-tools systemd $(VENV)/prometheus $
 test-matrix: $(VENV)/installed-dev ## Unit and store tests on each Python and server; ARGS="3.12 lowest" for some rows
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(ARGS)
 
-lint: $(VENV)/installed-dev ## ruff, mypy --strict, the import contracts and hadolint
+lint: $(VENV)/installed-dev ## ruff, mypy --strict, the import contracts, hadolint, and the site of the documents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@! grep -q '^\[tool\.importlinter' pyproject.toml || $(BIN)/lint-imports
 	@$(BIN)/hadolint deploy/Dockerfile
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/installed-dev ## The documents as a site in site/; a dead link ends it
+	@rm -rf .pages && mkdir .pages && cp -r *.md docs deploy .pages/
+	@$(BIN)/zensical build --clean --strict
 
 format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
 	@$(BIN)/ruff check --fix-only .
@@ -76,7 +81,7 @@ lock: ## Writes constraints.txt anew, from an install of the newest of everythin
 	@rm -rf $(VENV)-lock
 
 clean: ## Removes what the other commands made here
-	@rm -rf $(VENV) $(VENV)-dist $(VENV)-lock $(VENV)-matrix $(NODE)/node_modules dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-dist $(VENV)-lock $(VENV)-matrix $(NODE)/node_modules dist .pages site .cache .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find bridge tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second run instant; each is touched last, so that a half-done install is done again.
