@@ -62,6 +62,11 @@ class CvmScope:
         return next(sets, None)
 
     @property
+    def patterns(self) -> frozenset[str]:
+        """Those by which to look for its CVMs."""
+        return self.narrower.patterns if self.narrower is not None else frozenset()
+
+    @property
     def demands(self) -> ReferenceSet:
         """The references that must be watched because somebody named them.
 

@@ -232,6 +232,8 @@ class ReferenceIndex(Generic[V]):
         """The value that the reference has; else it gets this one."""
         if reference.kind is Kind.NAME:
             self._patterns.setdefault(reference.value)
+            if "?" in reference.value:
+                _matcher(reference.value)  # made now, and not when a name is tried with thousands of new ones
         return self._values[reference.kind].setdefault(reference.value, value)
 
     def discard(self, reference: Reference) -> None:

@@ -161,6 +161,7 @@ class EventRoutes:
         if (wanted := scope.demands.cvm_ids) and request.method == "GET":
             self.capacity.check(principal.name)
             await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
+        self.hub.check_patterns(scope)
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(principal.name)
         return EventStream(self.hub, self.capacity, subscribe, begin, principal.name, self.settings, self.rng, headers)

@@ -141,6 +141,7 @@ class WaitRoutes:
         if after:
             # What the stream does not tell: the members, and what is known of them.
             _add(waiting, await self._snapshots_of(await self._members(scope)), led=self.hub.led)
+        self.hub.check_patterns(scope)
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(name)
         waiter = Waiter(waiting, self.clock, self.crowd, cursor=after, begun_at=self.hub.last_id)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from bridge.clock import Clock, evenly
+from bridge.cvm_scope import CvmScope
 from bridge.events import Event, entry_key
 from bridge.reference_sets import ReferenceSet
 from bridge.store.log import Log, Position
 from bridge.web import metrics
+from bridge.web.http.problems import ProblemError, ProblemType
 from bridge.web.streaming.cursors import HISTORY_LOST
 from bridge.web.streaming.demand import WatchDemand
 from bridge.web.streaming.detach import write_directly
@@ -38,6 +41,10 @@ COME_BACK_MS = 1000
 """For a subscriber whose token changed while its request was served; there are few of them."""
 
 
+MOST_PATTERNS = 10_000
+"""Different patterns of names of all subscribers: a name that is new is tried with each, in some milliseconds."""
+
+
 class Hub:
     """Owns the subscribers and the ring. The feed calls `receive`, `on_tick` and `catch_up`, the routes the rest."""
 
@@ -57,6 +64,8 @@ class Hub:
         self._index = SubscriberIndex()
         self._beats: list[dict[Subscriber, None]] = [{} for _ in range(SLICES)]
         self._beat = self._entered = 0
+        self._patterns: Counter[str] = Counter()
+        """Of those present."""
         self.log_id = ""
         self.sequence = 0
         self.last_id = "0-0"
@@ -232,6 +241,11 @@ class Hub:
     def present(self) -> int:
         return len(self._present)
 
+    def check_patterns(self, scope: CvmScope) -> None:
+        """Raises ProblemError 503 if there is no room for its patterns of names beside those of others."""
+        if (new := scope.patterns - self._patterns.keys()) and len(self._patterns) + len(new) > MOST_PATTERNS:
+            raise ProblemError(ProblemType.OVERLOADED, "subscribers name too many different patterns of names")
+
     def enter(self, subscriber: Subscriber, begin: Begin = None) -> None:
         """Starts a subscription: snapshots or replay, then live events, and again from the start if history is lost.
 
@@ -245,6 +259,7 @@ class Hub:
         subscriber.beat = self._entered
         self._beats[subscriber.beat][subscriber] = None
         self.demand.add(subscriber.scope.demands.texts)
+        self._patterns.update(subscriber.scope.patterns)
         self._replays.begin(subscriber, begin)
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -254,6 +269,10 @@ class Hub:
         del self._present[subscriber]
         del self._beats[subscriber.beat][subscriber]
         self.demand.remove(subscriber.scope.demands.texts)
+        for pattern in subscriber.scope.patterns:
+            self._patterns[pattern] -= 1
+            if not self._patterns[pattern]:
+                del self._patterns[pattern]
         self._stop_live(subscriber)
         if subscriber.replaying is not None:
             subscriber.replaying.cancel()

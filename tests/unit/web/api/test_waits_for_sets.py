@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.web.streaming import waiter
+from bridge.web.streaming import hub, waiter
 from tests.unit.test_waiting import Told, changed, readiness
 from tests.unit.web.api.test_waits import RUNNING, STARTING, A, B, Bridge, played, told
 
@@ -59,5 +59,22 @@ def test_waits_for_sets_remember_no_more_cvms_than_there_is_room_for(monkeypatch
         await bridge.tell(changed("starting", "error", B, ready=False))
         assert told(await waiting)[:2] == (409, "wait-failed")
         assert told(await bridge.get("?to=error&any=true", cvm_id="name:*"))[0] == 200
+
+    played(scenario)
+
+
+def test_streams_and_waits_have_no_more_patterns_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MOST_PATTERNS", 1)
+
+    async def scenario(bridge: Bridge) -> None:
+        await bridge.tell(STARTING)
+        waiting = [await bridge.waits("?timeout=9", cvm_id="name:web-*") for _ in range(2)]
+        assert told(await bridge.get(cvm_id="name:db-*"))[:2] == (503, "overloaded")
+        headers = {"Authorization": "Bearer secret", "Accept": "text/event-stream;status=1"}
+        refused = await bridge.http.get("/v1/events?cvm=name:db-*", headers=headers)
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (503, "overloaded")
+        assert told(await bridge.get("?timeout=0", cvm_id=APP))[0] == 408
+        assert [told(await each)[0] for each in waiting] == [408, 408]
+        assert told(await bridge.get("?timeout=0", cvm_id="name:db-*"))[0] == 408
 
     played(scenario)
