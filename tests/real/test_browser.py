@@ -250,10 +250,10 @@ async def test_a_token_that_may_only_read_sees_no_path_and_changes_nothing(brows
     key = new_key()
     tokens = Settings.model_validate({"tokens": "all:rootsecret:admin one:readsecret:read"}).tokens
     async with front(redis_url, tokens=tokens, open_access=False, secret_key=key) as web:
-        await web.lead()
         url = Sealer([SecretStr(key)]).seal("https://chat.example.com/hook/secret")
         await Endpoints(web.backend).create(endpoint("wh_chat", url=url))
         page = await opened(context, web, "readsecret")
+        await expect(page.locator("#notice")).to_contain_text("No leader follows the CVMs")
         await page.click("text=Webhooks")
         await page.click("#endpoints a")
         await expect(page.locator("#facts")).to_contain_text("https://chat.example.com/…")
