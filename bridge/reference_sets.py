@@ -29,6 +29,10 @@ MOST_REMEMBERED = 20_000
 LONGEST_REMEMBERED = 256
 """Characters of such a name; a state may hold one of a megabyte."""
 
+MOST_MATCHES = 10_000_000
+"""Patterns that an index remembers for all names together: 80 MB. Thousands of patterns may match each of thousands of
+names."""
+
 MOST_GONE = 100
 """Patterns that are gone and still tried, beside as many as there are."""
 
@@ -220,6 +224,8 @@ class ReferenceIndex(Generic[V]):
         """Those of the values in the order in which they came, and some that are gone."""
         self._remembered: dict[str, tuple[tuple[str, ...], int]] = {}
         """By name: the patterns that match it, of the first so many."""
+        self._matches = 0
+        """Of all these names."""
 
     def __len__(self) -> int:
         return sum(map(len, self._values.values()))
@@ -241,7 +247,7 @@ class ReferenceIndex(Generic[V]):
         self._values[reference.kind].pop(reference.value, None)
         if len(self._patterns) > 2 * len(self._values[Kind.NAME]) + MOST_GONE:
             self._patterns = dict.fromkeys(self._values[Kind.NAME])
-            self._remembered.clear()
+            self._forget()
 
     def matching(self, cvm_id: str | None, app_id: str | None, name: str | None) -> Iterator[V]:
         """The values of all references that the CVM belongs to. The index must not change meanwhile."""
@@ -261,9 +267,15 @@ class ReferenceIndex(Generic[V]):
         found, tried = self._remembered.get(name, ((), 0))
         if tried < len(self._patterns):
             new = islice(self._patterns, tried, None)
-            found = (*found, *(pattern for pattern in new if _matcher(pattern)(name)))
+            known, found = len(found), (*found, *(pattern for pattern in new if _matcher(pattern)(name)))
             if len(name) <= LONGEST_REMEMBERED:
-                if len(self._remembered) >= MOST_REMEMBERED:
-                    self._remembered.clear()
+                self._matches += len(found) - known
+                if len(self._remembered) >= MOST_REMEMBERED or self._matches > MOST_MATCHES:
+                    self._forget()
+                    self._matches = len(found)
                 self._remembered[name] = found, len(self._patterns)
         return found
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self._matches = 0

@@ -165,6 +165,16 @@ def test_an_index_forgets_patterns_that_are_gone(tried: list[str]) -> None:
     assert len(tried) <= 2 + reference_sets.MOST_GONE
 
 
+def test_an_index_remembers_a_bounded_number_of_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_sets, "MOST_MATCHES", 7)
+    index: ReferenceIndex[str] = ReferenceIndex()
+    for number, text in enumerate(("name:web*", "name:w*", "name:*b-?*")):
+        index.setdefault(parse(text), text)
+        for name in (f"web-{each}" for each in range(9)):
+            assert len(list(index.matching("c", None, name))) == number + 1
+            assert sum(len(found) for found, _ in index._remembered.values()) <= 7
+
+
 def test_an_index_remembers_a_bounded_number_of_names_none_of_them_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_sets, "MOST_REMEMBERED", 10)
     index: ReferenceIndex[str] = ReferenceIndex()
