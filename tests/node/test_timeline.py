@@ -45,13 +45,7 @@ def test_every_moment_has_what_the_events_tell_and_no_more() -> None:
             ends = [each["to"] for each in segments]
             assert [each["from"] for each in segments] == [1_000_000, *ends[:-1]]
             assert ends[-1] == 1_100_000
-    shown = {
-        case: {
-            lane: [(each["value"], each["from"] // 1000 - 1000) for each in segments]
-            for lane, segments in lanes.items()
-        }
-        for case, lanes in found.items()
-    }
+    shown = {case: {lane: list(map(_begins, each)) for lane, each in lanes.items()} for case, lanes in found.items()}
     assert shown["quiet"] == {"status": [("running", 0)], "ready": [("ready", 0)], "trust": [("fresh", 0)]}
     assert shown["not kept"]["status"] == [(None, 0), ("running", 40)]
     assert shown["not read"]["trust"] == [(None, 0)]
