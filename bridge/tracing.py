@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,45 @@ class Trace:
 
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 """The trace of the request or attempt that the present task serves: log lines have its ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A piece of work that has ended, `trace.span_id` within `parent_id` ("": it has none). Times are Unix seconds;
+    `fault` tells why it failed; `about` has texts, numbers and None for what is not known.
+    """
+
+    name: str
+    trace: Trace
+    parent_id: str = ""
+    began: float
+    ended: float
+    about: Mapping[str, object]
+    fault: str = ""
+
+
+_exports: list[Callable[[Span], None]] = []
+"""At most one: `export_to` of the process's role writes it."""
+
+
+@contextmanager
+def export_to(export: Callable[[Span], None]) -> Iterator[None]:
+    """Within it, `finished` passes spans on; `export` must not block."""
+    _exports.append(export)
+    try:
+        yield
+    finally:
+        _exports.remove(export)
+
+
+def are_exported() -> bool:
+    """Whether anybody wants spans: else none need be made."""
+    return bool(_exports)
+
+
+def finished(span: Span) -> None:
+    for export in _exports:
+        export(span)
 
 
 def begin(rng: random.Random) -> Trace:

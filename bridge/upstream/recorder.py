@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from bridge import tracing
 from bridge.clock import Clock, rfc3339
-from bridge.events import DROPPED, READINESS, STATE, TRANSITION, Draft, ObservedBy, names_of, watch_data
+from bridge.events import DROPPED, READINESS, STATE, TRANSITION, Draft, names_of, watch_data
 from bridge.readiness import Told
 from bridge.store.confirmations import Confirmations
 from bridge.store.errors import LostTailError, StillWantedError, StoreError, StoreUnavailableError
 from bridge.store.leadership import Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.notices import Notices
+from bridge.tracing import Span
 from bridge.upstream import metrics
 from bridge.upstream.changes import Step, grow_stale, is_late, observe, tell
 from bridge.upstream.journal import Entry, Journal
@@ -85,8 +86,7 @@ class Recorder:
             return False
         since = seen.snapshot.since if seen.snapshot else None
         steps, after = observe(tracked, observation, rfc3339(self._clock.time()))
-        known = seen.snapshot is not None and seen.snapshot.status is not None
-        self._add(tracked, *steps, by=observation.by if known else None)
+        self._add(tracked, *steps, seen=observation)
         seen.apply(observation, after, changed=after.since != since)
         tracked.operations.observed(observation)
         tracked.absence.settle()
@@ -145,20 +145,25 @@ class Recorder:
         self._confirmations.add(tracked.cvm_id, tracked.seen.confirmed_at)
         self._stored.confirmed(tracked, self._clock.monotonic())
 
-    def _add(self, tracked: Tracked, *steps: Step, by: ObservedBy | None = None) -> None:
-        """All of one observation: one trace. `by`: how changes were observed, if they are."""
+    def _add(self, tracked: Tracked, *steps: Step, seen: Observation | None = None) -> None:
+        """All of one observation, `seen`: one trace."""
         if not steps:
             return
+        known = tracked.status is not None
         trace, before = tracing.begin(self._rng), tracked.seen.confirmed_at
         for step in steps:
             snapshot = replace(step.snapshot, event_id="")
             tracked.seen.decide(snapshot)
             draft, second = replace(step.draft, trace=trace), step.second and replace(step.second, trace=trace)
-            changed = by if draft.type in CHANGES else None
+            changed = seen.by if seen and known and draft.type in CHANGES else None
             entry = Entry(draft, snapshot, step.ran, second=second, by=changed, before=before)
             self._journal.add(entry)
             for each in entry.drafts:
                 logger.debug("a change was observed", extra=_fields(each))
+        if tracing.are_exported():
+            now, age = self._clock.time(), self._clock.monotonic() - seen.sent_at if seen else 0.0
+            about = {"cvm_id": tracked.cvm_id, **({"observed_by": seen.by} if seen else {})}
+            tracing.finished(Span(name="observe", trace=trace, began=now - age, ended=now, about=about))
         self._decided.set()
 
     # Writing
@@ -256,6 +261,7 @@ class Recorder:
 
     async def _write(self, entry: Entry) -> bool:
         """Tries until Redis answers. False: Redis has lost events, which are to be written first."""
+        began = self._clock.time()
         while True:
             self._journal.send(entry)
             try:
@@ -268,6 +274,11 @@ class Recorder:
                 return False
         self._journal.confirm(entry, position)
         self._written(entry, position)
+        if tracing.are_exported() and (trace := entry.draft.trace):
+            ids = {"event": position.last_id, **_fields(entry.draft)}
+            inner, ended = trace.child(self._rng), self._clock.time()
+            span = Span(name="append", trace=inner, parent_id=trace.span_id, began=began, ended=ended, about=ids)
+            tracing.finished(span)
         return True
 
     async def _send(self, entry: Entry) -> WritePosition:

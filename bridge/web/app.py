@@ -130,7 +130,7 @@ class FrontEnd:
         # In order: the streams first, because thousands of clients reconnect to them at the same moment.
         plain = [route for part in self._plain_parts() for route in routes(part, access)]
         all_routes = [*self._make_event_routes().routes(), *self.dropin.routes(), *plain]
-        self.app = _application(all_routes, settings.cors_origins, self._rng, loopback_only=loopback_only)
+        self.app = _application(all_routes, settings.cors_origins, self._rng, clock, loopback_only=loopback_only)
 
     def _make_references(self) -> References:
         return References(
@@ -307,16 +307,16 @@ def operations() -> list[Operation]:
 class _Application(Starlette):
     """Traces are outermost: also the answer to a fault of the bridge gives the trace back."""
 
-    def __init__(self, rng: random.Random, **parts: Any) -> None:
+    def __init__(self, rng: random.Random, clock: Clock, **parts: Any) -> None:
         super().__init__(**parts)
-        self._rng = rng
+        self._rng, self._clock = rng, clock
 
     def build_middleware_stack(self) -> ASGIApp:
-        return TraceHeaders(super().build_middleware_stack(), self._rng)
+        return TraceHeaders(super().build_middleware_stack(), self._rng, self._clock)
 
 
 def _application(
-    all_routes: list[Route], origins: tuple[str, ...], rng: random.Random, *, loopback_only: bool
+    all_routes: list[Route], origins: tuple[str, ...], rng: random.Random, clock: Clock, *, loopback_only: bool
 ) -> Starlette:
     """`origins` are those whose pages may read and subscribe, with a cursor and a token."""
     # Plain ASGI: it costs no task.
@@ -331,7 +331,7 @@ def _application(
     handlers = {**HANDLERS, ReferenceRefusedError: on_refused_reference}
     same_origin = Middleware(SameOrigin, allowed=origins, loopback_only=loopback_only)
     outer = [cors, same_origin] if origins else [same_origin]
-    app = _Application(rng, routes=all_routes, exception_handlers=handlers, middleware=outer)
+    app = _Application(rng, clock, routes=all_routes, exception_handlers=handlers, middleware=outer)
     # A redirect would contain this server's scheme, which may differ from the proxy's, and the token of the query.
     app.router.redirect_slashes = False
     return app

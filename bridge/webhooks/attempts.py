@@ -18,7 +18,7 @@ from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoint_notices import given_up_detail
 from bridge.store.lanes import TEST_TYPE, Claim, Result, Verdict
-from bridge.tracing import Trace
+from bridge.tracing import Span, Trace
 from bridge.webhook_formats import Format
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
@@ -108,6 +108,7 @@ class Attempts:
             # Only the kind: the message may quote a sealed value.
             logger.error("an attempt could not be made", extra={**_fields(claim), "kind": type(error).__name__})
             outcome = AttemptOutcome(error=f"internal: {type(error).__name__}")
+        _export(claim, trace, at, outcome)
         return self._result(claim, about, at, outcome)
 
     def _is_beyond(self, claim: Claim) -> bool:
@@ -168,6 +169,21 @@ def _trace(claim: Claim, rng: random.Random) -> Trace:
     """A span within the event's trace; of a new one where the event has none."""
     found = claim.event.trace
     return found.child(rng) if found else tracing.begin(rng)
+
+
+def _export(claim: Claim, trace: Trace, at: float, outcome: AttemptOutcome) -> None:
+    if tracing.are_exported():
+        event, ended = claim.event.trace, at + outcome.duration_ms / 1000
+        about: dict[str, object] = {
+            "delivery": claim.delivery_id,
+            "event": claim.event.id,
+            "attempt": claim.failures + 1,
+        }
+        about["http.response.status_code"] = outcome.status_code
+        parent_id, fault = event.span_id if event else "", outcome.error or ""
+        tracing.finished(
+            Span(name="attempt", trace=trace, parent_id=parent_id, began=at, ended=ended, about=about, fault=fault)
+        )
 
 
 def _log(claim: Claim, verdict: Verdict, outcome: AttemptOutcome) -> None:

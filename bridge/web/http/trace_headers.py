@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge import tracing
-from bridge.tracing import Trace
+from bridge.clock import Clock
+from bridge.tracing import Span, Trace
 
 PARENT, STATE = b"traceparent", b"tracestate"
 
@@ -20,28 +21,50 @@ class TraceHeaders:
     none, and costs nothing more.
     """
 
-    def __init__(self, app: ASGIApp, rng: random.Random) -> None:
+    def __init__(self, app: ASGIApp, rng: random.Random, clock: Clock) -> None:
         self._app = app
         self._rng = rng
+        self._clock = clock
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        trace = self._trace(scope) if scope["type"] == "http" else None
+        caller = _caller(scope) if scope["type"] == "http" else None
+        trace = caller.child(self._rng) if caller else None
         tracing.current.set(trace)  # always: a pipelined request's task inherits the one before
-        if trace is not None:
-            send = partial(_give_back, send, (PARENT, trace.traceparent.encode()))
+        if caller is not None and trace is not None:
+            about = {"http.request.method": scope["method"], "url.path": scope["path"]}
+            answered = partial(self._answered, caller, trace, self._clock.time(), about)
+            send = partial(_give_back, send, (PARENT, trace.traceparent.encode()), answered)
         return self._app(scope, receive, send)
 
-    def _trace(self, scope: Scope) -> Trace | None:
-        found = [value for name, value in scope["headers"] if name == PARENT]
-        if len(found) != 1:  # of several, nobody can tell the right one
-            return None
-        state = b",".join(value for name, value in scope["headers"] if name == STATE)
-        caller = tracing.read(found[0].decode("latin-1"), state.decode("latin-1"))
-        return caller.child(self._rng) if caller else None
+    def _answered(self, caller: Trace, trace: Trace, began: float, about: dict[str, object], status: int) -> None:
+        """Its answer begins, which for a stream is all that it waits for."""
+        if tracing.are_exported():
+            about["http.response.status_code"] = status
+            span = Span(
+                name=f"{about['http.request.method']}",
+                trace=trace,
+                parent_id=caller.span_id,
+                began=began,
+                ended=self._clock.time(),
+                about=about,
+                fault=f"status {status}" if status >= 500 else "",
+            )
+            tracing.finished(span)
 
 
-async def _give_back(send: Send, field: tuple[bytes, bytes], message: MutableMapping[str, Any]) -> None:
+def _caller(scope: Scope) -> Trace | None:
+    found = [value for name, value in scope["headers"] if name == PARENT]
+    if len(found) != 1:  # of several, nobody can tell the right one
+        return None
+    state = b",".join(value for name, value in scope["headers"] if name == STATE)
+    return tracing.read(found[0].decode("latin-1"), state.decode("latin-1"))
+
+
+async def _give_back(
+    send: Send, field: tuple[bytes, bytes], answered: Callable[[int], None], message: MutableMapping[str, Any]
+) -> None:
     if message["type"] == "http.response.start":
+        answered(message["status"])
         others = [each for each in message.get("headers", ()) if each[0].lower() != PARENT]  # a relayed answer's
         message = {**message, "headers": [*others, field]}
     await send(message)
