@@ -10,6 +10,7 @@ from bridge import __version__
 from bridge.commands.shell import load, run
 
 if TYPE_CHECKING:
+    from bridge.process.signals import Body
     from bridge.process.startup import StartupInfo
 
 SIMULATED = "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
@@ -32,7 +33,7 @@ def up_command() -> None:
     from bridge.process.up import run_up
 
     settings = load()
-    run(lambda stop: run_up(settings, lambda startup: click.echo(_banner(startup)), stop))
+    _run(lambda stop: run_up(settings, lambda startup: click.echo(_banner(startup)), stop))
 
 
 @click.command("web")
@@ -60,9 +61,9 @@ def web_command(workers: int, worker: bool, listener: int | None) -> None:
 
     settings = load()
     if workers > 1 and not worker:
-        run(lambda stop: run_web_workers(settings, workers, stop))
+        _run(lambda stop: run_web_workers(settings, workers, stop))
     else:
-        run(lambda stop: run_web(settings, stop, worker=worker, listener=listener))
+        _run(lambda stop: run_web(settings, stop, worker=worker, listener=listener))
 
 
 @click.command("upstream")
@@ -79,7 +80,7 @@ def upstream_command() -> None:
     from bridge.process.upstream import run_upstream
 
     settings = load()
-    run(lambda stop: run_upstream(settings, stop))
+    _run(lambda stop: run_upstream(settings, stop))
 
 
 @click.command("dispatcher")
@@ -96,7 +97,15 @@ def dispatcher_command() -> None:
     from bridge.process.dispatcher import run_dispatcher
 
     settings = load(proxies=False)  # webhooks go through no proxy
-    run(lambda stop: run_dispatcher(settings, stop))
+    _run(lambda stop: run_dispatcher(settings, stop))
+
+
+def _run(work: Body) -> None:
+    """Runs a role, whose spans are exported where a collector is named."""
+    from bridge.process.span_export import exporting
+
+    with exporting():
+        run(work)
 
 
 def _banner(startup: StartupInfo) -> str:

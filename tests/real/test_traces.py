@@ -6,16 +6,22 @@ import asyncio
 import io
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bridge import tracing
 from bridge.clock import SystemClock
 from bridge.config import Settings
 from bridge.phala_signature import sign
 from bridge.process.logs import JsonLines
+from bridge.process.span_export import exporting
 from bridge.store.connection import connect
 from bridge.store.endpoints import Endpoints, SealedSecret
 from bridge.webhooks.dispatcher import Dispatcher
@@ -52,6 +58,48 @@ def grep(lines: io.StringIO, text: str) -> list[dict[str, Any]]:
     ]
 
 
+@contextmanager
+def collecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What the process exports within, read by OpenTelemetry's own messages; complete at the end."""
+    bodies: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    spans: list[Any] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+        serving.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        try:
+            with exporting():
+                yield spans
+        finally:
+            server.shutdown()
+            serving.join()
+    for body in bodies:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            assert {each.key: each.value.string_value for each in resource.resource.attributes}[
+                "service.name"
+            ] == "bridge"
+            spans += [span for scope in resource.scope_spans for span in scope.spans]
+
+
+def family(spans: list[Any], trace_id: str) -> list[tuple[str, str]]:
+    """The spans of one trace as (name, the name of the span that it is within)."""
+    found = [span for span in spans if span.trace_id.hex() == trace_id]
+    names = {span.span_id: span.name for span in found}
+    assert all(0 < span.start_time_unix_nano <= span.end_time_unix_nano for span in found)
+    return sorted((span.name, names.get(span.parent_span_id, span.parent_span_id.hex())) for span in found)
+
+
 @asynccontextmanager
 async def dispatching(url: str) -> AsyncIterator[Receiver]:
     """A dispatcher with one endpoint, whose receiver refuses the first attempt of each delivery."""
@@ -83,8 +131,10 @@ def attempts(receiver: Receiver, event_id: str) -> list[tracing.Trace | None]:
     return [tracing.read(headers["traceparent"], headers.get("tracestate")) for headers in sent]
 
 
-async def test_an_event_is_followed_by_one_trace_id_from_upstream_to_each_attempt(redis_url: str) -> None:
-    with logged() as lines:
+async def test_an_event_is_followed_by_one_trace_id_from_upstream_to_each_attempt(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collecting(monkeypatch) as spans, logged() as lines:
         settings = {"webhook_secret": SECRET}
         async with whole(redis_url, cvms=1, settings=settings) as bridge, dispatching(redis_url) as receiver:
             await bridge.until_seen(1)
@@ -126,3 +176,8 @@ async def test_an_event_is_followed_by_one_trace_id_from_upstream_to_each_attemp
         (caller.trace_id, "vendor=1")
     ] * 2
     assert [line["msg"].split()[1] for line in grep(lines, caller.trace_id)] == ["event", "attempt", "attempt"]
+
+    inner = [("append", "observe"), ("attempt", "observe"), ("attempt", "observe")]
+    assert family(spans, began.trace_id) == [*inner, ("observe", "")]
+    called = [(name, "POST") for name, _ in inner]
+    assert family(spans, caller.trace_id) == sorted([*called, ("POST", caller.span_id)])
