@@ -17,6 +17,7 @@ from bridge.store.snapshots import Snapshot, SnapshotHead, Snapshots
 from bridge.store.watches import Watches
 from bridge.waiting import MOST_LISTED, NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
 from bridge.web.api import answers
+from bridge.web.api.cvms import READ_AT_ONCE
 from bridge.web.api.log_pages import REFUSALS
 from bridge.web.api.references import LAST_KNOWN_HEADER, REF_OR_SET, Found, References, scope_of
 from bridge.web.http.access import Principal
@@ -139,8 +140,7 @@ class WaitRoutes:
         if wanted := scope.demands.cvm_ids:
             await self.single_flight.ask(("renew", wanted), lambda: self.watches.renew(wanted))
         if after:
-            # What the stream does not tell: the members, and what is known of them.
-            _add(waiting, await self._snapshots_of(await self._members(scope)), led=self.hub.led)
+            await self._add_members(waiting, scope)
         self.hub.check_patterns(scope)
         # Checked again and taken here, because other requests may have been served while this one waited above.
         self.capacity.take(name)
@@ -180,6 +180,12 @@ class WaitRoutes:
         except ValueError:
             return ""  # what is no cursor gets its refusal where every cursor is looked up
         return event.cvm_id if event is not None and event.type in (TRANSITION, STATE) else ""
+
+    async def _add_members(self, waiting: Waiting, scope: CvmScope) -> None:
+        """What the stream does not tell: the members, and what is known of them; a few states at a time."""
+        ids = await self._members(scope)
+        for start in range(0, len(ids), READ_AT_ONCE):
+            _add(waiting, await self._snapshots_of(ids[start : start + READ_AT_ONCE]), led=self.hub.led)
 
     async def _members(self, scope: CvmScope) -> list[str]:
         if (ids := scope.cvm_ids) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.web.api import waits
 from bridge.web.streaming import hub, waiter
 from tests.unit.test_waiting import Told, changed, readiness
 from tests.unit.web.api.test_waits import RUNNING, STARTING, A, B, Bridge, played, told
@@ -15,7 +16,11 @@ def of_app(told: Told) -> Told:
     return told[0], {**told[1], "app_id": "4d6a"}
 
 
-def test_all_cvms_of_an_app_must_be_there_and_a_replica_that_comes_meanwhile_counts() -> None:
+def test_all_cvms_of_an_app_must_be_there_and_a_replica_that_comes_meanwhile_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waits, "READ_AT_ONCE", 1)
+
     async def scenario(bridge: Bridge) -> None:
         cursor = await bridge.tell(of_app(changed(None, "running", A, ready=True)))
         now, later = await bridge.waits(cvm_id=APP), await bridge.waits(f"?after={cursor}", cvm_id=APP)
