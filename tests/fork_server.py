@@ -49,10 +49,15 @@ def serve(path: str) -> None:
         importlib.import_module(each.name)
     from bridge.commands.cli import main  # noqa: PLC0415
     from bridge.process import up  # noqa: PLC0415
+    from bridge.simulator import scenes  # noqa: PLC0415
     from bridge.simulator.server import serve as serve_simulator  # noqa: PLC0415
 
-    # Lives four times as fast: a reader has more patience than a test.
-    unittest.mock.patch.object(up, "serve_simulator", functools.partial(serve_simulator, time_scale=0.25)).start()
+    # Lives are faster than a reader's, who has more patience; and no CVM fails or ends, so that pages can rely on it.
+    quick = functools.partial(serve_simulator, time_scale=0.15)
+    unittest.mock.patch.object(up, "serve_simulator", quick).start()
+    choices = {"provisioning": {"boot": 1}, "running": {"restart": 1, "stop": 1}, "stopped": {"boot": 1}}
+    unittest.mock.patch.dict(scenes.CHOICES, choices).start()
+
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)

@@ -31,7 +31,7 @@ MASKS = (
 """What is another at each run."""
 
 LIVES = (
-    (r", (not )?ready\b", ""),
+    (r", (not )?ready\b| \(\w+\)", ""),
     (r"\b[a-z]+-\d+\b", "<name>"),
     (r"\b(running|starting|stopping|stopped|restarting|exited|error|deleted)\b", "<status>"),
 )

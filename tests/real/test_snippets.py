@@ -78,6 +78,7 @@ class Sandbox:
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT),
             "BRIDGE_DRAIN_SECONDS": "0",
+            "BRIDGE_POLL_INTERVAL": "1",
             "PHALA_DISABLE_UPDATE_CHECK": "1",
             "BRIDGE_TOKEN": "any",
             "PORT": self.port("8000"),
