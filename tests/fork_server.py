@@ -43,9 +43,9 @@ def _kill(child: int, number: int) -> None:
 
 def serve(path: str) -> None:
     """Until it is killed. One process for each call waits for the child and answers."""
-    import bridge  # noqa: PLC0415 - callers start at once without it
+    from bridge import commands  # noqa: PLC0415 - callers start at once without it
 
-    for each in pkgutil.walk_packages(bridge.__path__, "bridge."):
+    for each in pkgutil.iter_modules(commands.__path__, "bridge.commands."):
         importlib.import_module(each.name)
     from bridge.commands.cli import main  # noqa: PLC0415
     from bridge.process import up  # noqa: PLC0415
