@@ -1,5 +1,8 @@
 # The everyday commands; `make help` lists them. Only make and a Python of 3.11 or newer must be there.
 
+# Compiled modules are kept, whatever the machine says: some seven processes import the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -43,7 +43,7 @@ ROUTES = [
     "/metrics",
 ]
 KEYS = private_keys()
-SHARES = 7
+SHARES = 4
 FRONT = Settings(secret_key=new_key())  # type: ignore[arg-type]
 URL = "https://1.1.1.1/"
 ENDPOINT = {"url": URL, "types": []}
@@ -152,7 +152,7 @@ class Stage:
         assert not self.cloud.broken
 
 
-@settings(max_examples=int(os.environ.get("MODEL_EXAMPLES", "12")), derandomize="MODEL_EXAMPLES" not in os.environ)
+@settings(max_examples=int(os.environ.get("MODEL_EXAMPLES", "8")), derandomize="MODEL_EXAMPLES" not in os.environ)
 @given(damage=st.lists(spoils(), min_size=1, max_size=3), led=st.booleans())
 def test_whatever_is_in_whichever_keys_all_goes_on(damage: list[Spoil], led: bool) -> None:
     run_virtual(Stage(damage).play(led=led))
