@@ -94,11 +94,12 @@ $(VENV)/installed: $(GROUND) $(VENV)/bin/python
 	@$(PIP) install -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-sdk.txt
-	@echo 'Installing the tools for tests …'
+# At once with what bridge itself needs: two runs of pip take longer than one.
+$(VENV)/installed-dev: $(GROUND) requirements-sdk.txt $(VENV)/bin/python
+	@echo 'Installing bridge and the tools for tests into $(VENV) …'
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@$(PIP) install --no-deps -r requirements-sdk.txt
-	@touch $@
+	@touch $(VENV)/installed $@
 
 # npm writes this file last.
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json $(NODE)/.npmrc | $(VENV)/installed-dev
