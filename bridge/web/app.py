@@ -114,15 +114,7 @@ class FrontEnd:
         self._access = access = Access(settings.tokens, open_access=open_access, clock=clock)
         followed = None if open_access else settings.tokens_file
         self._tokens_file = None if followed is None else TokensFile(followed, self._change_tokens)
-        self._health = HealthRoutes(
-            backend=backend,
-            hub=self.hub,
-            feed_consumer=self.feed_consumer,
-            capacity=self.capacity,
-            keys=self._keys,
-            tokens_file=self._tokens_file,
-            single_flight=self._single_flight,
-        )
+        self._health = self._make_health()
         self._owners = EndpointOwners(access, self._endpoints, clock)
         self._token_cvms = TokenCvms(access, self._references, self._end_beyond)
         self._open_access = open_access
@@ -131,6 +123,17 @@ class FrontEnd:
         plain = [route for part in self._plain_parts() for route in routes(part, access)]
         all_routes = [*self._make_event_routes().routes(), *self.dropin.routes(), *plain]
         self.app = _application(all_routes, settings.cors_origins, self._rng, clock, loopback_only=loopback_only)
+
+    def _make_health(self) -> HealthRoutes:
+        return HealthRoutes(
+            backend=self._backend,
+            hub=self.hub,
+            feed_consumer=self.feed_consumer,
+            capacity=self.capacity,
+            keys=self._keys,
+            tokens_file=self._tokens_file,
+            single_flight=self._single_flight,
+        )
 
     def _make_references(self) -> References:
         return References(
