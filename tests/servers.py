@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import redis
 
 from bridge.process.embedded import find_server, wheel_server
@@ -56,7 +57,7 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
     """Returns once it holds; a connection that fails meanwhile counts as "not yet"."""
     begun = time.monotonic()
     while True:
-        with contextlib.suppress(redis.RedisError, OSError):
+        with contextlib.suppress(redis.RedisError, OSError, httpx.TransportError):
             if holds():
                 return
         waited = time.monotonic() - begun
