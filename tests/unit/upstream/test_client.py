@@ -1,4 +1,4 @@
-"""The client against scripted answers: each status, each body that may come, and what leaves for upstream."""
+"""The client's requests: what leaves for upstream, and what each status and each body of an answer becomes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import gc
 import gzip
 import json
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -16,10 +15,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from bridge import __version__
-from bridge.events import State
-from bridge.upstream.client import MAX_ERROR_BODY, MAX_REFERENCE, Ended, Garbled, Listed, PhalaClient, StreamEvent
+from bridge.upstream.client import MAX_ERROR_BODY, MAX_REFERENCE
 from bridge.upstream.errors import (
-    BatchAbsentError,
     ConflictError,
     ForbiddenError,
     NotFoundError,
@@ -31,37 +28,7 @@ from bridge.upstream.errors import (
     UnreachableError,
     UpstreamError,
 )
-
-KEY = "phak_very-secret"
-NOW = 1_795_536_000.0
-STATE = {"id": "u-1", "name": "web", "status": "running"}
-
-Handler = Callable[[httpx.Request], httpx.Response]
-
-
-class StoppedClock:
-    def time(self) -> float:
-        return NOW
-
-    def monotonic(self) -> float:
-        return 7.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError("the client never sleeps")
-
-
-def client_for(handler: Handler | httpx.Response) -> PhalaClient:
-    answer = handler if callable(handler) else lambda request: handler
-    return PhalaClient("http://up/api/v1/", KEY, clock=StoppedClock(), transport=httpx.MockTransport(answer))
-
-
-async def received(response: httpx.Response) -> list[StreamEvent]:
-    async with client_for(response).stream("u-1", target="deleted", interval=5, timeout=120) as events:
-        return [event async for event in events]
-
-
-def sse(body: bytes, content_type: str = "text/event-stream") -> httpx.Response:
-    return httpx.Response(200, headers={"Content-Type": content_type}, content=body)
+from tests.unit.upstream.scripted_client import KEY, NOW, STATE, client_for, listing, received, sse
 
 
 async def test_a_state_is_read_with_the_key_the_version_and_our_name() -> None:
@@ -82,19 +49,6 @@ async def test_a_state_is_read_with_the_key_the_version_and_our_name() -> None:
         "accept": "application/json",
         "user-agent": f"cvm-bridge/{__version__}",
     }
-
-
-async def test_a_stream_asks_for_events_on_a_connection_of_its_own() -> None:
-    asked: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        return sse(b"")
-
-    async with client_for(answer).stream("my app", target="deleted", interval=5, timeout=120) as events:
-        assert [event async for event in events] == []
-    assert asked[0].url.raw_path == b"/api/v1/cvms/my%20app/state?target=deleted&interval=5&timeout=120"
-    assert (asked[0].headers["accept"], asked[0].headers["connection"]) == ("text/event-stream", "close")
 
 
 @pytest.mark.parametrize(
@@ -250,133 +204,6 @@ async def test_an_error_never_shows_the_key_not_even_in_its_traceback() -> None:
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_stream_gives_its_states_and_its_end() -> None:
-    body = b'event: state\ndata: {"status":"running"}\n\nevent: ping\ndata: x\n\ndata: {"status":"no"}\n\n'
-    for kind in ("complete", "timeout"):
-        first, last = await received(sse(body + b"event: " + kind.encode() + b"\ndata: {}\n\n"))
-        assert isinstance(first, State)
-        assert (first.status, last) == ("running", Ended(kind))
-
-
-async def test_one_garbled_state_does_not_end_a_stream() -> None:
-    bad = b"".join(b"event: state\ndata: " + data + b"\n\n" for data in (b"{", b"[]", b'{"status":1}'))
-    events = await received(sse(bad + b'event: state\ndata: {"status":"running"}\n\n'))
-    assert [type(event) for event in events] == [Garbled, Garbled, Garbled, State]
-
-
-async def test_ten_megabytes_on_one_line_end_the_stream_as_garbled() -> None:
-    good = b'event: state\ndata: {"status":"running"}\n\n'
-    events = await received(sse(good + b"event: state\ndata: " + b"x" * 10_000_000 + b"\n\n" + good))
-    assert [type(event) for event in events] == [State, Garbled]
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b'{"error":"gone","message":"The CVM is gone"}', "The CVM is gone"),
-        (b'{"error":"gone","elapsed":3}', "gone"),
-        (b'{"error":{"a":1},"message":null}', ""),
-        (b"<html>", ""),
-        (b"[" * 100_000, ""),
-        (b'{"error":"' + b"x" * 1000 + b'"}', "x" * 200),
-    ],
-    ids=lambda value: str(value)[:20],
-)
-async def test_an_error_event_gives_a_short_readable_message(data: bytes, message: str) -> None:
-    assert await received(sse(b"event: error\ndata: " + data + b"\n\n")) == [Ended("error", message)]
-
-
-@pytest.mark.parametrize("content_type", ["text/event-stream; charset=latin-1", "Text/Event-Stream"])
-async def test_a_stream_is_utf_8_whatever_its_header_says(content_type: str) -> None:
-    (event,) = await received(sse('event: state\ndata: {"status":"x","name":"ä"}\n\n'.encode(), content_type))
-    assert isinstance(event, State)
-    assert event.name == "ä"
-
-
-@pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/event-streams", ""])
-async def test_a_stream_of_another_type_is_no_stream(content_type: str) -> None:
-    with pytest.raises(UnparsableError):
-        await received(sse(b"", content_type))
-
-
-async def test_a_batch_keeps_the_answers_that_are_objects() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        assert (request.method, json.loads(request.content)) == ("POST", {"vm_uuids": ["a", "b", "c"]})
-        return httpx.Response(200, json={"a": {"status": "running"}, "b": None, "c": "running"})
-
-    assert await client_for(answer).batch(["a", "b", "c"]) == {"a": {"status": "running"}}
-
-
-@pytest.mark.parametrize("status", [403, 404, 405])
-async def test_a_missing_batch_route_has_an_error_of_its_own(status: int) -> None:
-    with pytest.raises(BatchAbsentError):
-        await client_for(httpx.Response(status)).batch(["a"])
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"), [(401, UnauthorizedError), (422, RequestRefusedError), (429, RateLimitedError)]
-)
-async def test_a_failing_batch_route_is_not_a_missing_one(status: int, kind: type[UpstreamError]) -> None:
-    with pytest.raises(kind):
-        await client_for(httpx.Response(status)).batch(["a"])
-
-
-@pytest.mark.parametrize("body", [b"[]", b"null", b"nonsense"])
-async def test_a_batch_answer_that_is_not_an_object_is_unparsable(body: bytes) -> None:
-    with pytest.raises(UnparsableError):
-        await client_for(httpx.Response(200, content=body)).batch(["a"])
-
-
-def listing(held: dict[int, list[object]], asked: list[int], **more: object) -> Handler:
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(int(request.url.params["page"]))
-        return httpx.Response(200, json={"items": held.get(asked[-1], []), **more})
-
-    return answer
-
-
-def named(name: str) -> dict[str, object]:
-    return {"vm_uuid": name}
-
-
-@pytest.mark.parametrize(
-    ("more", "total", "pages"),
-    [({"pages": 2}, None, 2), ({"total": 2, "pages": None}, 2, None), ({"total": "2", "pages": -1}, None, None)],
-    ids=repr,
-)
-async def test_a_page_has_the_counts_that_upstream_gives(
-    more: dict[str, object], total: int | None, pages: int | None
-) -> None:
-    asked: list[int] = []
-    page = await client_for(listing({2: [named("b")]}, asked, **more)).list_page(2)
-    assert (asked, [each.vm_uuid for each in page.entries]) == ([2], ["b"])
-    assert (page.total, page.pages) == (total, pages)
-
-
-async def test_both_shapes_of_the_list_are_read_and_other_entries_skipped() -> None:
-    hosted = {"id": "u-1", "status": "stopped", "app_id": "a1", "instance_id": "i1"}
-    items = [
-        {"hosted": hosted, "name": "old", "status": "running"},
-        {"id": "cvm_2", "vm_uuid": "u-2", "name": "new", "status": "running", "app_id": "app_2", "instance_id": "i2"},
-        {"id": "cvm_3", "vm_uuid": None, "name": "provisioning", "hosted": None},
-        {"id": 4, "vm_uuid": 4, "name": ""},
-        None,
-        "cvm_5",
-    ]
-    assert (await client_for(listing({1: items}, [], pages=1)).list_page(1)).entries == (
-        Listed(vm_uuid="u-1", name="old", app_id="a1", instance_id="i1", status="running"),
-        Listed(vm_uuid="u-2", hashed_id="cvm_2", name="new", app_id="app_2", instance_id="i2", status="running"),
-        Listed(hashed_id="cvm_3", name="provisioning"),
-        Listed(),
-    )
-
-
-@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"items":{}}', b"nonsense"])
-async def test_a_list_without_items_is_unparsable(body: bytes) -> None:
-    with pytest.raises(UnparsableError):
-        await client_for(httpx.Response(200, content=body)).list_page(1)
-
-
 async def test_each_request_is_counted_by_route_and_outcome() -> None:
     def counted(route: str, outcome: str) -> float:
         name = "bridge_upstream_requests_total"
@@ -399,11 +226,3 @@ async def test_each_request_is_counted_by_route_and_outcome() -> None:
         with pytest.raises(UpstreamError):
             await received(answer)
     assert {each: counted(*each) - before[each] for each in wanted} == dict.fromkeys(wanted, 1.0)
-
-
-async def test_the_details_of_a_cvm_are_read_as_an_entry_of_the_list() -> None:
-    details = {"id": 7, "vm_uuid": "u", "name": "web-1", "app_id": "0a"}
-    client = client_for(httpx.Response(200, json=details))
-    assert await client.read_listed("a/b") == Listed(vm_uuid="u", name="web-1", app_id="0a")
-    with pytest.raises(UnparsableError):
-        await client_for(httpx.Response(200, json=[])).read_listed("web-1")
