@@ -113,6 +113,15 @@ class Process:
         await asyncio.wait([writing])
 
 
+async def leading(backend: Backend) -> Process:
+    """A leader that has written the first state of "a"."""
+    process = Process(backend)
+    await process.lead()
+    await process.see("a", "running")
+    await process.write()
+    return process
+
+
 def seen(status: str, at: float, name: str = "a", **fields: Any) -> Observation:
     state = parse_state(json.dumps({"id": name, "status": status, **fields}))
     return Observation(state=state, by="poll", sent_at=at, made_at=at)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import pytest
 
 from bridge.config import Settings
 from bridge.store.connection import Backend
 from bridge.upstream.errors import UnauthorizedError, UnparsableError
 from bridge.upstream.resolver import Resolver
 from bridge.upstream.workspace import Workspace
-from tests.fakes import fake_backend
 from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.unit.upstream.test_answers import leading
 from tests.virtual import run_virtual
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    made = fake_backend()
-    yield made
-    await made.close()
 
 
 async def test_a_state_that_is_not_valid_shows_that_the_key_is_accepted_again(backend: Backend) -> None:

@@ -42,7 +42,7 @@ from bridge.upstream.slots import Slot
 from bridge.upstream.tracked import Tracked
 from bridge.upstream.watcher import watch
 from bridge.upstream.workspace import Workspace
-from tests.fakes import HandClock, fake_backend
+from tests.fakes import HandClock
 from tests.unit.upstream.model import no_events
 
 STATUSES = (204, 302, 400, 401, 403, 404, 408, 409, 422, 428, 429, 500, 503)
@@ -79,13 +79,6 @@ class FailingClient(PhalaClient):
     ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         await self.read_state(ref)
         yield no_events()
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    made = fake_backend()
-    yield made
-    await made.close()
 
 
 async def leading(backend: Backend, error: UpstreamError, *cvms: str) -> LeaderContext:

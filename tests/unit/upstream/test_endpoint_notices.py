@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-
-import pytest
 
 from bridge.events import ENDPOINT_DISABLED, NOTICES, Event
 from bridge.store.connection import Backend
@@ -16,25 +13,8 @@ from bridge.store.log import Log
 from bridge.store.notices import Notices
 from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
-from tests.fakes import fake_backend
 from tests.lanes import endpoint
-from tests.unit.upstream.recording import Process
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    made = fake_backend()
-    await Watches(made).want("a")
-    yield made
-    await made.close()
-
-
-async def leading(backend: Backend) -> Process:
-    process = Process(backend)
-    await process.lead()
-    await process.see("a", "running")
-    await process.write()
-    return process
+from tests.unit.upstream.recording import Process, leading
 
 
 async def disable(backend: Backend, *names: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -18,20 +17,11 @@ from bridge.store.errors import StoreError, TooManyNoticesError
 from bridge.store.log import HIGHEST_ID, Log
 from bridge.store.notices import Notices, PhalaNotice
 from bridge.store.snapshots import Snapshots
-from bridge.store.watches import Watches
 from tests.backups import Backup
 from tests.fakes import HandClock, fake_backend, redis_time
-from tests.unit.upstream.recording import Process, told
+from tests.unit.upstream.recording import Process, leading, told
 
 UPDATED = "phala.cvm.updated"
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    made = fake_backend()
-    await Watches(made).want("a")
-    yield made
-    await made.close()
 
 
 def notice(name: str, cvm_id: str = "a") -> PhalaNotice:
@@ -48,14 +38,6 @@ async def names(backend: Backend) -> list[tuple[int, str]]:
         for event in await Log(backend).read("0-0", 999)
         if event.type == UPDATED
     ]
-
-
-async def leading(backend: Backend) -> Process:
-    process = Process(backend)
-    await process.lead()
-    await process.see("a", "running")
-    await process.write()
-    return process
 
 
 async def test_a_notice_is_one_event_in_its_order_and_leaves_the_state_as_it_was(backend: Backend) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import REGISTRY
@@ -15,20 +14,9 @@ from bridge.store.errors import FencedError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
-from bridge.store.watches import Watches
 from bridge.upstream.journal import Journal, Loss
 from tests.backups import Backup
-from tests.fakes import fake_backend
 from tests.unit.upstream.recording import Process, seen, statuses, told
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    made = fake_backend()
-    await Watches(made).want("a")
-    await Watches(made).want("b")
-    yield made
-    await made.close()
 
 
 async def test_observations_that_waited_while_a_watch_was_dropped_write_nothing(backend: Backend) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,21 +12,11 @@ from bridge.store.connection import Backend
 from bridge.store.errors import FencedError
 from bridge.store.log import Log
 from bridge.store.snapshots import Snapshots
-from bridge.store.watches import Watches
 from bridge.upstream.journal import Loss
 from tests.backups import Backup
-from tests.fakes import fake_backend
 from tests.unit.upstream.recording import Process
 
 FIRST, TURN, BUSY = (STATE, True), (TRANSITION, False), (READINESS, False)
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    made = fake_backend()
-    await Watches(made).want("a")
-    yield made
-    await made.close()
 
 
 async def told(backend: Backend) -> list[tuple[int, tuple[str, bool]]]:

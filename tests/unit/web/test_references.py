@@ -17,30 +17,30 @@ from bridge.web.http.single_flight import SingleFlight
 from tests.fakes import CountedCalls, fake_backend
 from tests.virtual import VirtualClock, run_virtual
 
-
-def visibility(backend: Backend) -> Visibility:
-    return Visibility(Snapshots(backend), SingleFlight("look-up"))
-
-
 READER = Principal("reader", admin=False, cvms=None)
 OTHER = Principal("other", admin=False, cvms=None)
+
+
+def of_one_lookup(lookups: ReferenceLookups, backend: Backend, clock: VirtualClock) -> References:
+    """With a leader; each token may ask for one unknown reference in a minute."""
+    snapshots = Snapshots(backend)
+    return References(
+        lookups,
+        Watches(backend),
+        clock,
+        SingleFlight("look-up"),
+        StandIns(snapshots, lookups, clock),
+        visibility=Visibility(snapshots, SingleFlight("look-up")),
+        led=lambda: True,
+        per_minute=1,
+    )
 
 
 def test_a_token_that_may_ask_no_more_has_nobody_else_refused() -> None:
     async def scenario() -> None:
         backend, clock = fake_backend(), VirtualClock()
         lookups = ReferenceLookups(backend)
-        stand_ins = StandIns(Snapshots(backend), lookups, clock)
-        references = References(
-            lookups,
-            Watches(backend),
-            clock,
-            SingleFlight("look-up"),
-            stand_ins,
-            visibility=visibility(backend),
-            led=lambda: True,
-            per_minute=1,
-        )
+        references = of_one_lookup(lookups, backend, clock)
         await lookups.answer(Answer("web-1", "cvm-1"))
         assert await references.resolve("web-1", READER) == "cvm-1"  # it was answered lately, and costs nothing
         used = asyncio.create_task(references.resolve("web-2", READER))
@@ -72,16 +72,7 @@ def test_the_names_behind_the_first_refusal_cost_nothing() -> None:
     async def scenario() -> None:
         backend, clock = fake_backend(), VirtualClock()
         lookups = Counting(backend)
-        references = References(
-            lookups,
-            Watches(backend),
-            clock,
-            SingleFlight("look-up"),
-            StandIns(Snapshots(backend), lookups, clock),
-            visibility=visibility(backend),
-            led=lambda: True,
-            per_minute=1,
-        )
+        references = of_one_lookup(lookups, backend, clock)
         names = [f"web-{number}" for number in range(1000)]
         for name in names[:500]:
             await lookups.answer(Answer(name, f"cvm of {name}"))
@@ -102,17 +93,7 @@ def test_watched_cvms_are_resolved_in_one_round_trip_however_many_they_are() -> 
     async def scenario() -> None:
         backend, clock = CountedCalls(), VirtualClock()
         lookups, watches = ReferenceLookups(backend), Watches(backend)
-        stand_ins = StandIns(Snapshots(backend), lookups, clock)
-        references = References(
-            lookups,
-            watches,
-            clock,
-            SingleFlight("look-up"),
-            stand_ins,
-            visibility=visibility(backend),
-            led=lambda: True,
-            per_minute=1,
-        )
+        references = of_one_lookup(lookups, backend, clock)
         names = [f"cvm-{number}" for number in range(1000)]
         await watches.renew(names)
         backend.calls = 0

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-from collections.abc import Coroutine
-from contextlib import ExitStack
-from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_DISABLED, ENDPOINT_FAILING, ENDPOINT_RECOVERED
 from bridge.store.endpoint_notices import EndpointNotice, about_endpoint, given_up_detail
 from bridge.store.lanes import Claim, Result, Verdict
 from bridge.store.limits import LaneLimits
-from tests.fakes import HandClock, fake_backend, redis_time
+from tests.fakes import fake_backend
 from tests.lanes import ATTEMPT, Bench, Writer, endpoint
-
-T = TypeVar("T")
+from tests.unit.webhooks.bench_machine import BenchMachine
 
 HOUR = 3_600.0
 LIMITS = LaneLimits(failures=1_000, disable_after_ms=20 * 3_600_000, notices=1_000)
@@ -30,22 +25,17 @@ SILENCE = 10 * HOUR
 ABOUT = about_endpoint("https://host.test/path", "")
 
 
-class Health(RuleBasedStateMachine):
+class Health(BenchMachine):
     """One endpoint with two lanes. The model knows when it has failed since, and what is owed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner, self.clock, self.stack = asyncio.Runner(), HandClock(), ExitStack()
-        self.stack.enter_context(redis_time(self.clock))
         self.claims: list[Claim] = []
         self.expected: list[str] = []
         self.given_up = self.told_given_up = 0
         self.given_up_at = self.since = self.until = float("-inf")
         self.fails = self.told = self.owed = self.off = False
         self.tokens = 0
-
-    def do(self, work: Coroutine[object, object, T]) -> T:
-        return self.runner.run(work)
 
     @initialize()
     def begin(self) -> None:
@@ -152,14 +142,6 @@ class Health(RuleBasedStateMachine):
         kinds = [kind for kind in self.expected if kind != DELIVERY_GIVEN_UP]
         for kind, following in itertools.pairwise(kinds):
             assert (kind, following) not in [(ENDPOINT_RECOVERED,) * 2, (ENDPOINT_FAILING,) * 2]
-
-    def teardown(self) -> None:
-        try:
-            if hasattr(self, "bench"):
-                self.do(self.bench.backend.close())
-        finally:
-            self.runner.close()
-            self.stack.close()
 
 
 TestHealth = Health.TestCase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.clock import rfc3339
 from bridge.config import Settings
+from bridge.store.connection import Backend
 from bridge.store.deliveries import Deliveries
 from bridge.store.limits import LaneLimits
 from tests.fakes import HandClock, fake_backend, redis_time
@@ -12,13 +13,19 @@ from tests.lanes import Bench, Writer, endpoint, serve, settle
 SETTINGS = Settings(webhook_keep=100, webhook_disable_after=60)
 
 
+async def one_delivery(backend: Backend) -> Bench:
+    """One endpoint for which one delivery waits, with the limits of SETTINGS."""
+    made = Bench(backend, await Writer.lead(backend), LaneLimits.of(SETTINGS))
+    await made.endpoints.create(endpoint())
+    await made.writer.append()
+    await made.fill()
+    return made
+
+
 async def test_finished_deliveries_are_kept_for_as_long_as_the_settings_tell() -> None:
     clock, backend = HandClock(), fake_backend()
     with redis_time(clock):
-        made = Bench(backend, await Writer.lead(backend), LaneLimits.of(SETTINGS))
-        await made.endpoints.create(endpoint())
-        await made.writer.append()
-        await made.fill()
+        made = await one_delivery(backend)
         await serve(made)
         for seconds, kept in ((99, 1), (2, 0)):
             clock.now += seconds
@@ -30,10 +37,7 @@ async def test_finished_deliveries_are_kept_for_as_long_as_the_settings_tell() -
 async def test_an_endpoint_may_fail_for_as_long_as_the_settings_tell() -> None:
     clock, backend = HandClock(), fake_backend()
     with redis_time(clock):
-        made = Bench(backend, await Writer.lead(backend), LaneLimits.of(SETTINGS))
-        await made.endpoints.create(endpoint())
-        await made.writer.append()
-        await made.fill()
+        made = await one_delivery(backend)
         for seconds, expected in ((0, "done"), (30, "done"), (29, "done"), (2, "disabled")):
             clock.now += seconds
             (claim,) = (await made.claim(token=str(clock.now))).claims

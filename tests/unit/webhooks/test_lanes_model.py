@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
-from collections.abc import Coroutine
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from bridge.events import entry_key
 from bridge.store.deliveries import DELIVERY_STATUSES, Attempt, Deliveries
@@ -20,11 +16,10 @@ from bridge.store.errors import AlreadyPendingError, BeingAttemptedError
 from bridge.store.lanes import Checkpoint, Claim, Result, Share, Verdict
 from bridge.store.limits import LaneLimits
 from bridge.webhooks.enqueuer import portion
-from tests.fakes import HandClock, fake_backend, redis_time
+from tests.fakes import fake_backend
 from tests.lanes import Bench, Writer, endpoint
+from tests.unit.webhooks.bench_machine import BenchMachine
 from tests.unit.webhooks.lanes_model import Model
-
-T = TypeVar("T")
 
 LIMITS = LaneLimits(
     concurrency=2,
@@ -43,24 +38,17 @@ CVMS = st.sampled_from(["a", "b", "c"])
 ATTEMPT = Attempt("t", 1, 500, "e", "").to_json()
 
 
-class Lanes(RuleBasedStateMachine):
+class Lanes(BenchMachine):
     """Order per lane, one borrower at a time, caps, exactly once from the log, nothing forgotten."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = HandClock()
-        self.stack = ExitStack()
-        self.stack.enter_context(redis_time(self.clock))
         self.model = Model(LIMITS.concurrency)
         self.claims: list[Claim] = []
         self.tokens = 0
         self.log: list[tuple[str, str]] = []
         self.stale: Checkpoint | None = None
         self.born_at: dict[str, int] = {}
-
-    def do(self, work: Coroutine[object, object, T]) -> T:
-        return self.runner.run(work)
 
     @initialize()
     def begin(self) -> None:
@@ -319,16 +307,7 @@ class Lanes(RuleBasedStateMachine):
         """All that is past can be had now."""
         return None if at is None else max(at, self.clock.now * 1000)
 
-    def teardown(self) -> None:
-        try:
-            if hasattr(self, "bench"):
-                self.do(self._to_the_end())
-                self.do(self.bench.backend.close())
-        finally:
-            self.runner.close()
-            self.stack.close()
-
-    async def _to_the_end(self) -> None:
+    async def finish(self) -> None:
         """With receivers that answer well everything that waits is delivered, and nothing is left behind."""
         for name in self.model.endpoints:
             await self.bench.endpoints.enable(name)
