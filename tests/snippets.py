@@ -18,6 +18,7 @@ ANY = "…"
 
 MASKS = (
     (r"\x1b\[[0-9;]*[A-Za-z]|\r", ""),
+    (r"(?m)^:\d*\n", ""),  # a heartbeat, which a slow machine gets before the first event
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
     (r"\b\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "<date>"),
     (r"\b\d{4}-\d\d-\d\dT[\d:.]+Z?", "<time>"),
