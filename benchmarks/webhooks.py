@@ -25,7 +25,8 @@ from pydantic import SecretStr
 from bridge.events import TRANSITION, Draft, cvm_data
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot

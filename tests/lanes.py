@@ -11,7 +11,8 @@ from bridge.events import STATE, TRANSITION, Draft, Event, cvm_data
 from bridge.store.connection import Backend
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoint_notices import EndpointNotice
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.lanes import Checkpoint, Claim, Claimed, Entry, Filled, Lanes, Result, Share, Verdict
 from bridge.store.leadership import Leadership, Term

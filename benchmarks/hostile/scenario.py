@@ -22,7 +22,8 @@ from benchmarks.webhooks import SIGNED_WITH, process
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.limits import LaneLimits
 from tests.lanes import Writer
 from tests.servers import RealServer, free_port

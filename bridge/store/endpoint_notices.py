@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from bridge.addresses import without_path
 from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_DISABLED, NOTICES, Draft, Event, dumps, sequence_text
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Health
+from bridge.store.endpoint_record import ID_PATTERN, Endpoint
+from bridge.store.endpoints import Health
 from bridge.store.foreign import decimal, json_object, stored_time
 
 HealthWord = Literal["ok", "failing", "disabled", "broken"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownEndpointError
 from bridge.store.key_check import KeyCheck
 from bridge.store.sealing_key import openers

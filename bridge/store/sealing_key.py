@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from bridge.sealing import Sealer
-
-if TYPE_CHECKING:
-    from bridge.store.endpoints import Endpoint, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
 
 
 class SealingKey(Protocol):

@@ -13,7 +13,7 @@ from bridge.store.lanes import Entry, Lanes
 from bridge.store.limits import LaneLimits
 
 if TYPE_CHECKING:
-    from bridge.store.endpoints import Endpoint
+    from bridge.store.endpoint_record import Endpoint
 
 READ_AT_ONCE = 100
 MOST_READ = 2_000

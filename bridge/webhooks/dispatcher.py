@@ -18,7 +18,8 @@ from bridge.clock import Clock, set_within
 from bridge.cvm_scope import CvmIdentity
 from bridge.events import DELETED
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints, EndpointSet
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.feed import subscription
 from bridge.store.lanes import Claim, Lanes, Swept

@@ -9,7 +9,8 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.store.endpoint_notices import about_endpoint
-from bridge.store.endpoints import Endpoint, Endpoints, EndpointSet
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints, EndpointSet
 from bridge.webhook_keys import private_key
 from bridge.webhooks import metrics
 from bridge.webhooks.matching import Matcher

@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from bridge.events import entry_key, names_of
 from bridge.reference_sets import EVERYTHING, ReferenceIndex, parse
-from bridge.store.endpoints import Endpoint, EndpointSet
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import EndpointSet
 from bridge.store.lanes import Entry
 
 ANY = ""

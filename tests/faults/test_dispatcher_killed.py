@@ -23,7 +23,8 @@ from pydantic import SecretStr
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.webhooks.dispatcher import LEASE
 from tests.hostile import Hostile, ways
 from tests.lanes import Writer

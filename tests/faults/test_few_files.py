@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import connect
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import Endpoints, SealedSecret
+from bridge.store.endpoint_record import SealedSecret
+from bridge.store.endpoints import Endpoints
 from tests.lanes import Writer, endpoint
 from tests.receivers import Hit, receiving
 from tests.servers import RealServer

@@ -11,7 +11,8 @@ import pytest
 from bridge.clock import SystemClock
 from bridge.store.connection import Backend, Script
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import BROKEN, Endpoints
+from bridge.store.endpoint_record import BROKEN
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreError
 from bridge.webhooks.endpoint_cache import EndpointCache
 from bridge.webhooks.enqueuer import Enqueuer

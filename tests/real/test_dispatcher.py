@@ -14,7 +14,8 @@ from bridge.config import Settings
 from bridge.host_lookup import HostLookup
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import Endpoints, SealedSecret
+from bridge.store.endpoint_record import SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import LostTailError, StoreError
 from bridge.store.limits import LaneLimits
 from bridge.store.log_writer import WritePosition

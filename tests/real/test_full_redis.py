@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import Endpoints, SealedSecret
+from bridge.store.endpoint_record import SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.memory import read_memory_left
 from bridge.webhooks.dispatcher import LEASE
 from tests.commands import Command

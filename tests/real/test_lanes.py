@@ -13,7 +13,7 @@ from bridge.clock import SystemClock
 from bridge.events import TRANSITION, Draft, cvm_data, entry_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Attempt, Deliveries
-from bridge.store.endpoints import Endpoint
+from bridge.store.endpoint_record import Endpoint
 from bridge.store.errors import EndpointExistsError, StoreUnavailableError, UnknownEndpointError
 from bridge.store.lanes import Claimed, Share
 from bridge.store.log import Log

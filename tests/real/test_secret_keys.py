@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import connect
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.key_check import KeyCheck
 from tests.commands import Command, Start
 from tests.servers import eventually, free_port

@@ -23,7 +23,8 @@ from bridge.phala_signature import sign
 from bridge.process.logs import JsonLines
 from bridge.process.span_export import exporting
 from bridge.store.connection import connect
-from bridge.store.endpoints import Endpoints, SealedSecret
+from bridge.store.endpoint_record import SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.webhooks.dispatcher import Dispatcher
 from bridge.webhooks.transport import Poster
 from tests.bridges import sse, whole

@@ -16,7 +16,8 @@ from bridge.config import Settings
 from bridge.config_values import Allowlist
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.web.app import FrontEnd
 
 KEY = new_key()

@@ -12,7 +12,8 @@ from bridge import tracing
 from bridge.clock import Clock, rfc3339
 from bridge.store.deliveries import DELIVERY_STATUSES, Deliveries, Delivery
 from bridge.store.delivery_search import DeliveryQuery, DeliverySearch
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints
+from bridge.store.endpoint_record import ID_PATTERN, Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import BrokenEndpointError, UnknownDeliveryError, UnknownEndpointError
 from bridge.store.lanes import TEST_TYPE
 from bridge.web.api import answers, envelopes

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from bridge.clock import Clock
 from bridge.reference_sets import ReferenceSet
-from bridge.store.endpoints import Endpoint, Endpoints, stored_references
+from bridge.store.endpoint_record import Endpoint, stored_references
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import BrokenEndpointError, StoreError, UnknownEndpointError
 from bridge.web.http.access import ANYBODY, UNSETTLED, Access, Principal
 

@@ -11,7 +11,8 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.sealing import SealError
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints
+from bridge.store.endpoint_record import ID_PATTERN, Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import UnknownEndpointError, UnopenedError
 from bridge.web.api import answers
 from bridge.web.api.webhook_secrets import WebhookSecrets

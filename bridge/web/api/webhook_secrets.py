@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from bridge.addresses import parse_url, without_path
 from bridge.clock import Clock
 from bridge.sealing import Sealer, SealError
-from bridge.store.endpoints import Endpoint, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
 from bridge.web.api.webhook_models import HIDDEN, OVERLAP_SECONDS, SECRET_PREFIX
 from bridge.web.http.problems import ProblemError, ProblemType, invalid
 from bridge.webhook_formats import KEY_PAIR_FORMATS

@@ -23,7 +23,8 @@ from bridge.config import Settings
 from bridge.reference_sets import parse
 from bridge.sealing import SealError
 from bridge.store.endpoint_notices import about_endpoint, health_word
-from bridge.store.endpoints import ID_PATTERN, Endpoint, Endpoints, Health, SealedSecret
+from bridge.store.endpoint_record import ID_PATTERN, Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints, Health
 from bridge.store.errors import BrokenEndpointError, EndpointExistsError, UnknownEndpointError
 from bridge.store.watches import Watches
 from bridge.web.api import answers

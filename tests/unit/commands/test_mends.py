@@ -11,7 +11,8 @@ from bridge.commands.check import _check_keys
 from bridge.commands.mends import redis_mend, slot_notes, version_lines
 from bridge.config import Settings
 from bridge.sealing import Sealer, new_key
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.key_check import KeyCheck
 from bridge.store.rights import rights
 from bridge.store.slots import SlotRecord

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, Endpoints, SealedSecret
+from bridge.store.endpoint_record import Endpoint, SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import UnopenedError
 from bridge.store.key_check import Fit, KeyCheck
 from bridge.store.sealing_key import sealed_texts

@@ -12,7 +12,8 @@ import pytest
 
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import UnopenedError
 from bridge.store.key_check import KeyCheck
 from bridge.store.key_rotation import Rotation, rotate, unopened

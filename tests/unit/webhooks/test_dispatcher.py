@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bridge.store.deliveries import Deliveries
-from bridge.store.endpoints import Endpoints, SealedSecret
+from bridge.store.endpoint_record import SealedSecret
+from bridge.store.endpoints import Endpoints
 from tests.lanes import Answer, FakePoster, Got, endpoint
 from tests.unit.webhooks.stage import cvm, number, staged, true
 from tests.virtual import run_virtual

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from bridge.events import DELETED
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, EndpointSet
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import EndpointSet
 from bridge.store.snapshots import Snapshot
 from bridge.store.watches import Watches
 from bridge.webhooks.dispatcher import announce_named_cvms

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_FAILING, NOTICES, READINESS, STATE, TRANSITION, Event
 from bridge.reference_sets import parse
-from bridge.store.endpoints import Endpoint, EndpointSet
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import EndpointSet
 from bridge.store.lanes import Entry
 from bridge.webhooks.matching import Matcher
 from tests.lanes import endpoint, entry

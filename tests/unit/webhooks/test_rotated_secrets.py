@@ -9,7 +9,8 @@ from unittest.mock import patch
 
 from phala_cloud import parse_webhook_event
 
-from bridge.store.endpoints import Endpoints, SealedSecret
+from bridge.store.endpoint_record import SealedSecret
+from bridge.store.endpoints import Endpoints
 from bridge.webhooks.formats import render
 from bridge.webhooks.signing import sign
 from tests.lanes import Answer, FakePoster, Got, endpoint

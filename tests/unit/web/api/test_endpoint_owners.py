@@ -11,7 +11,8 @@ from bridge.config import Token
 from bridge.reference_sets import ReferenceSet
 from bridge.store import endpoints as stored
 from bridge.store.connection import Backend
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import StoreUnavailableError, TooManyEndpointsError
 from bridge.web.api.endpoint_owners import EndpointOwners, may_have, owned
 from bridge.web.http.access import ANYBODY, Access, Principal

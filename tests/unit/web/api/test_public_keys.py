@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from starlette.requests import Request
 
-from bridge.store.endpoints import Endpoint, Endpoints
+from bridge.store.endpoint_record import Endpoint
+from bridge.store.endpoints import Endpoints
 from bridge.store.errors import UnknownEndpointError
 from bridge.web.api.public_keys import READS_AT_ONCE, PublicKeyRoutes
 from bridge.web.api.webhook_secrets import WebhookSecrets
