@@ -43,6 +43,7 @@ def _begin() -> tuple[Callable[[Span], None], Callable[[], None]] | None:
     try:
         from bridge.process.otel import exporter  # noqa: PLC0415
     except ImportError:
-        logger.error("spans are not exported: %s is set, but install cvm-bridge[otel] first", ENDPOINTS[0])
+        named = next(name for name in ENDPOINTS if os.environ.get(name))
+        logger.error("spans are not exported: %s is set, but install cvm-bridge[otel] first", named)
         return None
     return exporter()
