@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from enum import IntEnum
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 
 from bridge.client import BridgeError, Client, ForbiddenError, RefusedError, UnauthorizedError
 from bridge.clock import Clock
-from bridge.commands.shell import complain, require_proxies
+from bridge.commands.shell import complain, discard_output, require_proxies
 from bridge.commands.terminal import bridge_client, refused, write_line
 from bridge.events import dumps
 from bridge.process.signals import CommandError, execute, until
@@ -95,7 +94,7 @@ def ask(command: str, url: str, token: str | None, work: Work, *, scope: str = "
         complain(str(error))
         found = Exit.USAGE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+        discard_output()
         found = Exit.DONE if scope == "read" else Exit.CANNOT_TELL
     except OSError as error:  # a full disk: the answer is not where it should be
         complain(error.strerror or str(error))

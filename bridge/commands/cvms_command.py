@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import click
 
-from bridge.commands.shell import TOKEN, URL
+from bridge.commands.shell import CVMS, TOKEN, URL
 
 
 @click.command("cvms")
-@click.option(
-    "--cvm",
-    "references",
-    multiple=True,
-    help="Only this one: an id, a name, app_… or 'name:web-*'; repeat for several.",
-)
+@CVMS
 @click.option("--status", "statuses", multiple=True, help="Only CVMs with this status; repeat for several.")
 @click.option("--ready/--not-ready", default=None, help="Only CVMs that are ready, or that are not.")
 @URL
 @TOKEN
 def cvms_command(
-    references: tuple[str, ...], statuses: tuple[str, ...], ready: bool | None, url: str, token: str | None
+    cvms: tuple[str, ...], statuses: tuple[str, ...], ready: bool | None, url: str, token: str | None
 ) -> None:
     """Lists the watched CVMs: a table on a terminal, one JSON object per line in a pipe, as the API has it.
 
@@ -39,5 +34,5 @@ def cvms_command(
     from bridge.commands.asking import ask
     from bridge.commands.cvms import Selection, list_cvms
 
-    selection = Selection(references=references, statuses=statuses, ready=ready)
+    selection = Selection(references=cvms, statuses=statuses, ready=ready)
     ask("cvms", url, token, lambda bridge, output: list_cvms(bridge, output, selection))

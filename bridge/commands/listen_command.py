@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from bridge.commands.shell import HOST, TOKEN, URL, check_proxies, complain, log, run
+from bridge.commands.shell import CVMS, FROM, HOST, TO, TOKEN, TYPES, URL, check_proxies, complain, log, run
 from bridge.process.signals import until
 from bridge.webhook_formats import FORMATS
 
@@ -17,12 +17,10 @@ from bridge.webhook_formats import FORMATS
 @HOST
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port to listen on. Default: a free one.")
 @click.option("--address", help="URL at which the bridge reaches this receiver. Default: host and port.")
-@click.option(
-    "--cvm", "cvms", multiple=True, help="Only this CVM: an id, a name, app_… or 'name:web-*'; repeat for several."
-)
-@click.option("--from", "from", multiple=True, help="Only transitions from this status; repeat for several.")
-@click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
-@click.option("--type", "types", multiple=True, help="Only this type; repeat for several. Default: cvm.transition.")
+@CVMS
+@FROM
+@TO
+@TYPES
 @click.option("--format", default="standard", show_default=True, type=click.Choice(tuple(FORMATS)))
 @click.option("--status", type=click.IntRange(200, 599), help="Status of the answers. Default: 200.")
 @click.option("--delay", default=0.0, type=click.FloatRange(0, 3600), help="Seconds before each answer.")

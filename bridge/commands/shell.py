@@ -37,6 +37,16 @@ TOKEN = click.option(
     help="A token of the bridge. Default: BRIDGE_TOKEN, which is better: others see a process's arguments.",
 )
 
+CVMS = click.option(
+    "--cvm", "cvms", multiple=True, help="Only this CVM: an id, a name, app_… or 'name:web-*'; repeat for several."
+)
+FROM = click.option("--from", "from", multiple=True, help="Only transitions from this status; repeat for several.")
+TO = click.option("--to", multiple=True, help="Only transitions to this status; repeat for several.")
+TYPES = click.option(
+    "--type", "types", multiple=True, help="Only this type; repeat for several. Default: cvm.transition."
+)
+"""The filters of an endpoint, under the names of the fields of its body."""
+
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
 
@@ -89,13 +99,18 @@ def run(body: Body) -> None:
     try:
         execute(body)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+        discard_output()
     except CommandError as error:
         end(str(error))
     except OSError as error:
         end(error.strerror or str(error))
     except KeyboardInterrupt:
         sys.exit(0)  # it came before our signal handlers
+
+
+def discard_output() -> None:
+    """Of stdout, whose reader is gone: the flush at exit must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(line: str) -> None:

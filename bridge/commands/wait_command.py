@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 
 from bridge import reference_sets
 from bridge.clock import rfc3339
-from bridge.commands.shell import TOKEN, URL, checked, complain, duration, require_proxies
+from bridge.commands.shell import TOKEN, URL, checked, complain, discard_output, duration, require_proxies
 from bridge.events import entry_key
 from bridge.process.signals import CommandError, execute, until
 from bridge.waiting import Goal, Member
@@ -104,7 +103,7 @@ def _run(order: Order) -> int:
         complain(str(error))
         return Code.USAGE.value
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+        discard_output()
     except OSError as error:  # a full disk: the verdict is not where it should be
         complain(error.strerror or str(error))
         return Code.CANNOT_TELL.value

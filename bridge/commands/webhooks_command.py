@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import click
 
-from bridge.commands.shell import TOKEN, URL, checked, duration
+from bridge.commands.shell import CVMS, FROM, TO, TOKEN, TYPES, URL, checked, duration
 from bridge.webhook_formats import FORMATS
 
 _ENDPOINT = click.argument("endpoint", metavar="ID")
@@ -58,11 +58,11 @@ def show(endpoint: str, url: str, token: str | None) -> None:
 @click.argument("address", metavar="[URL]", required=False)
 @click.option("--id", "endpoint_id", help="An id of your own; replaces the endpoint that has it.")
 @click.option("--description", help="Your own description.")
-@click.option("--cvm", "cvms", multiple=True, help="Only this CVM: an id, a name, app_… or 'name:web-*'; repeatable.")
-@click.option("--from", "from", multiple=True, help="Only transitions from this status; repeatable.")
-@click.option("--to", multiple=True, help="Only transitions to this status; repeatable.")
+@CVMS
+@FROM
+@TO
 @click.option("--ready/--not-ready", default=None, help="Only events after which the CVM is ready, or is not.")
-@click.option("--type", "types", multiple=True, help="Only this type; repeatable. Default: cvm.transition.")
+@TYPES
 @click.option("--format", type=click.Choice(tuple(FORMATS)), help="The form of the body. Default: standard.")
 @click.option("--fields", type=click.File(), help="JSON object with further fields of the API's body; - is stdin.")
 @URL
