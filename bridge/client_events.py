@@ -309,20 +309,20 @@ def read_event(name: str, text: str, cursor: str) -> Event:
     except (ValueError, RecursionError):
         found = None
     envelope = found if isinstance(found, dict) else {}
-    kind = POSITION if name == POSITION else _is_text(envelope.get("type")) or name
+    kind = POSITION if name == POSITION else _text_or_none(envelope.get("type")) or name
     found_class = PhalaNotice if ANY_PHALA in names_of(kind) else _CLASSES.get(kind, Event)
     data, sequence = envelope.get("data"), envelope.get("sequence")
     return (Position if kind == POSITION else found_class)(
         type=kind,
         cursor=cursor,
-        id=_is_text(envelope.get("id")),
-        time=_is_text(envelope.get("time")),
+        id=_text_or_none(envelope.get("id")),
+        time=_text_or_none(envelope.get("time")),
         sequence=int(sequence) if isinstance(sequence, str) and sequence.isdecimal() and len(sequence) < 20 else None,
-        subject=_is_text(envelope.get("subject")),
+        subject=_text_or_none(envelope.get("subject")),
         data=data if isinstance(data, dict) else {},
         json=text,
     )
 
 
-def _is_text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None

@@ -169,7 +169,7 @@ class Settings(BaseModel):
     def phala_secrets(self) -> tuple[str, ...]:
         """Those that verify Phala Cloud's own webhooks; with the first one, the bridge registers its webhook.
 
-        None: the bridge takes no such webhooks.
+        Empty: the bridge takes no such webhooks.
         """
         if self.webhook_secret is not None:
             return (self.webhook_secret.get_secret_value(),)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bridge.events import entry_key
 from bridge.store.connection import Backend
+from bridge.store.endpoint_record import Endpoint
 from bridge.store.errors import StoreError, StoreUnavailableError
 from bridge.store.lanes import Entry, Lanes
 from bridge.store.limits import LaneLimits
-
-if TYPE_CHECKING:
-    from bridge.store.endpoint_record import Endpoint
 
 READ_AT_ONCE = 100
 MOST_READ = 2_000

@@ -81,7 +81,8 @@ UNWRITTEN = Counter(
 UNTOLD = Counter("bridge_webhook_notices_untold", "Endpoints that were disabled without an `endpoint.disabled`")
 """Too many notices waited for a leader."""
 REQUESTS = Counter("bridge_upstream_requests", "Requests to upstream by route and outcome", ["route", "outcome"])
-"""`route`: `state`, `stream`, `batch`, `list`, `webhooks`; `outcome`: `ok` or a `reason` of `errors.RULES`."""
+"""`route`: `state`, `stream`, `batch`, `list`, `details` or `webhooks`; `outcome`: `ok`, or a `reason` of
+`errors.RULES`."""
 REQUEST_SECONDS = Histogram(
     "bridge_upstream_request_seconds",
     "Seconds until upstream had answered a request, or had failed to; of a stream, until it was open",
