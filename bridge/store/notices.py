@@ -109,9 +109,14 @@ class Notices:
         """How many did not fit since the last call, and are told to nobody."""
         client, key = self._backend.client, self._backend.keys.webhooks
         try:
-            if untold := decimal(await self._backend.call(client.hget(key, "untold")), 15):
-                await self._backend.call(client.hdel(key, "untold"))
-            return untold or 0
+            if await self._backend.call(client.hget(key, "untold")) is None:
+                return 0
+            # In one step: what a dispatcher counts between the two would be forgotten.
+            async with self._backend.transaction() as pipe:
+                pipe.execute_command("HGET", key, "untold")
+                pipe.hdel(key, "untold")
+                untold, _ = await self._backend.call(pipe.execute())
+            return decimal(untold, 15) or 0
         except StoreUnavailableError:
             raise
         except StoreError:

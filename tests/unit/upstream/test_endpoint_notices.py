@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from bridge.events import ENDPOINT_DISABLED, NOTICES, Event
 from bridge.store.connection import Backend
@@ -15,6 +17,8 @@ from bridge.store.snapshots import Snapshots
 from bridge.store.watches import Watches
 from tests.lanes import endpoint
 from tests.unit.upstream.recording import Process, leading
+
+T = TypeVar("T")
 
 
 async def disable(backend: Backend, *names: str) -> None:
@@ -83,6 +87,25 @@ async def test_what_waited_to_be_written_again_is_written_once_by_a_new_term(bac
     await process.take_notices()
     assert len(await noticed(backend)) == 1
     assert (await Snapshots(backend).all()).keys() == {"a"}
+
+
+class Busy(Backend):
+    """After each command, a dispatcher counts one more."""
+
+    more = 0
+
+    async def call(self, command: Awaitable[T]) -> T:
+        done = await super().call(command)
+        self.more += 1
+        await self.client.hincrby(self.keys.webhooks, "untold", 1)
+        return done
+
+
+async def test_what_does_not_fit_while_it_is_counted_is_counted_the_next_time(backend: Backend) -> None:
+    await backend.client.hset(backend.keys.webhooks, "untold", 1)
+    busy = Busy(backend.client, "bridge")
+    counted = await Notices(busy).take_untold()
+    assert counted + await Notices(backend).take_untold() == 1 + busy.more
 
 
 async def test_what_did_not_fit_is_counted_once(backend: Backend) -> None:
