@@ -43,6 +43,9 @@ ANY_PHALA = f"{PHALA}.*"
 PHALA_TYPE = r"phala\.(\*|[a-z0-9_-]{1,40}(\.[a-z0-9_-]{1,40}){0,4})"
 """Such a type in filters, as a regular expression; written to the log, it has no `*`."""
 
+NO_LEADER, NOT_SEEN = "no_leader", "not_seen_yet"
+"""Why a state cannot be vouched for, beside the reasons of `watch.stale`."""
+
 SSE_EVENTS = {
     TRANSITION: "transition",
     STATE: "state",
@@ -102,9 +105,14 @@ def is_log_type(name: str) -> bool:
     return name in LOG_TYPES or _PHALA_TYPE.fullmatch(name) is not None
 
 
+def is_phala(kind: str) -> bool:
+    """Whether it is the type of one of Phala Cloud's own webhooks."""
+    return kind.startswith(f"{PHALA}.")
+
+
 def names_of(kind: str) -> tuple[str, ...]:
     """The names under which filters find events of this type."""
-    return (kind, ANY_PHALA) if kind.startswith(f"{PHALA}.") else (kind,)
+    return (kind, ANY_PHALA) if is_phala(kind) else (kind,)
 
 
 def lets_through(kind: str, types: Collection[str] | None) -> bool:
@@ -114,7 +122,7 @@ def lets_through(kind: str, types: Collection[str] | None) -> bool:
 
 def sse_event(kind: str) -> str:
     """The `event:` line of a type in an SSE stream."""
-    return PHALA if kind.startswith(f"{PHALA}.") else SSE_EVENTS.get(kind, kind.rpartition(".")[2])
+    return PHALA if is_phala(kind) else SSE_EVENTS.get(kind, kind.rpartition(".")[2])
 
 
 def dumps(value: object) -> str:

@@ -10,7 +10,20 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from bridge.events import DELETED, DROPPED, FRESH, READINESS, RUNNING, SNAPSHOT, STALE, STATE, TRANSITION, entry_key
+from bridge.events import (
+    DELETED,
+    DROPPED,
+    FRESH,
+    NO_LEADER,
+    NOT_SEEN,
+    READINESS,
+    RUNNING,
+    SNAPSHOT,
+    STALE,
+    STATE,
+    TRANSITION,
+    entry_key,
+)
 
 READY = "ready"
 ERROR = "error"
@@ -27,8 +40,6 @@ MOST_LISTED = 100
 SETTLE_SECONDS = 0.5
 """After `watch.fresh`: by then the change that was missed has come too, if there was one."""
 
-NOT_SEEN = "not_seen_yet"
-NO_LEADER = "no_leader"
 RECOVERING = "recovering"
 NO_OPERATIONS = "no_operations"
 """Upstream tells nothing of operations, so that nobody knows whether a running CVM is ready."""

@@ -8,7 +8,16 @@ from typing import Any
 
 from bridge import __version__
 from bridge.client import BridgeError, Client, ForbiddenError, UnauthorizedError, UnreachableError
-from bridge.events import DELIVERY_GIVEN_UP, ENDPOINT_RECOVERED, NOTICES, PHALA, READINESS, RESET, SNAPSHOT, TRANSITION
+from bridge.events import (
+    DELIVERY_GIVEN_UP,
+    ENDPOINT_RECOVERED,
+    NOTICES,
+    READINESS,
+    RESET,
+    SNAPSHOT,
+    TRANSITION,
+    is_phala,
+)
 from bridge.printable import printable
 from bridge.process.signals import CommandError
 from bridge.waiting import Member
@@ -98,7 +107,7 @@ def _change(kind: str, data: dict[str, Any]) -> str:
     if kind.startswith("watch."):
         reason = f" ({printable(str(data['reason']))})" if data.get("reason") else ""
         return painted(kind.removeprefix("watch.") + reason, 35)
-    if kind.startswith(f"{PHALA}."):
+    if is_phala(kind):
         return painted(printable(kind), 35)
     if kind in NOTICES:
         return _notice(kind, data)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from bridge.events import NOTICES, PHALA, READINESS, TRANSITION, Event, dumps
+from bridge.events import NOTICES, READINESS, TRANSITION, Event, dumps, is_phala
 from bridge.webhook_formats import FORMATS, Format
 from bridge.webhooks.chat_formats import chat_message
 
@@ -30,8 +30,8 @@ def render(format: Format, event: Event, *, ran: bool) -> Rendered:
     match format:
         case "cloudevents":
             return Rendered(event.json.encode(), headers)
-        case "phala" if event.type.startswith(f"{PHALA}."):
-            return _notice(event, headers)
+        case "phala" if is_phala(event.type):
+            return _as_it_came(event, headers)
         case "phala":
             return _phala(event, headers, ran=ran)
         case "standard":
@@ -74,8 +74,8 @@ def lifecycle(event_type: str, before: object, after: object, *, ran: bool) -> s
     return TRANSITION
 
 
-def _notice(event: Event, headers: Mapping[str, str]) -> Rendered:
-    """Phala Cloud's own webhook, as it came."""
+def _as_it_came(event: Event, headers: Mapping[str, str]) -> Rendered:
+    """Phala Cloud's own webhook."""
     notice = _members(_data(event))["notice"]
     named = json.loads(notice, parse_int=str)
     return Rendered(notice.encode(), {**headers, "x-webhook-id": named["id"], "x-webhook-event": named["event"]})

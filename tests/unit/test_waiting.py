@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import DROPPED, FRESH, READINESS, SNAPSHOT, STALE, STATE, TRANSITION
-from bridge.waiting import NO_LEADER, NO_OPERATIONS, NOT_SEEN, SETTLE_SECONDS, Goal, Outcome, Waiting
+from bridge.events import DROPPED, FRESH, NO_LEADER, NOT_SEEN, READINESS, SNAPSHOT, STALE, STATE, TRANSITION
+from bridge.waiting import NO_OPERATIONS, SETTLE_SECONDS, Goal, Outcome, Waiting
 
 Told = tuple[str, dict[str, Any]]
 

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from bridge.cvm_scope import CvmScope
+from bridge.events import NOT_SEEN
 from bridge.store.connection import Backend
 from bridge.store.leader_status import read_leader_status, read_polling
 from bridge.store.slots import SlotRecord, Slots
@@ -230,7 +231,7 @@ def _streamed(slots: Iterable[SlotRecord]) -> set[str | None]:
 
 
 def _cvm(watch: Watch, snapshot: Snapshot | None, streamed: set[str | None], *, led: bool) -> answers.Cvm:
-    last = snapshot or Snapshot(watch.cvm_id, None, None, None, None, None, fresh=False, stale_reason="not_seen_yet")
+    last = snapshot or Snapshot(watch.cvm_id, None, None, None, None, None, fresh=False, stale_reason=NOT_SEEN)
     shown: dict[str, Any] = {
         **asdict(last),
         **freshness(last, led=led),

@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from bridge.clock import Clock
 from bridge.cvm_scope import CvmScope
-from bridge.events import DELETED, SNAPSHOT, STATE, TRANSITION
+from bridge.events import DELETED, NO_LEADER, SNAPSHOT, STATE, TRANSITION
 from bridge.reference_sets import Reference
 from bridge.store.log import Log
 from bridge.store.snapshots import Snapshot, SnapshotHead, Snapshots
 from bridge.store.watches import Watches
-from bridge.waiting import MOST_LISTED, NO_LEADER, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
+from bridge.waiting import MOST_LISTED, READY, SETTLE_SECONDS, STATUSES, Goal, Outcome, Waiting
 from bridge.web.api import answers
 from bridge.web.api.cvms import READ_AT_ONCE
 from bridge.web.api.log_pages import REFUSALS

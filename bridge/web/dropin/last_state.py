@@ -6,14 +6,12 @@ import json
 from dataclasses import dataclass, replace
 
 from bridge.clock import unix
-from bridge.events import DELETED, DROPPED, STALE, STATE, TRANSITION, Event, entry_key
+from bridge.events import DELETED, DROPPED, NO_LEADER, STALE, STATE, TRANSITION, Event, entry_key
 from bridge.store.snapshots import Snapshot
 from bridge.web.streaming.frames import block
 
 VOUCHED_FOR = 10.0
 """Seconds for which an observation counts without a leader (`docs/contract.md#the-event`, on stale watches)."""
-
-NO_LEADER = "no_leader"
 
 
 @dataclass(frozen=True, slots=True)

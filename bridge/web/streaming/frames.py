@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from bridge.events import POSITION, RESET, SNAPSHOT, SSE_EVENTS, Event, dumps, envelope, sse_event
+from bridge.events import NO_LEADER, POSITION, RESET, SNAPSHOT, SSE_EVENTS, Event, dumps, envelope, sse_event
 from bridge.store.snapshots import Snapshot
 
 RETRY_MS = 3000
@@ -107,5 +107,5 @@ def snapshot_data(snapshot: Snapshot, *, led: bool) -> dict[str, Any]:
 def freshness(snapshot: Snapshot, *, led: bool) -> Mapping[str, object]:
     """`fresh` and `stale_reason` as of now: without a leader every state is stale, whatever the snapshot has."""
     if not led and snapshot.fresh:
-        return {"fresh": False, "stale_reason": "no_leader"}
+        return {"fresh": False, "stale_reason": NO_LEADER}
     return {"fresh": snapshot.fresh, "stale_reason": snapshot.stale_reason}

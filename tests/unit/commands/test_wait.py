@@ -18,8 +18,8 @@ from bridge.commands import wait as waiting
 from bridge.commands.terminal import progress_line
 from bridge.commands.wait import Code, Order, Verdict, combined, wait
 from bridge.commands.wait_command import wait_command
-from bridge.events import FRESH, RESET, SNAPSHOT, SSE_EVENTS, STALE
-from bridge.waiting import NO_LEADER, Goal, Member
+from bridge.events import FRESH, NO_LEADER, RESET, SNAPSHOT, SSE_EVENTS, STALE
+from bridge.waiting import Goal, Member
 from tests.unit.commands.test_tail import bare
 from tests.unit.test_waiting import Told, about, changed, readiness, snapshot
 from tests.virtual import VirtualClock, run_virtual
