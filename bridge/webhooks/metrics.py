@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from bridge.webhooks.schedule import Why
 
 M = TypeVar("M", Counter, Gauge)
 
@@ -26,8 +28,7 @@ ATTEMPTS = _begun(
     *("delivered", "failed", "given_up", "gone"),
 )
 NOT_ATTEMPTED = _begun(
-    Counter("bridge_webhook_not_attempted", "Attempts that this machine could not make", ["why"]),
-    *("connections", "resolver", "sealed"),
+    Counter("bridge_webhook_not_attempted", "Attempts that this machine could not make", ["why"]), *get_args(Why)
 )
 ATTEMPT_SECONDS = Histogram(
     "bridge_webhook_attempt_seconds",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bridge.store.lanes import Verdict
 
@@ -42,10 +43,14 @@ class AttemptOutcome:
         return self.error is None
 
 
-class NotAttemptedError(Exception):
-    """This machine could not make an attempt, which is not the receiver's fault. `why` is one word for metrics."""
+Why = Literal["connections", "resolver", "sealed", "stood_still"]
+"""Why an attempt could not be made, for metrics."""
 
-    def __init__(self, why: str, reason: str) -> None:
+
+class NotAttemptedError(Exception):
+    """This machine could not make an attempt, which is not the receiver's fault."""
+
+    def __init__(self, why: Why, reason: str) -> None:
         super().__init__(reason)
         self.why = why
 

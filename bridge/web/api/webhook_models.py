@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from bridge.addresses import HIDDEN_PATH, MAX_URL
-from bridge.events import ANY_PHALA, LOG_TYPES, TRANSITION, is_log_type
-from bridge.reference_sets import Kind, parse
+from bridge.events import TRANSITION, is_log_type
+from bridge.reference_sets import parse
 from bridge.store.limits import LaneLimits
-from bridge.web.http.parameters import LOG_TYPE, MOST_PATTERNS
+from bridge.web.http.parameters import LOG_TYPE, LOG_TYPE_NAMES, check_patterns
 from bridge.web.http.responses import time_field
 from bridge.webhook_formats import KEY_PAIR_FORMATS, Format, Signature
 
@@ -60,14 +60,13 @@ def _reference(text: str) -> str:
 
 
 def _few_patterns(given: list[str]) -> list[str]:
-    if sum(parse(each).kind is Kind.NAME for each in given) > MOST_PATTERNS:
-        raise ValueError(f"at most {MOST_PATTERNS} patterns of names")
+    check_patterns(map(parse, given))
     return given
 
 
 def _type(text: str) -> str:
     if not is_log_type(text):
-        raise ValueError(f"one of {', '.join((*LOG_TYPES, ANY_PHALA))}, or a type phala.<event>")
+        raise ValueError(LOG_TYPE_NAMES)
     return text
 
 

@@ -6,7 +6,7 @@ Beside them, the whole query of the event routes. Each error names its parameter
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -42,6 +42,7 @@ SHARED_QUERIES = 64
 SHARED_QUERY_BYTES = 512
 """Parsed queries that are kept, and the longest one: ten thousand clients that reconnect send the same few."""
 
+LOG_TYPE_NAMES = f"one of {', '.join((*LOG_TYPES, ANY_PHALA))}, or a type phala.<event>"
 LOG_TYPE: Json = {"anyOf": [{**TEXT, "enum": list(LOG_TYPES)}, {**TEXT, "pattern": f"^{PHALA_TYPE}$"}]}
 """What filters take: a type of the log, `phala.*` for all of Phala Cloud's own webhooks among them."""
 
@@ -138,19 +139,27 @@ def reference(field: str, text: str) -> Reference:
         raise invalid(field, str(error)) from None
 
 
+def check_patterns(references: Iterable[Reference]) -> None:
+    """Raises ValueError with words that complete an error line."""
+    if sum(each.kind is Kind.NAME for each in references) > MOST_PATTERNS:
+        raise ValueError(f"at most {MOST_PATTERNS} patterns of names")
+
+
 def _references(wanted: list[str]) -> tuple[Reference, ...]:
     if len(wanted) > MOST_FILTERS:
         raise invalid("cvm", f"at most {MOST_FILTERS} of them")
     found = tuple(dict.fromkeys(reference("cvm", each) for each in wanted))
-    if sum(each.kind is Kind.NAME for each in found) > MOST_PATTERNS:
-        raise invalid("cvm", f"at most {MOST_PATTERNS} patterns of names")
+    try:
+        check_patterns(found)
+    except ValueError as error:
+        raise invalid("cvm", str(error)) from None
     return found
 
 
 def _types(wanted: list[str]) -> frozenset[str] | None:
     for kind in wanted:
         if not is_log_type(kind):
-            raise invalid("type", f"one of {', '.join((*LOG_TYPES, ANY_PHALA))}, or a type phala.<event>")
+            raise invalid("type", LOG_TYPE_NAMES)
     return frozenset(wanted) or None
 
 
