@@ -104,7 +104,9 @@ class Settings(BaseModel):
     stream_timeout: int = _whole("BRIDGE_STREAM_TIMEOUT", 120, *TIMEOUT_BOUNDS, " (seconds)")
     poll_interval: float = _seconds("BRIDGE_POLL_INTERVAL", 10.0, 0.1, 86_400)
     upstream_pace: Annotated[tuple[float, ...], _parsed(config_values.pace)] = _setting(
-        "BRIDGE_UPSTREAM_PACE", (20.0, 100.0), "one or two numbers from 1 to 1000, the second one not smaller"
+        "BRIDGE_UPSTREAM_PACE",
+        config_values.DEFAULT_PACE,
+        f"one or two numbers from 1 to {config_values.MOST_PACE}, the second one not smaller",
     )
     lease_seconds: float = _seconds("BRIDGE_LEASE_SECONDS", 10.0, 0.5, 3_600)
     watch_linger: float = _seconds("BRIDGE_WATCH_LINGER", 300.0, 0, YEAR)

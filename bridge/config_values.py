@@ -26,7 +26,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Waits between webhook attempts: more than 100, or longer than 30 days, are taken for a mistake.
 MAX_WAITS, MAX_WAIT_SECONDS = 100, 30 * 86_400
 
-#: Requests a second: more are taken for a mistake.
+#: Requests a second to upstream, to begin with and at most.
+DEFAULT_PACE = (20.0, 100.0)
+
+#: The same: more are taken for a mistake.
 MOST_PACE = 1000
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

@@ -10,11 +10,11 @@ import random
 from dataclasses import KW_ONLY, dataclass, field
 
 from bridge.backoff import Backoff
+from bridge.config_values import DEFAULT_PACE
 from bridge.upstream.breaker import Breaker
 from bridge.upstream.errors import RULES, RateLimitedError, UnauthorizedError, UnreachableError
 
-REQUESTS_PER_SECOND = 20.0
-MOST_REQUESTS_PER_SECOND = 100.0
+REQUESTS_PER_SECOND, MOST_REQUESTS_PER_SECOND = DEFAULT_PACE
 GROWS_EVERY = 1.0
 """Seconds until one request a second more is allowed."""
 

@@ -30,7 +30,7 @@ LIST_EVERY = 30.0
 """Seconds between two listings: how late a new member of a set is found."""
 
 PAGES_PER_SECOND = 5.0
-"""How fast a list of very many pages is asked for, on average: a quarter of the requests that are sent at most."""
+"""How fast a list of very many pages is asked for, on average: a quarter of the requests that are sent at first."""
 
 RESOLVE_EVERY = 60.0
 """The same without sets: how late a name is found to have moved."""

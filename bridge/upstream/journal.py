@@ -219,7 +219,8 @@ class Journal:
         return f'{{"id":"{entry_id}",{entry.drafts[-1].envelope(self._source, self._highest_sent)[1:]}'
 
     def give_up(self, why: str) -> None:
-        """What waits is written by nobody."""
+        """What waits is written by nobody. A notice that Redis lost together with its event counts too; one that Redis
+        has again is written by the next leader, and nobody can tell the two apart."""
         if events := sum(len(entry.drafts) for entry in self._waiting):
             metrics.UNWRITTEN.inc(events)
             logger.error("changes that this process saw are not written", extra={"events": events, "why": why})

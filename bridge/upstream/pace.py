@@ -9,7 +9,7 @@ from bridge.upstream.budget import REQUESTS_PER_SECOND
 from bridge.upstream.tracked import NEVER, Tracked
 
 READS_PER_SECOND = REQUESTS_PER_SECOND / 2
-"""Reads of CVMs that no batch vouches for, all together: half of what the account is asked for at most. More of them
+"""Reads of CVMs that no batch vouches for, all together: half of what the account is asked for at first. More of them
 than fit into the poll interval are read less often."""
 
 SWEEP_EVERY = 30.0
