@@ -79,6 +79,13 @@ async def test_nobody_finds_endpoints_by_their_ids(api: Api) -> None:
     assert {(each.status_code, each.content) for each in found} == {(404, found[0].content)}
 
 
+async def test_the_address_is_a_whole_one_where_the_bridge_knows_its_own(api: Api, redis_url: str) -> None:
+    made = await api.made(signatures=BOTH)
+    async with front(redis_url, secret_key=new_key(), public_url="https://bridge.test/base/") as other:
+        shown = await other.shown(made["id"])
+    assert shown["public_keys_url"] == f"https://bridge.test/base{made['public_keys_url']}"
+
+
 async def test_a_front_end_without_the_key_shows_the_rest(api: Api, redis_url: str) -> None:
     made = await api.made(signatures=BOTH)
     async with front(redis_url, secret_key=new_key()) as other:

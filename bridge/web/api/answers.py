@@ -155,7 +155,7 @@ class Endpoint(Shape):
         "Of `v1a`, the current one first; null if this front end lacks the key that opens them"
     )
     public_keys_url: str | None = described(
-        "Where anybody gets them, relative to the bridge; null without `v1a`", PUBLIC_KEYS
+        "Where anybody gets them; without `BRIDGE_PUBLIC_URL` a path of the bridge; null without `v1a`", PUBLIC_KEYS
     )
     rate: float | None = described("Attempts a second; null: any number")
     concurrency: int | None = described("Attempts at the same moment; null: the bridge's own limit")

@@ -33,9 +33,10 @@ READS_AT_ONCE = 4
 """Anybody may ask, and Redis shall have no more to do for them than this."""
 
 
-def keys_url(endpoint: Endpoint) -> str | None:
-    """Relative to the bridge; None without `v1a`."""
-    return f"{PATH}/{endpoint.id}.{endpoint.keys_suffix}" if "v1a" in endpoint.signatures else None
+def keys_url(endpoint: Endpoint, public_url: str | None) -> str | None:
+    """A path alone where `public_url` (BRIDGE_PUBLIC_URL) is not known; None without `v1a`."""
+    path = f"{PATH}/{endpoint.id}.{endpoint.keys_suffix}"
+    return f"{public_url or ''}{path}" if "v1a" in endpoint.signatures else None
 
 
 @dataclass(frozen=True, slots=True)

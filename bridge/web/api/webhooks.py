@@ -242,7 +242,7 @@ class WebhookRoutes:
             "url": self.secrets.shown_url(endpoint, path=principal.admin),
             "headers": dict.fromkeys(endpoint.headers_sealed, HIDDEN),
             "public_keys": self._public_keys(endpoint),
-            "public_keys_url": keys_url(endpoint),
+            "public_keys_url": keys_url(endpoint, self.settings.public_url),
             "owner": endpoint.owner or None,
             "limited_to": endpoint.reach,
             "created_at": endpoint.created_at or None,
