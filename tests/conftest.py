@@ -14,6 +14,7 @@ from typing import Any
 import certifi
 import hypothesis
 import pytest
+import redis.utils
 
 from bridge.config import variables
 from tests import commands, servers
@@ -33,15 +34,17 @@ def pytest_configure() -> None:
     """
     asyncio.set_event_loop(None)
     _read_the_authorities_once()
+    redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)  # asked for each connection
 
 
 def _read_the_authorities_once() -> None:
     """Each httpx client reads all certificate authorities, which takes 20 ms: those of tests share them."""
     fresh = ssl.create_default_context
-    shared = functools.cache(functools.partial(fresh, cafile=certifi.where()))
+    usual = os.environ.get("SSL_CERT_FILE") or certifi.where()  # as httpx chooses
+    shared = functools.cache(functools.partial(fresh, cafile=usual))
 
     def create(*purpose: ssl.Purpose, **given: Any) -> ssl.SSLContext:
-        return shared() if not purpose and given == {"cafile": certifi.where()} else fresh(*purpose, **given)
+        return shared() if not purpose and given == {"cafile": usual} else fresh(*purpose, **given)
 
     ssl.create_default_context = create
 
