@@ -97,6 +97,15 @@ class StaleData(WatchData):
     )
 
 
+class PhalaEnvelope(Shape):
+    """One of Phala Cloud's own webhooks, character for character; it may have any other field."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = described("Phala Cloud's id of it", "evt_5f0c9a61d2b34e78")
+    event: str = described("Phala Cloud's name of the event", "cvm.updated")
+
+
 class PhalaNoticeData(Shape):
     """What Phala Cloud's own webhook tells."""
 
@@ -105,7 +114,7 @@ class PhalaNoticeData(Shape):
     )
     name: str | None = described("Its name, if it is known", "web-1")
     app_id: str | None = described("Its app, if it is known", APP_ID)
-    notice: dict[str, Any] = described("Phala Cloud's envelope, as it came")
+    notice: PhalaEnvelope = described("Phala Cloud's envelope, as it came")
 
 
 class SnapshotData(WatchData):
@@ -370,7 +379,7 @@ class PhalaData(Shape):
 
 
 class PhalaBody(Shape):
-    """Format `phala`: Phala Cloud's own webhook envelope."""
+    """Format `phala`: Phala Cloud's own webhook envelope, as the bridge makes it of an event."""
 
     id: str = described("`evt_` and the event's id", f"evt_{EXAMPLE_ID}")
     event: str = described(

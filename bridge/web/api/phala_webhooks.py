@@ -13,7 +13,7 @@ from bridge.clock import Clock
 from bridge.events import usable_id
 from bridge.store.notices import Notices, PhalaNotice
 from bridge.store.reference_lookups import ReferenceLookups
-from bridge.web.api.envelopes import PhalaBody
+from bridge.web.api.envelopes import PhalaEnvelope
 from bridge.web.http.operations import NO_BODY, WEBHOOKS, Call, Operation
 from bridge.web.http.parameters import in_header
 from bridge.web.http.problems import ProblemError, ProblemType
@@ -44,7 +44,7 @@ class PhalaWebhooks:
                 required=True,
             ),
         ),
-        body=PhalaBody,
+        body=PhalaEnvelope,
         refusals=(ProblemType.BAD_SIGNATURE, ProblemType.NOT_FOUND, ProblemType.TOO_LARGE, ProblemType.UNAVAILABLE),
     )
     async def receive_phala_webhook(self, call: Call) -> Response:

@@ -25,7 +25,7 @@ from bridge.events import (
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.api.envelopes import CVM_ID
-from bridge.web.documents.openapi import SECURITY, SIGNED, TRACED, components, ref
+from bridge.web.documents.openapi import PHALA_BODIES, SECURITY, SIGNED, TRACED, any_of, components, ref
 from bridge.web.http.operations import Operation
 from bridge.web.http.parameters import Json
 from bridge.web.http.problems import COME_BACK
@@ -75,19 +75,19 @@ STREAMED = {
     },
 }
 
-BODIES: Mapping[Format, tuple[str, str]] = {
-    "standard": ("StandardBody", "The event's `data` in a Standard Webhooks body"),
-    "cloudevents": ("Event", "The envelope"),
-    "phala": ("PhalaBody", "Phala Cloud's own webhook envelope"),
-    "slack": ("", "A message for a Slack incoming webhook"),
-    "discord": ("", "A message for a Discord webhook"),
-    "teams": ("", "A card for a Teams workflow"),
-    "ntfy": ("", "A message for an ntfy topic"),
+BODIES: Mapping[Format, tuple[tuple[str, ...], str]] = {
+    "standard": (("StandardBody",), "The event's `data` in a Standard Webhooks body"),
+    "cloudevents": (("Event", "TestEvent"), "The envelope"),
+    "phala": (PHALA_BODIES, "Phala Cloud's own webhook envelope; of its own webhooks, these as they came"),
+    "slack": ((), "A message for a Slack incoming webhook"),
+    "discord": ((), "A message for a Discord webhook"),
+    "teams": ((), "A card for a Teams workflow"),
+    "ntfy": ((), "A message for an ntfy topic"),
 }
-"""Schema ("": no schema of its own) and meaning by format; one that is not here is documented by its name alone."""
+"""Schemas (none of its own: empty) and meaning by format; one that is not here is documented by its name alone."""
 
 SIGNED_BY_PHALA = {
-    "x-webhook-id": "`evt_` and the event's id",
+    "x-webhook-id": "The body's `id`",
     "x-webhook-event": "Phala Cloud's name of the event",
     "x-webhook-timestamp": "Unix seconds of this attempt",
     "x-webhook-signature": "`sha256=` and the HMAC-SHA256 of `timestamp.body`",
@@ -190,11 +190,9 @@ def _messages(source: str) -> Json:
 
 
 def _webhook(format: Format, content_type: str) -> Json:
-    schema, description = BODIES.get(format, ("", format))
+    schemas, description = BODIES.get(format, ((), format))
     signed = {**SIGNED, **(SIGNED_BY_PHALA if format == "phala" else {}), **TRACED}
     headers = {name: {"type": "string", "description": words} for name, words in signed.items()}
-    payload: Json = ref(schema) if schema else {}
-    if schema == "Event":
-        payload = {"anyOf": [payload, ref("TestEvent")]}
+    payload: Json = any_of(*schemas) if schemas else {}
     made = {"name": format, "summary": description, "contentType": content_type, "payload": payload}
     return {**made, "headers": {"type": "object", "properties": headers, "required": list(headers)}}

@@ -72,8 +72,12 @@ SENT: tuple[Model, ...] = (
     envelopes.ComeBackData,
     envelopes.StandardBody,
     envelopes.PhalaBody,
+    envelopes.PhalaEnvelope,
 )
 """What streams, channels and webhooks carry, beside the answers of the operations."""
+
+PHALA_BODIES = ("PhalaBody", "PhalaEnvelope")
+"""Of the format `phala`: what the bridge makes of its events, and Phala Cloud's own webhooks as they came."""
 
 RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
 
@@ -218,9 +222,9 @@ def _delivery(source: str) -> Json:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"anyOf": [ref("StandardBody"), ref("PhalaBody")]}},
+                "application/json": {"schema": any_of("StandardBody", *PHALA_BODIES)},
                 "application/cloudevents+json": {
-                    "schema": {"anyOf": [ref("Event"), ref("TestEvent")]},
+                    "schema": any_of("Event", "TestEvent"),
                     "example": samples.transition(source),
                 },
             },
@@ -239,6 +243,10 @@ def _delivery(source: str) -> Json:
 
 def ref(model: Model | str) -> Json:
     return {"$ref": f"#/components/schemas/{model if isinstance(model, str) else model.__name__}"}
+
+
+def any_of(*models: str) -> Json:
+    return ref(models[0]) if len(models) == 1 else {"anyOf": [ref(each) for each in models]}
 
 
 class _Untitled(GenerateJsonSchema):

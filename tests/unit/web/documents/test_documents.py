@@ -15,16 +15,17 @@ from starlette.routing import Route
 import bridge
 from bridge.clock import SystemClock
 from bridge.config import Settings
-from bridge.events import ANY_PHALA, LOG_TYPES, sse_event
+from bridge.events import ANY_PHALA, LOG_TYPES, Event, dumps, is_phala, sse_event
 from bridge.store.connection import connect
 from bridge.store.keys import Keys
 from bridge.web.api import samples
 from bridge.web.app import FrontEnd, operations
-from bridge.web.documents.asyncapi import ABOUT_CVMS, LOGGED, STREAMED, asyncapi
+from bridge.web.documents.asyncapi import ABOUT_CVMS, BODIES, LOGGED, STREAMED, asyncapi
 from bridge.web.documents.openapi import openapi
 from bridge.web.http.problems import COME_BACK, ProblemType
 from bridge.web.streaming.initial_snapshot import NOWHERE
-from bridge.webhook_formats import FORMATS
+from bridge.webhook_formats import FORMATS, Format
+from bridge.webhooks.formats import render
 from tests.schemas import check, check_named
 
 RELAYED = "/api/v1/{path:path}"
@@ -133,6 +134,19 @@ def test_the_streams_have_every_event_that_the_front_end_sends() -> None:
     types = {schemas[schema]["properties"]["type"].get("const") for schema, _ in LOGGED.values()}
     assert types == {*LOG_TYPES, None}
     assert {name.removesuffix("Webhook") for name in channels["webhooks"]["messages"]} == set(FORMATS)
+
+
+@pytest.mark.parametrize("format", [each for each in FORMATS if BODIES[each][0]])
+def test_bodies_of_webhooks_match_the_schemas_of_their_format(format: Format) -> None:
+    payload = asyncapi("bridge", operations())["components"]["messages"][f"{format}Webhook"]["payload"]
+    for name in LOGGED:
+        envelope = samples.by_name("/bridge/bridge")[name]
+        event = Event.from_json(dumps(envelope))
+        rendered = render(format, event, ran=True)
+        check(payload, json.loads(rendered.body))
+        if format == "phala":
+            check_named("PhalaEnvelope" if is_phala(event.type) else "PhalaBody", json.loads(rendered.body))
+            assert json.loads(rendered.body)["id"] == rendered.headers["x-webhook-id"]
 
 
 def test_redis_channels_are_named_as_the_store_names_them() -> None:
