@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.readiness import is_passing
@@ -82,10 +82,13 @@ def in_motion(tracked: Tracked, now: float) -> bool:
     return passing and now - tracked.seen.changed_at < MOTION_AT_MOST
 
 
+MOST_URGENT = 3
+
+
 def urgency(tracked: Tracked, now: float) -> int:
     """3 in motion, 2 pinned, 1 subscribed to, 0 none of these."""
     if in_motion(tracked, now):
-        return 3
+        return MOST_URGENT
     return 2 if tracked.demand.pinned else int(tracked.demand.subscribers > 0)
 
 
@@ -118,18 +121,14 @@ def _streams(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], 
     occupied = {slot.cvm_id for slot in slots if slot.streams}
     counted = sum(slot.streams for slot in slots)
     free = [slot for slot in slots if slot.life is Life.FREE][: max(0, limits.streams - counted)]
-    candidates = [
-        tracked for tracked in watches.values() if tracked.cvm_id not in occupied and _may_stream(tracked, now)
-    ]
-    first = heapq.nsmallest(
-        len(free) + 1, candidates, key=lambda each: (-urgency(each, now), each.seen.confirmed_at, each.cvm_id)
-    )
-    for slot, tracked in zip(free, first, strict=False):
-        actions.append(Open(slot.index, tracked.cvm_id))
-    rest = first[len(free) :]
-    settling = any(slot.life is Life.CLOSING for slot in slots)
-    if rest and limits.streams and not free and not settling:
-        actions += _preempt(now, watches, slots, rest[0])
+    if free:
+        candidates = [each for each in watches.values() if each.cvm_id not in occupied and _may_stream(each, now)]
+        first = heapq.nsmallest(
+            len(free), candidates, key=lambda each: (-urgency(each, now), each.seen.confirmed_at, each.cvm_id)
+        )
+        actions += [Open(slot.index, tracked.cvm_id) for slot, tracked in zip(free, first, strict=False)]
+    elif limits.streams and all(slot.life is not Life.CLOSING for slot in slots):
+        actions += _preempt(now, watches, slots, occupied)
     return actions
 
 
@@ -146,11 +145,19 @@ def _read_beside_stream(tracked: Tracked) -> bool:
     return tracked.reads.is_hinted or tracked.reads.doubted or tracked.absence.is_missing
 
 
-def _preempt(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], candidate: Tracked) -> list[Action]:
+def _preempt(
+    now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], occupied: Container[str | None]
+) -> list[Action]:
+    """Closes the stream of the least urgent CVM if a more urgent one waits."""
     held = [slot for slot in slots if slot.life is Life.OPEN and now - slot.opened_at >= HOLD_AT_LEAST]
     known = [(slot.index, watches[slot.cvm_id]) for slot in held if slot.cvm_id and slot.cvm_id in watches]
     least, index = min(((urgency(tracked, now), index) for index, tracked in known), default=(math.inf, 0))
-    return [Close(index)] if urgency(candidate, now) > least else []
+    if least >= MOST_URGENT:
+        return []
+    for each in watches.values():  # with every tick, so the answer that most of them give is asked for first
+        if urgency(each, now) > least and each.cvm_id not in occupied and _may_stream(each, now):
+            return [Close(index)]
+    return []
 
 
 def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
