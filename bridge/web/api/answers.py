@@ -43,7 +43,9 @@ class Cvm(Shape):
     stale_reason: str | None = described("Why the bridge does not; null while it does")
     followed_by: Literal["stream", "poll"] | None = described("How it is followed; null without a leader")
     pinned: bool = described("Whether it is watched even without subscribers")
-    subscribers: int = described("The subscribers that named it, over all front ends", ge=0)
+    subscribers: int = described(
+        "How many name it, webhook endpoints too, over all front ends; not those that name a set", ge=0
+    )
     event_id: str | None = described("The last event that the state includes", EXAMPLE_ID)
     state: CvmState | SkipJsonSchema[Verbatim] | None = described("The state; null once deleted or not yet seen")
 
