@@ -52,11 +52,16 @@ CHOICES: dict[str, dict[str, int]] = {
 }
 
 
-def next_scene(status: str, random: Random) -> Scene:
-    """The steps that follow `status`, the first one after a rest; empty for a status without scenes."""
+def next_scene(status: str, random: Random, *, lasting: bool = False) -> Scene:
+    """The steps that follow `status`, the first one after a rest; empty for a status without scenes.
+
+    A `lasting` CVM is not deleted: its most likely scene follows instead.
+    """
     if (choices := CHOICES.get(status)) is None:
         return ()
     (name,) = random.choices(list(choices), weights=list(choices.values()))
+    if lasting and name == "delete":
+        name = next(iter(choices))
     # A CVM that runs rests longer than one that does not.
     rest = random.uniform(15, 75) if status == "running" else random.uniform(4, 20)
     return _SCENES[name](random, rest)

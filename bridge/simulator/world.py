@@ -316,7 +316,7 @@ class World:
         return change
 
     def _plan(self, cvm: Cvm) -> None:
-        cvm.steps = deque(() if cvm.deleted else next_scene(cvm.status, cvm.random))
+        cvm.steps = deque(() if cvm.deleted else next_scene(cvm.status, cvm.random, lasting=cvm.number == 0))
         cvm.due = self.now + cvm.steps[0].delay if cvm.steps else 0.0
 
 

@@ -67,6 +67,15 @@ def test_a_cvm_goes_through_possible_statuses_only(seed: int) -> None:
         assert change.after in allowed[change.before]
 
 
+@given(st.integers(0, 2**32))
+def test_the_first_cvm_stays_so_that_examples_with_its_name_work(seed: int) -> None:
+    world = World(seed, 2)
+    first = world.cvms[0]
+    for change in world.advance(world.start + HOUR / 2):
+        assert change.cvm is not first or change.after not in (None, "deleted")
+    assert world.find("web-1") == [first]
+
+
 def test_a_demo_shows_a_change_every_few_seconds_and_every_scene() -> None:
     world = World(seed=0)
     changes = world.advance(world.start + HOUR)
