@@ -51,9 +51,7 @@ MOST_TROUBLED = 20
 async def run_check(settings: Settings, show: Print) -> bool:
     """Passes its findings to `show`, line by line; returns whether nothing is wrong. Tests upstream also if Redis is
     wrong."""
-    show("Settings in force")
-    for name, value, origin in settings.in_force():
-        show(f"  {name:<26}{value or '–':<42}  {origin}")
+    _show_settings(settings, show)
     show("\nAccess")
     show(_access(settings))
     show("\nRedis")
@@ -61,6 +59,14 @@ async def run_check(settings: Settings, show: Print) -> bool:
     show("\nUpstream")
     upstream = await _check_upstream(settings, show)
     return redis and upstream
+
+
+def _show_settings(settings: Settings, show: Print) -> None:
+    show("Settings in force")
+    shown = settings.in_force()
+    width = max(len(name) for name, _, _ in shown) + 2
+    for name, value, origin in shown:
+        show(f"  {name:<{width}}{value or '–':<42}  {origin}")
 
 
 def _access(settings: Settings) -> str:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 
-from bridge.commands.check import _show_bridge
-from bridge.config import Settings
+from bridge.commands.check import _show_bridge, _show_settings
+from bridge.config import Settings, variables
 from bridge.store.leader_status import MOST_UNMET
 from tests.fakes import fake_backend
+
+
+def test_each_setting_is_a_line_of_three_columns() -> None:
+    shown: list[str] = []
+    _show_settings(Settings(), shown.append)
+    columns = [re.split(r"  +", line.strip()) for line in shown[1:]]
+    assert [name for name, _, _ in columns] == list(variables().values())
 
 
 async def test_references_that_name_no_cvm_are_told_with_the_reason() -> None:
