@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -221,12 +221,19 @@ class Client:
         """The error of its class, with the title and detail of the problem in `body`, or the message of upstream's."""
         status, problem = answer.status_code, self.problem(body)
         # A reference that upstream does not find gets upstream's own 404, whose `detail` may be of any type.
-        words = [text_of(problem.get(name)) for name in ("title", "message", "detail")]
+        words = [text_of(problem.get(name)) for name in ("title", "message", "detail")] + _values(problem)
         text = ": ".join([f"the bridge answered {status}", *filter(None, words)])
         if status in (408, 425, 429) or status >= 500:
             asked = parse_retry_after(answer.headers.get("Retry-After"), self.clock.time(), longest=math.inf)
             return UnavailableError(status, problem, text, asked)
         return BY_STATUS.get(status, RefusedError)(status, problem, text)
+
+
+def _values(problem: Mapping[str, Any]) -> list[str]:
+    """What upstream's error is about: the reference that names no CVM."""
+    details = problem.get("details")
+    listed = details if isinstance(details, list) else ()
+    return [text_of(each.get("value")) for each in listed if isinstance(each, dict)]
 
 
 class Events:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from bridge import __version__
-from bridge.client import BridgeError, Client, ForbiddenError, UnauthorizedError, UnreachableError
+from bridge.client import BridgeError, Client, ForbiddenError, NotFoundError, UnauthorizedError, UnreachableError
 from bridge.events import (
     DELIVERY_GIVEN_UP,
     ENDPOINT_RECOVERED,
@@ -54,6 +54,8 @@ def refused(error: BridgeError, url: str, scope: str = "read") -> CommandError:
         return CommandError(f"{url} cannot be reached ({error}): is `bridge up` running?")
     if isinstance(error, UnauthorizedError | ForbiddenError):
         return CommandError(f"{error}: pass --token or set BRIDGE_TOKEN to a token of scope {scope}")
+    if isinstance(error, NotFoundError) and "details" in error.problem:  # upstream's own: no such CVM
+        return CommandError(f"{error} (`bridge cvms` lists those that are watched)")
     return CommandError(str(error))
 
 

@@ -42,6 +42,16 @@ class Code(Enum):
     CANNOT_TELL = 4
 
 
+WORDS = {
+    Code.REACHED: "reached",
+    Code.FAILED: "failed to reach",
+    Code.USAGE: "refused:",
+    Code.TIMEOUT: "not in time:",
+    Code.CANNOT_TELL: "cannot tell about",
+}
+"""For people, before what is waited for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """What to wait for, and at which bridge. `timeout`: seconds; 0 only looks. `after`: a cursor, or empty."""
@@ -76,7 +86,7 @@ class Verdict:
         names = [str(each.get("name") or each.get("cvm_id")) for each in self.cvms]
         about = f": {', '.join(names[:10])}{' …' if len(names) > 10 else ''}" if names else ""
         reason = f" ({self.reason})" if self.reason else ""
-        return printable(f"{self.code.name.lower().replace('_', ' ')}, {goal}{about}{reason}")
+        return printable(f"{WORDS[self.code]} {goal}{about}{reason}")
 
 
 Show = Callable[[Member], None]

@@ -267,10 +267,15 @@ async def test_an_error_without_a_problem_has_its_status(body: bytes) -> None:
 
 
 async def test_upstreams_own_error_tells_its_message() -> None:
-    body = {"error_code": "ERR-03-001", "message": "CVM not found", "details": [{"field": "cvm_id"}]}
-    async with client(Bridge(httpx.Response(404, json=body))) as made:
-        with pytest.raises(NotFoundError, match=r"^the bridge answered 404: CVM not found$"):
-            await anext(made.events())
+    for details, told in (
+        ([{"field": "cvm_id", "value": "web1", "message": "CVM not found"}], ": web1"),
+        ([{"field": "cvm_id"}, 1], ""),
+        ({"field": 1}, ""),
+    ):
+        body = {"error_code": "ERR-03-001", "message": "CVM not found", "details": details}
+        async with client(Bridge(httpx.Response(404, json=body))) as made:
+            with pytest.raises(NotFoundError, match=rf"^the bridge answered 404: CVM not found{told}$"):
+                await anext(made.events())
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.ReadTimeout("silent")])

@@ -56,6 +56,12 @@ async def test_a_final_refusal_is_one_line_with_the_reason() -> None:
         await follow(Request("http://b"), print, print, client=client(Bridge(httpx.Response(422, json=problem))))
 
 
+async def test_a_name_that_is_no_cvms_is_told_with_where_to_look() -> None:
+    answer = httpx.Response(404, json={"message": "CVM not found", "details": [{"field": "cvm_id", "value": "web1"}]})
+    with pytest.raises(CommandError, match=r"404: CVM not found: web1 \(`bridge cvms` lists"):
+        await follow(Request("http://b", ("web1",)), print, print, client=client(Bridge(answer)))
+
+
 async def test_an_invalid_url_and_an_invalid_token_are_one_line_that_does_not_show_the_token() -> None:
     for request, named in ((Request("http://b:notaport"), "--url"), (Request("http://b", token="canary\n"), "--token")):
         with pytest.raises(CommandError, match=f"^{named} must ") as raised:

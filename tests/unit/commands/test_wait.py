@@ -248,6 +248,12 @@ def test_exit_status_and_one_line_of_json(monkeypatch: pytest.MonkeyPatch) -> No
         assert json.loads(result.stdout)["outcome"] == outcome
 
 
+def test_the_line_for_people_tells_what_was_waited_for() -> None:
+    made = Verdict(code=Code.FAILED, reason="boot_error", cvms=({"name": "web-1"},))
+    assert made.to_line(Goal()) == "failed to reach ready: web-1 (boot_error)"
+    assert all(Verdict(code=code).to_line(Goal()).endswith(" ready") for code in Code)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
