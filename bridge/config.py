@@ -148,8 +148,8 @@ class Settings(BaseModel):
     log_format: Annotated[Literal["console", "json"] | None, _parsed(str.lower)] = _setting(
         "BRIDGE_LOG_FORMAT", None, "console or json"
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], _parsed(str.lower)] = _setting(
-        "BRIDGE_LOG_LEVEL", "info", "debug, info, warning or error"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, _parsed(str.lower)] = _setting(
+        "BRIDGE_LOG_LEVEL", None, "debug, info, warning or error"
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

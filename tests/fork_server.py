@@ -95,11 +95,11 @@ def _attend(caller: socket.socket, bridge: object) -> int:
 
 def _run(arguments: list[str], bridge: object) -> None:
     """Ends the process, as a fresh one would."""
-    name, *sys.argv = arguments
+    called, *sys.argv = arguments
     code = 1
     try:
-        if name == "bridge":
-            sys.argv = [name, *sys.argv]
+        if os.path.basename(called) == "bridge":
+            sys.argv = [called, *sys.argv]
             bridge()  # type: ignore[operator]
         elif sys.argv[0] == "-c":
             exec(compile(sys.argv[1], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102

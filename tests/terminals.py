@@ -106,6 +106,6 @@ def install(directory: Path, server: Path) -> None:
     """`bridge` and `python` as commands of the fork server."""
     for name in ("bridge", "python"):
         file = directory / name
-        script = f'exec {sys.executable} -I -S {Path(__file__).with_name("fork_server.py")} call {server} {name} "$@"\n'
+        script = f'exec {sys.executable} -I -S {Path(__file__).with_name("fork_server.py")} call {server} "$0" "$@"\n'
         file.write_text(f"#!/bin/sh\n{script}", encoding="utf-8")
         file.chmod(0o755)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -32,7 +35,7 @@ def up_command() -> None:
     """
     from bridge.process.up import run_up
 
-    settings = load()
+    settings = load(on_terminal="warning")  # so that the banner stays in sight
     _run(lambda stop: run_up(settings, lambda startup: click.echo(_banner(startup)), stop))
 
 
@@ -120,7 +123,7 @@ def _banner(startup: StartupInfo) -> str:
     lines = [
         ("address", startup.address),
         ("events", f"curl -N {bearer}{base}/v1/events"),
-        ("webhooks", f"bridge listen --url {startup.address}{token}"),
+        ("webhooks", f"{_program()} listen --url {startup.address}{token}"),
         ("Redis", redis),
         ("channel", f"redis-cli -u {redis} SUBSCRIBE '{{{namespace}}}:events'"),
         ("log", f"redis-cli -u {redis} XRANGE '{{{namespace}}}:log' - + COUNT 10"),
@@ -131,6 +134,13 @@ def _banner(startup: StartupInfo) -> str:
         lines.append(("data", str(startup.embedded.directory)))
     shown = "\n".join(f"  {name:<10}{text}" for name, text in lines)
     return f"bridge {__version__} is up (ctrl-C ends it)\n\n{shown}\n"
+
+
+def _program() -> str:
+    """How a shell finds this program: by its name if it is on the PATH, else as it was called."""
+    called, found = sys.argv[0], shutil.which("bridge")
+    is_command = os.path.basename(called) == "bridge"
+    return called if is_command and os.path.realpath(found or "") != os.path.realpath(called) else "bridge"
 
 
 def _access_line(startup: StartupInfo) -> str:

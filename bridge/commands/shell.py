@@ -117,8 +117,11 @@ def complain(line: str) -> None:
     click.echo(line, err=True)
 
 
-def load(*, quiet: bool = False, proxies: bool = True) -> Settings:
-    """The settings in force; `quiet` leaves logging alone. Ends the process with one line per wrong variable."""
+def load(*, quiet: bool = False, proxies: bool = True, on_terminal: str = "info") -> Settings:
+    """The settings in force; `quiet` leaves logging alone. Ends the process with one line per wrong variable.
+
+    `on_terminal`: the level of logs there, if none is set.
+    """
     from bridge.config import SettingsError, load_settings
 
     try:
@@ -128,7 +131,7 @@ def load(*, quiet: bool = False, proxies: bool = True) -> Settings:
     if proxies:
         check_proxies()
     if not quiet:
-        log(settings.log_format, settings.log_level)
+        log(settings.log_format, settings.log_level or (on_terminal if sys.stderr.isatty() else "info"))
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     return settings

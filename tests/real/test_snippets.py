@@ -269,7 +269,8 @@ def check_nginx(text: str) -> None:
 
 @pytest.mark.timeout(600)  # it waits for what CVMs do by themselves, page after page
 def test_every_snippet_of_the_documents_does_what_its_page_shows(sandbox: Sandbox) -> None:
-    up = Terminal("bridge up", sandbox.directory, sandbox.environ, sandbox.directory / "up.variables")
+    as_make_does = "PATH=/usr/bin:/bin .venv/bin/bridge up"
+    up = Terminal(as_make_does, sandbox.directory, sandbox.environ, sandbox.directory / "up.variables")
     try:
         up.waits(lambda printed: "data " in printed)
         count = f"http://127.0.0.1:{sandbox.port('8000')}/v1/cvms?cvm=*"

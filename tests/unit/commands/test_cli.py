@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
+import pytest
 from click.shell_completion import ShellComplete
 
+from bridge.commands import shell
 from bridge.commands.cli import main
 
 #: Half a second of CPU that no help and no question to a bridge needs.
@@ -29,6 +32,22 @@ def test_help_and_questions_to_a_bridge_load_nothing_of_the_server() -> None:
     assert helped.isdisjoint({*OF_THE_SERVER, "httpx"})
     assert asked.isdisjoint(OF_THE_SERVER)
     assert "httpx" in asked
+
+
+@pytest.mark.parametrize(
+    ("terminal", "level", "shown"), [(True, "", "warning"), (True, "info", "info"), (False, "", "info")]
+)
+def test_logs_leave_the_banner_in_sight_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, level: str, shown: str
+) -> None:
+    levels: list[str] = []
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(shell, "log", lambda form, chosen: levels.append(chosen))
+    monkeypatch.setenv("BRIDGE_LOG_LEVEL", level)
+    shell.load(on_terminal="warning")
+    assert levels == [shown]
 
 
 def test_a_shell_completes_commands_and_options() -> None:
