@@ -63,7 +63,7 @@ class Receiver:
         data = _data(body)
         hit = Hit(
             request.path,
-            request.headers["webhook-id"],
+            request.headers.get("webhook-id") or request.headers["x-webhook-id"],
             str(data.get("cvm_id")),
             str(data.get("to")),
             time.monotonic(),

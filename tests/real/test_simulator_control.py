@@ -5,26 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from bridge.phala_signature import sign
 from bridge.simulator.server import Running, serve
 from bridge.simulator.world import Cvm, World
 from tests.real.waiting import until
-
-SECRET = "whsec_dGVzdA=="
 
 
 @pytest.fixture
@@ -388,67 +379,3 @@ async def test_a_wrong_control_call_is_refused(
     answer = await control.request(method, url, json=body)
 
     assert (answer.status_code, "detail" in answer.json()) == (status, True)
-
-
-class Receiver:
-    """A webhook receiver that keeps what came."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.app = Starlette(routes=[Route("/", self._take, methods=["POST"])])
-
-    async def _take(self, request: Request) -> Response:
-        self.got.append((dict(request.headers), await request.body()))
-        return Response(status_code=204)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
-    receiver = Receiver()
-    async with _listening(receiver.app) as url:
-        yield receiver, url
-
-
-@contextlib.asynccontextmanager
-async def _listening(app: Starlette) -> AsyncIterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-    task = asyncio.create_task(server._serve([listener]), name="receiver")  # without signal handlers
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    await task
-
-
-async def test_a_webhook_is_sent_on_request_and_signed(
-    control: httpx.AsyncClient, cvm: Cvm, receiver: tuple[Receiver, str]
-) -> None:
-    sink, url = receiver
-    body = {"url": url, "secret": SECRET, "event": "cvm.stopped", "cvm": cvm.name}
-    sent = (await control.post("/webhooks/send", json=body)).json()
-    forged = {**body, "timestamp": "1", "signature": "sha256=00", "id": "evt_mine"}
-    await control.post("/webhooks/send", json=forged)
-    nowhere = (await control.post("/webhooks/send", json={**body, "url": "http://127.0.0.1:1/"})).json()
-    (headers, raw), (bad, _) = sink.got
-
-    assert (sent["status"], sent["error"], sent["id"]) == (204, None, headers["x-webhook-id"])
-    assert headers["x-webhook-signature"] == sign(SECRET, headers["x-webhook-timestamp"], raw)
-    assert (bad["x-webhook-timestamp"], bad["x-webhook-signature"], bad["x-webhook-id"]) == (
-        "1",
-        "sha256=00",
-        "evt_mine",
-    )
-    assert (nowhere["status"], nowhere["error"]) == (None, "ConnectError")
-
-
-async def test_each_lifecycle_change_sends_its_webhook(
-    control: httpx.AsyncClient, cvm: Cvm, receiver: tuple[Receiver, str]
-) -> None:
-    sink, url = receiver
-    await control.put("/webhooks", json={"url": url, "secret": SECRET})
-    for status in ("stopping", "stopped", "starting", "running"):
-        await control.patch(f"/cvms/{cvm.vm_uuid}", json={"status": status})
-    await control.delete(f"/cvms/{cvm.vm_uuid}")
-    await until(lambda: len(sink.got) == 3)
-
-    events = [json.loads(raw)["event"] for _, raw in sink.got]
-    assert events == ["cvm.stopped", "cvm.started", "cvm.deleted"]
