@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -29,3 +30,10 @@ def _no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         forbid(name)
     yield
     assert not opened, f"a unit test called {opened} on sockets: it belongs in tests/real"
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment without settings, in a directory without `.env`."""
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from bridge.config import Allowlist, Settings, SettingsError, Token, load_settings, unknown_names, variables
 from bridge.config_values import masked_url, shown
-from bridge.secret_files import SecretFile
 from tests.tables import names, rows
 
 if TYPE_CHECKING:
@@ -26,13 +24,6 @@ CONTRACT = {
     for name in names(cell)
 }
 """Variables and their defaults; "" where there is none, or another one in each role."""
-
-
-@pytest.fixture
-def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment without settings, in a directory without `.env`."""
-    monkeypatch.chdir(tmp_path)
-    return monkeypatch
 
 
 def complaint(env: pytest.MonkeyPatch, name: str, value: str) -> str:
@@ -88,7 +79,7 @@ def test_the_bounds_of_a_variable(env: pytest.MonkeyPatch, name: str, good: list
         load_settings()
 
 
-def test_all_wrong_cellare_reported_at_once_in_one_line_each(env: pytest.MonkeyPatch) -> None:
+def test_all_wrong_variables_are_reported_at_once_in_one_line_each(env: pytest.MonkeyPatch) -> None:
     env.setenv("PORT", "x")
     env.setenv("BRIDGE_MAX_STREAMS", "9")
     with pytest.raises(SettingsError) as caught:
@@ -101,92 +92,6 @@ def test_all_wrong_cellare_reported_at_once_in_one_line_each(env: pytest.MonkeyP
 
 def test_a_value_of_many_lines_still_gets_one_short_line(env: pytest.MonkeyPatch) -> None:
     assert len(complaint(env, "BRIDGE_NAMESPACE", "a\nb\r" * 1000)) < 200
-
-
-def test_each_secret_may_stand_in_a_file_that_its_variable_names(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    key = Fernet.generate_key().decode()
-    contents = {
-        "PHALA_CLOUD_API_KEY": "phak_key\n",
-        "PHALA_WEBHOOK_SECRET": " hook",
-        "REDIS_URL": "redis://:pw@h:1/0\n",
-        "BRIDGE_TOKENS": "ops:one:admin\nweb:two:read:a,b\n",
-        "BRIDGE_SECRET_KEY": f"{key}\r\n",
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_text(content)
-        env.setenv(f"{name}_FILE", name)
-    (tmp_path / ".env").write_text("REDIS_URL_FILE=elsewhere\n")
-    settings = load_settings()
-    assert settings.api_key is not None
-    assert (settings.api_key.get_secret_value(), settings.redis_url) == ("phak_key", "redis://:pw@h:1/0")
-    assert settings.phala_secrets == ("hook",)
-    assert [each.get_secret_value() for each in settings.secret_key] == [key]
-    assert [each.name for each in settings.tokens] == ["ops", "web"]
-    assert {name: origin for name, _, origin in settings.in_force() if name in contents} == {
-        name: f"{name}_FILE" for name in contents
-    }
-    assert settings.warnings == ()
-    assert load_settings(redis_url="redis://given").redis_url == "redis://given"
-
-
-def test_each_fault_of_a_secrets_file_is_one_line_that_shows_neither_path_nor_content(
-    env: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "empty").write_text(" \n")
-    (tmp_path / "large").write_text("canary" * 50_000)
-    (tmp_path / "odd").write_bytes(b"canary\xff")
-    (tmp_path / "wrong").write_text("ops:canary")
-    os.mkfifo(tmp_path / "pipe")
-    both = "BRIDGE_TOKENS and BRIDGE_TOKENS_FILE are both set: unset one of them"
-    for path, told in {
-        "canary": "BRIDGE_TOKENS_FILE: the file cannot be read (No such file or directory)",
-        ".": "BRIDGE_TOKENS_FILE: the file cannot be read (Is a directory)",
-        "empty": "BRIDGE_TOKENS_FILE: the file is empty",
-        "large": "BRIDGE_TOKENS_FILE: the file is larger than 256 KiB",
-        "odd": "BRIDGE_TOKENS_FILE: the file is not UTF-8 text",
-        "pipe": "BRIDGE_TOKENS_FILE: it is not the path of a regular file",
-        "wrong": "BRIDGE_TOKENS (from BRIDGE_TOKENS_FILE) must be name:secret:scope[:cvm,cvm…], separated by spaces; "
-        "scope: read or admin; entry 1 is not name:secret:scope",
-    }.items():
-        env.setenv("BRIDGE_TOKENS_FILE", path)
-        assert complaints() == [told]
-    env.setenv("BRIDGE_TOKENS", "malformed")
-    env.setenv("PORT", "x")
-    assert sorted(each.partition(" must")[0] for each in complaints()) == [both, "PORT"]
-
-
-def complaints() -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        load_settings()
-    return str(caught.value).splitlines()
-
-
-def test_a_secrets_file_is_at_another_version_after_each_way_to_change_it(tmp_path: Path) -> None:
-    seen = set[object]()
-
-    def changed() -> bool:
-        known = len(seen)
-        seen.add(file.version())
-        return len(seen) > known
-
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "tokens").write_text(name)
-    (tmp_path / "..data").symlink_to("one")
-    (tmp_path / "tokens").symlink_to("..data/tokens")
-    file = SecretFile(str(tmp_path / "tokens"))
-    assert changed()
-    assert not changed()
-    (tmp_path / "..new").symlink_to("two")  # as Kubernetes does
-    (tmp_path / "..new").rename(tmp_path / "..data")
-    assert changed()
-    assert file.read() == "two"
-    (tmp_path / "draft").write_text("6")
-    (tmp_path / "draft").rename(tmp_path / "tokens")
-    assert changed()
-    (tmp_path / "tokens").unlink()
-    assert changed()
-    assert file.version() is None
 
 
 @pytest.mark.parametrize(
@@ -362,7 +267,7 @@ def test_an_unknown_name_gets_one_warning_with_the_nearest_known_one(env: pytest
     )
 
 
-def test_cellthat_kubernetes_sets_get_no_warning() -> None:
+def test_variables_that_kubernetes_sets_get_no_warning() -> None:
     injected = {
         "BRIDGE_PORT": "tcp://10.0.0.1:8000",
         "BRIDGE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
