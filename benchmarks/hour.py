@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import random
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from bridge.config import Settings
+from tests.processes import resident_bytes
 from tests.unit.upstream.leaders import one_leader
 from tests.unit.upstream.model import Cloud, ModelClient
 from tests.virtual import run_virtual
@@ -71,16 +70,12 @@ async def _look(cloud: Cloud, minute: int, segment: int) -> Look:
         minute,
         len(asyncio.all_tasks()),
         len(gc.get_objects()),
-        _resident_mb(),
+        resident_bytes() / 2**20,
         cpu,
         sum(cloud.requests.values()) / (segment * 60),
         max(cloud.requests.values()),
         len(cloud.streams),
     )
-
-
-def _resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def run() -> None:

@@ -17,6 +17,7 @@ from hypothesis.strategies import SearchStrategy
 
 from bridge.sealing import new_key
 from tests.commands import Command
+from tests.processes import resident_bytes
 from tests.servers import PATIENCE, eventually
 
 T = TypeVar("T")
@@ -65,8 +66,7 @@ class Watched:
 
     def memory(self) -> int:
         """Resident bytes."""
-        pages = Path(f"/proc/{self.command.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.command.process.pid)
 
     def complaints(self) -> list[str]:
         """Log lines above information, and everything that is no log line, as a traceback is not."""

@@ -19,6 +19,7 @@ import aiohttp
 
 from benchmarks.hostile.odd_machine import FILES
 from benchmarks.webhooks import until
+from tests.processes import resident_bytes
 from tests.servers import free_port
 
 COUNT = 4
@@ -115,7 +116,7 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
 
 def _resident(pid: int) -> float:
     with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return resident_bytes(pid) / 2**20
     return 0.0
 
 
