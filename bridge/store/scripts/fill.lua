@@ -1,4 +1,5 @@
--- Queue events for endpoints and move the position, if it is the one that the caller read from; behind `delivered_marks.lua`.
+-- Queue events for endpoints and move the position, if it is the one that the caller read from; behind
+-- `delivered_marks.lua`.
 -- KEYS: webhooks, the log's meta. ARGV: limits, log id, position, partial, revision, new position, new partial;
 --   then per event: id, ran (1/0), JSON, cvm id, sequence, number of endpoints, their ids.
 -- `partial`: the endpoint up to which (by name) the event behind the position has been queued already.

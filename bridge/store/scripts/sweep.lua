@@ -4,7 +4,8 @@
 -- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the
 -- server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes would wait for the
 -- old time.
--- Returns {pending, repaired lanes, open breakers of enabled endpoints, age in ms of the delivery that waits longest}. Damaged keys are reported by the steps that use them.
+-- Returns {pending, repaired lanes, open breakers of enabled endpoints, age in ms of the delivery that waits longest}.
+-- Damaged keys are reported by the steps that use them.
 local LANES, MOMENTS = {'due', 'busy'}, {'probe_at', 'not_before'}
 local pending, repaired, open, oldest = 0, 0, 0, 0
 

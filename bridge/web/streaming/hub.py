@@ -41,7 +41,7 @@ COME_BACK_MS = 1000
 """For a subscriber whose token changed while its request was served; there are few of them."""
 
 
-MOST_PATTERNS = 10_000
+MOST_DIFFERENT_PATTERNS = 10_000
 """Different patterns of names of all subscribers: a name that is new is tried with each, in some milliseconds."""
 
 
@@ -243,7 +243,7 @@ class Hub:
 
     def check_patterns(self, scope: CvmScope) -> None:
         """Raises ProblemError 503 if there is no room for its patterns of names beside those of others."""
-        if (new := scope.patterns - self._patterns.keys()) and len(self._patterns) + len(new) > MOST_PATTERNS:
+        if (new := scope.patterns - self._patterns.keys()) and len(self._patterns) + len(new) > MOST_DIFFERENT_PATTERNS:
             raise ProblemError(ProblemType.OVERLOADED, "subscribers name too many different patterns of names")
 
     def enter(self, subscriber: Subscriber, begin: Begin = None) -> None:

@@ -69,7 +69,7 @@ def test_waits_for_sets_remember_no_more_cvms_than_there_is_room_for(monkeypatch
 
 
 def test_streams_and_waits_have_no_more_patterns_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "MOST_PATTERNS", 1)
+    monkeypatch.setattr(hub, "MOST_DIFFERENT_PATTERNS", 1)
 
     async def scenario(bridge: Bridge) -> None:
         await bridge.tell(STARTING)
