@@ -24,13 +24,6 @@ from typing import IO, Protocol
 from tests.servers import PATIENCE, eventually
 
 MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
-#: What commands import when they run.
-PRELOADED = (
-    *("bridge.commands.cli", "bridge.commands.check", "bridge.commands.keys", "bridge.commands.listen"),
-    *("bridge.commands.tail", "bridge.commands.wait", "bridge.commands.cvms", "bridge.commands.webhooks"),
-    *("bridge.process.up", "bridge.process.web", "bridge.process.upstream", "bridge.process.dispatcher"),
-    "bridge.simulator.server",
-)
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", *MEASURED)
 
 #: All that run, by their start.
@@ -57,7 +50,7 @@ class Process(Protocol):
 @functools.cache
 def _warm() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED])
+    context.set_forkserver_preload(["tests.warm"])
     return context
 
 

@@ -6,18 +6,15 @@ import asyncio
 import functools
 import inspect
 import os
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import certifi
 import hypothesis
 import pytest
 import redis.utils
 
 from bridge.config import variables
-from tests import commands, servers
+from tests import authorities, commands, servers
 from tests.servers import Guarded, RealServer, cluster, guarded
 from tests.virtual import assert_no_task_left
 
@@ -33,20 +30,8 @@ def pytest_configure() -> None:
     gets is never closed.
     """
     asyncio.set_event_loop(None)
-    _read_the_authorities_once()
+    authorities.read_once()
     redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)  # asked for each connection
-
-
-def _read_the_authorities_once() -> None:
-    """Each httpx client reads all certificate authorities, which takes 20 ms: those of tests share them."""
-    fresh = ssl.create_default_context
-    usual = os.environ.get("SSL_CERT_FILE") or certifi.where()  # as httpx chooses
-    shared = functools.cache(functools.partial(fresh, cafile=usual))
-
-    def create(*purpose: ssl.Purpose, **given: Any) -> ssl.SSLContext:
-        return shared() if not purpose and given == {"cafile": usual} else fresh(*purpose, **given)
-
-    ssl.create_default_context = create
 
 
 def pytest_report_header() -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import os
-import pkgutil
 import runpy
 import signal
 import socket
@@ -43,10 +41,7 @@ def _kill(child: int, number: int) -> None:
 
 def serve(path: str) -> None:
     """Until it is killed. One process for each call waits for the child and answers."""
-    from bridge import commands  # noqa: PLC0415 - callers start at once without it
-
-    for each in pkgutil.iter_modules(commands.__path__, "bridge.commands."):
-        importlib.import_module(each.name)
+    import tests.warm  # noqa: F401, PLC0415 - callers start at once without it
     from bridge.commands.cli import main  # noqa: PLC0415
     from bridge.process import up  # noqa: PLC0415
     from bridge.simulator import scenes  # noqa: PLC0415
