@@ -142,7 +142,7 @@ RULES: dict[type[UpstreamError], Rule] = {
 
 
 def error_for(status: int, body: bytes, content_type: str, retry_after: float | None) -> UpstreamError:
-    """The error for a status other than 200."""
+    """The error for a status that no request of ours expects."""
     kinds: dict[int, type[UpstreamError]] = {
         401: UnauthorizedError,
         403: ForbiddenError,

@@ -12,7 +12,9 @@ from bridge.commands.wait import Code
 from bridge.config import file_variables
 from bridge.events import ANY_PHALA, LOG_TYPES, sse_event
 from bridge.store.deliveries import DELIVERY_STATUSES
+from bridge.upstream.errors import RULES, BatchAbsentError
 from bridge.waiting import STATUSES
+from bridge.web.app import operations
 from bridge.web.http.problems import ProblemType
 from bridge.webhook_formats import FORMATS
 from tests.tables import ROOT, names, rows
@@ -32,6 +34,20 @@ def test_event_types() -> None:
     told = rows(CONTRACT, "type", "SSE `event:`", "when it is written", "`data`")
     types = {kind: sse_event(kind) for kind in (*LOG_TYPES, ANY_PHALA)}
     assert {kind.replace("<event>", "*"): event for kind, event in (names(" ".join(row[:2])) for row in told)} == types
+
+
+def test_reasons_of_stale_watches() -> None:
+    told = re.search(r"- `reason` is one of ([^;]+);", (ROOT / CONTRACT).read_text("utf-8"))
+    assert told
+    assert set(names(told[1])) == {rule.reason for error, rule in RULES.items() if error is not BatchAbsentError}
+
+
+def test_routes() -> None:
+    told = set(re.findall(r"/[\w./{}-]*", " ".join(row[0] for row in rows(CONTRACT, "route", "what it does"))))
+    actions = {f"/v1/webhooks/{{id}}{each}" for each in told if each.count("/") == 1}
+    shown = {each.path for each in operations() if not each.path.startswith("/api/")}
+    assert shown <= told | actions
+    assert {each for each in told if each.startswith(("/v1", "/."))} <= shown
 
 
 def test_problem_types() -> None:
