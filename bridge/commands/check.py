@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bridge import __version__
 from bridge.clock import SystemClock
-from bridge.commands.mends import redis_mend, slot_notes, version_lines
+from bridge.commands.remedies import redis_remedy, slot_notes, version_lines
 from bridge.config import Settings
 from bridge.config_values import masked_url
 from bridge.process.embedded import EmbeddedError, find_server, running_url
@@ -93,7 +93,7 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
             return await _check_keys(backend, settings, show)
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
-        for line in redis_mend(str(error), url, settings.namespace):
+        for line in redis_remedy(str(error), url, settings.namespace):
             show(f"           {line}")
         return False
 

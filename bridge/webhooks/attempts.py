@@ -23,7 +23,7 @@ from bridge.webhook_formats import Format
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Rendered
-from bridge.webhooks.rare_lines import RareLines
+from bridge.webhooks.log_throttle import LogThrottle
 from bridge.webhooks.schedule import AttemptOutcome, InTime, NotAttemptedError, Schedule
 
 logger = logging.getLogger(__name__)
@@ -79,10 +79,10 @@ class Attempts:
     rng: random.Random
     """Makes the ids of traces."""
     _rendered: OrderedDict[tuple[str, str], Rendered] = field(default_factory=OrderedDict, init=False)
-    _lines: RareLines = field(init=False)
+    _log_throttle: LogThrottle = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lines = RareLines(self.clock)
+        self._log_throttle = LogThrottle(self.clock)
 
     async def make(self, claim: Claim, in_time: InTime) -> Result | None:
         """The attempt's result; None if the endpoint was removed. Raises nothing but CancelledError.
@@ -145,7 +145,9 @@ class Attempts:
 
     def _postponed(self, claim: Claim, error: NotAttemptedError) -> Result:
         metrics.NOT_ATTEMPTED.labels(error.why).inc()
-        if count := self._lines.due(error.why):  # a fault of this machine, which all endpoints have at the same time
+        if count := self._log_throttle.due(
+            error.why
+        ):  # a fault of this machine, which all endpoints have at the same time
             extra = {"why": error.why, "error": str(error), "attempts": count}
             logger.error("attempts cannot be made and are postponed", extra=extra)
         return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), f"{error.why}: {error}")

@@ -12,7 +12,7 @@ from bridge.store.errors import NearlyFullError
 from bridge.store.lanes import Checkpoint, Entry, Filled, Lanes, Share
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache
-from bridge.webhooks.rare_lines import RareLines
+from bridge.webhooks.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Enqueuer:
 
     def __init__(self, lanes: Lanes, endpoint_cache: EndpointCache, clock: Clock) -> None:
         self._lanes = lanes
-        self._lines = RareLines(clock)
+        self._log_throttle = LogThrottle(clock)
         self._endpoint_cache = endpoint_cache
         self._checkpoint: Checkpoint | None = None
         self._reported = ""
@@ -112,7 +112,7 @@ class Enqueuer:
             metrics.SKIPPED.labels("disabled").inc(filled.skipped)
         if filled.beyond:
             metrics.SKIPPED.labels("too many pending").inc(filled.beyond)
-            if skipped := self._lines.due("too many pending", filled.beyond):
+            if skipped := self._log_throttle.due("too many pending", filled.beyond):
                 logger.error("endpoints have too many pending deliveries", extra={"skipped": skipped})
 
 

@@ -16,7 +16,7 @@ _UNKNOWN_USER = re.compile(r"AuthenticationError|WRONGPASS|NOAUTH")
 _CERTIFICATE = re.compile(r"certificate verify failed")
 
 
-def redis_mend(trouble: str, url: str, namespace: str) -> list[str]:
+def redis_remedy(trouble: str, url: str, namespace: str) -> list[str]:
     """What helps against an error of the Redis at `url`. It shows the URL's user, and never the password."""
     user, is_tls, is_cluster = _read(url)
     if _REFUSED.search(trouble):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.commands.check import _check_keys
-from bridge.commands.mends import redis_mend, slot_notes, version_lines
+from bridge.commands.remedies import redis_remedy, slot_notes, version_lines
 from bridge.config import Settings
 from bridge.sealing import Sealer, new_key
 from bridge.store.endpoint_record import Endpoint, SealedSecret
@@ -38,7 +38,7 @@ OUT = "Redis is out of reach"
     ],
 )
 def test_each_fault_of_redis_has_its_mend_and_no_password_is_shown(trouble: str, url: str, advised: str) -> None:
-    lines = "\n".join(redis_mend(trouble, url, "ns"))
+    lines = "\n".join(redis_remedy(trouble, url, "ns"))
     assert advised in lines
     assert "canary" not in lines
 

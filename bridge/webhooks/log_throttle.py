@@ -8,7 +8,7 @@ REPEAT_EVERY = 60.0
 """Seconds between two lines about the same fault."""
 
 
-class RareLines:
+class LogThrottle:
     """Decides when a fault is told again, and what it came to in between."""
 
     def __init__(self, clock: Clock) -> None:
