@@ -80,6 +80,11 @@ def test_commands() -> None:
     assert told == set(main.commands)
 
 
+def test_modules_that_every_package_may_use() -> None:
+    (told,) = (row[1] for row in rows("docs/architecture.md", "package", "what is in it") if row[0] == "`bridge/*.py`")
+    assert sorted(names(told)) == sorted(each.stem for each in (ROOT / "bridge").glob("*.py") if each.stem[0] != "_")
+
+
 def test_metrics() -> None:
     pages = ("docs/reliability.md", "docs/webhooks.md")
     told = {name for page in pages for name in re.findall(r"`(bridge_[a-z_]+)", (ROOT / page).read_text("utf-8"))}

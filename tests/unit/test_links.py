@@ -1,4 +1,4 @@
-"""Links between the documents lead to files, and to headings, that there are."""
+"""Links between the documents lead to files, and to headings, that there are; so do the names of files."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def test_each_page_can_be_reached_from_the_index() -> None:
         found = {(page.parent / target.partition("#")[0]).resolve() for target in links(page) if ":" not in target}
         todo += [each for each in found if each.suffix == ".md" and each.exists() and each not in seen]
     assert set((ROOT / "docs").rglob("*.md")) <= seen
+
+
+def test_each_file_that_the_documents_name_is_there() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    named = {
+        f"{page.relative_to(ROOT)}: {name}": name
+        for page in pages
+        if page.name != "CHANGELOG.md"  # it tells of files that are gone
+        for name in re.findall(r"`((?:bridge|tests|deploy|docs|benchmarks)/[^`\s]*)`", page.read_text("utf-8"))
+        if "node_modules" not in name
+    }
+    assert not [where for where, name in named.items() if not list(ROOT.glob(name))]
 
 
 def links(page: Path) -> list[str]:
