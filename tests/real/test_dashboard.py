@@ -8,17 +8,23 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, expect
 
 from tests import node
 from tests.browsers import connected
 from tests.demonstration import Demonstration, demonstration
+from tests.real.fronts import front
+from tests.real.test_browser import TOKENS
 from tests.servers import PATIENCE, RealServer
 
 expect.set_options(timeout=PATIENCE * 1000)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AXE = Path(node.__file__).parent / "node_modules/axe-core/axe.min.js"
+
+THINNED = """() => document.querySelectorAll("main > section:nth-of-type(n + 3), .contents li:nth-of-type(n + 9)")
+  .forEach(part => part.remove())"""
+"""The reference has a thousand parts of the same few forms: axe would take half a minute for all of them."""
 
 PAGER = "#view=webhooks&endpoint=wh_pager"
 
@@ -59,6 +65,24 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
 async def opened(page: Page, shown: Demonstration, fragment: str = "") -> None:
     await page.goto(f"{shown.bridge.url}/{fragment}")
     await expect(page.locator("#connection")).to_have_text("Live")
+
+
+async def both_schemes(page: Page) -> None:
+    """axe finds nothing, light or dark. Colours are all that differs."""
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    await page.add_script_tag(path=AXE)
+    assert await page.evaluate(FAULTS, {}) == []
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    assert await page.evaluate(FAULTS, {"runOnly": ["color-contrast"]}) == []
+
+
+async def reached(page: Page, target: Locator) -> None:
+    """By the tab key."""
+    for _ in range(40):
+        await page.keyboard.press("Tab")
+        if await target.evaluate("element => element === document.activeElement"):
+            return
+    raise AssertionError(f"no tab stop: {target}")
 
 
 async def test_a_transition_is_shown_as_it_happens(page: Page, shown: Demonstration) -> None:
@@ -149,17 +173,80 @@ async def test_attempts_of_a_delivery_are_shown_and_it_is_tried_at_once(page: Pa
 
 async def test_axe_finds_nothing_and_nothing_is_cut_off(page: Page, shown: Demonstration) -> None:
     for fragment, ready in (("", "#rows tr"), (f"#cvm={shown.changed}", ".part"), (PAGER, "#deliveries li")):
-        await page.emulate_media(color_scheme="light", reduced_motion="reduce")
         await page.goto("about:blank")
         await opened(page, shown, fragment)
         await expect(page.locator(ready).first).to_be_visible()
-        await page.add_script_tag(path=AXE)
-        assert await page.evaluate(FAULTS, {}) == []
-        await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-        assert await page.evaluate(FAULTS, {"runOnly": ["color-contrast"]}) == []
+        await both_schemes(page)
         for width in (390, 820, 1400):
             await page.set_viewport_size({"width": width, "height": 900})
             assert await page.evaluate(CUT_OFF) == []
+
+
+async def test_axe_finds_nothing_in_the_dialog_for_a_token_and_in_the_reference(
+    page: Page, shown: Demonstration, redis_url: str
+) -> None:
+    async with front(redis_url, tokens=TOKENS, open_access=False) as web:
+        await page.goto(web.url)
+        await page.fill("#token", "wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#ask-fault")).to_have_text("The bridge does not know this token.")
+        await both_schemes(page)
+        await page.goto("about:blank")
+    await page.goto(f"{shown.bridge.url}/docs")
+    for width in (1400, 820, 390):
+        await page.set_viewport_size({"width": width, "height": 900})
+        assert await page.evaluate(CUT_OFF) == []
+    await page.evaluate(THINNED)
+    await both_schemes(page)
+
+
+async def test_the_webhooks_are_used_by_keys_alone(page: Page, shown: Demonstration) -> None:
+    await opened(page, shown, "#view=webhooks")
+    pager = page.locator("#endpoints a", has_text="On-call pager")
+    await reached(page, page.locator("#health"))
+    await page.keyboard.type("failing")
+    await expect(page.locator("#endpoints tr")).to_have_count(1)
+    await reached(page, pager)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#endpoint-title")).to_be_focused()
+    assert "health=failing" in page.url
+    delivery = page.locator("#deliveries summary").first
+    await reached(page, delivery)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#deliveries details[open]")).to_have_count(1)
+    await page.keyboard.press("Tab")
+    await expect(page.locator("#deliveries button").first).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#endpoint")).to_be_hidden()
+    await expect(pager).to_be_focused()
+    await page.keyboard.press("Enter")
+    await reached(page, page.locator("#endpoint-close"))
+    await page.keyboard.press("Enter")
+    await expect(pager).to_be_focused()
+
+
+async def test_the_cvms_are_used_by_keys_alone(page: Page, shown: Demonstration) -> None:
+    await opened(page, shown)
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#view-cvms")).to_be_focused()
+    await reached(page, page.locator("[data-sort=status]"))
+    await page.keyboard.press("Enter")
+    name = page.locator("#rows tr", has_text=shown.bridge.ids[6]).locator("button")
+    await reached(page, name)
+    place = "button => button.closest('tr').rowIndex"
+    before = await name.evaluate(place)
+    await shown.bridge.patch(shown.bridge.ids[6], status="error")
+    await page.wait_for_function(f"({place})(document.querySelector('#rows button:focus') ?? arguments[0]) < {before}")
+    await expect(name).to_be_focused()
+    assert await name.evaluate("button => getComputedStyle(button).outlineStyle") == "solid"
+    await page.keyboard.press("Enter")
+    await reached(page, page.locator("#period"))
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator("#period")).to_have_value("6h")
+    await page.keyboard.press("Escape")
+    await expect(name).to_be_focused()
+    await shown.bridge.patch(shown.bridge.ids[6], status="running")
 
 
 async def test_a_missing_dispatcher_is_told(page: Page, shown: Demonstration) -> None:

@@ -55,7 +55,7 @@ class DeliveryList {
     const kept = new Set(items.map((item) => item.id));
     for (const id of this.shown.keys()) if (!kept.has(id)) this.shown.delete(id);
     if (elements.length !== this.list.children.length || elements.some((element, index) => this.list.children[index] !== element)) {
-      this.list.replaceChildren(...elements);
+      keepingFocus(this.list, () => this.list.replaceChildren(...elements));
     }
     this.older.hidden = !more || this.most >= 1000;
     document.getElementById("no-deliveries").hidden = items.length > 0;
@@ -67,7 +67,9 @@ class DeliveryList {
     const known = this.shown.get(item.id);
     if (known?.text === text) return known.element;
     const element = known?.element ?? this.build(item.id);
+    const focused = element.contains(document.activeElement) ? document.activeElement.tagName : "";
     element.firstChild.replaceChildren(this.summary(item), this.body(item));
+    if (focused) element.querySelector(focused)?.focus({ preventScroll: true });
     this.shown.set(item.id, { text, element });
     return element;
   }

@@ -12,6 +12,14 @@ class EndpointPanel {
     this.endpoints = endpoints;
     this.changed = changed;
     this.panel = document.getElementById("endpoint");
+    this.title = document.getElementById("endpoint-title");
+    this.entered = false; // chosen just now: the focus goes there once it is shown
+    endpoints.opened = (id) => this.open(id);
+    this.panel.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    document.getElementById("endpoint-close").addEventListener("click", (event) => {
+      event.preventDefault(); // the filters are kept
+      this.close();
+    });
     this.deliveries = new DeliveryList(client, address, (path) => this.act(path, "It is queued."), changed);
     document.getElementById("test").addEventListener("click", () => this.test());
     document.getElementById("enable").addEventListener("click", () => this.act(this.path("/enable"), "It is enabled."));
@@ -20,6 +28,19 @@ class EndpointPanel {
 
   get id() {
     return this.address.get("endpoint");
+  }
+
+  /** "" closes it. */
+  open(id) {
+    this.address.set({ endpoint: id, delivery: "", delivered: "" });
+    this.entered = Boolean(id);
+    this.changed();
+  }
+
+  close() {
+    const was = this.id;
+    this.open("");
+    this.endpoints.focus(was);
   }
 
   path(rest) {
@@ -37,12 +58,21 @@ class EndpointPanel {
     document.getElementById("endpoint-hint").hidden = Boolean(this.id);
     if (!this.id) return;
     document.getElementById("endpoint-parts").hidden = !item;
-    say(document.getElementById("endpoint-title"), item ? titleOf(item) : `There is no endpoint ${this.id}`);
+    say(this.title, item ? titleOf(item) : `There is no endpoint ${this.id}`);
+    if (this.entered) this.title.focus();
+    this.entered = false;
     if (!item) return;
     this.facts(item);
-    document.getElementById("enable").hidden = item.enabled || item.health === "broken";
-    for (const name of ["test", "recover"]) document.getElementById(name).disabled = !item.enabled;
+    this.actions(item);
     await this.deliveries.read(this.id);
+  }
+
+  actions(item) {
+    const [enable, test, recover] = ["enable", "test", "recover"].map((name) => document.getElementById(name));
+    test.disabled = recover.disabled = !item.enabled;
+    const used = enable === document.activeElement;
+    enable.hidden = item.enabled || item.health === "broken";
+    if (used && enable.hidden) test.focus();
   }
 
   facts(item) {

@@ -14,6 +14,7 @@ class Endpoints {
     this.items = [];
     this.loaded = false;
     this.rows = new Map(); // elements, by id
+    this.opened = () => {}; // called with the id of an endpoint that somebody chose
     this.body = document.getElementById("endpoints");
     this.search = document.getElementById("find-endpoint");
     this.search.addEventListener("input", () => {
@@ -29,6 +30,10 @@ class Endpoints {
 
   get(id) {
     return this.items.find((item) => item.id === id);
+  }
+
+  focus(id) {
+    this.rows.get(id)?.parts.name.focus();
   }
 
   /** Throws as Client.ask. */
@@ -54,7 +59,7 @@ class Endpoints {
     const shown = found.slice(0, ENDPOINT_ROWS);
     const elements = shown.map((item) => this.row(item));
     if (elements.some((element, index) => this.body.children[index] !== element) || this.body.children.length > elements.length) {
-      this.body.replaceChildren(...elements);
+      keepingFocus(this.body, () => this.body.replaceChildren(...elements));
     }
     const more = found.length - shown.length;
     say(document.getElementById("endpoint-count"), find || health ? `${found.length} of ${this.items.length}` : String(this.items.length));
@@ -89,6 +94,11 @@ class Endpoints {
     const parts = { name: make("a"), url: make("span", "sub mono"), health: make("span", "badge"), why: make("span", "sub doubt") };
     Object.assign(parts, { pending: make("span"), success: make("span"), failure: make("span"), breaker: make("span"), held: make("span", "sub") });
     parts.name.href = `#view=webhooks&endpoint=${encodeURIComponent(id)}`;
+    parts.name.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into a tab of its own
+      event.preventDefault(); // the filters are kept
+      this.opened(id);
+    });
     const row = make("tr");
     const heading = make("th", "c-name");
     heading.scope = "row";

@@ -140,7 +140,7 @@ class Table {
       view.element.remove();
       this.views.delete(id);
     }
-    this.place(shown, begin);
+    keepingFocus(this.body, () => this.place(shown, begin));
     this.spread("above", begin);
     this.spread("below", this.sorted.length - begin - shown.length);
     this.measure();

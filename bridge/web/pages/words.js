@@ -28,6 +28,13 @@ function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** `change()` moves elements below `parent`: one that has the focus, and is still there, keeps it. */
+function keepingFocus(parent, change) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  change();
+  if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
+}
+
 function paint(badge, status) {
   say(badge, status ?? "not seen yet");
   badge.dataset.tone = toneOf(status);
