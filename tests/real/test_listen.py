@@ -6,12 +6,9 @@ import json
 import re
 import signal
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from bridge.commands.listen import Received, received_line
 from bridge.config import Settings
 from tests.commands import Command
 from tests.servers import RealServer, eventually, free_port
+from tests.threaded_receiver import Post, Reply, receiving_posts
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -142,29 +140,16 @@ def test_a_failed_registration_is_one_line_that_tells_what_helps(tmp_path: Path,
 
 
 @contextmanager
-def local_receiver() -> Iterator[tuple[str, list[tuple[Message, bytes]]]]:
+def local_receiver() -> Iterator[tuple[str, list[Post]]]:
     """Its URL, and what it got. It answers 409 with a header and a body."""
-    got: list[tuple[Message, bytes]] = []
+    got: list[Post] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append((self.headers, self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(409)
-            self.send_header("X-Mine", "yes")
-            self.end_headers()
-            self.wfile.write(b"not today")
+    def answer(post: Post) -> Reply:
+        got.append(post)
+        return Reply(409, {"X-Mine": "yes"}, b"not today")
 
-        def log_message(self, format: str, *arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook?key=1", got
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with receiving_posts(answer) as url:
+        yield f"{url}/hook?key=1", got
 
 
 def attempt_of(up: httpx.Client, delivery_id: str) -> dict[str, Any]:
@@ -184,8 +169,9 @@ def test_it_posts_what_it_verified_on_and_answers_as_it_was_answered(tmp_path: P
         tested = up.post(f"/v1/webhooks/{made}/test").json()["id"]
         attempt = attempt_of(up, tested)
         assert (attempt["status_code"], attempt["response_body"]) == (409, "not today")
-        ((headers, body),) = got
-        assert Webhook(secret).verify(body, dict(headers.items()))["type"] == "webhook.test"
+        (post,) = got
+        headers = post.headers
+        assert Webhook(secret).verify(post.body, dict(headers.items()))["type"] == "webhook.test"
         assert headers["webhook-id"] == tested
         assert headers["content-type"] == "application/json"
         assert [line["status"] for line in lines(command) if line["verified"]] == [409]

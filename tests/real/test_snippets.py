@@ -15,9 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import crossplane
@@ -32,6 +30,7 @@ from tests.node.runtime import HERE as NODE
 from tests.servers import PATIENCE, eventually, free_port
 from tests.snippets import PAGES, ROOT, Block, Step, blocks, expected, masked, steps
 from tests.terminals import Terminal
+from tests.threaded_receiver import Reply, receiving_posts
 
 RUN_ELSEWHERE = {
     ("docs/webhooks.md", "import base64"): "tests/node/test_webhooks.py",
@@ -104,21 +103,8 @@ class Sandbox:
 @contextlib.contextmanager
 def answering(port: int) -> Iterator[None]:
     """The receiver of webhooks that pages name, at port 8099 or at https://example.com/hook."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with receiving_posts(lambda post: Reply(), port):
         yield
-        server.shutdown()
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ import asyncio
 import io
 import json
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -30,6 +28,7 @@ from bridge.webhooks.transport import Poster
 from tests.bridges import sse, whole
 from tests.lanes import endpoint, unsealed
 from tests.receivers import Hit, Receiver, receiving
+from tests.threaded_receiver import Post, Reply, receiving_posts
 
 SECRET = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -64,27 +63,16 @@ def collecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What the process exports within, read by OpenTelemetry's own messages; complete at the end."""
     bodies: list[bytes] = []
 
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
-            bodies.append(self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
+    def answer(post: Post) -> Reply:
+        assert post.path == "/v1/traces"
+        bodies.append(post.body)
+        return Reply(200)
 
     spans: list[Any] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
-        serving.start()
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        try:
-            with exporting():
-                yield spans
-        finally:
-            server.shutdown()
-            serving.join()
+    with receiving_posts(answer) as url:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        with exporting():
+            yield spans
     for body in bodies:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             assert {each.key: each.value.string_value for each in resource.resource.attributes}[

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +17,7 @@ import httpx
 from bridge.sealing import new_key
 from tests.commands import Command
 from tests.servers import RealServer, eventually, free_port
+from tests.threaded_receiver import Post, Reply, receiving_posts
 
 CANARIES = {
     "endpoint secret": "whsec_" + base64.b64encode(b"canary-endpoint-secret-0").decode(),
@@ -37,33 +36,9 @@ def spellings(secret: str) -> set[bytes]:
     return {text.encode() for text in plain}
 
 
-class _Echo(BaseHTTPRequestHandler):
+def echo(post: Post) -> Reply:
     """Fails, and says all that it got."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        answer = f"{self.path}\n{self.headers}\n".encode() + body
-        self.send_response(500)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def echo() -> Iterator[int]:
-    """The port of a receiver that echoes."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return Reply(500, body=f"{post.path}\n{post.headers}\n".encode() + post.body)
 
 
 @dataclass
@@ -83,8 +58,8 @@ class Asked:
 
 def test_no_secret_comes_out_anywhere(tmp_path: Path, own_server: RealServer) -> None:
     own_server.call("CONFIG", "SET", "requirepass", CANARIES["Redis password"])
-    with echo() as port, _bridge(tmp_path, own_server) as (bridge, ask):
-        urls = [f"http://127.0.0.1:{port}/echo", f"https://127.0.0.1:{port}/", f"http://127.0.0.1:{free_port()}/"]
+    with receiving_posts(echo) as url, _bridge(tmp_path, own_server) as (bridge, ask):
+        urls = [f"{url}/echo", f"{url.replace('http', 'https')}/", f"http://127.0.0.1:{free_port()}/"]
         made = [_register(ask, f"{url}?key={quote(CANARIES['URL query'], safe='')}") for url in urls]
         _refusals(ask)
         deliveries = [ask("POST", f"/v1/webhooks/{each}/test")["id"] for each in made]
