@@ -80,6 +80,12 @@ def test_commands() -> None:
     assert told == set(main.commands)
 
 
+def test_make_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    told = re.findall(r"`make ([a-z-]+)`", " ".join(row[0] for row in rows("README.md", "command", "what it does")))
+    assert set(told) <= targets
+
+
 def test_modules_that_every_package_may_use() -> None:
     (told,) = (row[1] for row in rows("docs/architecture.md", "package", "what is in it") if row[0] == "`bridge/*.py`")
     assert sorted(names(told)) == sorted(each.stem for each in (ROOT / "bridge").glob("*.py") if each.stem[0] != "_")
