@@ -95,14 +95,14 @@ clean: ## Removes what the other commands made here
 
 $(VENV)/installed: $(GROUND) $(VENV)/bin/python
 	@echo 'Installing into $(VENV) …'
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e . || { $(no_packages) }
 	@touch $@
 
 # By uv, in a tenth of pip's time; by pip where uv finds no index (it does not read pip's settings).
 $(VENV)/installed-dev: $(GROUND) requirements-sdk.txt $(VENV)/bin/python
 	@echo 'Installing bridge and the tools for tests into $(VENV) …'
 	@{ $(PIP) install -c constraints.txt uv && $(UV) -c constraints.txt -e '.[dev]' && $(UV) --no-deps -r requirements-sdk.txt; } 2>/dev/null || { \
-		$(PIP) install -c constraints.txt -e '.[dev]' && $(PIP) install --no-deps -r requirements-sdk.txt; }
+		$(PIP) install -c constraints.txt -e '.[dev]' && $(PIP) install --no-deps -r requirements-sdk.txt; } || { $(no_packages) }
 	@touch $(VENV)/installed $@
 
 # npm writes this file last.
@@ -133,6 +133,10 @@ $(VENV)/bin/python:
 	@$(call need_python)
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'The venv module of $(PYTHON) is missing (Debian: apt install python3-venv).' >&2; exit 1; }
+
+define no_packages
+echo 'The packages could not be installed; pip tells why above. It needs the network, or an index that its settings name.' >&2; exit 1;
+endef
 
 define need_python
 test -n '$(PYTHON)' && '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
