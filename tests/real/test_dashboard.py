@@ -148,6 +148,7 @@ async def test_endpoints_are_shown_with_their_health_and_something_can_be_done(
     await expect(chat).to_contain_text("the receiver answered 410 Gone")
     await expect(page.locator("#endpoints tr", has_text="On-call pager").locator(".e-breaker")).to_contain_text("open")
     await chat.locator("a").click()
+    await expect(page.locator("#facts")).to_contain_text("disabled, the receiver answered 410 Gone")
     await page.click("#enable")
     await expect(page.locator("#done")).to_have_text("It is enabled.")
     await expect(chat.locator(".e-health")).to_have_text("ok")

@@ -79,6 +79,7 @@ class EndpointPanel {
     const list = (values) => values.join(", ") || "all";
     const facts = {
       Id: item.id,
+      Health: [item.health, troubleOf(item, this.client.now())].filter(Boolean).join(", "), // the table may cut it off
       URL: item.url ?? "its key is missing here",
       Format: `${item.format}, signed ${item.signatures.join(" and ")}`,
       CVMs: list(item.cvms),
