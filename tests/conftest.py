@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,12 @@ def pytest_configure() -> None:
     asyncio.set_event_loop(None)
     authorities.read_once()
     redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)  # asked for each connection
+
+
+def pytest_collection_finish() -> None:
+    """No collection of garbage looks through what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
