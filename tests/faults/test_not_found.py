@@ -8,8 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from bridge.simulator.server import serve
 from bridge.simulator.world import World
 from bridge.store.connection import connect
@@ -19,6 +17,7 @@ from bridge.store.snapshots import Snapshots
 from tests.bridges import Whole, whole
 from tests.commands import Command
 from tests.faults.test_takeover import until
+from tests.probes import readiness
 from tests.servers import eventually, free_port
 
 CVMS = 12
@@ -112,13 +111,6 @@ async def test_a_mistyped_prefix_deletes_nothing_and_the_leader_is_not_ready(red
         def run(prefix: str) -> Command:
             return Command(tmp_path, "upstream", PHALA_CLOUD_API_PREFIX=prefix, **settings)
 
-        def ready() -> tuple[int, str]:
-            try:
-                answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
-            except httpx.TransportError:
-                return 0, ""
-            return answer.status_code, answer.json().get("reason", "")
-
         async def all_seen() -> bool:
             return [each.status for each in (await Snapshots(backend).all()).values()] == ["running"] * CVMS
 
@@ -129,8 +121,8 @@ async def test_a_mistyped_prefix_deletes_nothing_and_the_leader_is_not_ready(red
             assert await asyncio.to_thread(first.ends, signal.SIGTERM) == 0
         mistyped = run(sim.api_prefix.replace("/v1", "/v2"))
         try:
-            await asyncio.to_thread(eventually, lambda: ready()[0] == 503, "not ready")
-            assert "PHALA_CLOUD_API_PREFIX" in ready()[1]
+            await asyncio.to_thread(eventually, lambda: readiness(port)[0] == 503, "not ready")
+            assert "PHALA_CLOUD_API_PREFIX" in readiness(port)[1]
             await asyncio.to_thread(
                 eventually, lambda: mistyped.errors.count("watch is stale") == CVMS, "every watch is stale"
             )

@@ -20,6 +20,7 @@ import redis
 
 from bridge import __version__
 from tests.commands import Command, Start
+from tests.probes import status
 from tests.prometheus import promtool
 from tests.servers import PATIENCE, RealServer, eventually, free_port
 
@@ -59,14 +60,6 @@ def sequence(address: str) -> int:
         name, data = next(found)
     assert name == "position"
     return int(data["sequence"])
-
-
-def status(url: str) -> int:
-    """0 while nothing listens."""
-    try:
-        return httpx.get(url, timeout=PATIENCE).status_code
-    except httpx.TransportError:
-        return 0
 
 
 def test_up_shows_its_address_and_a_subscriber_gets_snapshots_and_then_changes(start: Start) -> None:

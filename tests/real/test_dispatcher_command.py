@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from bridge.sealing import new_key
+from tests.probes import status
 from tests.prometheus import promtool
 from tests.servers import RealServer, eventually, free_port
 
@@ -29,13 +30,6 @@ def dispatcher(**environment: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def status(port: int, path: str) -> int:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}").status_code
-    except httpx.TransportError:
-        return 0
-
-
 def test_without_a_key_it_ends_with_one_line() -> None:
     with dispatcher(REDIS_URL="redis://127.0.0.1:1/0") as process:
         _, errors = process.communicate(timeout=20)
@@ -47,9 +41,9 @@ def test_without_a_key_it_ends_with_one_line() -> None:
 def test_it_waits_for_redis_then_is_ready_and_ends_cleanly() -> None:
     server, port = RealServer(tcp=True), free_port()
     with dispatcher(REDIS_URL=server.url, BRIDGE_SECRET_KEY=new_key(), BRIDGE_PROBE_PORT=str(port)) as process:
-        eventually(lambda: status(port, "/readyz") == 503, "alive without Redis")
+        eventually(lambda: status(f"http://127.0.0.1:{port}/readyz") == 503, "alive without Redis")
         with server:
-            eventually(lambda: status(port, "/readyz") == 200, "ready with Redis")
+            eventually(lambda: status(f"http://127.0.0.1:{port}/readyz") == 200, "ready with Redis")
             page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
             assert "bridge_webhook_in_flight" in page
             assert promtool("check", "metrics", given=page) == ""

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.commands import Command
+from tests.probes import status
 from tests.servers import RealServer, eventually, free_port
 
 ROLES = (("web",), ("web", "--workers", "2"), ("up",))
@@ -29,16 +30,8 @@ def front(request: pytest.FixtureRequest, tmp_path: Path, own_server: RealServer
     url = f"http://127.0.0.1:{port}"
     if "--workers" in role:
         command.shows(r"(?s)listening.*listening")
-    eventually(lambda: _status(f"{url}/readyz") == 200, "it is ready")
+    eventually(lambda: status(f"{url}/readyz") == 200, "it is ready")
     return command, url
-
-
-def _status(url: str) -> int:
-    """Of a new connection; 0 if there is none."""
-    try:
-        return httpx.get(url).status_code
-    except httpx.TransportError:
-        return 0
 
 
 @draining("600")
@@ -47,9 +40,9 @@ def test_it_answers_while_it_drains_and_a_second_signal_ends_it(front: tuple[Com
     with httpx.Client() as kept:
         assert "connection" not in kept.get(f"{url}/healthz").headers
         command.process.send_signal(signal.SIGTERM)
-        eventually(lambda: _status(f"{url}/readyz") == 503, "the drain")
+        eventually(lambda: status(f"{url}/readyz") == 503, "the drain")
         for _ in range(10):
-            assert _status(f"{url}/v1/cvms") == 200
+            assert status(f"{url}/v1/cvms") == 200
             time.sleep(0.05)
         for _ in range(2):
             answer = kept.get(f"{url}/readyz")
@@ -60,14 +53,14 @@ def test_it_answers_while_it_drains_and_a_second_signal_ends_it(front: tuple[Com
         refused = kept.get(f"{url}/v1/events", headers={"Accept": "text/event-stream;status=1"})
         assert (refused.status_code, int(refused.headers["retry-after"]) <= 2) == (503, True)
     assert command.ends(signal.SIGTERM) == 128 + signal.SIGTERM
-    eventually(lambda: _status(f"{url}/healthz") == 0, "nobody listens")
+    eventually(lambda: status(f"{url}/healthz") == 0, "nobody listens")
 
 
 @draining("0.5")
 def test_it_ends_by_itself_after_the_drain(front: tuple[Command, str]) -> None:
     command, url = front
     assert command.ends(signal.SIGTERM) == 0
-    assert _status(f"{url}/healthz") == 0
+    assert status(f"{url}/healthz") == 0
     assert "Traceback" not in command.errors
 
 

@@ -16,6 +16,7 @@ from bridge.store.endpoint_record import Endpoint, SealedSecret
 from bridge.store.endpoints import Endpoints
 from bridge.store.key_check import KeyCheck
 from tests.commands import Command, Start
+from tests.probes import readiness
 from tests.servers import eventually, free_port
 
 KEY = new_key()
@@ -41,15 +42,6 @@ def register(redis_url: str, *names: str, key: str = KEY) -> None:
     asyncio.run(create())
 
 
-def ready(port: int) -> tuple[int, str]:
-    """Status of /readyz, and the reason; (0, "") while nothing listens."""
-    try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
-    except httpx.TransportError:
-        return 0, ""
-    return answer.status_code, answer.json().get("reason", "")
-
-
 @pytest.mark.parametrize("arguments", [("dispatcher",), ("web",), ("web", "--workers", "2"), ("up",)], ids=" ".join)
 def test_a_role_with_a_wrong_key_does_not_start(start: Start, redis_url: str, arguments: tuple[str, ...]) -> None:
     register(redis_url)
@@ -67,18 +59,18 @@ def test_a_key_that_becomes_wrong_makes_running_roles_unready_until_it_is_right_
     given = {"BRIDGE_WEBHOOK_ALLOW": "127.0.0.1", "BRIDGE_AUTH": "off", "HOST": "127.0.0.1"}
     web = start("web", BRIDGE_SECRET_KEY=KEY, PORT=str(ports[1]), **given)
     for port in ports:
-        eventually(lambda port=port: ready(port)[0] == 200, "ready")  # type: ignore[misc]
+        eventually(lambda port=port: readiness(port)[0] == 200, "ready")  # type: ignore[misc]
     register(redis_url, key=new_key())
     for port in ports:
-        eventually(lambda port=port: ready(port)[0] == 503, "not ready")  # type: ignore[misc]
-        assert "BRIDGE_SECRET_KEY does not open" in ready(port)[1]
+        eventually(lambda port=port: readiness(port)[0] == 503, "not ready")  # type: ignore[misc]
+        assert "BRIDGE_SECRET_KEY does not open" in readiness(port)[1]
     for command in (dispatcher, web):
         command.shows("webhooks that are sealed with another key get nothing")
     answer = httpx.post(f"http://127.0.0.1:{ports[1]}/v1/webhooks", json={"url": "http://127.0.0.1:9/"})
     assert answer.json()["type"] == "urn:bridge:problem:no-secret-key"
     assert httpx.delete(f"http://127.0.0.1:{ports[1]}/v1/webhooks/e").status_code == 204
     for port in ports:
-        eventually(lambda port=port: ready(port)[0] == 200, "ready again")  # type: ignore[misc]
+        eventually(lambda port=port: readiness(port)[0] == 200, "ready again")  # type: ignore[misc]
 
 
 def test_bridge_up_that_lost_its_key_file_stops_and_makes_no_other(
@@ -120,7 +112,7 @@ def test_a_key_is_replaced_beside_running_roles_and_the_old_one_leaves(start: St
     new, port = new_key(), free_port()
     both = f"{new},{KEY}"
     start("dispatcher", BRIDGE_SECRET_KEY=both, BRIDGE_PROBE_PORT=str(port))
-    eventually(lambda: ready(port)[0] == 200, "ready")
+    eventually(lambda: readiness(port)[0] == 200, "ready")
     counted = start("keys", "rotate", "--dry-run", BRIDGE_SECRET_KEY=both)
     assert counted.ends() == 1
     assert "2 still need(s) another key than the first" in counted.errors
@@ -130,7 +122,7 @@ def test_a_key_is_replaced_beside_running_roles_and_the_old_one_leaves(start: St
     assert "the others may leave" in rotated.output
     assert start("check", BRIDGE_SECRET_KEY=new).ends() == 0
     assert start("check", BRIDGE_SECRET_KEY=KEY).ends() == 1
-    assert ready(port)[0] == 200
+    assert readiness(port)[0] == 200
 
 
 def test_webhooks_whose_key_is_lost_can_be_deleted(start: Start, tmp_path: Path) -> None:
