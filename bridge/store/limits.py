@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from bridge.config import Settings
 from bridge.events import dumps
 
-DAY_MS = 86_400_000
+_SETTINGS = Settings()
+"""The defaults of those that are settings."""
+
+
+def _most_lost(finished: int) -> int:
+    """A tenth of the history is left to delivered ones, however many were lost."""
+    return finished * 9 // 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +35,22 @@ class LaneLimits:
     """If several lanes failed for so long without a success, the endpoint was away: the next success, such as the
     breaker's probe or a test, makes all lanes due at once."""
 
-    disable_after_ms: int = 5 * DAY_MS
+    disable_after_ms: int = round(_SETTINGS.webhook_disable_after * 1000)
     """How long all attempts at an endpoint may fail before it is disabled (`docs/contract.md#webhooks`)."""
 
     attempts: int = 20
     """Attempts kept per delivery."""
 
-    finished: int = 1_000
+    finished: int = _SETTINGS.webhook_history
     """Finished deliveries kept per endpoint; delivered ones go first."""
 
-    lost: int = 900
+    lost: int = _most_lost(finished)
     """Given-up and skipped ones among them."""
 
-    keep_ms: int = 7 * DAY_MS
+    keep_ms: int = round(_SETTINGS.webhook_keep * 1000)
     """How long finished deliveries are kept."""
 
-    pending: int = 10_000
+    pending: int = _SETTINGS.webhook_pending
     """Waiting deliveries per endpoint; beyond that the oldest is skipped, because an old state is worth least."""
 
     quarantine_ms: int = 600_000
@@ -71,11 +77,11 @@ class LaneLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> LaneLimits:
-        """A tenth of the history is left to delivered ones, however many were lost."""
+        """With these settings in place of the defaults."""
         return cls(
             pending=settings.webhook_pending,
             finished=settings.webhook_history,
-            lost=settings.webhook_history * 9 // 10,
+            lost=_most_lost(settings.webhook_history),
             keep_ms=round(settings.webhook_keep * 1000),
             disable_after_ms=round(settings.webhook_disable_after * 1000),
         )
