@@ -50,7 +50,8 @@ if call('HEXISTS', KEYS[2], 'birth') == 0 then
     local above = whole(ms) .. '-' .. whole(counter + 1)
     if ms >= now and ms < 2 ^ 53 and is_above(above, low_water_mark) then low_water_mark = above end
   end
-  call('DEL', KEYS[3])
+  -- Consumer groups stay: consumers may make them, and the stream with them, before the bridge ever runs.
+  call('XTRIM', KEYS[3], 'MAXLEN', 0)
   call('HSET', KEYS[2], 'birth', ARGV[3], 'sequence', 0, 'last_id', low_water_mark, 'floor', low_water_mark,
     'floor_sequence', 0, 'trimmed', 0, 'born_at', whole(now))
 end
