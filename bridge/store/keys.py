@@ -22,6 +22,7 @@ class Keys:
         # Private.
         self.meta = f"{prefix}meta"
         self.rebuilt_log = f"{prefix}log:rebuilt"  # while a blocked log is moved
+        self.seen_groups = f"{prefix}log:groups"
         self.leader = f"{prefix}leader"
         self.slots = f"{prefix}slots"
         self.watches = f"{prefix}watches"

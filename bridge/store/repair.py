@@ -18,7 +18,7 @@ MOVED_AT_ONCE = 200
 """Log entries per script: some milliseconds, during which the server answers no other client."""
 
 _mend = load_script("mend")
-_rebuild = load_script("log_rules", "rebuild_log")
+_rebuild = load_script("log_rules", "group_rules", "rebuild_log")
 
 
 async def mend(backend: Backend, term: Term) -> None:
@@ -40,6 +40,7 @@ async def mend(backend: Backend, term: Term) -> None:
         keys.rounds: "hash",
         keys.notices: "stream",
         keys.known_notices: "zset",
+        keys.seen_groups: "hash",
     }
     done, *rest = await backend.run(_mend, [keys.leader, *types], [term.holder, term.epoch, *types.values()])
     if not done:
@@ -59,4 +60,7 @@ async def _unblock_log(backend: Backend, term: Term) -> None:
         if not done:
             raise FencedError
         if int(done) == 1 and not at:
-            logger.error("the log was rebuilt: an entry that the bridge did not write had the highest id")
+            logger.error(
+                "the log was rebuilt: an entry that the bridge did not write had the highest id; consumer groups keep "
+                "their ids and forget what was pending"
+            )

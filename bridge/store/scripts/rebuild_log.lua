@@ -4,9 +4,8 @@
 -- Returns {1, where to go on ('' at the end)}, {2, ''}: there was nothing to do, or {0, ''}: fenced.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {0, ''} end
 if ARGV[3] == '-' then
-  local info, last_generated = call('EXISTS', KEYS[3]) == 1 and call('XINFO', 'STREAM', KEYS[3]) or {}, '0-0'
-  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last_generated = info[i + 1] end end
-  if is_id(last_generated) then return {2, ''} end
+  local is_there = call('EXISTS', KEYS[3]) == 1
+  if not is_there or is_id(fields_of(call('XINFO', 'STREAM', KEYS[3]))['last-generated-id']) then return {2, ''} end
   call('DEL', KEYS[4])
 end
 call('HSET', KEYS[1], 'until', whole(now + call('HGET', KEYS[1], 'lease')))
@@ -20,11 +19,9 @@ if #entries == tonumber(ARGV[4]) and is_above(last, entries[#entries][1]) then
   return {1, '(' .. entries[#entries][1]}
 end
 -- No reader's position stays above what can follow.
-for _, group in ipairs(call('XINFO', 'GROUPS', KEYS[3])) do
-  local about = {}
-  for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
-  local delivered = about['last-delivered-id']
-  call('XGROUP', 'CREATE', KEYS[4], about.name, is_above(delivered, last) and last or delivered, 'MKSTREAM')
+for _, group in ipairs(groups_of(KEYS[3], math.huge)) do
+  local delivered = group['last-delivered-id']
+  call('XGROUP', 'CREATE', KEYS[4], group.name, is_above(delivered, last) and last or delivered, 'MKSTREAM')
 end
 local checkpoint = redis.pcall('HMGET', KEYS[5], 'birth', 'position')
 if checkpoint[1] == meta[2] and string.match(checkpoint[2] or '', '^%d+-%d+$') and is_above(checkpoint[2], last) then
