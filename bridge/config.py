@@ -122,6 +122,7 @@ class Settings(BaseModel):
     subscriber_max_age: float = _seconds("BRIDGE_SUBSCRIBER_MAX_AGE", 0.0, 0, YEAR, " (0: never)")
     drain_seconds: float = _seconds("BRIDGE_DRAIN_SECONDS", 5.0, 0, 3_600)
     log_length: int = _whole("BRIDGE_LOG_LENGTH", 100_000, 1, 1_000_000_000, " (events)")
+    group_idle: float = _seconds("BRIDGE_GROUP_IDLE", 604_800.0, 60, YEAR)
     webhook_timeout: float = _seconds("BRIDGE_WEBHOOK_TIMEOUT", 15.0, 0.1, 3_600)
     webhook_retry: Annotated[tuple[float, ...], _parsed(config_values.waits)] = _setting(
         "BRIDGE_WEBHOOK_RETRY",

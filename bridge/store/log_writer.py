@@ -6,20 +6,15 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client import Counter
-
 from bridge.events import Draft, entry_key
 from bridge.store.connection import Backend, load_script
+from bridge.store.consumer_groups import GROUP_IDLE, MOST_GROUPS, ConsumerGroups
 from bridge.store.errors import FencedError, LostTailError, StillWantedError, StoreError
 from bridge.store.leadership import Term
 from bridge.store.snapshots import Snapshot
+from bridge.store.trim_losses import TrimLosses
 
 logger = logging.getLogger(__name__)
-
-UNREAD = Counter("bridge_log_trimmed_unread", "Events trimmed from the log before webhooks had read them")
-
-REPORT_EVERY = 1000
-"""Unread events per log line."""
 
 REFRESH_AT_ONCE = 200
 """Snapshots per script: well under Lua's argument limit, and short enough not to block the server."""
@@ -64,13 +59,15 @@ class WritePosition:
 class LogWriter:
     """Appends events of one term. Repeating an append whose reply was lost is safe: it is not written twice."""
 
-    _append = load_script("append")
+    _append = load_script("group_rules", "append")
     _refresh = load_script("refresh")
 
-    def __init__(self, backend: Backend, log_length: int) -> None:
+    def __init__(self, backend: Backend, log_length: int, group_idle: float = GROUP_IDLE) -> None:
+        """`group_idle`: BRIDGE_GROUP_IDLE, seconds."""
         self._backend = backend
         self._log_length = log_length
-        self._unread = 0
+        self._groups = ConsumerGroups(backend, group_idle)
+        self._losses = TrimLosses()
 
     async def append(
         self,
@@ -112,6 +109,9 @@ class LogWriter:
     ) -> WritePosition:
         keys = self._backend.keys
         sequence = written.next_sequence
+        last_sequence = sequence + (second is not None)
+        # A log that has never been full is not trimmed.
+        read = await self._groups.position() if last_sequence > self._log_length else ""
         names = [keys.leader, keys.meta, keys.log, keys.state, keys.watches, keys.pins]
         names += [keys.webhooks, keys.webhook_endpoints, keys.notices]
         arguments: list[object] = [term.holder, term.epoch, term.log_id, sequence, written.highest_id]
@@ -119,26 +119,21 @@ class LogWriter:
         arguments += [keys.events, keys.events_of(draft.cvm_id) if draft.cvm_id else "", int(ran)]
         arguments += ["" if cutoff is None else cutoff, written.sequence, written.last_id]
         arguments += [second.envelope(keys.source, sequence + 1) if second else ""]
-        arguments += [notice_id] if notice_id else []
+        arguments += [notice_id, read, MOST_GROUPS]
         answer = await self._backend.run(self._append, names, arguments)
         if answer[0]:
-            self._report_unread(int(answer[1]) if len(answer) > 1 else 0)
-            first_id = str(answer[2]) if len(answer) > 2 else ""
-            return WritePosition(sequence + (second is not None), str(answer[0]), first_id=first_id)
+            first_id = ""
+            if len(answer) > 1:
+                first_id, losses = str(answer[1]), self._losses
+                losses.of_webhooks(int(answer[2]))
+                groups = [(str(name), int(count)) for name, count in answer[3]]
+                losses.of_groups([each for each in groups if not self._groups.is_idle(each[0])])
+            return WritePosition(last_sequence, str(answer[0]), first_id=first_id)
         if answer[1] == "wanted":
             raise StillWantedError
         if answer[1] == "lost":
             raise _lost(answer[2], answer[3])
         raise FencedError(*REFUSALS.get(answer[1], ()))
-
-    def _report_unread(self, count: int) -> None:
-        if not count:
-            return
-        UNREAD.inc(count)
-        self._unread += count
-        if self._unread == count or self._unread % REPORT_EVERY < count:
-            lost = {"events": self._unread}
-            logger.error("the log was trimmed before webhooks had read it: is a dispatcher running?", extra=lost)
 
     async def refresh(self, term: Term, snapshots: Iterable[Snapshot]) -> None:
         """Writes snapshots that are newer than the stored ones without an event. Raises FencedError."""

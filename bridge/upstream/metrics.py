@@ -37,8 +37,8 @@ LOG_LENGTH = Gauge("bridge_log_length_events", "Events that the log holds", mult
 LOG_SEQUENCE = Gauge("bridge_log_sequence", "Sequence of the last event in the log", multiprocess_mode="livemax")
 TRIM_LAG = Gauge(
     "bridge_log_trim_lag_events",
-    "Events that the log holds beyond BRIDGE_LOG_LENGTH because webhooks have not read them; at nine times that length "
-    "they are trimmed all the same",
+    "Events that the log holds beyond BRIDGE_LOG_LENGTH because webhooks or consumer groups have not read them; at "
+    "nine times that length they are trimmed all the same",
     multiprocess_mode="livemax",
 )
 STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream", multiprocess_mode="livemax")

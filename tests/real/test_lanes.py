@@ -309,7 +309,7 @@ async def _dumped(redis_url: str) -> dict[bytes, bytes]:
 
 
 def unread() -> float:
-    return REGISTRY.get_sample_value("bridge_log_trimmed_unread_total") or 0.0
+    return REGISTRY.get_sample_value("bridge_log_trimmed_unread_total", {"reader": "webhooks"}) or 0.0
 
 
 async def test_trimming_waits_for_webhooks_up_to_ten_times_the_length(backend: Backend) -> None:

@@ -60,6 +60,7 @@ def test_an_empty_variable_is_an_unset_one(env: pytest.MonkeyPatch, name: str) -
         ("BRIDGE_HEARTBEAT", ["1", "15.5"], ["0", "nan"]),
         ("BRIDGE_SUBSCRIBER_MAX_AGE", ["0", "3600"], ["-1", "1e300"]),
         ("BRIDGE_LOG_LENGTH", ["1", "1000000"], ["0", "many"]),
+        ("BRIDGE_GROUP_IDLE", ["60", "604800.5"], ["59", "nan", "7d"]),
         ("BRIDGE_AUTH", ["on", "off", "true"], ["maybe", "2"]),
         ("BRIDGE_NAMESPACE", ["a", "my.bridge_1-x"], ["{bridge}", "a b", "x" * 65, "naïve"]),
         ("BRIDGE_LOG_LEVEL", ["DEBUG", "warning"], ["loud"]),

@@ -5,9 +5,11 @@
 --   11 the CVM's channel ('': it is about none), 12 ran before (1/0), 13 for a dropped watch: if wanted since this time (ms), it is kept
 --   ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows,
 --   16 the second event's JSON without id, or ''; its number is the next one,
---   17 if the event is made of a notice: its id. The notice is removed; snapshots and watches stay as they are.
--- Returns {id of the last, entries trimmed although webhooks had not read them, id of the first}, or {'', why}; with
--- why 'lost' also sequence and id of the last event that is there. After a lost reply: {id of the last}.
+--   17 if the event is made of a notice: its id, or ''. The notice is removed; snapshots and watches stay as they are,
+--   18 the id of an entry up to which every consumer group has read, if there are any, or '', 19 the most groups listed.
+-- Returns {id of the last, id of the first, entries trimmed although webhooks had not read them, the same of groups:
+-- {{name of the group, entries}…; no name: there are too many groups}}, or {'', why};
+-- with why 'lost' also sequence and id of the last event that is there. After a lost reply: {id of the last}.
 -- The meta hash calls the log id `birth` and the low-water mark `floor`: see store/keys.py.
 if not leads(KEYS[1], ARGV[1], ARGV[2]) then return {'', 'fenced'} end
 -- Before the first write: a key of another type would end this step in its middle.
@@ -57,38 +59,57 @@ end
 local id = ids[#ids]
 call('HSET', KEYS[2], 'sequence', whole(last_sequence), 'last_id', id, 'writer', writer)
 
--- While there are webhook endpoints, trimming waits for what they have read, up to ten times the length.
-local length, keep, unread = call('XLEN', KEYS[3]), tonumber(ARGV[9]), 0
-local going = math.min(length - keep, 1000)
-if going > 0 and call('EXISTS', KEYS[8]) == 1 then
-  local checkpoint = redis.pcall('HMGET', KEYS[7], 'position', 'birth')  -- of another type: nothing was read
-  local read_ms, read_counter = id_parts(checkpoint[2] == ARGV[3] and checkpoint[1] or '0-0')
-  local read, first = 0, call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
-  local function is_read(entry)
+-- Trimming waits for what webhooks and consumer groups have read, up to ten times the length.
+local length, keep = call('XLEN', KEYS[3]), tonumber(ARGV[9])
+local most, forced = math.min(length - keep, 1000), math.min(length - 10 * keep, 1000)
+local gone, webhooks = {}, nil
+local groups = ARGV[18] ~= '' and ARGV[18] or nil
+local function unread(position)
+  if not position then return 0 end
+  local ms, counter = id_parts(position)
+  for i, entry in ipairs(gone) do
     local entry_ms, entry_counter = id_parts(entry[1])
-    return entry_ms < read_ms or (entry_ms == read_ms and entry_counter <= read_counter)
+    if entry_ms > ms or (entry_ms == ms and entry_counter > counter) then return #gone - i + 1 end
   end
-  if is_read(first[1]) then
-    local oldest = call('XRANGE', KEYS[3], '-', '+', 'COUNT', going)
-    while oldest[read + 1] and is_read(oldest[read + 1]) do read = read + 1 end
+  return 0
+end
+if most > 0 then
+  if call('EXISTS', KEYS[8]) == 1 then
+    local checkpoint = redis.pcall('HMGET', KEYS[7], 'position', 'birth')  -- of another type: nothing was read
+    webhooks = checkpoint[2] == ARGV[3] and checkpoint[1] or '0-0'
   end
-  unread = math.max(math.min(length - 10 * keep, going) - read, 0)
-  going = read + unread
+  local function oldest(count) return call('XRANGE', KEYS[3], '-', '+', 'COUNT', count) end
+  -- First the oldest alone: while a reader lags, as many as may go are not read at each append.
+  gone = oldest((webhooks or groups) and 1 or most)
+  if webhooks or groups then
+    local wanted = math.max(unread(webhooks), unread(groups)) > 0 and forced or most
+    if wanted > 1 then gone = oldest(wanted) end
+    local going = math.max(#gone - math.max(unread(webhooks), unread(groups)), forced)
+    for i = #gone, going + 1, -1 do gone[i] = nil end
+  end
 end
 
 -- The low-water mark is the newest entry that was trimmed: a cursor below it has missed events.
-if going > 0 then
-  local oldest = call('XRANGE', KEYS[3], '-', '+', 'COUNT', going)
-  local last = oldest[#oldest]
-  call('XTRIM', KEYS[3], 'MAXLEN', '=', length - #oldest)
-  local number = '0'
+local losses = {}
+if #gone > 0 then
+  local last, number = gone[#gone], '0'
+  call('XTRIM', KEYS[3], 'MAXLEN', '=', length - #gone)
   for i = 1, #last[2], 2 do
     if last[2][i] == 'event' then number = string.match(last[2][i + 1], '"sequence":"0*(%d+)"') or '0' end
   end
   call('HSET', KEYS[2], 'floor', last[1], 'floor_sequence', number, 'trimmed', 1)
+  if unread(groups) > 0 then
+    -- The position that was passed may be some seconds old: what each group has read now decides.
+    local listed = groups_of(KEYS[3], tonumber(ARGV[19]))
+    if not listed then losses[1] = {'', unread(groups)} end
+    for _, group in ipairs(listed or {}) do
+      local count = unread(group['last-delivered-id'])
+      if count > 0 then losses[#losses + 1] = {printable_name(group), count} end
+    end
+  end
 end
 
-if ARGV[17] then
+if ARGV[17] ~= '' then
   call('XDEL', KEYS[9], ARGV[17])
 elseif ARGV[8] == '' then
   call('HDEL', KEYS[4], ARGV[7])
@@ -101,4 +122,4 @@ for i, event in ipairs(events) do
   call('PUBLISH', ARGV[10], message)
   if ARGV[11] ~= '' then call('PUBLISH', ARGV[11], message) end
 end
-return {id, unread, ids[1]}
+return {id, ids[1], unread(webhooks), losses}
