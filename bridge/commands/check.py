@@ -17,6 +17,7 @@ from bridge.process.signals import CommandError
 from bridge.process.upstream import phala_client
 from bridge.sealing import Sealer
 from bridge.store.connection import Backend
+from bridge.store.consumer_groups import MOST_GROUPS, look
 from bridge.store.dispatchers import read_dispatching
 from bridge.store.endpoint_notices import health_word
 from bridge.store.endpoints import Endpoints
@@ -24,7 +25,7 @@ from bridge.store.errors import StoreError
 from bridge.store.key_check import KeyCheck, read_seen
 from bridge.store.key_rotation import rotate
 from bridge.store.leader_status import read_leader_status, read_polling, unmet_lines
-from bridge.store.log import Log
+from bridge.store.log import Log, Position
 from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
@@ -45,7 +46,7 @@ MOST_POLLED = 20
 
 ENDPOINTS_AT_ONCE = 500
 MOST_TROUBLED = 20
-"""Endpoints that are listed with what is wrong; further ones are only counted."""
+"""Endpoints and consumer groups that are listed with what is wrong; further ones are only counted."""
 
 
 async def run_check(settings: Settings, show: Print) -> bool:
@@ -181,6 +182,7 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
         for line in unmet_lines(status.get("unmet", {})):
             show(f"  note     BRIDGE_CVMS: {line}")
         show(f"  streams  {status.get('budget')} of {settings.max_streams} usable{f' ({reason})' if reason else ''}")
+    await _show_groups(backend, settings, position, show)
     if trouble := (await read_dispatching(backend)).trouble:
         show(f"  webhooks {trouble}: start `bridge dispatcher` (or `bridge up`), otherwise nothing is delivered")
     for line in version_lines(await read_versions(backend), __version__):
@@ -199,6 +201,29 @@ async def _show_bridge(backend: Backend, settings: Settings, show: Print) -> Non
         show(f"    polled {cvm_id}: {reason}")
     if len(polled) > MOST_POLLED:
         show(f"    … and {len(polled) - MOST_POLLED} more")
+
+
+async def _show_groups(backend: Backend, settings: Settings, position: Position | None, show: Print) -> None:
+    """Those for which the log is kept, and those that it no longer waits for."""
+    found = await look(backend)
+    if not found.is_bounded:
+        show(f"  note     more than {MOST_GROUPS} consumer groups read the log, which waits for all of them as if one")
+        show("           had read nothing: remove those that nobody uses (XGROUP DESTROY)")
+    idle = {group.name for group in found.judge(settings.group_idle).idle}
+    troubled = []
+    for group in found.groups:
+        unread = await Log(backend).read(group.delivered, 1)
+        behind = position.sequence - unread[0].sequence + 1 if position and unread else 0
+        if group.name in idle:
+            troubled.append(f"    idle {group.name}: the log does not wait for it")
+        elif behind > settings.log_length:
+            troubled.append(f"    late {group.name}: {behind} events to read, for which the log is kept")
+    if found.groups:
+        show(f"  groups   {len(found.groups)} consumer group(s) of the log")
+    for line in troubled[:MOST_TROUBLED]:
+        show(line)
+    if (more := len(troubled) - MOST_TROUBLED) > 0:
+        show(f"    … and {more} more")
 
 
 async def _check_upstream(settings: Settings, show: Print) -> bool:
