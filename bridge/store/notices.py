@@ -35,7 +35,7 @@ READ_AT_ONCE = 50
 MOST_AHEAD = 86_400_000
 """Milliseconds by which an id may be ahead of the server's clock, which may have stepped back."""
 
-WOKEN_BY = "notice"
+NOTICE_LEFT = "notice"
 """The message on the wake channel."""
 
 
@@ -88,7 +88,15 @@ class Notices:
         Raises TooManyNoticesError, StoreUnavailableError: then it may be left again.
         """
         keys = self._backend.keys
-        arguments = [notice.name, notice.envelope, MOST_NOTICES, KNOWN_SECONDS, MOST_KNOWN, keys.wake_channel, WOKEN_BY]
+        arguments = [
+            notice.name,
+            notice.envelope,
+            MOST_NOTICES,
+            KNOWN_SECONDS,
+            MOST_KNOWN,
+            keys.wake_channel,
+            NOTICE_LEFT,
+        ]
         arguments += [notice.trace.traceparent, notice.trace.state] if notice.trace else ["", ""]
         left = await self._backend.run(self._leave, [keys.notices, keys.known_notices], arguments)
         if left < 0:

@@ -24,6 +24,9 @@ MOST_SUBSCRIBERS = 1_000_000_000
 LOOKUP_SECONDS = 60.0
 """A reference that was asked for longer ago is left alone: a caller that waits asks again (`ask_lookup.lua`)."""
 
+WATCH_CHANGED = "watch"
+"""The message on the wake channel of a change that the leader must see at once."""
+
 CLOCK_STEP = 60_000
 """Milliseconds: a watch that is wanted further ahead has no time that can be read, or the server's clock stepped."""
 
@@ -171,14 +174,14 @@ class Watches:
             return 0
         added = int(await self._backend.call(self._backend.client.zadd(self._backend.keys.watches, scores)))
         if added:
-            await self.wake("watch")
+            await self.wake(WATCH_CHANGED)
         return added
 
     async def pin(self, cvm_id: str) -> bool:
         """Pins by the API; True when it was not pinned so before."""
         added = await self._backend.call(self._backend.client.sadd(self._backend.keys.pins, cvm_id))
         if not await self.want(cvm_id) and added:
-            await self.wake("watch")
+            await self.wake(WATCH_CHANGED)
         return bool(added)
 
     async def unpin(self, cvm_id: str) -> bool:
@@ -191,7 +194,7 @@ class Watches:
             removed, score, _ = await self._backend.call(pipe.execute())
         known = score is not None
         if removed or known:
-            await self.wake("watch")
+            await self.wake(WATCH_CHANGED)
         return bool(removed) or known
 
     async def config_pins(self) -> set[str]:
@@ -240,7 +243,7 @@ class Watches:
             await self.wake("")
 
     async def wake(self, why: str) -> None:
-        """Tells the leader that watches, pins or demand changed: it looks within a second, or at once if `why` is said.
+        """Tells the leader that watches, pins or demand changed: it looks within a second, at once for `WATCH_CHANGED`.
 
         Where this does not come to pass after the change, the leader sees the change some seconds later.
         """

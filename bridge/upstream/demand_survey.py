@@ -10,9 +10,9 @@ from bridge.clock import set_within
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import subscription
-from bridge.store.notices import WOKEN_BY
+from bridge.store.notices import NOTICE_LEFT
 from bridge.store.reference_lookups import ReferenceLookups
-from bridge.store.watches import Survey, Watches
+from bridge.store.watches import WATCH_CHANGED, Survey, Watches
 from bridge.upstream import metrics
 from bridge.upstream.discovery import Discovery
 from bridge.upstream.leader_context import LeaderContext
@@ -85,10 +85,10 @@ class DemandSurvey:
             try:
                 async with contextlib.aclosing(subscription(self._backend, self._backend.keys.wake_channel)) as wakes:
                     async for _, why in wakes:
-                        if why == WOKEN_BY:
+                        if why == NOTICE_LEFT:
                             self._noticed.set()
                             continue
-                        if why == "watch":
+                        if why == WATCH_CHANGED:
                             self._whole_at = NEVER
                         self._woken.set()
             except StoreUnavailableError:
