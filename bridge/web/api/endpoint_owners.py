@@ -52,11 +52,15 @@ class EndpointOwners:
 
     async def run(self) -> None:
         """Never returns; ends by cancellation."""
+        waits = False
         while True:
             try:
                 await self.write()
+                waits = False
             except StoreError as error:
-                logger.info("the owners of endpoints wait for Redis", extra={"error": str(error)})
+                if not waits:
+                    logger.info("the owners of endpoints wait for Redis", extra={"error": str(error)})
+                waits = True
             await self._clock.sleep(COMPARE_EVERY)
 
     def made(self, endpoint: Endpoint) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -18,7 +20,7 @@ from bridge.web.api.endpoint_owners import EndpointOwners, may_have, owned
 from bridge.web.http.access import ANYBODY, Access, Principal
 from tests.fakes import fake_backend
 from tests.lanes import endpoint
-from tests.virtual import VirtualClock
+from tests.virtual import VirtualClock, run_virtual
 
 A, B, C = (f"0000000{each}-0000-4000-8000-000000000000" for each in "abc")
 
@@ -180,3 +182,22 @@ def test_for_a_limited_token_there_are_only_endpoints_of_its_own() -> None:
     assert [may_have(team, each) for each in (mine, others, old, broken)] == [True, False, False, False]
     assert all(may_have(root, each) for each in (mine, others, old, broken))
     assert (owned(old, ANYBODY).owner, owned(old, ANYBODY).reach) == ("", None)
+
+
+def test_redis_that_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    async def write() -> None:
+        asked.append("again")
+        raise StoreUnavailableError
+
+    async def scenario() -> None:
+        web = Web(fake_backend(), token("team", A))
+        web.owners.write = write  # type: ignore[method-assign]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(web.owners.run(), 60)
+
+    with caplog.at_level("INFO"):
+        run_virtual(scenario())
+    assert len(asked) > 2
+    assert caplog.text.count("wait for Redis") == 1
