@@ -10,7 +10,7 @@ import click
 from bridge.commands.shell import load
 
 
-@click.command("check")
+@click.command("check", short_help="Tests settings, Redis and upstream; tells what to correct.")
 def check_command() -> None:
     """Shows the settings in force, tests Redis and upstream, and tells how to correct what is wrong.
 

@@ -39,8 +39,10 @@ def main() -> None:
     \b
     In production, run any number of each:
       export REDIS_URL=redis://redis:6379/0
+      export BRIDGE_SECRET_KEY=…  # of `bridge keygen`, once
       BRIDGE_TOKENS=me:a-long-secret:admin  bridge web
       PHALA_CLOUD_API_KEY=phak_…            bridge upstream
+      bridge dispatcher
 
     Settings come from the environment and from a .env file in the working directory. `bridge check` shows and tests
     them.

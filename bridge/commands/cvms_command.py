@@ -7,7 +7,7 @@ import click
 from bridge.commands.shell import CVMS, TOKEN, URL
 
 
-@click.command("cvms")
+@click.command("cvms", short_help="Lists the watched CVMs.")
 @CVMS
 @click.option("--status", "statuses", multiple=True, help="Only CVMs with this status; repeat for several.")
 @click.option("--ready/--not-ready", default=None, help="Only CVMs that are ready, or that are not.")

@@ -8,7 +8,7 @@ from bridge.commands.shell import load, run
 from bridge.process.signals import until
 
 
-@click.command("keygen")
+@click.command("keygen", short_help="Prints a new key for BRIDGE_SECRET_KEY.")
 def keygen_command() -> None:
     """Prints a new key for BRIDGE_SECRET_KEY, which seals webhook secrets in Redis.
 

@@ -11,7 +11,7 @@ from bridge.process.signals import until
 from bridge.webhook_formats import FORMATS
 
 
-@click.command("listen")
+@click.command("listen", short_help="Receives webhooks, verifies and prints them.")
 @URL
 @TOKEN
 @HOST

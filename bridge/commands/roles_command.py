@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIMULATED = "SIMULATED: these CVMs are made up (set PHALA_CLOUD_API_KEY to follow yours)"
 
 
-@click.command("up")
+@click.command("up", short_help="Runs everything in one process.")
 def up_command() -> None:
     """Runs everything in one process: front end, upstream and dispatcher.
 
@@ -86,7 +86,7 @@ def upstream_command() -> None:
     _run(lambda stop: run_upstream(settings, stop))
 
 
-@click.command("dispatcher")
+@click.command("dispatcher", short_help="Delivers events to webhooks, signed and in order.")
 def dispatcher_command() -> None:
     """Delivers events to webhooks: signed, in order for each CVM, at least once. Run as many as you like.
 

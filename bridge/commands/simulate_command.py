@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bridge.simulator.server import Running
 
 
-@click.command("simulate")
+@click.command("simulate", short_help="Runs a simulated Phala Cloud.")
 @HOST
 @click.option("--port", default=8088, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same CVMs and the same changes.")

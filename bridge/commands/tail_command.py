@@ -10,7 +10,7 @@ from bridge.commands.shell import TOKEN, URL, check_proxies, complain, run
 from bridge.process.signals import until
 
 
-@click.command("tail")
+@click.command("tail", short_help="Prints events as they happen.")
 @click.argument("cvms", nargs=-1, metavar="[CVM]...")
 @URL
 @TOKEN

@@ -15,7 +15,7 @@ _ENDPOINT = click.argument("endpoint", metavar="ID")
 _ENDPOINTS = click.argument("endpoints", metavar="ID...", nargs=-1, required=True)
 
 
-@click.group("webhooks")
+@click.group("webhooks", short_help="Shows, makes, tests and mends webhook endpoints.")
 def webhooks_command() -> None:
     """Shows, makes, tests and mends webhook endpoints; tables on a terminal, JSON in a pipe, as the API has it.
 

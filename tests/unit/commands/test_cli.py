@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from bridge.commands import shell
 from bridge.commands.cli import main
@@ -32,6 +33,12 @@ def test_help_and_questions_to_a_bridge_load_nothing_of_the_server() -> None:
     assert helped.isdisjoint({*OF_THE_SERVER, "httpx"})
     assert asked.isdisjoint(OF_THE_SERVER)
     assert "httpx" in asked
+
+
+def test_a_narrow_terminal_shows_what_each_command_does_in_full() -> None:
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert "..." not in shown.stdout.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(
