@@ -74,9 +74,9 @@ class Pace:
     def observe(self, now: float, watches: Iterable[Tracked]) -> None:
         """Counts, and stops trusting batches that take too long."""
         polled = [each for each in watches if not each.stream.is_open and not each.gone]
-        slow = now - self.slow
-        self.polled, self.unvouched = len(polled), sum(not each.batch.vouches for each in polled)
-        self.distrust(now, (each for each in polled if each.batch.running and each.batch.asked_at < slow))
+        vouched, slow = [each for each in polled if each.batch.vouches], now - self.slow
+        self.polled, self.unvouched = len(polled), len(polled) - len(vouched)
+        self.distrust(now, (each for each in vouched if each.batch.running and each.batch.asked_at < slow))
         self.longest = max(STALE_INTERVALS * self.interval, self.longest - (now - self.observed_at))
         self.observed_at = now
 

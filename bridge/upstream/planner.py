@@ -76,10 +76,10 @@ class PlanLimits:
 
 def in_motion(tracked: Tracked, now: float) -> bool:
     """Whether the status is a transitional one and has not lasted too long."""
-    passing = is_passing(tracked.status)
-    if tracked.seen.state is not None and tracked.seen.state.fields.get("in_progress") is True and not tracked.gone:
-        passing = True
-    return passing and now - tracked.seen.changed_at < MOTION_AT_MOST
+    if now - tracked.seen.changed_at >= MOTION_AT_MOST or tracked.gone:
+        return False
+    state = tracked.seen.state
+    return is_passing(tracked.status) or (state is not None and state.fields.get("in_progress") is True)
 
 
 MOST_URGENT = 3
@@ -98,14 +98,12 @@ def plan(now: float, watches: Mapping[str, Tracked], slots: Sequence[Slot], limi
     Of two and more requests due batches get up to half, so that neither reads nor batches wait for many of the others.
     """
     actions: list[Action] = _streams(now, watches, slots, limits)
-    polled = [tracked for tracked in watches.values() if not tracked.stream.is_open]
     batches = _batches(now, watches.values(), limits)
     kept = min(len(batches), limits.requests // 2)
     if limits.requests == 1 and batches and batches[0].due <= now - _caught_up(limits) / 2:
         kept = 1
-    asked = [each for each in watches.values() if each.stream.is_open and _read_beside_stream(each)]
     most = limits.requests - kept
-    reads = _reads(now, polled + asked, most if limits.reads is None else min(most, limits.reads))
+    reads = _reads(now, watches.values(), most if limits.reads is None else min(most, limits.reads))
     return actions + reads + batches[: limits.requests - len(reads)]
 
 
@@ -160,11 +158,16 @@ def _preempt(
     return []
 
 
-def _reads(now: float, polled: Iterable[Tracked], most: int) -> list[Action]:
-    ready = [tracked for tracked in polled if not tracked.reads.running and tracked.reads.backoff.until <= now]
-    due = [tracked for tracked in ready if tracked.reads.due <= now]
+def _reads(now: float, watches: Iterable[Tracked], most: int) -> list[Action]:
+    due = [each for each in watches if each.reads.due <= now and _may_read(each, now)]
     due.sort(key=lambda tracked: (tracked.reads.due, not in_motion(tracked, now), tracked.cvm_id))
     return [Read(tracked.cvm_id) for tracked in due[:most]]
+
+
+def _may_read(tracked: Tracked, now: float) -> bool:
+    if tracked.reads.running or tracked.reads.backoff.until > now:
+        return False
+    return not tracked.stream.is_open or _read_beside_stream(tracked)
 
 
 def _caught_up(limits: PlanLimits) -> float:

@@ -285,4 +285,5 @@ class Tracked:
 
     @property
     def gone(self) -> bool:
-        return self.status == DELETED
+        snapshot = self.seen.snapshot
+        return snapshot is not None and snapshot.status == DELETED
