@@ -9,24 +9,9 @@ from typing import Any, Protocol
 from unittest.mock import patch
 
 import fakeredis
-import fakeredis.commands_mixins.scripting_mixin as scripting
 
 from bridge.store.connection import Backend
-
-
-class QuickRuntime(scripting.LUA_MODULE.LuaRuntime):  # type: ignore[misc, name-defined]
-    """Compiles each script once, and leaves Lua's garbage to Lua: that is a third of what the fake costs."""
-
-    def execute(self, code: bytes | str, *arguments: Any) -> Any:
-        if code == "collectgarbage()":
-            return None
-        known = self.__dict__.setdefault("compiled", {})
-        if code not in known:
-            known[code] = self.compile(code)
-        return known[code](*arguments)
-
-
-scripting.LUA_MODULE.LuaRuntime = QuickRuntime  # type: ignore[attr-defined]
+from tests.quick_redis import QuickRedis
 
 
 class WallClock(Protocol):
@@ -60,9 +45,7 @@ def redis_time(clock: WallClock) -> Iterator[None]:
 def fake_client(server: fakeredis.FakeServer | None = None) -> fakeredis.FakeAsyncRedis:
     """As `connect` makes a real one: with a socket timeout, redis-py swallows cancellations on CPython 3.11."""
     server = server or fakeredis.FakeServer()
-    return fakeredis.FakeAsyncRedis(
-        server=server, decode_responses=True, encoding_errors="replace", socket_timeout=None
-    )
+    return QuickRedis(server=server, decode_responses=True, encoding_errors="replace", socket_timeout=None)
 
 
 def fake_backend(server: fakeredis.FakeServer | None = None, namespace: str = "bridge") -> Backend:
