@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from bridge.commands.asking import Exit
 from bridge.commands.cli import main
 from bridge.commands.wait import Code
 from bridge.config import file_variables
 from bridge.events import ANY_PHALA, LOG_TYPES, sse_event
+from bridge.simulator import simulator
+from bridge.simulator.faults import Action, Fault
 from bridge.store.deliveries import DELIVERY_STATUSES
 from bridge.upstream.errors import RULES, BatchAbsentError
 from bridge.waiting import STATUSES
@@ -78,6 +80,14 @@ def test_exit_statuses() -> None:
 def test_commands() -> None:
     told = {names(row[0])[0].split()[1] for row in rows(CONTRACT, "command", "what it runs")}
     assert told == set(main.commands)
+
+
+def test_settings_and_faults_of_the_simulator() -> None:
+    settings = [names(row[0])[0] for row in rows("docs/simulator.md", "field", "meaning")]
+    assert settings == list(simulator.Settings.model_fields)
+    fields = [name for row in rows("docs/simulator.md", "field", "default", "meaning") for name in names(row[0])]
+    assert set(fields) == Fault.model_fields.keys() - {"id", "hits"}
+    assert [names(row[0])[0] for row in rows("docs/simulator.md", "action", "effect")] == list(get_args(Action))
 
 
 def test_make_targets() -> None:
