@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bridge import tracing
 from bridge.clock import Clock, rfc3339
 from bridge.events import NOTICES, Event
+from bridge.log_throttle import LogThrottle
 from bridge.sealing import SealError
 from bridge.store.deliveries import Attempt
 from bridge.store.endpoint_notices import given_up_detail
@@ -23,7 +24,6 @@ from bridge.webhook_formats import Format
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache, Opened
 from bridge.webhooks.formats import Rendered
-from bridge.webhooks.log_throttle import LogThrottle
 from bridge.webhooks.schedule import AttemptOutcome, InTime, NotAttemptedError, Schedule
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from bridge.clock import Clock
 from bridge.events import entry_key
+from bridge.log_throttle import LogThrottle
 from bridge.store.errors import NearlyFullError
 from bridge.store.lanes import Checkpoint, Entry, Filled, Lanes, Share
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache
-from bridge.webhooks.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
