@@ -7,6 +7,9 @@ from bridge.clock import Clock
 REPEAT_EVERY = 60.0
 """Seconds between two lines about the same fault."""
 
+MOST_FAULTS = 1000
+"""Faults whose last line is remembered; the names of some come from elsewhere."""
+
 
 class LogThrottle:
     """Decides when a fault is told again, and what it came to in between."""
@@ -23,5 +26,8 @@ class LogThrottle:
         if now - self._told_at.get(fault, -REPEAT_EVERY) < REPEAT_EVERY:
             self._counts[fault] = total
             return 0
+        if len(self._told_at) >= MOST_FAULTS:
+            self._told_at = {name: at for name, at in self._told_at.items() if now - at < REPEAT_EVERY}
+            self._counts = {name: left for name, left in self._counts.items() if name in self._told_at}
         self._told_at[fault] = now
         return total

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bridge.clock import Clock
 from bridge.events import entry_key
 from bridge.store.connection import Backend, load_script
 from bridge.store.foreign import TIME_DIGITS, decimal
@@ -112,11 +113,12 @@ async def look(backend: Backend) -> Look:
 class ConsumerGroups:
     """The groups as of the last look. What it remembers of them stands in Redis: the next leader goes on with it."""
 
-    def __init__(self, backend: Backend, idle: float) -> None:
+    def __init__(self, backend: Backend, idle: float, clock: Clock) -> None:
         """`idle`: seconds."""
         self._backend = backend
+        self._clock = clock
         self._idle_after = idle
-        self._look_at = 0.0
+        self._look_at = -math.inf
         self._position = ""
         self._idle: frozenset[str] = frozenset()
         self._was_bounded = True
@@ -125,7 +127,7 @@ class ConsumerGroups:
         """The id up to which every group has read, at most LOOK_EVERY seconds ago; empty if none counts. Raises
         StoreError.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         if now >= self._look_at:
             found = await look(self._backend)
             judgement = found.judge(self._idle_after)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from bridge.clock import Clock, SystemClock
 from bridge.events import Draft, entry_key
 from bridge.store.connection import Backend, load_script
 from bridge.store.consumer_groups import GROUP_IDLE, MOST_GROUPS, ConsumerGroups
@@ -62,12 +63,15 @@ class LogWriter:
     _append = load_script("group_rules", "append")
     _refresh = load_script("refresh")
 
-    def __init__(self, backend: Backend, log_length: int, group_idle: float = GROUP_IDLE) -> None:
+    def __init__(
+        self, backend: Backend, log_length: int, group_idle: float = GROUP_IDLE, clock: Clock | None = None
+    ) -> None:
         """`group_idle`: BRIDGE_GROUP_IDLE, seconds."""
+        clock = clock or SystemClock()
         self._backend = backend
         self._log_length = log_length
-        self._groups = ConsumerGroups(backend, group_idle)
-        self._losses = TrimLosses()
+        self._groups = ConsumerGroups(backend, group_idle, clock)
+        self._losses = TrimLosses(clock)
 
     async def append(
         self,

@@ -218,7 +218,7 @@ class Upstream:
             watches.pop(entry.draft.cvm_id, None)
             if entry.snapshot is not None:
                 watches[entry.draft.cvm_id] = Tracked.loaded(entry.draft.cvm_id, entry.snapshot, now)
-        log_writer = LogWriter(self._backend, self._settings.log_length, self._settings.group_idle)
+        log_writer = LogWriter(self._backend, self._settings.log_length, self._settings.group_idle, self._clock)
         recorder = Recorder(log_writer, confirmations, term, self._clock, self._journal, watches, self._rng)
         context = LeaderContext(
             settings=self._settings,

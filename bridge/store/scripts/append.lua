@@ -3,8 +3,9 @@
 -- ARGV: 1 holder, 2 epoch, 3 log id, 4 sequence of the first, 5 highest id in use, 6 event JSON without id, 7 cvm id,
 --   8 snapshot JSON without its closing brace ('' deletes it and the watch), 9 log length, 10 events channel,
 --   11 the CVM's channel ('': it is about none), 12 ran before (1/0),
---   13 for a dropped watch: if wanted since this time (ms), it is kept ('': the snapshot is deleted and the watch is kept), 14 and 15 sequence and id of the event that it follows,
---   16 the second event's JSON without id, or ''; its number is the next one,
+--   13 for a dropped watch: if wanted since this time (ms), it is kept ('': the snapshot is deleted and the watch is
+--   kept), 14 and 15 sequence and id of the event that it follows, 16 the second event's JSON without id, or '': its
+--   number is the next one,
 --   17 if the event is made of a notice: its id, or ''. The notice is removed; snapshots and watches stay as they are,
 --   18 the id of an entry up to which every consumer group has read, if there are any, or '', 19 the most groups listed.
 -- Returns {id of the last, id of the first, entries trimmed although webhooks had not read them, the same of groups:

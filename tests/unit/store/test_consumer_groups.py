@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from bridge.clock import SystemClock
 from bridge.events import Draft
 from bridge.store.connection import Backend
-from bridge.store.consumer_groups import Group, Seen, judge
+from bridge.store.consumer_groups import LOOK_EVERY, Group, Seen, judge
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log_writer import LogWriter, WritePosition
 from bridge.store.snapshots import Snapshot
 from bridge.store.trim_losses import TrimLosses
-from tests.fakes import HandClock, fake_backend, redis_time
+from tests.fakes import CountedCalls, HandClock, fake_backend, redis_time
 
 DRAFT = Draft("cvm.state", "cvm-1", "2026-11-24T16:00:00.000Z", '{"cvm_id":"cvm-1"}')
 SNAPSHOT = Snapshot("cvm-1", '{"status":"running"}', "running", "n", "t", "t")
@@ -73,6 +74,15 @@ def test_what_no_bridge_remembered_is_as_if_the_group_were_new(text: str) -> Non
     assert Seen.parse(text) is None
 
 
+class Steps(SystemClock):
+    """A monotonic clock that stands still until it is set."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 @dataclass
 class Bridge:
     """A leader on a fake server whose clock the test holds."""
@@ -80,7 +90,7 @@ class Bridge:
     backend: Backend
     clock: HandClock
     keep: int = 3
-    holder: str = "one"
+    steps: Steps = field(default_factory=Steps)
     written: WritePosition = field(default_factory=lambda: WritePosition(0, "0-0"))
     term: Term | None = None
 
@@ -90,11 +100,11 @@ class Bridge:
         term = await Leadership(self.backend).acquire(holder, 1e6, "log")
         assert isinstance(term, Term)
         self.term, self.written = term, WritePosition(term.sequence, term.last_id, self.written.used)
-        self.look()
+        self.writer = LogWriter(self.backend, self.keep, clock=self.steps)
 
     def look(self) -> None:
-        """The next append looks at the groups, as after five seconds."""
-        self.writer = LogWriter(self.backend, self.keep)
+        """The next append looks at the groups."""
+        self.steps.now += LOOK_EVERY
 
     async def append(self, count: int = 1) -> list[str]:
         ids = []
@@ -139,7 +149,7 @@ async def test_a_group_that_reads_nothing_for_a_week_is_set_aside_and_told_by_na
     bridge.look()
     for _ in range(2):
         await bridge.append()
-        bridge.writer._groups._look_at = 0.0
+        bridge.look()
     (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert told.__dict__["group"] == "dead\\x0a\\xc3\\xbc"
     assert len(await bridge.log()) == 3
@@ -163,6 +173,22 @@ async def test_a_group_that_had_read_all_before_a_quiet_month_is_not_idle(bridge
     bridge.look()
     ids += await bridge.append(9)
     assert await bridge.read("q") == ids
+
+
+async def test_appends_cost_one_command_each_and_a_look_every_five_seconds(clock: HandClock) -> None:
+    backend = CountedCalls()
+    bridge = Bridge(backend, clock)
+    await bridge.lead()
+    await bridge.append(3)
+    await bridge.create("q")
+    counts = []
+    for _ in range(3):
+        before = backend.calls
+        await bridge.append(20)
+        counts.append(backend.calls - before)
+        bridge.look()
+    assert counts == [22, 21, 21], "the first look also writes what it saw"
+    await backend.close()
 
 
 async def test_what_is_remembered_of_groups_ends_with_them(bridge: Bridge) -> None:
@@ -189,7 +215,7 @@ async def test_more_groups_than_are_looked_at_hold_the_log_and_are_told_once(
     before = missed()
     for _ in range(28):
         await bridge.append()
-        bridge.writer._groups._look_at = 0.0
+        bridge.look()
     assert len(await bridge.log()) == 30
     assert missed() - before == 1
     assert [record.__dict__.get("most") for record in caplog.records if record.levelname == "ERROR"] == [2, None]
@@ -200,17 +226,20 @@ def missed() -> float:
 
 
 def test_lines_about_losses_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    losses, before = TrimLosses(), missed()
-    for _ in range(2100):
-        losses.of_groups([("name", 1)])
-    assert [record.__dict__["events"] for record in caplog.records] == [1, 1001, 2001]
-    assert missed() - before == 2100
+    clock, before = Steps(), missed()
+    losses = TrimLosses(clock)
+    for _ in range(180):
+        losses.of_groups([("name", 1), ("other", 2)])
+        clock.now += 1
+    told = [record.__dict__["events"] for record in caplog.records if record.__dict__["group"] == "name"]
+    assert told == [1, 60, 60], "each minute those since the last line"
+    assert missed() - before == 360
     caplog.clear()
-    for _ in range(3):
-        losses.of_groups([(f"group {number}", 2) for number in range(50)])
-    assert sorted(record.__dict__["group"] for record in caplog.records) == sorted(
-        f"group {number}" for number in range(50)
-    )
+    for number in range(30):
+        losses.of_groups([(f"{number} {group}", 1) for group in range(1000)])
+        clock.now += 60
+    assert len(caplog.records) == 30 * 100
+    assert len(losses._log_throttle._told_at) <= 1100
 
 
 STEPS = st.lists(
@@ -259,7 +288,7 @@ class Lives:
             for _ in range(number):
                 await self.append()
         elif step in ("look", "lead"):
-            bridge.look() if step == "look" else await bridge.lead("two" if bridge.holder == "one" else "one")
+            bridge.look() if step == "look" else await bridge.lead("two")
             self.looks = True
         elif step == "days":
             bridge.clock.now += number * DAY
