@@ -87,7 +87,7 @@ def test_settings_and_faults_of_the_simulator() -> None:
     assert settings == list(simulator.Settings.model_fields)
     fields = [name for row in rows("docs/simulator.md", "field", "default", "meaning") for name in names(row[0])]
     assert set(fields) == Fault.model_fields.keys() - {"id", "hits"}
-    assert [names(row[0])[0] for row in rows("docs/simulator.md", "action", "effect")] == list(get_args(Action))
+    assert [names(row[0])[0] for row in rows("docs/simulator.md", "`action`", "effect")] == list(get_args(Action))
 
 
 def test_make_targets() -> None:
