@@ -70,7 +70,7 @@ def test_an_empty_list_lets_nobody_go_whose_state_is_answered(caplog: pytest.Log
         async with leading(cloud) as (client, backend, _):
             await asyncio.sleep(60)
             client.hidden, client.shown_total = frozenset(cloud.status), 0
-            await asyncio.sleep(1200)
+            await asyncio.sleep(300)
             assert (await Watches(backend).survey()).config_pins == set(names(12))
             assert {event.type for event in await Log(backend).read("0-0", 99)} == {"cvm.state"}
 
@@ -104,7 +104,7 @@ def test_a_workspace_that_was_emptied_while_no_leader_ran_is_let_go_with_its_set
         for name in names(3):
             cloud.change(name, None)
         async with leading(cloud, backend=backend) as (_, _, upstream):
-            await asyncio.sleep(600)
+            await asyncio.sleep(200)
             assert await watched(backend) == set(names(3))
             assert upstream.fault
         async with leading(cloud, EVERYTHING.model_copy(update={"cvms": ()}), backend=backend) as (_, _, upstream):
