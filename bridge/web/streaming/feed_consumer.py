@@ -69,6 +69,7 @@ class FeedConsumer:
         while True:
             try:
                 await self._listen()
+                metrics.position()  # from now on, to have found no log is to be behind
                 logger.info("no tick from a leader: subscribing again")
             except StoreError as error:
                 if not isinstance(error, StoreUnavailableError):

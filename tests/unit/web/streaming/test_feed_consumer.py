@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+import pytest
+
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.feed import Answered, Feed, Message, Published, Subscribed, Tick
+from bridge.web import metrics
 from bridge.web.streaming.feed_consumer import FeedConsumer
 from tests.unit.web.streaming.fake_log import FakeLog
 from tests.unit.web.streaming.test_hub import ListSink, connect, ended, hub_on, settle
@@ -54,6 +57,26 @@ def test_a_subscription_without_ticks_is_replaced_and_the_missed_events_are_read
         await asyncio.sleep(0.2)
         await settle()
         assert (feed.subscriptions, sink.ids) == (2, [missed.id])
+        await ended(following)
+
+    run_virtual(scenario())
+
+
+def test_a_front_end_that_finds_no_log_has_a_position_once_it_had_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody would be told that it has another Redis than the leader."""
+    shown: list[float] = []
+    monkeypatch.setattr(metrics, "position", lambda: shown.append(asyncio.get_running_loop().time()))
+
+    class NoLog(FakeLog):
+        async def position(self) -> None:
+            return None
+
+    async def scenario() -> None:
+        following = asyncio.create_task(consumer_on(NoLog(), ScriptedFeed([Subscribed()])).follow())
+        await asyncio.sleep(5.9)
+        assert shown == []
+        await asyncio.sleep(0.2)
+        assert len(shown) == 1
         await ended(following)
 
     run_virtual(scenario())
