@@ -52,13 +52,14 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Of some endpoints: deliveries pending, forgotten lanes that were mended, breakers open, and the age in seconds of
-    the delivery that waits longest."""
+    """Of some endpoints: deliveries pending, forgotten lanes that were mended, breakers open, the age in seconds of
+    the delivery that waits longest, and endpoints whose attempts all fail while deliveries wait."""
 
     pending: int = 0
     repaired: int = 0
     open_breakers: int = 0
     oldest: float = 0.0
+    failing: int = 0
 
     def __add__(self, other: Swept) -> Swept:
         return Swept(
@@ -66,6 +67,7 @@ class Swept:
             self.repaired + other.repaired,
             self.open_breakers + other.open_breakers,
             max(self.oldest, other.oldest),
+            self.failing + other.failing,
         )
 
 
@@ -249,8 +251,8 @@ class Lanes:
 
     async def sweep(self, endpoint_ids: Iterable[str]) -> Swept:
         """Looks at these endpoints; mends lanes that had been forgotten, deletes history that is too old."""
-        pending, repaired, open_breakers, oldest = await self._run(self._sweep, *endpoint_ids)
-        return Swept(int(pending), int(repaired), int(open_breakers), int(oldest) / 1000)
+        pending, repaired, open_breakers, oldest, failing = await self._run(self._sweep, *endpoint_ids)
+        return Swept(int(pending), int(repaired), int(open_breakers), int(oldest) / 1000, int(failing))
 
     async def lateness(self) -> float:
         """Seconds for which the most overdue lane could have been claimed; 0 if no lane is late."""

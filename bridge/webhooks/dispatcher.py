@@ -311,6 +311,7 @@ class Dispatcher:
         metrics.PENDING.set(swept.pending)
         metrics.OLDEST_PENDING.set(swept.oldest)
         metrics.OPEN_BREAKERS.set(swept.open_breakers)
+        metrics.ENDPOINTS_FAILING.set(swept.failing)
         with suppress(StoreError):  # queuing reports it
             metrics.LOG_LAG.set(await self._lanes.log_lag())
         metrics.OLDEST_DUE.set(await self._lanes.lateness())

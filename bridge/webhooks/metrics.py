@@ -54,6 +54,11 @@ OPEN_BREAKERS = Gauge(
     "Enabled endpoints that get only a probe now and then because they fail, at the last sweep",
     multiprocess_mode="livemax",
 )
+ENDPOINTS_FAILING = Gauge(
+    "bridge_webhook_endpoints_failing",
+    "Enabled endpoints whose attempts all fail and for which deliveries wait, at the last sweep",
+    multiprocess_mode="livemax",
+)
 LOG_LAG = Gauge(
     "bridge_webhook_log_lag_seconds",
     "Age in seconds of the oldest event in the log that webhooks have not read, at the last sweep",

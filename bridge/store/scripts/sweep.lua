@@ -4,10 +4,10 @@
 -- history, and what is beyond its bound. Times so far ahead that the bridge did not write them become now. If the
 -- server's clock stepped back (or its successor's is behind), moves all times back with it, or lanes would wait for the
 -- old time.
--- Returns {pending, repaired lanes, open breakers of enabled endpoints, age in ms of the delivery that waits longest}.
--- Damaged keys are reported by the steps that use them.
+-- Returns {pending, repaired lanes, open breakers of enabled endpoints, age in ms of the delivery that waits longest,
+-- enabled endpoints whose attempts all fail while deliveries wait}. Damaged keys are reported by the steps that use them.
 local LANES, MOMENTS = {'due', 'busy'}, {'probe_at', 'not_before'}
-local pending, repaired, open, oldest = 0, 0, 0, 0
+local pending, repaired, open, oldest, failing = 0, 0, 0, 0, 0
 
 -- Times that the version before kept in the endpoint's health.
 local function move_times(E)
@@ -56,7 +56,9 @@ local function measure(E)
   local first = call('ZRANGE', of('pending', E), 0, 0)[1]
   local at = first and count(call('HGET', of('delivery', first), 'at'))
   if at then oldest = math.max(oldest, now - at) end
-  if call('HEXISTS', of('health', E), 'open') == 1 and not disabled(E) then open = open + 1 end
+  if disabled(E) then return end
+  if call('HEXISTS', of('health', E), 'open') == 1 then open = open + 1 end
+  if first and call('HEXISTS', of('health', E), 'failing_since') == 1 then failing = failing + 1 end
 end
 
 local function sweep(E)
@@ -91,4 +93,4 @@ for i = 2, #ARGV do
 end
 release_events()
 keep_last()
-return {pending, repaired, open, oldest}
+return {pending, repaired, open, oldest, failing}

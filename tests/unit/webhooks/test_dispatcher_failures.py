@@ -39,7 +39,7 @@ def test_a_dead_endpoint_is_probed_with_one_at_a_time_and_gets_everything_when_i
             assert tried < 20, "an open breaker lets few through"
             before = len(poster.got)
             await asyncio.sleep(120)
-            assert metric("open_breakers") == 1
+            assert metric("open_breakers") == metric("endpoints_failing") == 1
             assert 100 < metric("oldest_pending_seconds") < 160
             assert metric("log_lag_seconds") == 0
             assert 1 <= len(poster.got) - before <= 6
@@ -48,7 +48,31 @@ def test_a_dead_endpoint_is_probed_with_one_at_a_time_and_gets_everything_when_i
             await stage.all_done(seconds=120)
             assert stage.clock.monotonic() - began < 65
             await asyncio.sleep(15)
-            assert metric("open_breakers") == metric("oldest_pending_seconds") == 0
+            assert metric("open_breakers") == metric("oldest_pending_seconds") == metric("endpoints_failing") == 0
+
+    run_virtual(scenario())
+
+
+def test_an_endpoint_fails_as_soon_as_no_attempt_succeeds_and_until_one_does() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            endpoints = Endpoints(stage.backend)
+            await endpoints.create(endpoint())
+            poster = FakePoster(lambda got: Answer(500, "http_5xx: broken"))
+            stage.start(poster, retry=[3600] * 9)
+            await stage.writer.append()
+            await asyncio.sleep(20)
+            assert (metric("endpoints_failing"), metric("open_breakers")) == (1, 0), "one failure opens no breaker"
+            await endpoints.disable("e")
+            await asyncio.sleep(20)
+            assert metric("endpoints_failing") == 0
+            await endpoints.enable("e")
+            await asyncio.sleep(20)
+            assert metric("endpoints_failing") == 1
+            poster.answer = lambda got: Answer()
+            await stage.all_done(seconds=4000)
+            await asyncio.sleep(20)
+            assert metric("endpoints_failing") == 0
 
     run_virtual(scenario())
 
