@@ -26,6 +26,7 @@ from bridge.store.key_check import KeyCheck, read_seen
 from bridge.store.key_rotation import rotate
 from bridge.store.leader_status import read_leader_status, read_polling, unmet_lines
 from bridge.store.log import Log, Position
+from bridge.store.memory import LEAST_MEMORY, read_memory_left
 from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
 from bridge.store.slots import Slots
@@ -88,10 +89,11 @@ async def _check_redis(settings: Settings, show: Print) -> bool:
             show(f"  ok       {await backend.version()} at {masked_url(url)}")
             await _show_clock(backend, show)
             show(_replicas(await read_copies(backend)))
+            enough = await _check_memory(backend, show)
             await _show_bridge(backend, settings, show)
             show("\nWebhooks")
             await _show_endpoints(backend, show)
-            return await _check_keys(backend, settings, show)
+            return await _check_keys(backend, settings, show) and enough
     except (StoreError, CommandError) as error:
         show(f"  WRONG    {masked_url(url)}: {masked_url(str(error))}")
         for line in redis_remedy(str(error), url, settings.namespace):
@@ -148,6 +150,20 @@ def _replicas(copies: Copies) -> str:
         f"  note     {copies.connected} replica(s), but min-replicas-to-write is not set: set it to 1 on every\n"
         "           server, or a primary that is cut off for long goes on beside a promoted replica"
     )
+
+
+async def _check_memory(backend: Backend, show: Print) -> bool:
+    left = await read_memory_left(backend)
+    if left is None:
+        return True
+    if left >= LEAST_MEMORY:
+        show(f"  ok       {left * 100:.0f} % of its maxmemory are free")
+        return True
+    show(
+        f"  WRONG    only {left * 100:.0f} % of its maxmemory are free: webhooks wait, and a full Redis takes no events"
+    )
+    show("           raise `maxmemory`, or remove what else is in this Redis; keep `maxmemory-policy noeviction`")
+    return False
 
 
 def _show_embedded(show: Print) -> bool:

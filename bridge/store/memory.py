@@ -9,6 +9,10 @@ from redis.asyncio.cluster import RedisCluster
 from bridge.store.connection import Backend
 from bridge.store.errors import StoreError, StoreUnavailableError
 
+LEAST_MEMORY = 0.1
+"""Of `maxmemory`: with less, nothing is queued for webhooks, so that what is left is for the log and for results of
+attempts."""
+
 
 async def read_memory_left(backend: Backend) -> float | None:
     """The share of `maxmemory` that is free, 0 to 1. Raises StoreUnavailableError.

@@ -11,6 +11,7 @@ from bridge.events import entry_key
 from bridge.log_throttle import LogThrottle
 from bridge.store.errors import NearlyFullError
 from bridge.store.lanes import Checkpoint, Entry, Filled, Lanes, Share
+from bridge.store.memory import LEAST_MEMORY
 from bridge.webhooks import metrics
 from bridge.webhooks.endpoint_cache import EndpointCache
 
@@ -21,9 +22,6 @@ READ_AT_ONCE = 100
 
 FILL_AT_ONCE = 500
 """Deliveries per script: some 10 ms, during which the server answers no other client."""
-
-LEAST_MEMORY = 0.1
-"""Of Redis's memory: with less, nothing is queued, so that what is left is for the log and for results of attempts."""
 
 ENOUGH_MEMORY = 0.12
 """With so much it goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from bridge.commands.check import run_check
+from bridge.config import Settings
 from bridge.sealing import Sealer, new_key
 from bridge.store.connection import Backend, connect
 from bridge.store.deliveries import Deliveries
@@ -32,6 +35,14 @@ def _limit(server: RealServer, most: int, policy: str = "noeviction") -> None:
 
 async def _used(backend: Backend) -> int:
     return int((await backend.client.info("memory"))["used_memory"])
+
+
+async def _checked(server: RealServer, pattern: str) -> bool:
+    """Whether `bridge check` finds nothing wrong; one of its lines is as the pattern."""
+    told: list[str] = []
+    fine = await run_check(Settings(redis_url=server.url), told.append)
+    assert [line for line in told if re.match(pattern, line)], told
+    return fine
 
 
 @pytest.fixture
@@ -80,6 +91,10 @@ async def test_what_is_left_of_the_memory_is_known_where_redis_tells_it(own: Bac
     _limit(own_server, most)
     left = await read_memory_left(own)
     assert left == pytest.approx(0.9, abs=0.05)
+    assert await _checked(own_server, r"  ok       (89|9\d) % of its maxmemory are free")
+    _limit(own_server, int(await _used(own) / 0.95))
+    assert not await _checked(own_server, r"  WRONG    only \d % of its maxmemory are free")
+    _limit(own_server, most)
     _limit(own_server, most, "allkeys-lru")
     assert await read_memory_left(own) is None, "it makes room by itself"
     _limit(own_server, most)
