@@ -11,6 +11,7 @@ from bridge.store.connection import Backend
 from bridge.store.errors import StoreUnavailableError
 from bridge.store.leader_status import LeaderStatusWriter
 from bridge.store.log import Log
+from bridge.store.log_readers import count_unread
 from bridge.store.snapshots import write_batch_digests
 from bridge.store.watches import Watches
 from bridge.upstream import metrics
@@ -180,7 +181,9 @@ class ControlLoops:
         metrics.count_watches(stream, len(watches) - stream, stale, oldest)
         if position := await self._log.position():
             length = position.sequence - position.low_water_sequence
-            metrics.count_log(length, position.sequence, context.settings.log_length)
+            most, idle = context.settings.log_length, context.settings.group_idle
+            unread = await count_unread(self._backend, position, idle) if length > most else 0
+            metrics.count_log(length, position.sequence, max(0, unread - most))
 
     async def _write_status(self) -> None:
         clock = self._context.clock

@@ -37,8 +37,8 @@ LOG_LENGTH = Gauge("bridge_log_length_events", "Events that the log holds", mult
 LOG_SEQUENCE = Gauge("bridge_log_sequence", "Sequence of the last event in the log", multiprocess_mode="livemax")
 TRIM_LAG = Gauge(
     "bridge_log_trim_lag_events",
-    "Events that the log holds beyond BRIDGE_LOG_LENGTH because webhooks or consumer groups have not read them; at "
-    "nine times that length they are trimmed all the same",
+    "Events that webhooks or a consumer group have not read, beyond BRIDGE_LOG_LENGTH of them: the log keeps these "
+    "too, up to nine times that length",
     multiprocess_mode="livemax",
 )
 STREAMS = Gauge("bridge_upstream_streams", "Streams open at upstream", multiprocess_mode="livemax")
@@ -131,11 +131,10 @@ def hold_back(reason: str | None) -> None:
         HELD_BACK.labels(reason).set(1)
 
 
-def count_log(length: int, sequence: int, most: int) -> None:
-    """`most`: BRIDGE_LOG_LENGTH."""
+def count_log(length: int, sequence: int, trim_lag: int) -> None:
     LOG_LENGTH.set(length)
     LOG_SEQUENCE.set(sequence)
-    TRIM_LAG.set(max(0, length - most))
+    TRIM_LAG.set(trim_lag)
 
 
 def count_watches(stream: int, poll: int, stale: int, oldest: float) -> None:
