@@ -45,7 +45,7 @@ def test_every_object_is_one_that_kubernetes_takes(found: Found, version: str) -
             kubernetes_validate.validate(each, version, strict=True)
         except kubernetes_validate.SchemaNotFoundError:
             unknown.add(kind)
-    assert unknown == {"ServiceMonitor"}  # the Prometheus Operator's
+    assert unknown == {"ServiceMonitor", "PrometheusRule"}  # the Prometheus Operator's
 
 
 def test_the_base_alone_needs_nothing_that_a_cluster_may_lack() -> None:
@@ -125,3 +125,8 @@ def test_the_ingress_and_the_monitor_lead_to_ports_that_are_there(found: Found) 
         if kind == "Service" and monitor["selector"]["matchLabels"].items() <= each["metadata"]["labels"].items()
     ]
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in watched["spec"]["ports"]}
+
+
+def test_the_alerts_are_those_of_every_other_prometheus(found: Found) -> None:
+    rules = yaml.safe_load(Path("deploy/prometheus/rules.yaml").read_text())
+    assert found["PrometheusRule", "bridge"]["spec"] == rules, "`make rules` copies them"
