@@ -74,11 +74,11 @@ class Stage:
             )
             self.replicas.start(0)
             self.dispatch(stack)
-            await asyncio.sleep(30)
+            await asyncio.sleep(16)
             await self.register(http, "e", "f")
             self.cloud.change("a", "starting")
             self.cloud.change("b", "starting")
-            await asyncio.sleep(20)
+            await asyncio.sleep(12)
             if not led:
                 await self.replicas.all[0].end()
                 await asyncio.sleep(1)  # its streams have certainly ended
@@ -152,7 +152,7 @@ class Stage:
         assert not self.cloud.broken
 
 
-@settings(max_examples=int(os.environ.get("MODEL_EXAMPLES", "8")), derandomize="MODEL_EXAMPLES" not in os.environ)
+@settings(max_examples=int(os.environ.get("MODEL_EXAMPLES", "6")), derandomize="MODEL_EXAMPLES" not in os.environ)
 @given(damage=st.lists(spoils(), min_size=1, max_size=3), led=st.booleans())
 def test_whatever_is_in_whichever_keys_all_goes_on(damage: list[Spoil], led: bool) -> None:
     run_virtual(Stage(damage).play(led=led))

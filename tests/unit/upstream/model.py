@@ -199,9 +199,9 @@ class ModelClient(PhalaClient):
     async def list_page(self, number: int) -> ListPage:
         await self._reach()
         self._fail("lists")
-        items = [self._listed(name, status) for name, status in self._cloud.status.items() if status is not None]
+        items = [(name, status) for name, status in self._cloud.status.items() if status is not None]
         shown = items[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
-        return ListPage(tuple(shown), len(items), -(-len(items) // PAGE_SIZE))
+        return ListPage(tuple(self._listed(*each) for each in shown), len(items), -(-len(items) // PAGE_SIZE))
 
     def _listed(self, name: str, status: str) -> Listed:
         return Listed(vm_uuid=name, name=name, status=status)

@@ -266,10 +266,10 @@ def test_named_cvms_are_resolved_by_one_list_and_cost_what_listed_ones_cost() ->
             await asyncio.sleep(1.1 * 300 / REQUESTS_PER_SECOND)
             assert set(await Snapshots(backend).all()) == set(cloud.status)
             assert client.reads.total() <= 1.1 * 300
-            await asyncio.sleep(120)
+            await asyncio.sleep(60)
             cloud.requests.clear()
-            await asyncio.sleep(300)
-            assert sum(cloud.requests.values()) / 300 <= 2.6
+            await asyncio.sleep(120)
+            assert sum(cloud.requests.values()) / 120 <= 2.6
 
     run_virtual(scenario())
 

@@ -38,7 +38,7 @@ EXAMPLES = os.environ.get("MODEL_EXAMPLES")
 
 
 @settings(
-    max_examples=int(EXAMPLES or 15),
+    max_examples=int(EXAMPLES or 10),
     derandomize=EXAMPLES is None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate] if EXAMPLES else [Phase.explicit, Phase.generate],
     deadline=None,
