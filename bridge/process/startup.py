@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,19 +61,26 @@ def tls_certificate(settings: Settings) -> Certificate | None:
         raise CommandError(str(error)) from None
 
 
+NAMED = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+"""Whose own words are short; what asyncio and uvloop make of them is not."""
+
+
 @contextlib.contextmanager
 def named_address(host: str, port: int, variable: str) -> Iterator[None]:
     """Makes an address that is not available a CommandError that names the variable to change."""
     try:
         yield
     except OSError as error:
-        if unix_path(host) is None and error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+        if unix_path(host) is None and error.errno not in NAMED:
             raise
-        fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({error.strerror or error})"
+        why = os.strerror(error.errno) if error.errno in NAMED else error.strerror or str(error)
+        fault = "is in use" if error.errno == errno.EADDRINUSE else f"is not available ({why})"
         if unix_path(host) is not None:
             raise CommandError(f"{host} {fault}: set HOST to another path") from None
         address = http_url(host, port).removeprefix("http://")
-        raise CommandError(f"{address} {fault}: set {variable} to another port") from None
+        elsewhere = error.errno == errno.EADDRNOTAVAIL
+        mend = "HOST to an address of this machine" if elsewhere else f"{variable} to another port"
+        raise CommandError(f"{address} {fault}: set {mend}") from None
 
 
 def settle_garbage_collection() -> None:
