@@ -26,6 +26,7 @@ from bridge.store.key_check import KeyCheck, read_seen
 from bridge.store.key_rotation import rotate
 from bridge.store.leader_status import read_leader_status, read_polling, unmet_lines
 from bridge.store.log import Log, Position
+from bridge.store.log_readers import count_after
 from bridge.store.memory import LEAST_MEMORY, read_memory_left
 from bridge.store.replicas import Copies, read_copies
 from bridge.store.server_clock import ServerClock
@@ -228,8 +229,7 @@ async def _show_groups(backend: Backend, settings: Settings, position: Position 
     idle = {group.name for group in found.judge(settings.group_idle).idle}
     troubled = []
     for group in found.groups:
-        unread = await Log(backend).read(group.delivered, 1)
-        behind = position.sequence - unread[0].sequence + 1 if position and unread else 0
+        behind = await count_after(backend, group.delivered, position) if position else 0
         if group.name in idle:
             troubled.append(f"    idle {group.name}: the log does not wait for it")
         elif behind > settings.log_length:

@@ -18,10 +18,12 @@ async def count_unread(backend: Backend, position: Position, group_idle: float) 
     `group_idle`: BRIDGE_GROUP_IDLE, seconds.
     """
     found = await _read_by_webhooks(backend, position.log_id), await _read_by_groups(backend, group_idle)
-    read = min(filter(None, found), key=entry_key, default=position.id)
-    if entry_key(read) >= entry_key(position.id):
-        return 0
-    first = await Log(backend).read_some(read, 1)
+    return await count_after(backend, min(filter(None, found), key=entry_key, default=position.id), position)
+
+
+async def count_after(backend: Backend, read: str, position: Position) -> int:
+    """Events of the log above this id."""
+    first = await Log(backend).read_some(read, 1) if entry_key(read) < entry_key(position.id) else []
     return max(position.sequence - first[0].sequence + 1, 0) if first else 0
 
 
