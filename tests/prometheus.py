@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +51,15 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(home: Path, target: str, rules: Path) -> Iterator[Prometheus]:
-    """One that scrapes a target twice a second and evaluates the rules."""
+def prometheus(home: Path, rules: Path, scraped: Mapping[str, Any], every: float = 0.5) -> Iterator[Prometheus]:
+    """One that looks at what `scraped` names (of a scrape configuration) and at the rules `every` so many seconds."""
     program, port = find("prometheus"), free_port()
     assert program, "Prometheus is missing: `make test` installs it"
+    interval = f"{round(every * 1000)}ms"
     settings = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
         "rule_files": [str(rules.absolute())],
-        "scrape_configs": [{"job_name": "bridge", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [{"job_name": "bridge", **scraped}],
     }
     (home / "prometheus.json").write_text(json.dumps(settings))  # JSON is YAML
     command = [program, f"--config.file={home}/prometheus.json", f"--storage.tsdb.path={home}/data"]
@@ -70,14 +71,14 @@ def prometheus(home: Path, target: str, rules: Path) -> Iterator[Prometheus]:
         try:
             made = Prometheus(http)
 
-            def scraped() -> bool:
+            def answers() -> bool:
                 assert process.poll() is None, f"Prometheus ended with {process.returncode}"
                 try:
-                    return made.query("count_over_time(up[1m]) >= 3")
+                    return made.query("vector(1)")
                 except (httpx.TransportError, AssertionError):
                     return False
 
-            eventually(scraped, "Prometheus's third look")
+            eventually(answers, "Prometheus answers")
             yield made
         finally:
             process.terminate()

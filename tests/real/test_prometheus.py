@@ -46,6 +46,7 @@ def test_alerts_and_panels_read_what_a_running_bridge_has(tmp_path: Path) -> Non
     probe = free_port()
     up = Command(tmp_path, "up", PORT="0", BRIDGE_PROBE_PORT=str(probe), BRIDGE_TOKENS="o:operators-own-secret:read")
     address = up.shows(r"address +(http://\S+)\n")
+    eventually(lambda: httpx.get(f"http://127.0.0.1:{probe}/healthz").is_success, "the probe listens")
     page = httpx.get(f"http://127.0.0.1:{probe}/metrics").text
     assert promtool("check", "metrics", given=page) == ""
     assert "_created" not in page
@@ -53,7 +54,9 @@ def test_alerts_and_panels_read_what_a_running_bridge_has(tmp_path: Path) -> Non
     assert [each.status_code for each in public] == [401, 200]
     exposed = set(re.findall(r"^# TYPE (\w+)", page, re.MULTILINE))
     (tmp_path / "prometheus").mkdir()
-    with prometheus(tmp_path / "prometheus", f"127.0.0.1:{probe}", RULES) as server:
+    scraped = {"static_configs": [{"targets": [f"127.0.0.1:{probe}"]}]}
+    with prometheus(tmp_path / "prometheus", RULES, scraped) as server:
+        eventually(partial(server.query, "count_over_time(up[1m]) >= 3"), "Prometheus's third look")
         rules = _rules(server)
         for query in [*panels(), *(rule["query"] for rule in rules)]:
             assert names(query) <= exposed, query
