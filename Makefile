@@ -19,7 +19,7 @@ WORKERS ?= 6
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up browser shell-tools systemd test-tools test test-unit fuzz coverage test-matrix lint docs format rules screenshots bench dist lock clean
+.PHONY: help up browser shell-tools systemd test-tools test test-unit fuzz coverage test-matrix lint docs format rules alerts screenshots bench dist lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ format: $(VENV)/installed-dev ## Lays out the code, mends what ruff can
 rules: ## Copies the alerts of deploy/prometheus/rules.yaml into the manifest for Kubernetes
 	@manifest=deploy/kubernetes/monitoring/prometheus-rule.yaml && copied=$$(sed '/^spec:/q' $$manifest; \
 		sed -n '/^groups:/,$$s/^/  /p' deploy/prometheus/rules.yaml) && printf '%s\n' "$$copied" > $$manifest
+
+alerts: $(VENV)/installed-dev $(VENV)/prometheus ## Breaks a bridge once for each alert, in a real Prometheus; ARGS="--only BridgeNotLed" for some
+	@$(BIN)/python -m tests.alerts $(ARGS)
 
 screenshots: $(VENV)/installed-dev browser ## The README's pictures of the dashboard, into docs/images (few and small: look before you commit)
 	@$(BIN)/python -m tests.screenshots

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.alerts.faults import REHEARSALS
+from tests.alerts.rules import longest, read_rules, shortened
 from tests.commands import Command
 from tests.prometheus import Prometheus, prometheus, promtool
 from tests.servers import eventually, free_port
@@ -40,6 +42,17 @@ def test_alerts_fire_where_they_should_and_each_has_its_paragraph() -> None:
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
     assert alerts == headings
     assert links == [f"docs/operations.md#{each.lower()}" for each in alerts]
+
+
+def test_each_alert_is_rehearsed_by_the_same_rules_in_a_shorter_time(tmp_path: Path) -> None:
+    """`make alerts` does it."""
+    rules = read_rules()
+    assert list(dict.fromkeys(each.alert for each in REHEARSALS)) == [*longest(rules)]
+    (tmp_path / "rules.json").write_text(json.dumps(shortened(rules, 20)))
+    assert "SUCCESS" in promtool("check", "rules", str(tmp_path / "rules.json"))
+    assert shortened(rules, 1) != rules, "durations are written otherwise"
+    (before, after) = (each["groups"][0]["rules"][5] for each in (rules, shortened(rules, 20)))
+    assert after == before | {"for": "9000ms", "expr": before["expr"].replace("[2m]", "[6000ms]")}
 
 
 def test_alerts_and_panels_read_what_a_running_bridge_has(tmp_path: Path) -> None:
