@@ -59,7 +59,7 @@ def test_an_endpoint_fails_as_soon_as_no_attempt_succeeds_and_until_one_does() -
             endpoints = Endpoints(stage.backend)
             await endpoints.create(endpoint())
             poster = FakePoster(lambda got: Answer(500, "http_5xx: broken"))
-            stage.start(poster, retry=[3600] * 9)
+            stage.start(poster, retry=[300] * 9)
             await stage.writer.append()
             await asyncio.sleep(20)
             assert (metric("endpoints_failing"), metric("open_breakers")) == (1, 0), "one failure opens no breaker"
@@ -70,7 +70,7 @@ def test_an_endpoint_fails_as_soon_as_no_attempt_succeeds_and_until_one_does() -
             await asyncio.sleep(20)
             assert metric("endpoints_failing") == 1
             poster.answer = lambda got: Answer()
-            await stage.all_done(seconds=4000)
+            await stage.all_done(seconds=400)
             await asyncio.sleep(20)
             assert metric("endpoints_failing") == 0
 
