@@ -72,6 +72,11 @@ REGISTERED = Gauge(
     "1 while this process leads and Phala Cloud sends its webhooks to BRIDGE_PUBLIC_URL, as of the last look",
     multiprocess_mode="livemax",
 )
+PHALA_WEBHOOK_MISSING = Gauge(
+    "bridge_phala_webhook_missing",
+    "1 while this process leads, BRIDGE_PUBLIC_URL is set, and Phala Cloud does not send its webhooks there",
+    multiprocess_mode="livemax",
+)
 EVENTS = Counter("bridge_events", "Events written to the log", ["type"])
 LOST = Counter("bridge_log_events_lost", "Events that Redis lost after it had confirmed them")
 """They are written again, under new numbers, as far as this process remembers them."""
@@ -145,6 +150,12 @@ def count_watches(stream: int, poll: int, stale: int, oldest: float) -> None:
     OLDEST.set(oldest)
 
 
+def count_registration(works: bool) -> None:
+    """Whether Phala Cloud sends its webhooks to BRIDGE_PUBLIC_URL, which is set."""
+    REGISTERED.set(works)
+    PHALA_WEBHOOK_MISSING.set(not works)
+
+
 def stand_by() -> None:
     """A process that does not lead follows nothing and has nothing to complain of."""
     count_slots(())
@@ -153,4 +164,5 @@ def stand_by() -> None:
     hold_back(None)
     for gauge in (LEADER, EPOCH, LEASE_RENEWED, WATCHES, BUDGET, KEY_REFUSED, UNLISTED, UNRESOLVED, REGISTERED):
         gauge.set(0)
+    PHALA_WEBHOOK_MISSING.set(0)
     REACHABLE.set(1)

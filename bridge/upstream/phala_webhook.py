@@ -160,6 +160,7 @@ class PhalaWebhook:
                 self._tell(
                     "BRIDGE_PUBLIC_URL needs PHALA_WEBHOOK_SECRET or BRIDGE_SECRET_KEY: no webhook is registered"
                 )
+                metrics.count_registration(False)
             await asyncio.Event().wait()
         assert wanted is not None
         clock = self._context.clock
@@ -170,7 +171,7 @@ class PhalaWebhook:
                 if isinstance(error, RateLimitedError):
                     self._context.apply(error, ROUTE)
                 self._tell(f"Phala Cloud's webhook could not be registered: {error}")
-                metrics.REGISTERED.set(0)
+                metrics.count_registration(False)
                 wait = self._backoff.fail(clock.monotonic(), self._context.rng, error.retry_after or 0.0)
             else:
                 self._backoff.heal()
@@ -195,7 +196,7 @@ class PhalaWebhook:
             self._made = answer.get("id") if isinstance(answer, dict) else None
             logger.info("Phala Cloud sends its webhooks to this bridge", extra={"url": wanted.url})
         works = kept is None or kept.enabled
-        metrics.REGISTERED.set(works)
+        metrics.count_registration(works)
         if works:
             self._told = ""
         else:

@@ -42,6 +42,11 @@ DISPATCHER_MISSING = Gauge(
     "1 while enabled webhook endpoints exist and no dispatcher is at work",
     multiprocess_mode="livemostrecent",
 )
+CERTIFICATE_BROKEN = Gauge(
+    "bridge_certificate_broken",
+    "1 while BRIDGE_TLS_CERT and BRIDGE_TLS_KEY cannot be used and the certificate of before counts",
+    multiprocess_mode="livemax",
+)
 TOKENS_FILE_BROKEN = Gauge(
     "bridge_tokens_file_broken",
     "1 while BRIDGE_TOKENS_FILE cannot be used and the tokens that it had before count",

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from prometheus_client import REGISTRY
 
 from bridge.open_files import OWN_FILES
 from bridge.web import server
@@ -138,9 +139,11 @@ async def test_a_renewed_certificate_is_for_new_connections_and_a_wrong_one_chan
         issued.renew(key=False)
         await until(lambda: "the new certificate cannot be used, the old one stays" in caplog.messages)
         assert await asyncio.to_thread(serial, web.port, issued.trusting) == first
+        assert REGISTRY.get_sample_value("bridge_certificate_broken") == 1
         issued.renew()
         await until(lambda: "new connections get the new certificate" in caplog.messages)
         assert await asyncio.to_thread(serial, web.port, issued.trusting) != first
+        assert REGISTRY.get_sample_value("bridge_certificate_broken") == 0
         entry_id = await web.append()
         assert ids_in(await body_until(kept, b"event: state"))[-1] == entry_id
     assert [record.error for record in caplog.records if record.levelno > logging.INFO] == [  # type: ignore[attr-defined]

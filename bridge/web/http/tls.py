@@ -15,6 +15,7 @@ import uvicorn
 
 from bridge.clock import Clock
 from bridge.uvicorn_server import Server
+from bridge.web import metrics
 from bridge.web.http.waiting_connections import WaitingConnections
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class Certificate:
             self.context = self._load()
         except CertificateError as error:
             logger.error("the new certificate cannot be used, the old one stays", extra={"error": str(error)})
+            metrics.CERTIFICATE_BROKEN.set(1)
         else:
+            metrics.CERTIFICATE_BROKEN.set(0)
             logger.info("new connections get the new certificate")
 
     async def run(self, clock: Clock) -> None:

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from prometheus_client import REGISTRY
 
 from bridge.config import Settings
 from bridge.sealing import new_key
+from bridge.upstream import metrics
 from bridge.upstream.errors import ForbiddenError, RequestRefusedError, UnreachableError, UpstreamError
 from bridge.upstream.leader_context import LeaderContext
 from bridge.upstream.phala_webhook import EVENTS, LOOK_AGAIN, LOOK_EVERY, PhalaWebhook
@@ -163,8 +165,10 @@ def test_a_refusal_is_told_once_and_asked_again_ever_more_seldom(
             await asyncio.sleep(6 * LOOK_EVERY)
             assert workspace.asked.count(method) < 20
             assert workspace.most == 1
+            assert REGISTRY.get_sample_value("bridge_phala_webhook_missing") == 1
             workspace.failing.clear()
             await asyncio.sleep(2 * LOOK_EVERY)
+            assert REGISTRY.get_sample_value("bridge_phala_webhook_missing") == 0
             assert [set(hook["events"]) for hook in workspace.here] == [set(EVENTS)]
 
     run_virtual(scenario())
@@ -200,8 +204,10 @@ def test_without_a_url_or_a_secret_nothing_is_asked(
 ) -> None:
     async def scenario() -> None:
         workspace = Workspace()
+        metrics.stand_by()  # as of a process that begins
         async with term(workspace, **given):
             await asyncio.sleep(60)
+            assert REGISTRY.get_sample_value("bridge_phala_webhook_missing") == warned
         assert workspace.asked == []
 
     run_virtual(scenario())
