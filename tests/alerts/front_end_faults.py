@@ -7,10 +7,12 @@ import os
 import socket
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 from tests.alerts.play import Rehearsal
 from tests.alerts.stage import Stage
 from tests.alerts.waiting import until
+from tests.real.tls import OfFront
 from tests.servers import RealServer
 
 SHIFT = """
@@ -86,6 +88,18 @@ def tokens_broken(stage: Stage) -> Generator[None, None, None]:
     yield
 
 
+def certificate_broken(stage: Stage) -> Generator[None, None, None]:
+    issued = OfFront(stage.home)
+    files: dict[str, Any] = {**issued.settings}
+    stage.start_all()
+    stage.start("web 2", PORT="0", **files)
+    stage.until_well()
+    yield
+    issued.renew(key=False)
+    yield
+    issued.renew()
+
+
 def few_files(stage: Stage) -> Generator[None, None, None]:
     with contextlib.ExitStack() as stack:
         stage.start_all()
@@ -133,6 +147,12 @@ FRONT_END = [
     ),
     Rehearsal(
         alert="BridgeTokensFileBroken", broken="half of the file is written", mended="all of it is", steps=tokens_broken
+    ),
+    Rehearsal(
+        alert="BridgeCertificateBroken",
+        broken="a certificate is renewed without its key",
+        mended="both are renewed",
+        steps=certificate_broken,
     ),
     Rehearsal(
         alert="BridgeOutOfFiles",

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator
+from typing import Any
 
 from tests.alerts.play import Rehearsal
 from tests.alerts.stage import Stage
@@ -102,6 +103,18 @@ def streams_cut(stage: Stage) -> Generator[None, None, None]:
         proxy.join()
 
 
+def webhook_refused(stage: Stage) -> Generator[None, None, None]:
+    public: dict[str, Any] = {"BRIDGE_PUBLIC_URL": stage.url}
+    stage.start_all(**public)
+    yield
+    stage.control("POST", "/faults", route="webhooks", status=403, times=None)
+    stage.restart("upstream", **public)
+    yield
+    assert "webhook" in stage.run("check", **public)
+    stage.control("DELETE", "/faults")
+    stage.restart("upstream", **public)
+
+
 RESTARTED = ("BridgeNotLed", "BridgeSlotsShort")
 """A standby would spare the first. Slots of a leader that was killed, and of streams that were cut, wait for their
 deadlines: longer than the shortened `for:`, though shorter than the real one."""
@@ -156,6 +169,13 @@ UPSTREAM = [
         broken="a proxy cuts streams after 12 s",
         mended="`BRIDGE_STREAM_TIMEOUT=10`",
         steps=streams_cut,
+        beside=RESTARTED,
+    ),
+    Rehearsal(
+        alert="BridgePhalaWebhookMissing",
+        broken="the key has no right to webhooks",
+        mended="it gets the right, and a restart",
+        steps=webhook_refused,
         beside=RESTARTED,
     ),
 ]

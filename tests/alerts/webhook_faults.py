@@ -108,6 +108,20 @@ def receiver_gone(stage: Stage) -> Generator[None, None, None]:
         yield
 
 
+def record_damaged(stage: Stage) -> Generator[None, None, None]:
+    with stage.receiving() as url:
+        stage.start_all()
+        endpoint = stage.register(url)
+        yield
+        stage.server.call("HSET", "{bridge}:webhooks:endpoints", endpoint, "odd")
+        stage.restart("dispatcher")
+        yield
+        (found,) = stage.ask("GET", "/v1/webhooks")["items"]
+        assert found["disabled_reason"].startswith("broken:")
+        stage.ask("DELETE", f"/v1/webhooks/{endpoint}")
+        yield
+
+
 def _delivered(stage: Stage, endpoint: str) -> int:
     return len(stage.ask("GET", f"/v1/webhooks/{endpoint}/deliveries?status=delivered")["items"])
 
@@ -155,5 +169,11 @@ WEBHOOKS = [
         broken="a receiver answers 410",
         mended="it is enabled and recovered",
         steps=receiver_gone,
+    ),
+    Rehearsal(
+        alert="BridgeEndpointBroken",
+        broken="an endpoint's record is overwritten",
+        mended="it is deleted",
+        steps=record_damaged,
     ),
 ]
