@@ -79,7 +79,9 @@ def idle_connection(pool: Any) -> Any:
 
 def asked(connection: Any, args: Sequence[Any]) -> Any:
     """The server's answer, an exception too."""
-    fields = [*args[0].encode().split(), *map(connection.encoder.encode, args[1:])]
+    encode = connection.encoder.encode
+    texts = (each.encode("utf-8", "replace") if type(each) is str else encode(each) for each in args[1:])
+    fields = [*args[0].encode().split(), *texts]
     connection._sock._process_command(fields)
     return connection._decode(connection._sock.responses.get_nowait())
 

@@ -55,8 +55,10 @@ class _IdleSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            return []  # something can run, and what is ready here is only another thread's wake
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
-        if not ready and timeout != 0:
+        if not ready:
             self._loop.idle(timeout)
         return ready
 
