@@ -7,6 +7,11 @@ import functools
 from prometheus_client import Counter, Gauge, Histogram
 
 SUBSCRIBERS = Gauge("bridge_subscribers", "Open SSE subscriptions", multiprocess_mode="livesum")
+SUBSCRIBERS_LIMIT = Gauge(
+    "bridge_subscribers_limit",
+    "SSE subscriptions that may be open: BRIDGE_MAX_SUBSCRIBERS, or fewer where open files are few",
+    multiprocess_mode="livesum",
+)
 REPLAYING = Gauge(
     "bridge_subscribers_replaying", "Subscriptions that are not at the log's end yet", multiprocess_mode="livesum"
 )

@@ -49,6 +49,20 @@ def slow_subscribers(stage: Stage) -> Generator[None, None, None]:
         yield
 
 
+def front_end_full(stage: Stage) -> Generator[None, None, None]:
+    with contextlib.ExitStack() as stack:
+        stage.start_all(BRIDGE_MAX_SUBSCRIBERS="20")
+        yield
+        for path in ["/v1/events?snapshot=0"] * 25:
+            stack.enter_context(connect(stage, path))
+        yield
+        stage.restart("web")
+        until(lambda: stage.ready("web").get("status") == "ready", "the front end")
+        for path in ["/v1/events?snapshot=0"] * 25:
+            stack.enter_context(connect(stage, path))
+        yield
+
+
 def another_redis(stage: Stage) -> Generator[None, None, None]:
     stage.start_all()
     with RealServer(tcp=True) as other:
@@ -134,6 +148,12 @@ FRONT_END = [
         steps=slow_subscribers,
     ),
     Rehearsal(
+        alert="BridgeFrontEndFull",
+        broken="25 subscribers, `BRIDGE_MAX_SUBSCRIBERS=20`",
+        mended="restart with the default",
+        steps=front_end_full,
+    ),
+    Rehearsal(
         alert="BridgeFrontEndBehind",
         broken="a front end has another Redis",
         mended="it has the leader's",
@@ -159,6 +179,7 @@ FRONT_END = [
         broken="140 subscribers of a front end with 150 files",
         mended="restart with a higher limit",
         steps=few_files,
+        beside=("BridgeFrontEndFull",),
     ),
     Rehearsal(
         alert="BridgeClockSkew",

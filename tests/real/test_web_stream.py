@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 import pytest
 from httpx_sse import aconnect_sse
+from prometheus_client import REGISTRY
 
 from bridge.clock import SystemClock
 from bridge.store.connection import Backend
@@ -137,6 +138,8 @@ async def test_one_subscriber_too_many_gets_503_or_an_event_if_it_takes_events_o
         await web.lead()
         _, writer = await web.connect("/v1/events")
         await web.until_present(1)
+        told = [REGISTRY.get_sample_value(f"bridge_subscribers{each}") for each in ("", "_limit")]
+        assert told == [1, 1], "an alert fires before the first is refused"
         refused = await web.http.get(f"{web.url}/v1/events")
         assert refused.status_code == 503
         assert 10 <= int(refused.headers["retry-after"]) <= 20

@@ -13,6 +13,7 @@ class Capacity:
 
     def __init__(self, most: int, per_token: int = 0) -> None:
         self.most = most
+        metrics.SUBSCRIBERS_LIMIT.set(most)
         self._per_token = per_token
         self.open = 0
         self._by_name: Counter[str] = Counter()
