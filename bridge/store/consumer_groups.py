@@ -20,6 +20,9 @@ GROUP_IDLE = 7 * 86_400.0
 LOOK_EVERY = 5.0
 """Seconds between two looks at the groups: no append pays for one, and a position that is older is only smaller."""
 
+WELCOME = 600.0
+"""Seconds for which a new leader sets no group aside: after an outage, consumers come back together with it."""
+
 MOST_GROUPS = 1000
 """Groups that are looked at. Redis lists all at once, some microseconds each, in which it answers no other client."""
 
@@ -118,6 +121,7 @@ class ConsumerGroups:
         self._backend = backend
         self._clock = clock
         self._idle_after = idle
+        self._idle_from = clock.monotonic() + min(idle, WELCOME)
         self._look_at = -math.inf
         self._position = ""
         self._idle: frozenset[str] = frozenset()
@@ -130,7 +134,7 @@ class ConsumerGroups:
         now = self._clock.monotonic()
         if now >= self._look_at:
             found = await look(self._backend)
-            judgement = found.judge(self._idle_after)
+            judgement = found.judge(self._idle_after if now >= self._idle_from else math.inf)
             if found.is_bounded:
                 await self._remember(found.remembered, {name: str(each) for name, each in judgement.seen.items()})
             self._tell(found, judgement)
