@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,14 +35,17 @@ setmetatable(_G, {__newindex = function(_, name) error('Script attempted to crea
 class QuickRedis(fakeredis.FakeAsyncRedis):
     """Commands go to the fake server as they are, neither packed into bytes nor on a connection of their own.
 
-    Where none is open yet or the server is out of reach, they go redis-py's way. Blocking commands have no other.
+    Where none is open yet or the server is out of reach, they go redis-py's way. Blocking commands have no other. On
+    the way there and on the way back others have their turn, or may cancel it: tests of races need that.
     """
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
+        await asyncio.sleep(0)
         connection = idle_connection(self.connection_pool)
         if connection is None or NEVER_DECODE in options:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         answer = asked(connection, args)
+        await asyncio.sleep(0)
         if isinstance(answer, Exception):
             raise answer
         return parsed(self.response_callbacks, args, options, answer)
@@ -54,11 +58,13 @@ class QuickPipeline(Pipeline):
     """Nothing runs between its commands, be it a transaction or not."""
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        await asyncio.sleep(0)
         connection, stack = idle_connection(self.connection_pool), self.command_stack
         if connection is None or self.watching:
             return await super().execute(raise_on_error)
         await self.reset()  # type: ignore[no-untyped-call]
         answers = [asked(connection, args) for args, _ in stack]
+        await asyncio.sleep(0)
         if raise_on_error:
             self.raise_first_error(stack, answers)
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import fakeredis
@@ -78,4 +79,25 @@ async def test_errors_are_raised_as_redis_py_raises_them() -> None:
     server.connected = False
     with pytest.raises(OutOfReachError):
         await client.get("text")
+    await client.aclose()
+
+
+async def test_others_have_their_turn_on_a_commands_way_and_it_may_be_canceled_on_its_way_back() -> None:
+    client: Any = fake_client()
+    await client.set("n", 0)
+
+    async def add() -> None:
+        await client.set("n", int(await client.get("n")) + 1)
+
+    await asyncio.gather(add(), add())
+    assert await client.get("n") == "1"
+    pipe = client.pipeline()
+    pipe.execute_command("INCR", "n")
+    for command in (client.execute_command("INCR", "n"), pipe.execute()):
+        running = asyncio.create_task(command)
+        for _ in range(2):
+            await asyncio.sleep(0)
+        running.cancel()
+        assert isinstance(*await asyncio.gather(running, return_exceptions=True), asyncio.CancelledError)
+    assert await client.get("n") == "3"
     await client.aclose()
