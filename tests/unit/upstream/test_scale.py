@@ -26,7 +26,7 @@ def test_nothing_grows_and_polls_come_evenly() -> None:
     *_, early, late = live(cvms=700, minutes=3, segment=1)
     assert late.streams == 5
     assert late.tasks <= early.tasks + 5
-    assert late.objects < 1.01 * early.objects
+    assert late.objects < early.objects + 1000  # what was imported does not count, where it is frozen
     # A batch of 100 every 3.3 s, two reads for each change that it shows, two sweeps a second, the list.
     assert late.requests_a_second < 5
     assert late.most_in_a_second <= 16
