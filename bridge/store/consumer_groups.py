@@ -29,7 +29,7 @@ MOST_GROUPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`name`: as printable ASCII; of more than 100 bytes their beginning and length, which may be those of another."""
+    """`name`: as printable ASCII; of more than 100 bytes their beginning, length and hash."""
 
     name: str
     delivered: str

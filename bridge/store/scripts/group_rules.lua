@@ -17,10 +17,11 @@ local function groups_of(log, most)
   return found
 end
 
--- A group's name as printable ASCII: it may have any bytes, and millions of them.
+-- A group's name as printable ASCII: it may have any bytes, and millions of them. No two names give the same.
 local function printable_name(group)
   local text = string.gsub(string.sub(group.name, 1, 100), '[%c\\\128-\255]', function(char)
     return string.format('\\x%02x', string.byte(char))
   end)
-  return #group.name > 100 and text .. '... (' .. #group.name .. ' bytes)' or text
+  if #group.name <= 100 then return text end
+  return text .. '... (' .. #group.name .. ' bytes, SHA-1 ' .. string.sub(redis.sha1hex(group.name), 1, 12) .. ')'
 end
