@@ -77,17 +77,16 @@ end
 if most > 0 then
   if call('EXISTS', KEYS[8]) == 1 then
     local checkpoint = redis.pcall('HMGET', KEYS[7], 'position', 'birth')  -- of another type: nothing was read
-    webhooks = checkpoint[2] == ARGV[3] and checkpoint[1] or '0-0'
+    webhooks = checkpoint[2] == ARGV[3] and string.match(checkpoint[1] or '', '^%d+%-%d+$') or '0-0'
   end
-  local function oldest(count) return call('XRANGE', KEYS[3], '-', '+', 'COUNT', count) end
-  -- First the oldest alone: while a reader lags, as many as may go are not read at each append.
-  gone = oldest((webhooks or groups) and 1 or most)
-  if webhooks or groups then
-    local wanted = math.max(unread(webhooks), unread(groups)) > 0 and forced or most
-    if wanted > 1 then gone = oldest(wanted) end
-    local going = math.max(#gone - math.max(unread(webhooks), unread(groups)), forced)
-    for i = #gone, going + 1, -1 do gone[i] = nil end
+  local function oldest(last, count)
+    local found = redis.pcall('XRANGE', KEYS[3], '-', last, 'COUNT', count)
+    return found.err and {} or found  -- `last` has too many digits: the bridge did not write it
   end
+  -- No more than what may go: while a reader lags, that is little, and this step blocks the server.
+  gone = oldest(webhooks or groups or '+', most)
+  if webhooks and groups and #gone > 0 then gone = oldest(groups, #gone) end
+  if #gone < forced then gone = oldest('+', forced) end
 end
 
 -- The low-water mark is the newest entry that was trimmed: a cursor below it has missed events.
