@@ -31,3 +31,9 @@ class LogThrottle:
             self._counts = {name: left for name, left in self._counts.items() if name in self._told_at}
         self._told_at[fault] = now
         return total
+
+    def left(self) -> list[tuple[str, int]]:
+        """Faults that are over for a minute, with what of them is still to be told."""
+        now = self._clock.monotonic()
+        over = [fault for fault in self._counts if now - self._told_at.get(fault, -REPEAT_EVERY) >= REPEAT_EVERY]
+        return [(fault, self.due(fault, 0)) for fault in over]

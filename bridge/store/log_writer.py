@@ -128,10 +128,9 @@ class LogWriter:
         if answer[0]:
             first_id = ""
             if len(answer) > 1:
-                first_id, losses = str(answer[1]), self._losses
-                losses.of_webhooks(int(answer[2]))
+                first_id = str(answer[1])
                 groups = [(str(name), int(count)) for name, count in answer[3]]
-                losses.of_groups([each for each in groups if not self._groups.is_idle(each[0])])
+                self._losses.add(int(answer[2]), [each for each in groups if not self._groups.is_idle(each[0])])
             return WritePosition(last_sequence, str(answer[0]), first_id=first_id)
         if answer[1] == "wanted":
             raise StillWantedError

@@ -22,6 +22,9 @@ for _reader in ("webhooks", "groups"):
 MOST_TOLD = 100
 """Groups with a line of their own; further ones are counted alone."""
 
+WEBHOOKS = "webhooks"
+GROUP = "group "
+
 
 class TrimLosses:
     """One term's. A line has the `events` since the last one."""
@@ -29,21 +32,28 @@ class TrimLosses:
     def __init__(self, clock: Clock) -> None:
         self._log_throttle = LogThrottle(clock)
 
-    def of_webhooks(self, count: int) -> None:
-        if not count:
-            return
-        UNREAD.labels("webhooks").inc(count)
-        if lost := self._log_throttle.due("webhooks", count):
-            about = {"events": lost}
-            logger.error("the log was trimmed before webhooks had read it: is a dispatcher running?", extra=about)
+    def add(self, webhooks: int, groups: Sequence[tuple[str, int]]) -> None:
+        """What one append trimmed unread. `groups`: name of each ("": of any), and how many it lost."""
+        lines = []
+        if webhooks:
+            UNREAD.labels("webhooks").inc(webhooks)
+            lines.append((WEBHOOKS, self._log_throttle.due(WEBHOOKS, webhooks)))
+        if groups:
+            # Each group lost the newest of them: what the slowest one lost are all.
+            UNREAD.labels("groups").inc(max(count for _, count in groups))
+            named = [(f"{GROUP}{name}", count) for name, count in groups[:MOST_TOLD]]
+            lines += [(fault, self._log_throttle.due(fault, count)) for fault, count in named]
+        for fault, lost in [*lines, *self._log_throttle.left()]:
+            if lost:
+                _tell(fault, lost)
 
-    def of_groups(self, losses: Sequence[tuple[str, int]]) -> None:
-        """`losses`: name of a group ("": of any), and how many it lost, all by one append."""
-        if not losses:
-            return
-        # Each group lost the newest of them: what the slowest one lost are all.
-        UNREAD.labels("groups").inc(max(count for _, count in losses))
-        for name, count in losses[:MOST_TOLD]:
-            if lost := self._log_throttle.due(f"group {name}", count):
-                about = {"events": lost, **({"group": name} if name else {})}
-                logger.error("the log was trimmed before a consumer group had read it", extra=about)
+
+def _tell(fault: str, lost: int) -> None:
+    if fault == WEBHOOKS:
+        logger.error(
+            "the log was trimmed before webhooks had read it: is a dispatcher running?", extra={"events": lost}
+        )
+        return
+    name = fault.removeprefix(GROUP)
+    about = {"events": lost, **({"group": name} if name else {})}
+    logger.error("the log was trimmed before a consumer group had read it", extra=about)

@@ -242,18 +242,23 @@ def missed() -> float:
     return REGISTRY.get_sample_value("bridge_log_trimmed_unread_total", {"reader": "groups"}) or 0.0
 
 
-def test_lines_about_losses_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_about_losses_are_bounded_and_tell_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
     clock, before = Steps(), missed()
     losses = TrimLosses(clock)
-    for _ in range(180):
-        losses.of_groups([("name", 1), ("other", 2)])
+    for _ in range(170):
+        losses.add(1, [("name", 1), ("other", 2)])
         clock.now += 1
-    told = [record.__dict__["events"] for record in caplog.records if record.__dict__["group"] == "name"]
-    assert told == [1, 60, 60], "each minute those since the last line"
-    assert missed() - before == 360
+    clock.now += 10
+    for _ in range(5):
+        losses.add(0, [])
+    told = [(record.__dict__.get("group"), record.__dict__["events"]) for record in caplog.records]
+    assert told[::3] == [(None, 1), (None, 60), (None, 60), (None, 49)], "each minute those since the last line"
+    assert told[1::3] == [("name", 1), ("name", 60), ("name", 60), ("name", 49)]
+    assert len(told) == 12
+    assert missed() - before == 340
     caplog.clear()
     for number in range(30):
-        losses.of_groups([(f"{number} {group}", 1) for group in range(1000)])
+        losses.add(0, [(f"{number} {group}", 1) for group in range(1000)])
         clock.now += 60
     assert len(caplog.records) == 30 * 100
     assert len(losses._log_throttle._told_at) <= 1100
