@@ -35,6 +35,18 @@ def pytest_configure() -> None:
     redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)  # asked for each connection
 
 
+LONGEST = (
+    *("test_unheard_ends.py", "test_fuzz_openapi.py", "test_snippets.py", "test_takeover.py", "test_frozen_leader.py"),
+    *("test_fuzz_bytes.py", "test_not_found.py", "test_redis_replicas.py", "test_dispatcher_killed.py"),
+)
+"""They wait for ten seconds and more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first: none of them is still at it when all others have ended."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """No collection of garbage looks through what was imported."""
     gc.collect()

@@ -129,13 +129,11 @@ async def test_a_status_and_its_readiness_are_neighbours_in_the_log(redis_url: s
     async with whole(redis_url, cvms=1, operations=True, settings=settings) as bridge:
         (cvm,) = bridge.ids
         await ready_is(bridge, cvm, True)
-        last = (await bridge.log())[-1].sequence
-        bridge.sim.simulator.world.cvms[0].operation = UPDATE
-        await bridge.patch(cvm, status="restarting")
-        await ready_is(bridge, cvm, False)
-        bridge.sim.simulator.world.cvms[0].operation = None
-        await bridge.patch(cvm, status="running")
-        await ready_is(bridge, cvm, True)
+        last, world = (await bridge.log())[-1].sequence, bridge.sim.simulator.world
+        for operation, status in ((UPDATE, "restarting"), (None, "running")):
+            world.cvms[0].operation = operation
+            world.update(world.cvms[0], {"status": status})
+            await ready_is(bridge, cvm, operation is None)
         events = [event for event in await bridge.log() if event.sequence > last]
         assert [event.type for event in events] == ["cvm.transition", READINESS] * 2
         assert readiness(envelopes(events)) == ONCE
