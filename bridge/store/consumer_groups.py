@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bridge.clock import Clock
 from bridge.events import entry_key
 from bridge.store.connection import Backend, load_script
+from bridge.store.errors import StoreUnavailableError
 from bridge.store.foreign import TIME_DIGITS, decimal
 
 logger = logging.getLogger(__name__)
@@ -149,7 +151,8 @@ class ConsumerGroups:
         if gone := before.keys() - after.keys():
             await self._backend.call(client.hdel(key, *gone))
         if changed := dict(after.items() - before.items()):
-            await self._backend.call(client.hset(key, mapping=changed))
+            with suppress(StoreUnavailableError):  # a full Redis takes it later, once the log could be trimmed
+                await self._backend.call(client.hset(key, mapping=changed))
 
     def _tell(self, found: Look, judgement: Judgement) -> None:
         """Once for each group, as long as it is idle, and once while there are too many."""

@@ -12,6 +12,7 @@ from bridge.commands.check import run_check
 from bridge.config import Settings
 from bridge.events import Draft
 from bridge.store.connection import Backend, connect
+from bridge.store.errors import StoreUnavailableError
 from bridge.store.leadership import Leadership, Term
 from bridge.store.log import Log
 from bridge.store.log_writer import LogWriter, WritePosition
@@ -121,6 +122,27 @@ async def test_beyond_ten_times_the_length_each_group_that_lost_events_is_named_
     assert told == {"slow": 1, long.format(sha1(odd)): 1, long.format(sha1(odd[:-1] + b"y")): 1}
     assert await leader.take("quick", 1000) == leader.ids[190:]
     assert await leader.take("slow", 1000) == leader.ids[30:], "the others are there, in order"
+
+
+async def test_a_redis_that_groups_have_filled_goes_on_once_the_log_may_be_trimmed(own_server: RealServer) -> None:
+    backend = connect(own_server.url, "bridge")
+    leader, client = await lead(backend, 20), backend.client
+    await client.xgroup_create(LOG, "forgotten", "0", mkstream=True)
+    await leader.append(60)
+    await client.xgroup_create(LOG, "reader", leader.ids[-3])
+    await client.config_set("maxmemory", 1)
+    with pytest.raises(StoreUnavailableError):
+        await leader.append(1)
+    await client.xgroup_destroy(LOG, "forgotten")
+    leader.look()
+    await leader.append(5)
+    assert await leader.length() == 20
+    await client.config_set("maxmemory", 0)
+    assert await leader.take("reader", 10) == leader.ids[-7:]
+    position = await Log(backend).position()
+    assert position is not None
+    assert (position.sequence, position.low_water_sequence) == (65, 45)
+    await backend.close()
 
 
 async def test_trimming_waits_for_webhooks_and_groups_alike(backend: Backend) -> None:

@@ -44,26 +44,8 @@ if ARGV[8] == '' and ARGV[13] ~= '' then
   if wanted > tonumber(ARGV[13]) or call('SISMEMBER', KEYS[6], ARGV[7]) == 1 then return {'', 'wanted'} end
 end
 
--- Ids grow even when a clock stepped back or a replica without the last writes was promoted.
-local ms, counter = id_parts(meta[3])
-local other_ms, other_counter = id_parts(ARGV[5])
-if other_ms > ms or (other_ms == ms and other_counter > counter) then ms, counter = other_ms, other_counter end
--- Not '*': the time that XADD uses may lie a millisecond before what TIME returned.
-if now > ms then ms, counter = now, -1 end
-local ids = {}
-for i, event in ipairs(events) do
-  local id = redis.pcall('XADD', KEYS[3], whole(ms) .. '-' .. whole(counter + i), 'event', event, 'ran', ARGV[12])
-  -- An entry that the bridge did not write is above it.
-  if type(id) == 'table' then id = call('XADD', KEYS[3], '*', 'event', event, 'ran', ARGV[12]) end
-  ids[i] = id
-end
-local id = ids[#ids]
-call('HSET', KEYS[2], 'sequence', whole(last_sequence), 'last_id', id, 'writer', writer)
-
 -- Trimming waits for what webhooks and consumer groups have read, up to ten times the length.
-local length, keep = call('XLEN', KEYS[3]), tonumber(ARGV[9])
-local most, forced = math.min(length - keep, 1000), math.min(length - 10 * keep, 1000)
-local gone, webhooks = {}, nil
+local keep, gone, webhooks, losses = tonumber(ARGV[9]), {}, nil, {}
 local groups = ARGV[18] ~= '' and ARGV[18] or nil
 local function unread(position)
   if not position then return 0 end
@@ -74,40 +56,64 @@ local function unread(position)
   end
   return 0
 end
-if most > 0 then
+local function oldest(last, count)
+  local found = redis.pcall('XRANGE', KEYS[3], '-', last, 'COUNT', count)
+  return found.err and {} or found  -- `last` has too many digits: the bridge did not write it
+end
+-- `coming`: events that are still to be written.
+local function trim(coming)
+  local length = call('XLEN', KEYS[3])
+  local most, forced = math.min(length + coming - keep, 1000), math.min(length + coming - 10 * keep, 1000)
+  if most <= 0 then return end
   if call('EXISTS', KEYS[8]) == 1 then
     local checkpoint = redis.pcall('HMGET', KEYS[7], 'position', 'birth')  -- of another type: nothing was read
     webhooks = checkpoint[2] == ARGV[3] and string.match(checkpoint[1] or '', '^%d+%-%d+$') or '0-0'
-  end
-  local function oldest(last, count)
-    local found = redis.pcall('XRANGE', KEYS[3], '-', last, 'COUNT', count)
-    return found.err and {} or found  -- `last` has too many digits: the bridge did not write it
   end
   -- No more than what may go: while a reader lags, that is little, and this step blocks the server.
   gone = oldest(webhooks or groups or '+', most)
   if webhooks and groups and #gone > 0 then gone = oldest(groups, #gone) end
   if #gone < forced then gone = oldest('+', forced) end
-end
-
--- The low-water mark is the newest entry that was trimmed: a cursor below it has missed events.
-local losses = {}
-if #gone > 0 then
+  if #gone == 0 then return end
+  -- The low-water mark is the newest entry that was trimmed: a cursor below it has missed events.
   local last, number = gone[#gone], '0'
   call('XTRIM', KEYS[3], 'MAXLEN', '=', length - #gone)
   for i = 1, #last[2], 2 do
     if last[2][i] == 'event' then number = string.match(last[2][i + 1], '"sequence":"0*(%d+)"') or '0' end
   end
   call('HSET', KEYS[2], 'floor', last[1], 'floor_sequence', number, 'trimmed', 1)
-  if unread(groups) > 0 then
-    -- The position that was passed may be some seconds old: what each group has read now decides.
-    local listed = groups_of(KEYS[3], tonumber(ARGV[19]))
-    if not listed then losses[1] = {'', unread(groups)} end
-    for _, group in ipairs(listed or {}) do
-      local count = unread(group['last-delivered-id'])
-      if count > 0 then losses[#losses + 1] = {printable_name(group), count} end
-    end
+  if unread(groups) == 0 then return end
+  -- The position that was passed may be some seconds old: what each group has read now decides.
+  local listed = groups_of(KEYS[3], tonumber(ARGV[19]))
+  if not listed then losses[1] = {'', unread(groups)} end
+  for _, group in ipairs(listed or {}) do
+    local count = unread(group['last-delivered-id'])
+    if count > 0 then losses[#losses + 1] = {printable_name(group), count} end
   end
 end
+
+-- Ids grow even when a clock stepped back or a replica without the last writes was promoted.
+local ms, counter = id_parts(meta[3])
+local other_ms, other_counter = id_parts(ARGV[5])
+if other_ms > ms or (other_ms == ms and other_counter > counter) then ms, counter = other_ms, other_counter end
+-- Not '*': the time that XADD uses may lie a millisecond before what TIME returned.
+if now > ms then ms, counter = now, -1 end
+local ids, full = {}, false
+for i, event in ipairs(events) do
+  local function add(id) return redis.pcall('XADD', KEYS[3], id, 'event', event, 'ran', ARGV[12]) end
+  local id = add(whole(ms) .. '-' .. whole(counter + i))
+  if i == 1 and type(id) == 'table' and string.find(tostring(id.err), 'OOM', 1, true) then
+    -- A full server takes no entry before something has gone; after that it takes what this step writes.
+    full = true
+    trim(#events)
+    id = add(whole(ms) .. '-' .. whole(counter + i))
+  end
+  -- An entry that the bridge did not write is above it.
+  if type(id) == 'table' then id = call('XADD', KEYS[3], '*', 'event', event, 'ran', ARGV[12]) end
+  ids[i] = id
+end
+local id = ids[#ids]
+call('HSET', KEYS[2], 'sequence', whole(last_sequence), 'last_id', id, 'writer', writer)
+if not full then trim(0) end
 
 if ARGV[17] ~= '' then
   call('XDEL', KEYS[9], ARGV[17])
