@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -156,6 +156,31 @@ class Backend:
         await self.call(self.client.initialize())
         async with self.client.pipeline(transaction=True) as pipe:
             yield pipe
+
+    async def read_together(self, queue: Callable[[Any], object], needed: int | None = None) -> list[Any]:
+        """The answers to what `queue` puts into a pipeline (see `transaction`), all of it reading, as of one moment.
+
+        Raises as `call` if one of the first `needed` (None: all) is refused; the other errors stand in their places.
+        A Redis that is full queues no command before Valkey 9: they run one after the other then, while no event is
+        written.
+        """
+        await self.call(self.client.initialize())
+        return await self.call(self._read_together(queue, needed))
+
+    async def _read_together(self, queue: Callable[[Any], object], needed: int | None) -> list[Any]:
+        try:
+            found = await self._execute(queue, as_one=True)
+        except (errors.OutOfMemoryError, errors.ExecAbortError):
+            found = await self._execute(queue, as_one=False)
+        for each in found[:needed]:
+            if isinstance(each, Exception):
+                raise each
+        return found
+
+    async def _execute(self, queue: Callable[[Any], object], *, as_one: bool) -> list[Any]:
+        async with self.client.pipeline(transaction=as_one) as pipe:
+            queue(pipe)
+            return list(await pipe.execute(raise_on_error=False))
 
     async def now_ms(self) -> int:
         """The server's time, milliseconds since the Unix epoch: the only clock that processes share."""

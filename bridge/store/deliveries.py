@@ -147,11 +147,13 @@ class Deliveries:
         Read at one moment, so that each is in exactly one list. A key of another type is no list.
         """
         highest = f"({after}" if after else "+inf"
-        async with self._backend.transaction() as pipe:
-            for each in statuses:
-                key = f"{self._backend.keys.webhooks}:{each}:{endpoint_id}"
+        lists = [f"{self._backend.keys.webhooks}:{each}:{endpoint_id}" for each in statuses]
+
+        def queue(pipe: Any) -> None:
+            for key in lists:
                 pipe.execute_command("ZREVRANGEBYSCORE", key, highest, lowest, "WITHSCORES", "LIMIT", 0, most)
-            found = await self._backend.call(pipe.execute(raise_on_error=False))
+
+        found = await self._backend.read_together(queue, needed=0)
         every = (row for rows in found if isinstance(rows, list) for row in _stamped(rows))
         return sorted(every, reverse=True)[:most]
 

@@ -124,8 +124,10 @@ async def read_polling(
     default, keys = status.get(_DEFAULT), backend.keys
     if default is None:
         return None
-    async with backend.transaction() as pipe:
+
+    def queue(pipe: Any) -> None:
         pipe.execute_command("ZRANGE", keys.watches, 0, -1)
         pipe.execute_command("HGETALL", keys.polling)
-        watches, exceptions = await backend.call(pipe.execute())
+
+    watches, exceptions = await backend.read_together(queue)
     return {cvm_id: exceptions.get(cvm_id, default) for cvm_id in names(watches) if cvm_id not in streamed}

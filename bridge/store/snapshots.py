@@ -161,21 +161,15 @@ def _parse_all(
 async def read_all(backend: Backend, *command: str) -> tuple[Any, dict[str, Snapshot]]:
     """The answer of `command` and all snapshots, as of one moment."""
     keys = backend.keys
-    async with backend.transaction() as pipe:
+
+    def queue(pipe: Any) -> None:
         pipe.execute_command(*command)
         for key in (keys.state, keys.confirmed, keys.rounds):
             pipe.execute_command("HGETALL", key)
-        answer, *hashes = await backend.call(_answers(pipe))
-    return answer, _parse_all(*hashes)
 
-
-async def _answers(pipe: Any) -> list[Any]:
-    """Times are private: where Redis holds something else in their place, there are none."""
-    answer, states, *times = await pipe.execute(raise_on_error=False)
-    for each in (answer, states):
-        if isinstance(each, Exception):
-            raise each
-    return [answer, states, *({} if isinstance(each, Exception) else each for each in times)]
+    answer, states, *times = await backend.read_together(queue, needed=2)
+    # Times are private: where Redis holds something else in their place, there are none.
+    return answer, _parse_all(states, *({} if isinstance(each, Exception) else each for each in times))
 
 
 class Snapshots:

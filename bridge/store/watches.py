@@ -80,21 +80,26 @@ class Watches:
         keys = self._backend.keys
         now = await self._backend.now_ms()
         if known is not None and known.revision is not None:
-            async with self._backend.transaction() as pipe:
+
+            def again(pipe: Any) -> None:
                 pipe.get(keys.watches_revision)
                 self._ask(pipe, now)
-                revision, lookups, hints = await self._backend.call(pipe.execute())
+
+            revision, lookups, hints = await self._backend.read_together(again)
             if revision == known.revision:
                 asked = self._names(keys.lookups, lookups), self._names(keys.hints, hints)
                 return replace(known, now_ms=now, lookups=asked[0], hints=asked[1])
-        async with self._backend.transaction() as pipe:
+
+        def everything(pipe: Any) -> None:
             pipe.get(keys.watches_revision)
             pipe.zrange(keys.watches, 0, -1, withscores=True)
             pipe.execute_command("SMEMBERS", keys.pins)
             pipe.execute_command("SMEMBERS", keys.config_pins)
             pipe.execute_command("HGETALL", keys.demand)
             self._ask(pipe, now)
-            revision, watches, pins, config_pins, demand, lookups, hints = await self._backend.call(pipe.execute())
+
+        found = await self._backend.read_together(everything)
+        revision, watches, pins, config_pins, demand, lookups, hints = found
         scores = dict(watches)
         wanted = {cvm_id: _moment(scores[cvm_id], now) for cvm_id in self._names(keys.watches, scores)}
         if odd := {cvm_id: now for cvm_id, moment in wanted.items() if moment is None}:
@@ -142,12 +147,14 @@ class Watches:
         if not cvm_ids:
             return []
         keys, now = self._backend.keys, await self._backend.now_ms()
-        async with self._backend.transaction() as pipe:
+
+        def queue(pipe: Any) -> None:
             pipe.execute_command("ZMSCORE", keys.watches, *cvm_ids)
             pipe.execute_command("SMISMEMBER", keys.pins, *cvm_ids)
             pipe.execute_command("SMISMEMBER", keys.config_pins, *cvm_ids)
             pipe.execute_command("HGETALL", keys.demand)
-            *found, demand = await self._backend.call(pipe.execute())
+
+        *found, demand = await self._backend.read_together(queue)
         counts, _ = _summed(demand, now)
         return [
             Watch(cvm_id, bool(pinned or by_config), bool(by_config), counts.get(cvm_id, 0))

@@ -19,6 +19,8 @@ from bridge.store.deliveries import Deliveries
 from bridge.store.endpoint_record import SealedSecret
 from bridge.store.endpoints import Endpoints
 from bridge.store.memory import read_memory_left
+from bridge.store.snapshots import Snapshots
+from bridge.store.watches import Watches
 from bridge.webhooks.dispatcher import LEASE
 from tests.commands import Command
 from tests.lanes import Writer, bench, endpoint, settle
@@ -102,6 +104,25 @@ async def test_what_is_left_of_the_memory_is_known_where_redis_tells_it(own: Bac
     stranger = connect(own_server.url.replace("://", "://plain:x@", 1), "bridge")
     assert await read_memory_left(stranger) is None, "it may not ask"
     await stranger.close()
+
+
+async def test_a_full_redis_is_read_as_before(own: Backend, own_server: RealServer) -> None:
+    made, watches = await bench(own), Watches(own)
+    await made.endpoints.create(endpoint())
+    await made.writer.append("a")
+    await made.fill()
+    await watches.want("a")
+
+    async def seen() -> list[object]:
+        survey = await watches.survey()
+        again = await watches.survey(survey)
+        deliveries = (await Deliveries(own).page("e"))[0]
+        watched = await watches.some(["a", "b"])
+        return [survey.watches, again.watches, watched, await Snapshots(own).all(), [each.id for each in deliveries]]
+
+    before = await seen()
+    _limit(own_server, 1)
+    assert await seen() == before
 
 
 async def test_a_slow_receiver_gets_each_delivery_once_and_what_comes_then_waits_in_the_log(
