@@ -41,3 +41,7 @@ def run() -> None:
     print("planner: CVMs watched -> milliseconds a tick (median)")
     for count in SIZES:
         print(f"  {count:>6}  {median_ms(count):8.2f}")
+
+
+if __name__ == "__main__":
+    run()

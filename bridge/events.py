@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 from bridge.tracing import Trace, read
@@ -115,7 +116,8 @@ def names_of(kind: str) -> tuple[str, ...]:
     return (kind, ANY_PHALA) if is_phala(kind) else (kind,)
 
 
-def lets_through(kind: str, types: Collection[str] | None) -> bool:
+@lru_cache(maxsize=4096)  # of a herd's replays each asks for every event
+def lets_through(kind: str, types: frozenset[str] | tuple[str, ...] | None) -> bool:
     """Whether a filter for these types does; without any, for all types but notices."""
     return any(name in types for name in names_of(kind)) if types else kind not in NOTICES
 
