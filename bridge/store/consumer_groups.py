@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bridge.clock import Clock
+from bridge.config import Settings
 from bridge.events import entry_key
 from bridge.store.connection import Backend, load_script
 from bridge.store.errors import StoreUnavailableError
@@ -16,7 +17,7 @@ from bridge.store.foreign import TIME_DIGITS, decimal
 
 logger = logging.getLogger(__name__)
 
-GROUP_IDLE = 7 * 86_400.0
+GROUP_IDLE = Settings().group_idle
 """Seconds; the default of BRIDGE_GROUP_IDLE."""
 
 LOOK_EVERY = 5.0

@@ -102,5 +102,6 @@ class NoticeIntake:
         """With a trace, of its own if it came with none: made of the notice's id, because the leader that sends it and
         the one that sends it again after a lost reply must write the same.
         """
-        begun = tracing.begin(random.Random(f"{self._source}/{notice_id}"))
-        return draft if draft.trace else replace(draft, trace=begun)
+        if draft.trace:
+            return draft
+        return replace(draft, trace=tracing.begin(random.Random(f"{self._source}/{notice_id}")))

@@ -145,9 +145,8 @@ class Attempts:
 
     def _postponed(self, claim: Claim, error: NotAttemptedError) -> Result:
         metrics.NOT_ATTEMPTED.labels(error.why).inc()
-        if count := self._log_throttle.due(
-            error.why
-        ):  # a fault of this machine, which all endpoints have at the same time
+        # A fault of this machine: all endpoints have it at the same time.
+        if count := self._log_throttle.due(error.why):
             extra = {"why": error.why, "error": str(error), "attempts": count}
             logger.error("attempts cannot be made and are postponed", extra=extra)
         return Result(claim, "postponed", self.schedule.postponed(), self.schedule.jitter(), f"{error.why}: {error}")
